@@ -1,0 +1,171 @@
+"""What plugins meet: the protocols and the data that pass between the stages.
+
+Shapes: H, W are pixels of an upright image; B is a batch; S is a square side in pixels; C x h x w
+is a latent. Images are RGB. Points are (x, y) in pixels with the origin at the top left corner of
+the top left pixel, so the centre of that pixel is (0.5, 0.5).
+
+This module is light: numpy and torch are named in annotations only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    UInt8Image = NDArray[np.uint8]  # [H, W, 3], RGB
+    Float32Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Face:
+    """One face in one image.
+
+    ``landmarks`` are float32[5, 2] in the order in which a viewer reads an upright frontal face
+    from left to right: the subject's right eye, left eye, nose tip, right mouth corner, left mouth
+    corner (the order of YuNet, RetinaFace, SFace's and ArcFace's templates).
+    ``mesh`` is float32[N, 2], finer landmarks of the detector's own scheme, or None.
+    """
+
+    box: tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels, may reach outside the image
+    score: float  # 0 to 1
+    landmarks: Float32Array
+    mesh: Float32Array | None = None
+
+    @property
+    def width(self) -> float:
+        return self.box[2] - self.box[0]
+
+    @property
+    def height(self) -> float:
+        return self.box[3] - self.box[1]
+
+    @property
+    def area(self) -> float:
+        return max(self.width, 0.0) * max(self.height, 0.0)
+
+
+@runtime_checkable
+class FaceDetector(Protocol):
+    def detect(self, image: UInt8Image) -> list[Face]:
+        """All faces of an upright RGB image uint8[H, W, 3], largest first; [] where there is none.
+
+        Coordinates are in pixels of ``image`` whatever size the detector works at.
+        """
+        ...
+
+
+@runtime_checkable
+class IdentityModel(Protocol):
+    """A frozen face-recognition network, differentiable in its input.
+
+    It stays in eval mode and outside every module tree on which somebody calls ``train()``.
+    """
+
+    name: str
+    input_size: int  # S
+    template: Float32Array  # float32[5, 2], where the landmarks belong, in pixels of S x S
+
+    def embed(self, faces: torch.Tensor) -> torch.Tensor:
+        """float[B, 3, S, S] in [0, 1], RGB, aligned to ``template`` -> float[B, D], unit length."""
+        ...
+
+    def to(self, device: Any) -> IdentityModel: ...
+
+
+@runtime_checkable
+class Masker(Protocol):
+    def mask(self, image: UInt8Image, face: Face) -> Float32Array:
+        """float32[H, W] in [0, 1]: 1 on the face from forehead to chin, soft edge, 0 elsewhere."""
+        ...
+
+
+@runtime_checkable
+class Restorer(Protocol):
+    """Super-resolution (``kind = "image"``) or face restoration (``kind = "face"``, aligned)."""
+
+    kind: Literal["image", "face"]
+    scale: int
+    multiple_of: int
+    minimum_size: int
+    half_precision: bool
+
+    def restore(self, image: torch.Tensor) -> torch.Tensor:
+        """float[B, 3, H, W] in [0, 1] RGB -> float[B, 3, scale * H, scale * W] in [0, 1]."""
+        ...
+
+
+@runtime_checkable
+class Metric(Protocol):
+    def measure(self, images: Sequence[UInt8Image], references: Sequence[UInt8Image]) -> list[float]:
+        """One number for each of ``images``, against ``references`` where the metric needs them."""
+        ...
+
+
+@dataclass(frozen=True)
+class BackboneInfo:
+    """What a backbone is and how mcap should use it, as data."""
+
+    id: str  # "demo", "sd15", a folder or a hub id
+    revision: str  # hub commit, or "local"
+    sha256: str  # of the weights: hash over the sorted per-file hashes
+    licence: str
+    commercial: bool
+    native_size: int  # side in pixels of a training picture
+    attention_divisor: int  # watched cross-attention maps are native_size / divisor on a side
+    prediction_type: str  # "epsilon" or "v_prediction"
+    face_height: float = 0.45
+    """Fraction of the training crop's side that the detector's face box is high."""
+    square_only: bool = False
+    """True where other aspects than 1:1 must be cut from a square picture."""
+    multiple_of: int = 8
+    recipe_overrides: Mapping[str, Any] = field(default_factory=dict)
+    """Recipe keys that suit this backbone better than the recipe's own defaults."""
+    generate_defaults: Mapping[str, Any] = field(default_factory=dict)
+    """``steps``, ``guidance_scale`` for the profile's values to override only where sensible."""
+
+
+@dataclass(frozen=True)
+class PromptEmbedding:
+    hidden: torch.Tensor  # B x L x D, what cross-attention reads
+    pooled: torch.Tensor | None = None  # B x P, SDXL only
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A loaded latent diffusion model in diffusers' and transformers' own classes.
+
+    ``tokenizers`` and ``text_encoders`` have one member (SD1.5, demo) or two (SDXL), in the same
+    order. All modules are frozen and in eval mode when the backbone is handed over.
+    """
+
+    info: BackboneInfo
+    tokenizers: list[Any]
+    text_encoders: list[Any]
+    vae: Any
+    unet: Any
+    scheduler: Any  # as configured for sampling; training reads alphas_cumprod and config from it
+    device: torch.device
+    dtype: torch.dtype
+
+    def encode_prompt(self, input_ids: Sequence[torch.Tensor]) -> PromptEmbedding:
+        """Token ids int64[B, L], one tensor a text encoder -> what the UNet is conditioned on.
+
+        Differentiable in the text encoders' embedding rows.
+        """
+        ...
+
+    def added_conditions(
+        self, embedding: PromptEmbedding, size: tuple[int, int]
+    ) -> dict[str, torch.Tensor] | None:
+        """SDXL's time ids and pooled text for pictures of (height, width) pixels; None for SD1.5."""
+        ...
+
+    def pipeline(self) -> Any:
+        """A diffusers text-to-image pipeline over these very modules, no copy, no safety checker."""
+        ...
