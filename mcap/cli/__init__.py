@@ -1,0 +1,203 @@
+"""The ``mcap`` program: one file a command, the frame here.
+
+This module and the command files import typer and the standard library only, so that
+``mcap --help`` and shell completion stay fast; a command imports its stage when it runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from mcap.cli.context import Globals
+from mcap.errors import McapError
+
+HELP = """\
+MagiCapture portraits on your own machine: a few selfies and a style in, portraits out.
+
+Try it: [bold]mcap train --source examples/selfies --style passport --out me.mcap[/bold], then
+[bold]mcap generate me.mcap --count 8 --out portraits[/bold].
+
+Use it for your own face, or with the person's permission.
+"""
+
+_FLAGS = ("--offline", "--quiet", "--verbose", "--json")
+
+
+class GlobalOptionsAnywhere(TyperGroup):
+    """Takes the global options after the command's name too: ``mcap mask photos --json``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, global_options_first(args))
+
+
+def global_options_first(args: Sequence[str]) -> list[str]:
+    """``args`` with the global options moved to the front; what follows ``--`` stays in place."""
+    first: list[str] = []
+    rest: list[str] = []
+    waiting = list(args)
+    while waiting:
+        argument = waiting.pop(0)
+        if argument == "--":
+            rest += ["--", *waiting]
+            break
+        if argument in _FLAGS or argument.startswith("--config="):
+            first.append(argument)
+        elif argument == "--config" and waiting:
+            first += [argument, waiting.pop(0)]
+        else:
+            rest.append(argument)
+    return first + rest
+
+
+app = typer.Typer(
+    name="mcap",
+    help=HELP,
+    cls=GlobalOptionsAnywhere,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from mcap import __version__
+
+        typer.echo(f"mcap {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def global_callback(
+    ctx: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="Settings file; default: ./mcap.toml, then the user's.", metavar="FILE"),
+    ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Never touch the network; say what is missing.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Tracebacks and details.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one machine-readable result on stdout.")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    if quiet and verbose:
+        raise typer.BadParameter("--quiet and --verbose exclude each other")
+    ctx.obj = Globals(config=config, offline=offline, quiet=quiet, verbose=verbose, json=json)
+    if offline:
+        from mcap import weights
+
+        weights.set_offline(True)
+        ctx.call_on_close(lambda: weights.set_offline(None))
+
+
+_COMMANDS = ("mask", "train", "generate", "enhance", "inspect", "doctor", "plugins")
+_GROUPS = ("profiles", "models")
+
+for _name in (*_COMMANDS, *_GROUPS):
+    if importlib.util.find_spec(f"mcap.cli.{_name}") is None:
+        continue
+    _module = importlib.import_module(f"mcap.cli.{_name}")
+    if _name in _GROUPS:
+        app.add_typer(_module.app, name=_name)
+    else:
+        app.command(_name)(getattr(_module, _name))
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the program and leave with its exit code (see ``mcap.errors``)."""
+    args = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(run(args))
+
+
+def run(args: list[str]) -> int:
+    """Run the program; every exception becomes a message and an exit code."""
+    flags = set(args[: args.index("--")] if "--" in args else args)
+    wants_json, verbose = "--json" in flags, "--verbose" in flags
+    try:
+        code = app(args=args, prog_name="mcap", standalone_mode=False)
+    except McapError as error:
+        return _fail(str(error), error.exit_code, wants_json, verbose, error.details)
+    except KeyboardInterrupt:
+        return _fail("Interrupted.", 130, wants_json, verbose)
+    except typer.Abort:
+        return _fail("Aborted.", 1, wants_json, verbose)
+    except BrokenPipeError:
+        # The reader of our stdout went away (``mcap ... | head``): nothing is left to be said, and
+        # the interpreter must not try to flush what nobody reads.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if hasattr(error, "format_message"):  # typer's usage errors
+            return _usage_error(error, wants_json)
+        if _is_out_of_memory(error):
+            message = (
+                "Out of memory. Close what else uses the device, or use less of it: "
+                "--low-memory, --precision, or --device cpu."
+            )
+            return _fail(message, 5, wants_json, verbose)
+        message = (
+            f"Unexpected {type(error).__name__}: {error}. This is a defect of mcap or of a plugin; "
+            "--verbose shows the traceback, which a bug report needs."
+        )
+        return _fail(message, 1, wants_json, verbose)
+    # typer turns Ctrl-C into exit code 130 by itself and says nothing.
+    if code == 130:
+        return _fail("Interrupted.", 130, wants_json, verbose)
+    return code if isinstance(code, int) else 0
+
+
+def _usage_error(error: Any, wants_json: bool) -> int:
+    message = error.format_message()
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":  # the help is the message
+        typer.echo(message)
+        return error.exit_code
+    if not wants_json and context is not None:
+        typer.echo(context.get_usage(), err=True)
+        message += f" See '{context.command_path} --help'."
+    return _fail(message, error.exit_code, wants_json, False)
+
+
+def _fail(
+    message: str, code: int, wants_json: bool, verbose: bool, details: dict | None = None
+) -> int:
+    from mcap.cli.output import error_console, print_json
+
+    if verbose and sys.exc_info()[0] is not None:
+        import traceback
+
+        traceback.print_exc()
+    if wants_json:
+        print_json({"error": message, "exit_code": code, **(details or {})})
+    error_console().print(f"mcap: {message}", markup=False, style="bold red")
+    return code
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    torch = sys.modules.get("torch")  # if torch is not loaded it cannot have raised
+    kind = getattr(torch, "OutOfMemoryError", None)
+    if kind is not None and isinstance(error, kind):
+        return True
+    # The CPU's and Metal's allocators raise a bare RuntimeError.
+    return isinstance(error, RuntimeError) and (
+        "can't allocate memory" in str(error) or "MPS backend out of memory" in str(error)
+    )

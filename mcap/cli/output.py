@@ -1,0 +1,107 @@
+"""What a command prints: one JSON object on stdout with ``--json``, text for people otherwise."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Mapping
+from enum import Enum
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from mcap.cli.context import Globals, global_options
+
+if TYPE_CHECKING:
+    import typer
+    from rich.console import Console
+
+
+def console() -> Console:
+    """Results go here: stdout. rich takes the colours away for NO_COLOR and where it is no tty."""
+    from rich.console import Console
+
+    return Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def error_console() -> Console:
+    """Progress, warnings and errors go here: stderr."""
+    from rich.console import Console
+
+    return Console(file=sys.stderr, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+
+def emit(
+    ctx: typer.Context | Globals | None, result: Mapping, text: Callable[[Console], None]
+) -> None:
+    """Print a command's result: ``result`` as JSON with ``--json``, else whatever ``text`` draws.
+
+    Paths, dataclasses, pydantic models, enums, sets and numpy scalars may be in ``result``.
+    """
+    if global_options(ctx).json:
+        print_json(result)
+    else:
+        text(console())
+
+
+def print_json(result: Mapping) -> None:
+    # allow_nan=False: NaN is no JSON, and the reader of a batch script would stumble over it later.
+    sys.stdout.write(json.dumps(plain(result), indent=2, ensure_ascii=False, allow_nan=False))
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+
+
+def plain(value: Any) -> Any:
+    """``value`` in JSON's own types; a number that is not finite becomes null."""
+    if value is None or isinstance(value, bool | int | str) and not isinstance(value, Enum):
+        return value
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted((plain(item) for item in value), key=str)
+    if hasattr(value, "model_dump"):  # pydantic
+        return plain(value.model_dump(mode="json"))
+    if hasattr(value, "tolist"):  # numpy and torch
+        return plain(value.tolist())
+    raise TypeError(f"cannot print a {type(value).__name__} as JSON: {value!r}")
+
+
+def warn(ctx: typer.Context | Globals | None, message: str) -> None:
+    """One warning on stderr, also with ``--quiet``: quiet silences progress, not trouble."""
+    error_console().print(f"[yellow]warning:[/yellow] {_escape(message)}")
+
+
+def note(ctx: typer.Context | Globals | None, message: str) -> None:
+    """One line of information on stderr; nothing with ``--quiet``."""
+    if not global_options(ctx).quiet:
+        error_console().print(_escape(message))
+
+
+def human_bytes(count: int | float | None) -> str:
+    """1234567 -> "1.2 MB" (powers of ten, as disks and downloads are sold)."""
+    if count is None:
+        return "?"
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def _escape(message: str) -> str:
+    from rich.markup import escape
+
+    return escape(message)

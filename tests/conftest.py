@@ -1,0 +1,34 @@
+"""Fixtures for all tests: weights where they can be had, never a surprise from the user's own
+settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _no_user_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory):
+    """No MCAP_* variable or mcap.toml of the person who runs the tests changes a result."""
+    for name in list(os.environ):
+        if name.startswith("MCAP_") and name not in {"MCAP_CACHE_DIR", "MCAP_OFFLINE"}:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("MCAP_CONFIG_DIR", str(tmp_path_factory.mktemp("config")))
+
+
+@pytest.fixture(scope="session")
+def weights() -> Callable[[str], Path]:
+    """``weights("yunet")`` -> the verified file; the test is skipped where it cannot be had."""
+    from mcap.errors import McapError
+    from mcap.weights import fetch
+
+    def get(name: str) -> Path:
+        try:
+            return fetch(name)
+        except McapError as error:
+            pytest.skip(f"weight '{name}' is not here: {error}")
+
+    return get
