@@ -1,0 +1,1 @@
+"""mcap's built-in plugins, registered through the same entry points as anybody else's."""
