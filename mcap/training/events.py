@@ -1,0 +1,59 @@
+"""What the training loop tells whoever listens: one frozen dataclass for each kind of event."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class PhaseStarted:
+    phase: int  # 1: tokens; 2: tokens and LoRA
+    steps: int  # of this phase
+    first_step: int  # counted over both phases, from 0; above the phase's own start on a resume
+    learned: Mapping[str, int]  # what learns -> number of values
+
+
+@dataclass(frozen=True)
+class StepEvent:
+    phase: int
+    step: int  # counted over both phases, from 1: the number of steps done
+    steps: int  # of both phases
+    losses: Mapping[str, float]  # "loss" (the total) and each term, unweighted
+    lr: Mapping[str, float]  # by what learns: "tokens", "lora"
+    skipped: Mapping[str, int]  # term -> rows left out since the run began
+    seconds: float  # this step took
+    memory_mb: float  # peak: of the device where it can be asked, else of the process
+
+
+@dataclass(frozen=True)
+class CheckpointSaved:
+    step: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class PreviewSaved:
+    step: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The listener asked to stop; a checkpoint of this very step is saved."""
+
+    step: int
+    steps: int
+    checkpoint: Path
+
+
+@dataclass(frozen=True)
+class Finished:
+    steps: int
+    seconds: float  # of the steps of this process
+    losses: Mapping[str, float] = field(default_factory=dict)  # means over the last steps
+    skipped: Mapping[str, int] = field(default_factory=dict)
+
+
+Event = PhaseStarted | StepEvent | CheckpointSaved | PreviewSaved | Stopped | Finished
