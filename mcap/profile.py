@@ -298,9 +298,9 @@ class FoundProfile:
 
 def user_profile_folder() -> Path:
     """Where a user's own profiles live: the ``profiles`` folder beside the user's mcap.toml."""
-    import platformdirs
+    from mcap.settings import config_dir  # reads the environment; profiles of a path need it not
 
-    return platformdirs.user_config_path("mcap", appauthor=False) / "profiles"
+    return config_dir() / "profiles"
 
 
 def builtin_profile_folders() -> list[Path]:
