@@ -1,0 +1,179 @@
+"""Checkpoints from which training goes on as if it had never stopped.
+
+    checkpoints/step-000600/checkpoint.json   what it belongs to, and the state's sha256
+    checkpoints/step-000600/state.pt          tensors and numbers, read with weights_only=True
+
+On the CPU with the same thread count a resumed run equals an uninterrupted one bit for bit: the
+state holds the learned values in float32, the optimiser's moments, the place in the run, and every
+random generator. The folder is filled under another name, flushed and renamed, so a kill at any
+moment leaves the checkpoints before it as they were.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mcap.atomic import sha256_of
+from mcap.errors import InputRefused, UsageError
+
+SCHEMA = 1
+META = "checkpoint.json"
+STATE = "state.pt"
+_NAME = re.compile(r"step-(\d{6,})")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    path: Path
+    step: int  # steps done, over both phases
+    phase: int  # the phase that the next step belongs to
+    threads: int
+    belongs_to: Mapping[str, str]  # what was trained on: name of an input -> its hash or value
+
+    def load(self) -> dict[str, Any]:
+        """The state that was saved, on the CPU."""
+        return torch.load(self.path / STATE, map_location="cpu", weights_only=True)
+
+
+def save_checkpoint(
+    folder: Path,
+    state: Mapping[str, Any],
+    *,
+    step: int,
+    phase: int,
+    threads: int,
+    belongs_to: Mapping[str, str],
+    keep: int,
+) -> Path:
+    """Write ``folder/step-NNNNNN`` and drop all but the last ``keep``. Returns its path.
+
+    ``state`` may hold tensors, numbers, text, lists and dicts.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    final = folder / f"step-{step:06d}"
+    temporary = folder / f".{final.name}.part"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    with (temporary / STATE).open("wb") as file:
+        torch.save(dict(state), file)
+        _flush(file)
+    meta = {
+        "schema": SCHEMA,
+        "step": step,
+        "phase": phase,
+        "threads": threads,
+        "torch": torch.__version__,
+        "belongs_to": dict(belongs_to),
+        "sha256": sha256_of(temporary / STATE),
+    }
+    with (temporary / META).open("w", encoding="utf-8") as file:
+        json.dump(meta, file, indent=2)
+        _flush(file)
+    if final.exists():  # of a run that stopped at this very step
+        shutil.rmtree(final)
+    temporary.rename(final)
+    for old in _steps(folder)[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def latest_checkpoint(folder: Path) -> Checkpoint | None:
+    """The newest whole checkpoint, or None where there are none.
+
+    One that is damaged (a power cut, a full disk) is passed over for the one before it. Raises
+    `InputRefused` where there are some and all are damaged.
+    """
+    damaged = []
+    for path in reversed(_steps(folder)):
+        try:
+            meta = json.loads((path / META).read_text(encoding="utf-8"))
+            whole = meta["sha256"] == sha256_of(path / STATE)
+        except (OSError, ValueError, KeyError):
+            whole = False
+        if not whole:
+            damaged.append(path.name)
+            continue
+        if meta["schema"] != SCHEMA:
+            raise UsageError(
+                f"{path}: has schema {meta['schema']!r}, and this mcap reads schema {SCHEMA}; go "
+                "on with the mcap that wrote it, or start again with --force."
+            )
+        return Checkpoint(path, meta["step"], meta["phase"], meta["threads"], meta["belongs_to"])
+    if damaged:
+        raise InputRefused(
+            f"{folder}: every checkpoint is damaged ({', '.join(damaged)}); start again with "
+            "--force."
+        )
+    return None
+
+
+def refuse_changes(checkpoint: Checkpoint, belongs_to: Mapping[str, str]) -> None:
+    """`UsageError` that names what is not as it was when the checkpoint was written."""
+    before, after = dict(checkpoint.belongs_to), dict(belongs_to)
+    changed = sorted(
+        name for name in before.keys() | after.keys() if before.get(name) != after.get(name)
+    )
+    if changed:
+        shown = "; ".join(
+            f"{name} (was {_short(before.get(name))}, is {_short(after.get(name))})"
+            for name in changed
+        )
+        raise UsageError(
+            f"{checkpoint.path}: cannot go on, because this changed: {shown}. Put it back as it "
+            "was, or start again with --force.",
+            details={"changed": changed},
+        )
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """Every global random generator's state, in types that ``weights_only`` reads."""
+    version, numbers, gauss = random.getstate()
+    state: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "python": [version, list(numbers), gauss],
+    }
+    if device.type == "cuda":
+        state["device"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        state["device"] = torch.mps.get_rng_state()
+    return state
+
+
+def restore_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+    """Undo whatever was drawn since `random_state`."""
+    torch.set_rng_state(state["torch"])
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    if "device" in state and device.type == "cuda":
+        torch.cuda.set_rng_state(state["device"], device)
+    elif "device" in state and device.type == "mps":
+        torch.mps.set_rng_state(state["device"])
+
+
+def _steps(folder: Path) -> list[Path]:
+    """Checkpoint folders, oldest first."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def _flush(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _short(value: str | None) -> str:
+    if value is None:
+        return "nothing"
+    return value[:12] + "..." if len(value) > 16 and " " not in value else f"'{value}'"

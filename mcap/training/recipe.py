@@ -1,0 +1,230 @@
+"""What learns, for how long and from which terms, by name: ``magicapture`` and ``released``.
+
+A recipe is flat data. Later layers override earlier ones, key by key:
+
+    the named recipe < the backbone's recipe_overrides < the profile's [train] < --set key=value
+
+Sources: MagiCapture (arXiv 2309.06895), sections 3.3 to 4; its released code
+(junhahyung/MagiCapture, commit 004c04e) for what that one does otherwise.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mcap.errors import UsageError
+
+Steps = Annotated[int, Field(ge=0, le=1_000_000, strict=True)]
+Rate = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0, le=1000)]
+Switch = Annotated[bool, Field(strict=True)]
+
+
+class Recipe(BaseModel):
+    """One training run. The defaults are the paper's form."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    name: str = "magicapture"
+
+    # How long, how fast.
+    phase1_steps: Steps = 1200
+    phase1_token_lr: Rate = 5e-4
+    phase2_steps: Steps = 1500
+    phase2_lora_lr: Rate = 1e-4
+    phase2_text_lr: Rate = 1e-5
+    """Of the text encoder's LoRA, where ``lora_text_encoder`` asks for one."""
+    phase2_token_lr: Rate = 1e-5
+    lr_schedule: Literal["linear", "constant"] = "linear"
+    """``linear`` falls to 0 over each phase."""
+    photos_for_all_steps: Annotated[int, Field(ge=1, strict=True)] = 6
+    """With fewer source photos both phases shrink in proportion, ..."""
+    least_steps: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """... but not below this fraction."""
+    batch: Annotated[int, Field(ge=1, le=64, strict=True)] = 1
+    """Photos of each kind a step; a step has this many rows of each kind."""
+
+    # What learns.
+    id_words: Annotated[str, Field(max_length=100)] = ""
+    """The words whose mean embedding the identity token starts from; empty: the class noun."""
+    style_words: Annotated[str, Field(min_length=1, max_length=100)] = "photo"
+    lora_rank: Annotated[int, Field(ge=1, le=1024, strict=True)] = 8
+    """Alpha is always the rank."""
+    lora_targets: Literal["cross-attention", "released"] = "cross-attention"
+    lora_text_encoder: Switch = False
+    token_weight_decay: Rate = 0.0
+    lora_weight_decay: Rate = 0.01
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    """Gradients of everything that learns are scaled down to this norm together; 0: never."""
+
+    # From which terms.
+    masks: Switch = True
+    """False: every pixel counts, as in textual inversion and DreamBooth."""
+    composed: Switch = True
+    identity: Switch = True
+    attention: Switch = True
+    token_norms: Switch = True
+    composed_weight: Weight = 1.0
+    identity_weight: Weight = 1.0
+    attention_weight: Weight = 2.5
+    mask_form: Literal["area", "released"] = "area"
+    """``released``: (M + 0.01) / max multiplied into both sides, not normalised by the area."""
+    early_style_weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    """Weight of the reference and composed rows in the first half of each phase."""
+
+    # Timesteps and the identity term.
+    timestep_limit: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Timesteps are drawn below this fraction of the scheduler's."""
+    identity_limit: Annotated[float, Field(gt=0, le=1)] = 0.4
+    """T' / T of the identity row."""
+    identity_every: Annotated[int, Field(ge=1, le=1000, strict=True)] = 1
+    """The identity row is drawn every k-th step, its weight times k."""
+    identity_rows: Literal["own", "data"] = "own"
+    """``data``: a second UNet pass over the source and composed rows, as in the released code."""
+    identity_decode: Literal["full", "window", "tiny"] = "full"
+    identity_landmarks: Literal["detected", "reference"] = "reference"
+    """On each decoded estimate (the paper), or once on the reference photo, whose pose it keeps."""
+
+    # How it is computed.
+    rows: Literal["together", "single"] = "together"
+    """``together``: one UNet call a step for all rows. ``single``: a call for each row."""
+    flip: Switch = False
+    """Mirror half of the pictures. A face is not symmetric, so the default keeps it as it is."""
+    gradient_checkpointing: Switch = False
+
+    def for_photos(self, count: int) -> Recipe:
+        """The recipe with its steps scaled to ``count`` source photos, at most its own."""
+        part = min(1.0, max(self.least_steps, count / self.photos_for_all_steps))
+        return self.model_copy(
+            update={
+                "phase1_steps": math.ceil(self.phase1_steps * part),
+                "phase2_steps": math.ceil(self.phase2_steps * part),
+            }
+        )
+
+    @property
+    def steps(self) -> int:
+        """Of both phases."""
+        return self.phase1_steps + self.phase2_steps
+
+
+RECIPES: Mapping[str, Mapping[str, Any]] = {
+    "magicapture": {},
+    # Learning rates are the README's times the 4 of its --scale_lr, where that flag reaches.
+    "released": {
+        "phase1_token_lr": 4 * 5e-4,
+        "phase2_lora_lr": 4 * 1e-4,
+        "phase2_text_lr": 4 * 1e-5,
+        "phase2_token_lr": 1e-4,
+        "lora_rank": 4,
+        "lora_targets": "released",
+        "lora_text_encoder": True,
+        "lora_weight_decay": 1e-3,
+        "mask_form": "released",
+        "early_style_weight": 2.0,
+        "timestep_limit": 0.8,
+        "identity_limit": 0.8,
+        "identity_rows": "data",
+        "identity_weight": 0.25,
+        "identity_landmarks": "detected",
+        "rows": "single",
+    },
+}
+
+LOW_MEMORY: Mapping[str, Any] = {
+    "batch": 1,
+    "rows": "single",
+    "gradient_checkpointing": True,
+    "identity_decode": "window",
+}
+"""What ``--low-memory`` sets; `low_memory` also draws the identity row less often."""
+
+
+class Layer(NamedTuple):
+    """Recipe keys and where they were given, for the error message."""
+
+    origin: str
+    values: Mapping[str, Any]
+
+
+def recipe(name: str = "magicapture", layers: Sequence[Layer] = ()) -> Recipe:
+    """The named recipe with each layer's keys on top, the last one winning.
+
+    Raises `UsageError` that names the layer, the key, and what is allowed there.
+    """
+    if name not in RECIPES:
+        raise UsageError(
+            f"Recipe '{name}' is unknown; there are: {', '.join(RECIPES)}.",
+            details={"recipe": name, "known": list(RECIPES)},
+        )
+    values: dict[str, Any] = {**RECIPES[name], "name": name}
+    for layer in layers:
+        if "name" in layer.values:
+            raise UsageError(f"{layer.origin}: key 'name': a recipe is chosen with --recipe.")
+        values |= layer.values
+        try:  # after each layer, so that the error names the one that is to blame
+            found = Recipe.model_validate(values)
+        except ValidationError as error:
+            raise _usage_error(layer.origin, error) from None
+    return found if layers else Recipe.model_validate(values)
+
+
+def low_memory(found: Recipe) -> dict[str, Any]:
+    """The keys that make ``found`` need less memory and more time."""
+    return {**LOW_MEMORY, "identity_every": max(found.identity_every, 2)}
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """``key=value`` of ``--set``, the value as TOML has it: ``0.5``, ``true``, ``full``."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"--set {text}: must be key=value, such as identity_weight=0.5.")
+    try:
+        parsed = tomllib.loads(f"value = {value.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()  # a bare word is text
+    return key.strip(), parsed
+
+
+def _usage_error(origin: str, error: ValidationError) -> UsageError:
+    problems, keys = [], []
+    for item in error.errors():
+        key = str(item["loc"][0])
+        keys.append(key)
+        if item["type"] == "extra_forbidden":
+            known = [name for name in Recipe.model_fields if name != "name"]
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean '{near[0]}'? " if near else ""
+            problems.append(f"key '{key}' is unknown; {hint}allowed are {', '.join(known)}")
+            continue
+        allowed = _allowed(key)
+        problems.append(f"key '{key}': {item['input']!r} is not allowed; allowed: {allowed}")
+    return UsageError(f"{origin}: {'; '.join(problems)}.", details={"keys": keys})
+
+
+def _allowed(key: str) -> str:
+    """What a key may be, in words: "full, window, tiny", "a whole number from 1 to 64"."""
+    field = Recipe.model_fields[key]
+    choices = get_args(field.annotation)
+    if choices:
+        return ", ".join(map(str, choices))
+    if field.annotation is bool:
+        return "true, false"
+    limits = {}
+    for item in field.metadata:
+        for name in ("ge", "gt", "le", "min_length", "max_length"):
+            value = getattr(item, name, None)
+            if value is not None:
+                limits[name] = value
+    if field.annotation is str:
+        return f"text of {limits.get('min_length', 0)} to {limits.get('max_length')} letters"
+    kind = "a whole number" if field.annotation is int else "a number"
+    low = f"from {limits['ge']}" if "ge" in limits else f"above {limits.get('gt')}"
+    high = f" to {limits['le']}" if "le" in limits else ""
+    return f"{kind} {low}{high}"
