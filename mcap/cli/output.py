@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from mcap.cli.context import Globals, global_options
 
@@ -19,16 +20,22 @@ if TYPE_CHECKING:
 
 def console() -> Console:
     """Results go here: stdout. rich takes the colours away for NO_COLOR and where it is no tty."""
-    from rich.console import Console
-
-    return Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
+    return _console(sys.stdout)
 
 
 def error_console() -> Console:
     """Progress, warnings and errors go here: stderr."""
+    return _console(sys.stderr)
+
+
+def _console(file: TextIO) -> Console:
     from rich.console import Console
 
-    return Console(file=sys.stderr, highlight=False, soft_wrap=not sys.stderr.isatty())
+    if file.isatty():
+        return Console(file=file, highlight=False)
+    # A pipe or a log has no width: lines are not broken, tables get room for long cells.
+    width = int(os.environ["COLUMNS"]) if os.environ.get("COLUMNS", "").isdigit() else 160
+    return Console(file=file, highlight=False, soft_wrap=True, width=width)
 
 
 def emit(
@@ -53,7 +60,7 @@ def print_json(result: Mapping) -> None:
 
 def plain(value: Any) -> Any:
     """``value`` in JSON's own types; a number that is not finite becomes null."""
-    if value is None or isinstance(value, bool | int | str) and not isinstance(value, Enum):
+    if value is None or (isinstance(value, bool | int | str) and not isinstance(value, Enum)):
         return value
     if isinstance(value, float):
         return value if value == value and abs(value) != float("inf") else None

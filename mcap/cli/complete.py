@@ -1,0 +1,45 @@
+"""Shell completion of names. Nothing heavier than the light plugin modules is imported."""
+
+from __future__ import annotations
+
+
+def weights(incomplete: str) -> list[str]:
+    from mcap.weights import WEIGHTS
+
+    return _starting(WEIGHTS, incomplete)
+
+
+def plugins(incomplete: str) -> list[str]:
+    from mcap.registry import registry
+
+    return _starting(registry().plugins, incomplete)
+
+
+def detectors(incomplete: str) -> list[str]:
+    return _entries("detector", incomplete)
+
+
+def identities(incomplete: str) -> list[str]:
+    return _entries("identity", incomplete)
+
+
+def maskers(incomplete: str) -> list[str]:
+    return _entries("masker", incomplete)
+
+
+def backbones(incomplete: str) -> list[str]:
+    return _entries("backbone", incomplete)
+
+
+def restorers(incomplete: str) -> list[str]:
+    return _entries("restorer", incomplete)
+
+
+def _entries(kind: str, incomplete: str) -> list[str]:
+    from mcap.registry import registry
+
+    return _starting(registry().names(kind), incomplete)
+
+
+def _starting(names, incomplete: str) -> list[str]:
+    return sorted(name for name in names if name.startswith(incomplete))

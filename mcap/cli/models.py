@@ -1,0 +1,161 @@
+"""``mcap models``: the weights, where they lie, and under which licence."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mcap.cli import complete
+
+app = typer.Typer(
+    help="Show and manage the weights: list, pull, verify, path.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(help="Names of weights.", autocompletion=complete.weights, show_default=False),
+]
+
+
+@app.command("list")
+def list_(ctx: typer.Context) -> None:
+    """Every weight: what it is for, its size, licence, and whether it is on this machine."""
+    from rich.table import Table
+
+    from mcap import weights
+    from mcap.cli.output import emit, human_bytes
+
+    entries = []
+    for entry in weights.WEIGHTS.values():
+        path = weights.local_path(entry.name)
+        entries.append(
+            {
+                "name": entry.name,
+                "file": entry.file,
+                "bytes": entry.bytes,
+                "sha256": entry.sha256 or None,
+                "licence": entry.licence,
+                "commercial": entry.commercial,
+                "used_for": entry.used_for,
+                "sources": [str(source) for source in entry.sources],
+                "path": path,
+                "here": path is not None,
+            }
+        )
+
+    def draw(console) -> None:
+        table = Table(box=None, pad_edge=False)
+        for column in ("name", "size", "here", "licence", "commercial use", "for"):
+            table.add_column(column, overflow="fold")
+        for item in entries:
+            table.add_row(
+                item["name"],
+                human_bytes(item["bytes"]),
+                "yes" if item["here"] else "no",
+                item["licence"],
+                "yes" if item["commercial"] else "no",
+                item["used_for"],
+            )
+        console.print(table)
+        console.print(f"\nCache: {weights.cache_dir()}", markup=False)
+
+    emit(ctx, {"cache": weights.cache_dir(), "weights": entries}, draw)
+
+
+@app.command()
+def pull(
+    ctx: typer.Context,
+    names: Names = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every weight but the large backbones.")
+    ] = False,
+) -> None:
+    """Fetch weights that are not here yet; without names, those of the default settings."""
+    from mcap import weights
+    from mcap.cli.output import emit
+    from mcap.settings import load_settings
+
+    settings = load_settings(ctx.obj)
+    if everything:
+        chosen = [entry.name for entry in weights.WEIGHTS.values() if entry.downloaded]
+    else:
+        chosen = list(names or _defaults(settings))
+    for name in chosen:
+        weights.weight(name)  # a wrong name is told before anything is downloaded
+    done = [{"name": name, "path": weights.fetch(name)} for name in chosen]
+
+    def draw(console) -> None:
+        for item in done:
+            console.print(f"{item['name']}: {item['path']}", markup=False)
+
+    emit(ctx, {"weights": done}, draw)
+
+
+@app.command()
+def verify(ctx: typer.Context, names: Names = None) -> None:
+    """Compare the weights on this machine with their sha256.
+
+    Exit code 1 if one is wrong, 4 if one that was named is not here.
+    """
+    from mcap import weights
+    from mcap.cli.output import emit
+    from mcap.settings import load_settings
+
+    load_settings(ctx.obj)
+    given = list(names or [])
+    chosen = given or [name for name in weights.WEIGHTS if weights.local_path(name) is not None]
+    checks = [weights.verify(name) for name in chosen]
+
+    def draw(console) -> None:
+        if not checks:
+            console.print("No weight is on this machine yet; 'mcap models pull' fetches them.")
+        for check in checks:
+            state = "ok" if check.ok else check.problem
+            console.print(f"{check.name}: {state}", markup=False)
+
+    emit(ctx, {"weights": checks}, draw)
+    if any(check.path is not None and not check.ok for check in checks):
+        raise typer.Exit(1)
+    if any(check.path is None for check in checks):
+        raise typer.Exit(4)
+
+
+@app.command()
+def path(
+    ctx: typer.Context,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A weight; without it, the cache.", autocompletion=complete.weights),
+    ] = None,
+) -> None:
+    """Print where a weight lies on this machine, or where the cache is."""
+    from mcap import weights
+    from mcap.cli.output import emit
+    from mcap.errors import Missing
+    from mcap.settings import load_settings
+
+    load_settings(ctx.obj)
+    found = weights.cache_dir() if name is None else weights.local_path(name)
+    if found is None:
+        raise Missing(
+            f"Weight '{name}' is not on this machine; 'mcap models pull {name}' fetches it."
+        )
+    emit(ctx, {"name": name, "path": found}, lambda console: console.print(str(found)))
+
+
+def _defaults(settings) -> list[str]:
+    """The downloads that the chosen detector, identity network, masker and backbone need."""
+    from mcap.registry import registry
+    from mcap.weights import WEIGHTS
+
+    plugins = registry()
+    needed: dict[str, None] = {}
+    for kind in ("detector", "identity", "masker", "backbone"):
+        entry = plugins.entries[kind].get(getattr(settings, kind))
+        for need in entry.needs if entry else ():
+            if need in WEIGHTS:
+                needed[need] = None
+    return list(needed)

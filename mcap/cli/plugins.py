@@ -1,0 +1,111 @@
+"""``mcap plugins``: what is installed, what it offers, what could not be loaded."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mcap.cli import complete
+
+
+def plugins(
+    ctx: typer.Context,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="A plugin, or something that a plugin offers.",
+            autocompletion=complete.plugins,
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """List the plugins, what they offer under which licence, and those that failed to load."""
+    from mcap.cli.output import emit
+    from mcap.registry import registry
+
+    found = registry()
+    entries = [
+        {
+            "kind": entry.kind,
+            "name": entry.name,
+            "plugin": entry.plugin,
+            "summary": entry.summary,
+            "licence": entry.licence or None,
+            "commercial": entry.commercial,
+            "needs": [{"name": need, "here": _is_here(need)} for need in entry.needs],
+            "facts": {key: value for key, value in entry.facts.items() if _is_plain(value)},
+        }
+        for kind in found.entries.values()
+        for entry in kind.values()
+        if name is None or name in (entry.plugin, entry.name)
+    ]
+    failures = [
+        {"plugin": failure.plugin, "error": failure.error}
+        for failure in found.failures
+        if name is None or failure.plugin == name
+    ]
+    names = sorted({entry["plugin"] for entry in entries} | ({name} & set(found.plugins)))
+    shown = sorted(found.plugins) if name is None else names
+    if name is not None and not shown and not failures:
+        _unknown(name, found)
+    result = {
+        "plugins": [{"name": item, "from": found.origins[item]} for item in shown],
+        "entries": entries,
+        "failures": failures,
+    }
+    emit(ctx, result, lambda console: _draw(console, result, detailed=name is not None))
+
+
+def _draw(console, result: dict, *, detailed: bool) -> None:
+    from rich.table import Table
+
+    for item in result["plugins"]:
+        console.print(f"[bold]{item['name']}[/bold]  ({item['from']})")
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        for entry in result["entries"]:
+            if entry["plugin"] != item["name"]:
+                continue
+            missing = [need["name"] for need in entry["needs"] if need["here"] is False]
+            licence = entry["licence"] or "licence not stated"
+            if not entry["commercial"]:
+                licence += ", no commercial use"
+            state = f"not here yet: {', '.join(missing)}" if missing else ""
+            table.add_row("", entry["kind"], entry["name"], entry["summary"], licence, state)
+            if detailed:
+                needs = ", ".join(need["name"] for need in entry["needs"]) or "nothing"
+                table.add_row("", "", "", f"needs: {needs}", "", "")
+                for key, value in entry["facts"].items():
+                    table.add_row("", "", "", f"{key}: {value}", "", "")
+        console.print(table)
+    for failure in result["failures"]:
+        console.print(
+            f"could not be loaded: {failure['plugin']}: {failure['error']}",
+            markup=False,
+            style="red",
+        )
+
+
+def _is_here(need: str) -> bool | None:
+    """True or False for a weight or extra that mcap knows; None for names of the plugin's own."""
+    from importlib.util import find_spec
+
+    from mcap import weights
+    from mcap.registry import EXTRAS
+
+    if need in weights.WEIGHTS:
+        return weights.local_path(need) is not None
+    if need in EXTRAS:
+        return find_spec(need) is not None
+    return None
+
+
+def _is_plain(value) -> bool:
+    return isinstance(value, str | int | float | bool | list | tuple | None)
+
+
+def _unknown(name: str, found) -> None:
+    from mcap.errors import Missing
+
+    known = ", ".join(sorted(found.plugins)) or "none"
+    raise Missing(f"No plugin called '{name}' is installed; there are: {known}.")
