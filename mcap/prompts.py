@@ -164,6 +164,38 @@ def drawing_templates(profile: PromptWords) -> list[str]:
     return list(profile.prompts.composed) or [COMPOSED_TEMPLATES[0]]
 
 
+def personal_prompt(text: str, noun: str, *, id_token: str = ID_TOKEN) -> str:
+    """A prompt as a user types it -> a template that names the person.
+
+    "a person on a beach" becomes "a {id} person on a beach"; a text that has ``{id}`` or the token
+    itself stays as it is. Raises `UsageError` where there is nobody to put the token to.
+    """
+    check = _user_template(text)
+    if "id" in check or id_token in text:
+        return text
+    if "{noun}" in text:
+        return text.replace("{noun}", "{id} {noun}", 1)
+    found = re.search(rf"(?:\b(an?) )?\b{re.escape(noun)}\b", text, flags=re.IGNORECASE)
+    if found is None:
+        raise UsageError(
+            f"--prompt '{text}': says nothing about the person; write {{id}} where the person "
+            f"belongs, or use the word '{noun}', as in 'a {{id}} {noun} on a beach'."
+        )
+    # "an actor" is "a <mcap-id> actor": the article belongs to the word that now follows it.
+    article = f"{found[1][0]} " if found[1] else ""
+    named = f"{article}{{id}} {found[0].split(' ', 1)[1] if found[1] else found[0]}"
+    return text[: found.start()] + named + text[found.end() :]
+
+
+def _user_template(text: str) -> set[str]:
+    if not text.strip():
+        raise UsageError("--prompt: an empty prompt.")
+    try:
+        return slots(text)
+    except ValueError as error:
+        raise UsageError(f"--prompt: {error}.") from None
+
+
 @dataclass(frozen=True)
 class TooLong:
     """A prompt that a tokenizer would cut."""
@@ -190,7 +222,7 @@ def count_tokens(
         if part in learned:
             total += 1
         elif part.strip():
-            total += len(tokenizer(part, add_special_tokens=False, truncation=False).input_ids)
+            total += len(tokenizer(part, add_special_tokens=False, verbose=False).input_ids)
     return total
 
 
