@@ -1,0 +1,1 @@
+"""Backbone-independent mechanics of latent diffusion training."""

@@ -1,0 +1,172 @@
+"""Record the cross-attention of a token, without changing what the UNet computes.
+
+Forward hooks on ``to_q`` and ``to_k`` of the watched layers keep their outputs; the probabilities
+are computed from them afterwards. Processors and fused kernels stay as they are, and because the
+hook sits on whatever module is called as ``to_q``, peft's LoRA wrappers are seen too.
+
+Legend: B rows, L tokens of a prompt, N heads and layers together, h x w a map or latent grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn.functional import interpolate
+
+
+def cross_attention_layers(unet: Any) -> dict[str, tuple[Any, int]]:
+    """Cross-attention modules of the down and up blocks: name -> (module, stride).
+
+    ``stride`` is the latent's side over the map's side: 1 in the outermost blocks, 2 in the next.
+    """
+    deepest = len(unet.down_blocks) - 1
+    levels = {f"down_blocks.{i}.": i for i in range(len(unet.down_blocks))}
+    levels |= {f"up_blocks.{i}.": deepest - i for i in range(len(unet.up_blocks))}
+    found = {}
+    for name, module in unet.named_modules():
+        if name.endswith(".attn2"):
+            for prefix, level in levels.items():
+                if name.startswith(prefix):
+                    found[name] = (module, 2**level)
+    return found
+
+
+class AttentionRecorder:
+    """Watches the cross-attention layers whose maps are ``1 / stride`` of the latent's side.
+
+    ``layers`` restricts them to some names out of `cross_attention_layers`. Attach it after the
+    LoRA layers are in and keep it attached until backward is done. It records only inside
+    `recording`, so a forward that gradient checkpointing repeats costs nothing.
+    """
+
+    def __init__(self, unet: Any, stride: int, layers: Sequence[str] | None = None) -> None:
+        every = cross_attention_layers(unet)
+        self.layers = {name: module for name, (module, s) in every.items() if s == stride}
+        if not self.layers:
+            strides = sorted({s for _, s in every.values()})
+            raise ValueError(
+                f"this UNet has no cross-attention at 1/{stride} of its latent's side; "
+                f"it has some at 1/{', 1/'.join(map(str, strides))}"
+            )
+        if layers is not None:
+            unknown = sorted(set(layers) - set(self.layers))
+            if unknown:
+                raise ValueError(
+                    f"cannot watch {', '.join(unknown)}; the layers at 1/{stride} are: "
+                    f"{', '.join(self.layers)}"
+                )
+            self.layers = {name: self.layers[name] for name in layers}
+        self._hooked: dict[str, tuple[Any, Any]] = {}
+        self._handles: list[Any] = []
+        self._queries: dict[str, torch.Tensor] = {}
+        self._keys: dict[str, torch.Tensor] = {}
+        self._recording = False
+
+    def attach(self) -> None:
+        """Put the hooks on. Raises ValueError for fused projections, which hide q and k."""
+        if self._handles:
+            raise RuntimeError("this recorder is attached already")
+        for name, module in self.layers.items():
+            if getattr(module, "fused_projections", False):
+                raise ValueError(
+                    f"{name} has fused projections, so its queries and keys cannot be recorded; "
+                    "call unet.unfuse_qkv_projections() first"
+                )
+            if module.norm_q is not None or module.norm_k is not None:
+                raise ValueError(f"{name} normalises its queries and keys, which is not supported")
+        for name, module in self.layers.items():
+            self._hooked[name] = (module.to_q, module.to_k)
+            for linear, store in ((module.to_q, self._queries), (module.to_k, self._keys)):
+                self._handles.append(linear.register_forward_hook(self._keep(name, store)))
+
+    def detach(self) -> None:
+        """Take every hook off again and forget what was recorded."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._hooked.clear()
+        self.clear()
+
+    @contextmanager
+    def attached(self) -> Iterator[AttentionRecorder]:
+        self.attach()
+        try:
+            yield self
+        finally:
+            self.detach()
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Record the UNet call made inside; what an earlier one left is forgotten."""
+        if not self._handles:
+            raise RuntimeError("attach the recorder before recording")
+        for name, module in self.layers.items():
+            if self._hooked[name] != (module.to_q, module.to_k):
+                raise RuntimeError(
+                    f"{name} was changed after the recorder was attached; "
+                    "add LoRA layers first, then attach"
+                )
+        self.clear()
+        self._recording = True
+        try:
+            yield
+        finally:
+            self._recording = False
+
+    def clear(self) -> None:
+        """Forget the recorded queries and keys, and with them their hold on the graph."""
+        self._queries.clear()
+        self._keys.clear()
+
+    def maps(
+        self, columns: torch.Tensor, size: tuple[int, int], rows: Sequence[int] | None = None
+    ) -> torch.Tensor:
+        """Attention probabilities of a token on the latent grid, float32[B, N, h, w] or better.
+
+        ``columns`` is B x L, 1 at the positions of the token (several are summed) and 0 elsewhere;
+        ``size`` the latent grid's (h, w); ``rows`` which rows of the recorded call the rows of
+        ``columns`` stand for, all by default. Resized bilinearly.
+        """
+        missing = [name for name in self.layers if name not in self._queries]
+        if missing:
+            raise RuntimeError(f"nothing was recorded for {', '.join(missing)}")
+        found = []
+        for name, module in self.layers.items():
+            query, key = self._queries[name], self._keys[name]
+            if rows is not None:
+                query, key = query[list(rows)], key[list(rows)]
+            found.append(_column(query, key, module.heads, columns, size))
+        return torch.cat(found, dim=1)
+
+    def _keep(self, name: str, store: dict[str, torch.Tensor]) -> Any:
+        def hook(_module: Any, _args: Any, output: torch.Tensor) -> None:
+            if self._recording:
+                store[name] = output
+
+        return hook
+
+
+def _column(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    heads: int,
+    columns: torch.Tensor,
+    size: tuple[int, int],
+) -> torch.Tensor:
+    """softmax(q k^T / sqrt(d)) summed over the wanted columns: B x heads x h x w of ``size``."""
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    batch, positions, inner = query.shape
+    query = query.to(dtype).reshape(batch, positions, heads, inner // heads).transpose(1, 2)
+    key = key.to(dtype).reshape(batch, key.shape[1], heads, inner // heads).transpose(1, 2)
+    scores = query @ key.transpose(2, 3) * (inner // heads) ** -0.5
+    weights = columns.to(device=query.device, dtype=dtype)[:, None, None, :]
+    column = (scores.softmax(dim=-1) * weights).sum(dim=-1)
+    stride = round((size[0] * size[1] / positions) ** 0.5)
+    height, width = size[0] // stride, size[1] // stride
+    maps = column.reshape(batch, heads, height, width)
+    if (height, width) == tuple(size):
+        return maps
+    return interpolate(maps, size=size, mode="bilinear", align_corners=False)

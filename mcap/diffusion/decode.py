@@ -1,0 +1,107 @@
+"""Decode a clean estimate for a face network: the whole latent, or the window the face needs.
+
+The decoder, forward and backward, dominates a training step, so the identity term decodes no
+more than it must. Legend: C x h x w a latent, H x W pixels; boxes and points are pixels (x, y).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from mcap.align import invert, similarity
+from mcap.diffusion.latents import decode, shift_factor, vae_factor
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded part of a picture, float[1, 3, H', W'] about [0, 1], not clamped."""
+
+    image: torch.Tensor
+    left: int = 0
+    """Where the part lies in the whole picture, pixels."""
+    top: int = 0
+
+
+class Decoder(Protocol):
+    whole: bool
+    """True where the result does not depend on ``box``, so a detector can search it."""
+
+    def __call__(self, latent: torch.Tensor, box: tuple[float, float, float, float]) -> Decoded:
+        """A latent 1 x C x h x w, and the pixels (x0, y0, x1, y1) that will be looked at."""
+        ...
+
+
+class FullDecoder:
+    """The whole latent through ``vae``, the backbone's own or a tiny one for the same latents."""
+
+    whole = True
+
+    def __init__(self, vae: Any) -> None:
+        self.vae = vae
+
+    def __call__(self, latent: torch.Tensor, box: tuple[float, float, float, float]) -> Decoded:
+        return Decoded(decode(self.vae, latent))
+
+
+class WindowDecoder:
+    """The window that covers ``box`` plus ``margin`` latent positions on each side.
+
+    The decoder's first convolution and middle block, which attend globally, run on the whole
+    latent; only the upsampling blocks, where the work is, run on the window. Their GroupNorms
+    then see other statistics, so a window is close to the full decode and not equal to it.
+    Needs an AutoencoderKL.
+    """
+
+    whole = False
+
+    def __init__(self, vae: Any, margin: int = 2) -> None:
+        if not hasattr(vae.decoder, "mid_block"):
+            raise ValueError(f"a window cannot be decoded with {type(vae).__name__}; use 'full'")
+        self.vae = vae
+        self.margin = margin
+
+    def __call__(self, latent: torch.Tensor, box: tuple[float, float, float, float]) -> Decoded:
+        vae, decoder = self.vae, self.vae.decoder
+        factor = vae_factor(vae)
+        left, right = _span(box[0], box[2], factor, self.margin, latent.shape[3])
+        top, bottom = _span(box[1], box[3], factor, self.margin, latent.shape[2])
+        weight = next(vae.parameters())
+        hidden = latent.to(device=weight.device, dtype=weight.dtype)
+        hidden = hidden / vae.config.scaling_factor + shift_factor(vae)
+        if vae.post_quant_conv is not None:
+            hidden = vae.post_quant_conv(hidden)
+        hidden = decoder.mid_block(decoder.conv_in(hidden))[:, :, top:bottom, left:right]
+        for block in decoder.up_blocks:
+            hidden = block(hidden)
+        image = decoder.conv_out(decoder.conv_act(decoder.conv_norm_out(hidden)))
+        image = image.to(torch.promote_types(image.dtype, torch.float32)) / 2 + 0.5
+        return Decoded(image, left * factor, top * factor)
+
+
+def template_box(
+    landmarks: torch.Tensor, template: torch.Tensor, size: int
+) -> tuple[float, float, float, float]:
+    """The pixels (x0, y0, x1, y1) that a recogniser's aligned ``size`` x ``size`` square covers.
+
+    ``landmarks`` float[5, 2] in the picture, ``template`` float[5, 2] in the square.
+    """
+    points = torch.as_tensor(landmarks).detach().to("cpu", torch.float64)
+    back = invert(similarity(points, torch.as_tensor(template).to("cpu", torch.float64)))
+    corners = torch.tensor(
+        [[0, 0, 1], [size, 0, 1], [0, size, 1], [size, size, 1]], dtype=torch.float64
+    )
+    places = corners @ back.T
+    low, high = places.amin(dim=0).tolist(), places.amax(dim=0).tolist()
+    return (low[0], low[1], high[0], high[1])
+
+
+def _span(low: float, high: float, factor: int, margin: int, length: int) -> tuple[int, int]:
+    """Latent positions of a pixel interval, widened and cut to the latent; never empty."""
+    start = math.floor(low / factor) - margin
+    stop = math.ceil(high / factor) + margin
+    start = min(max(start, 0), length - 1)
+    return start, max(min(stop, length), start + 1)

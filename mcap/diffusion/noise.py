@@ -1,0 +1,75 @@
+"""The forward process: timesteps, noised latents, training targets, the one-step clean estimate.
+
+Legend: B rows, C x h x w a latent, T the scheduler's training steps. ``alphas`` are the
+scheduler's cumulative products, a_t in method notation, float[T].
+
+    z_t = sqrt(a_t) z + sqrt(1 - a_t) eps                       (DDPM, arXiv 2006.11239, eq. 4)
+    v   = sqrt(a_t) eps - sqrt(1 - a_t) z                       (arXiv 2202.00512, section 4)
+"""
+
+from __future__ import annotations
+
+import torch
+
+PREDICTION_TYPES = ("epsilon", "v_prediction")
+
+
+def sample_timestep(generator: torch.Generator, low: int, high: int) -> int:
+    """One timestep, uniform over low, ..., high - 1; one draw of a CPU generator."""
+    if high <= low:
+        raise ValueError(f"no timestep lies in [{low}, {high})")
+    return int(torch.randint(low, high, (), generator=generator))
+
+
+def add_noise(
+    latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, alphas: torch.Tensor
+) -> torch.Tensor:
+    """z_t for latents and noise B x C x h x w and timesteps int64[B]."""
+    signal, sigma = _levels(timesteps, alphas, latents)
+    return signal * latents + sigma * noise
+
+
+def training_target(
+    latents: torch.Tensor,
+    noise: torch.Tensor,
+    timesteps: torch.Tensor,
+    alphas: torch.Tensor,
+    prediction_type: str,
+) -> torch.Tensor:
+    """What the UNet should predict: the noise, or the velocity."""
+    _check(prediction_type)
+    if prediction_type == "epsilon":
+        return noise
+    signal, sigma = _levels(timesteps, alphas, latents)
+    return signal * noise - sigma * latents
+
+
+def clean_estimate(
+    noised: torch.Tensor,
+    prediction: torch.Tensor,
+    timesteps: torch.Tensor,
+    alphas: torch.Tensor,
+    prediction_type: str,
+) -> torch.Tensor:
+    """The clean latent that one step straight from z_t gives, differentiable in the prediction."""
+    _check(prediction_type)
+    signal, sigma = _levels(timesteps, alphas, noised)
+    if prediction_type == "epsilon":
+        return (noised - sigma * prediction) / signal
+    return signal * noised - sigma * prediction
+
+
+def _levels(
+    timesteps: torch.Tensor, alphas: torch.Tensor, like: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    level = alphas.to(device=like.device, dtype=like.dtype)[timesteps.to(like.device)]
+    level = level.reshape(-1, 1, 1, 1)
+    return level.sqrt(), (1 - level).sqrt()
+
+
+def _check(prediction_type: str) -> None:
+    if prediction_type not in PREDICTION_TYPES:
+        raise ValueError(
+            f"a model with prediction_type '{prediction_type}' cannot be trained here; "
+            f"it must be one of {', '.join(PREDICTION_TYPES)}"
+        )

@@ -1,0 +1,186 @@
+"""Learned tokens: new words whose embedding rows are trained (textual inversion, arXiv 2208.01618).
+
+While installed, a wrapper stands where the text encoder's token embedding was: the frozen table
+and, beside it, float32 rows for the new tokens. `LearnedTokens.remove` puts the original module
+and tokenizer back; do that before a text encoder is saved or given to
+``load_textual_inversion``. Nothing is resized, so no random number is drawn and no table copied.
+
+Pooling: a CLIP text encoder whose config says ``eos_token_id = 2`` (SD1.5's does) pools at the
+highest token id of the prompt, which is a learned token wherever there is one. Only SDXL reads
+the pooled vector, and plain diffusers computes it the same way, so it is left as it is.
+
+Legend: B prompts, L tokens of a padded prompt, D the embedding's width, K learned tokens.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from mcap.prompts import ID_TOKEN, STYLE_TOKEN, require_fit
+
+__all__ = ["ID_TOKEN", "STYLE_TOKEN", "LearnedTokens", "TokenEmbedding", "install"]
+
+
+class TokenEmbedding(nn.Module):
+    """A frozen embedding table with K trainable rows beside it."""
+
+    def __init__(self, table: nn.Embedding, token_ids: Sequence[int], rows: torch.Tensor) -> None:
+        super().__init__()
+        self.table = table
+        self.rows = nn.Parameter(rows)
+        self.register_buffer("token_ids", torch.tensor(list(token_ids)), persistent=False)
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """The frozen table, where transformers looks for an embedding's dtype and device."""
+        return self.table.weight
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """int64[B, L] -> float[B, L, D] in the table's precision."""
+        matches = input_ids[..., None] == self.token_ids.to(input_ids.device)
+        learned = matches.any(dim=-1)
+        plain = self.table(input_ids.masked_fill(learned, 0))
+        rows = self.rows.to(plain.dtype)[matches.to(torch.uint8).argmax(dim=-1)]
+        return torch.where(learned[..., None], rows, plain)
+
+
+class LearnedTokens:
+    """The tokens of a subject, installed in every text encoder of a backbone. See `install`."""
+
+    def __init__(self, backbone: Any, words: Mapping[str, str]) -> None:
+        for token in words:
+            # Added tokens are matched without regard to case, and a bare word inside others.
+            if token != token.lower() or not (token.startswith("<") and token.endswith(">")):
+                raise ValueError(f"the token '{token}' must be lower case in angle brackets")
+        self.tokens = tuple(words)
+        self.backbone = backbone
+        self._originals = [
+            (tokenizer, encoder.get_input_embeddings())
+            for tokenizer, encoder in zip(backbone.tokenizers, backbone.text_encoders, strict=True)
+        ]
+        extended = [
+            _extend(tokenizer, table, words, encoder)
+            for (tokenizer, table), encoder in zip(
+                self._originals, backbone.text_encoders, strict=True
+            )
+        ]
+        self.embeddings: list[TokenEmbedding] = [embedding for _, embedding in extended]
+        self._medians = [
+            table.weight.detach().float().norm(dim=1).median().item()
+            for _, table in self._originals
+        ]
+        for index, (tokenizer, embedding) in enumerate(extended):
+            backbone.tokenizers[index] = tokenizer
+            backbone.text_encoders[index].set_input_embeddings(embedding)
+        self.installed = True
+
+    def parameters(self) -> list[nn.Parameter]:
+        """One parameter a text encoder, float32[K, D], rows in the order of `tokens`."""
+        return [embedding.rows for embedding in self.embeddings]
+
+    def encode(self, prompts: Sequence[str]) -> tuple[torch.Tensor, ...]:
+        """Padded token ids int64[B, L] on the CPU, one tensor a text encoder.
+
+        Raises `mcap.errors.UsageError` for a prompt that is too long: what does not fit would be
+        ignored without a word, and a learned token may stand there.
+        """
+        require_fit(prompts, self.backbone.tokenizers, self.backbone.text_encoders)
+        return tuple(
+            tokenizer(
+                list(prompts),
+                padding="max_length",
+                max_length=tokenizer.model_max_length,
+                truncation=True,
+                return_tensors="pt",
+            ).input_ids
+            for tokenizer in self.backbone.tokenizers
+        )
+
+    def columns(self, input_ids: torch.Tensor, token: str) -> torch.Tensor:
+        """float32[B, L]: 1 where ids of the first text encoder, int64[B, L], are ``token``."""
+        token_id = self.embeddings[0].token_ids[self.tokens.index(token)].item()
+        return (input_ids == token_id).float()
+
+    def vectors(self) -> dict[str, list[torch.Tensor]]:
+        """token -> its vectors float32[D] on the CPU, a copy, one a text encoder."""
+        return {
+            token: [rows[index].detach().float().cpu().clone() for rows in self.parameters()]
+            for index, token in enumerate(self.tokens)
+        }
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint holds: ``rows.0`` (and ``rows.1``), float32[K, D] on the CPU."""
+        return {
+            f"rows.{i}": rows.detach().cpu().clone() for i, rows in enumerate(self.parameters())
+        }
+
+    def load(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Take back what `state` gave, exactly. ValueError where it is of other tokens."""
+        expected = {f"rows.{i}": tuple(rows.shape) for i, rows in enumerate(self.parameters())}
+        found = {key: tuple(value.shape) for key, value in state.items()}
+        if found != expected:
+            raise ValueError(f"these learned tokens are {found}, expected {expected}")
+        with torch.no_grad():
+            for index, rows in enumerate(self.parameters()):
+                rows.copy_(state[f"rows.{index}"])
+
+    @torch.no_grad()
+    def regularise_norms(self, lr: float) -> None:
+        """Move each norm n towards the vocabulary's median m: n + min(1, 100 lr) (m - n)."""
+        rate = min(1.0, 100.0 * lr)
+        for rows, median in zip(self.parameters(), self._medians, strict=True):
+            norm = rows.norm(dim=1, keepdim=True)
+            scale = torch.where(norm > 0, 1 + rate * (median / norm - 1), 1.0)
+            rows.mul_(scale)
+
+    def remove(self) -> None:
+        """Put the original embeddings and tokenizers back; a second call does nothing."""
+        if not self.installed:
+            return
+        for index, (tokenizer, table) in enumerate(self._originals):
+            self.backbone.tokenizers[index] = tokenizer
+            self.backbone.text_encoders[index].set_input_embeddings(table)
+        self.installed = False
+
+
+def install(backbone: Any, words: Mapping[str, str]) -> LearnedTokens:
+    """Add learned tokens to every text encoder: token -> words whose mean embedding starts it.
+
+    >>> tokens = install(backbone, {"<mcap-id>": "person", "<mcap-style>": "photo style"})
+
+    The backbone's own modules and tokenizers are changed until `LearnedTokens.remove`. ValueError
+    for a token that the tokenizer knows already, that is not lower case in angle brackets, or
+    whose initial words are empty.
+    """
+    return LearnedTokens(backbone, words)
+
+
+def _extend(
+    tokenizer: Any, table: Any, words: Mapping[str, str], encoder: Any
+) -> tuple[Any, TokenEmbedding]:
+    if not isinstance(table, nn.Embedding):
+        raise ValueError("this text encoder has learned tokens already; remove them first")
+    tokenizer = copy.deepcopy(tokenizer)
+    initial = [_mean_embedding(tokenizer, table, text, token) for token, text in words.items()]
+    known = [token for token in words if token in tokenizer.get_vocab()]
+    if known:
+        raise ValueError(f"the tokenizer knows {', '.join(known)} already")
+    tokenizer.add_tokens(list(words))
+    embedding = TokenEmbedding(
+        table, tokenizer.convert_tokens_to_ids(list(words)), torch.stack(initial)
+    )
+    embedding.train(encoder.training)
+    return tokenizer, embedding
+
+
+def _mean_embedding(tokenizer: Any, table: nn.Embedding, text: str, token: str) -> torch.Tensor:
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    if not ids:
+        raise ValueError(f"the token '{token}' needs at least one initial word")
+    rows = table.weight.detach()[torch.tensor(ids, device=table.weight.device)]
+    return rows.to(torch.promote_types(rows.dtype, torch.float32)).mean(dim=0)

@@ -1,0 +1,47 @@
+"""Attention Refocusing: a special token's attention stays inside the region it stands for.
+
+Legend: B rows, N heads and layers together, h x w the latent grid.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+def attention_refocusing(maps: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
+    """Mean over rows and positions of ``[region = 0] * (mean_n S(maps_n))^2``, a scalar.
+
+    ``maps`` is B x N x h x w, the special token's cross-attention probabilities of each head of
+    each layer, already at the region's size; ``region`` is B x 1 x h x w of 0 and 1. S is min-max
+    scaling of each map to [0, 1] whose minimum and maximum are constants to the gradient; a
+    constant map scales to 0. Only positions outside the region are pushed, towards 0; inside it
+    the map is free. Rows with an empty region are left out of the mean; with none left the loss
+    is 0 with finite gradients.
+
+    MagiCapture (arXiv 2309.06895), section 3.4. Raises ValueError where the shapes do not fit.
+    """
+    if maps.ndim != 4:
+        raise ValueError(f"maps must be B x N x h x w; got {tuple(maps.shape)}")
+    expected = (maps.shape[0], 1, *maps.shape[2:])
+    if tuple(region.shape) != expected:
+        raise ValueError(f"region must be B x 1 x h x w = {expected}; got {tuple(region.shape)}")
+    scaled = min_max(maps.to(torch.promote_types(maps.dtype, torch.float32)))
+    outside = region[:, 0] == 0
+    row = torch.where(outside, scaled.mean(dim=1), 0.0).square().mean(dim=(1, 2))
+    filled = ~outside.all(dim=2).all(dim=1)
+    return torch.where(filled, row, 0.0).sum() / filled.sum().clamp(min=1)
+
+
+def min_max(maps: torch.Tensor) -> torch.Tensor:
+    """Each map of B x N x h x w scaled to [0, 1], a constant one to 0.
+
+    A map counts as constant where its range is within the rounding of its values: resizing a
+    constant map leaves steps of that size, and scaling them up would be noise.
+    """
+    fixed = maps.detach()
+    low = fixed.amin(dim=(2, 3), keepdim=True)
+    high = fixed.amax(dim=(2, 3), keepdim=True)
+    span = high - low
+    rounding = 8 * torch.finfo(maps.dtype).eps * torch.maximum(low.abs(), high.abs())
+    constant = span <= rounding.clamp(min=torch.finfo(maps.dtype).tiny)
+    return torch.where(constant, 0.0, (maps - low) / torch.where(constant, 1.0, span))

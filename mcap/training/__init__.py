@@ -1,0 +1,1 @@
+"""What learns, for how long and from which terms."""
