@@ -148,30 +148,22 @@ def _plugins(settings) -> list[Finding]:
 
 def _weights(settings) -> list[Finding]:
     from mcap import weights
-    from mcap.registry import registry
+    from mcap.cli.needs import needed_weights
 
-    found = registry()
-    needed = {}
-    for kind in ("detector", "identity", "masker", "backbone"):
-        entry = found.entries[kind].get(getattr(settings, kind))
-        for need in entry.needs if entry else ():
-            if need in weights.WEIGHTS:
-                needed[need] = kind
     findings = []
-    for name, kind in needed.items():
+    for name, kind in needed_weights(settings).items():
         check = weights.verify(name)
         if check.ok:
             findings.append(Finding("weights", "ok", f"{name} ({kind})"))
             continue
-        damaged = check.path is not None
-        absent = f"{name} ({kind}): {check.problem}"
-        fatal = weights.offline() or (damaged and not weights.weight(name).downloaded)
-        remedy = (
-            f"mcap models pull {name}, where there is a network"
-            if weights.offline()
-            else f"it is fetched when it is needed; now: mcap models pull {name}"
-        )
-        findings.append(Finding("weights", "problem" if fatal else "note", absent, remedy))
+        state = "problem" if weights.offline() else "note"
+        remedy = f"it is fetched when it is needed; now: mcap models pull {name}"
+        if weights.offline():
+            remedy = f"mcap models pull {name}, where there is a network"
+        source = weights.weight(name).sources[0]
+        if isinstance(source, weights.InstalledSource):
+            state, remedy = "problem", source.remedy
+        findings.append(Finding("weights", state, f"{name} ({kind}): {check.problem}", remedy))
     return findings
 
 

@@ -75,6 +75,7 @@ def pull(
 ) -> None:
     """Fetch weights that are not here yet; without names, those of the default settings."""
     from mcap import weights
+    from mcap.cli.needs import needed_weights
     from mcap.cli.output import emit
     from mcap.settings import load_settings
 
@@ -82,7 +83,7 @@ def pull(
     if everything:
         chosen = [entry.name for entry in weights.WEIGHTS.values() if entry.downloaded]
     else:
-        chosen = list(names or _defaults(settings))
+        chosen = list(names or needed_weights(settings))
     for name in chosen:
         weights.weight(name)  # a wrong name is told before anything is downloaded
     done = [{"name": name, "path": weights.fetch(name)} for name in chosen]
@@ -144,18 +145,3 @@ def path(
             f"Weight '{name}' is not on this machine; 'mcap models pull {name}' fetches it."
         )
     emit(ctx, {"name": name, "path": found}, lambda console: console.print(str(found)))
-
-
-def _defaults(settings) -> list[str]:
-    """The downloads that the chosen detector, identity network, masker and backbone need."""
-    from mcap.registry import registry
-    from mcap.weights import WEIGHTS
-
-    plugins = registry()
-    needed: dict[str, None] = {}
-    for kind in ("detector", "identity", "masker", "backbone"):
-        entry = plugins.entries[kind].get(getattr(settings, kind))
-        for need in entry.needs if entry else ():
-            if need in WEIGHTS:
-                needed[need] = None
-    return list(needed)
