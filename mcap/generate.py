@@ -1,0 +1,481 @@
+"""Subject + style profile + backbone -> ranked pictures.
+
+    OUT/
+      passport-000042.png    one picture a seed, each with its provenance in it
+      rest/                  with ``best = K``: what was not among the K best of its style
+      contact-sheet.jpg      this run's pictures, most similar first
+      attention-maps.jpg     where asked: what each learned token looks at
+      results.jsonl          one line a picture of this run, in the order of the ranking
+      report.html            the same to look at
+
+Every file is whole or not there, and a picture that is there already, drawn with the same settings
+and seed, is used again: an interrupted run goes on where it was, and a repeated one draws nothing.
+A picture of other settings is never overwritten; the new one gets a number (-2, -3, ...).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+
+import mcap
+from mcap import atomic, prompts, provenance, report
+from mcap.drawing import GUIDANCE_SCALE, STEPS, Drawn, default_batch, draw, draw_each
+from mcap.errors import InputRefused, UsageError
+from mcap.framing import cut, dots_per_inch, drawing_size, framed, head_of
+from mcap.ranking import likeness, ranked
+
+if TYPE_CHECKING:
+    from mcap.contracts import Backbone, BackboneInfo, FaceDetector, IdentityModel
+    from mcap.profile import StyleProfile
+    from mcap.subject import Subject
+
+__all__ = [
+    "Finished",
+    "GenerateSettings",
+    "Picture",
+    "PictureReady",
+    "Planned",
+    "check_backbone",
+    "draw",
+    "draw_each",
+    "generate",
+]
+
+RESULTS = "results.jsonl"
+REST = "rest"
+LARGEST_SEED = 2**63 - 1
+
+
+class GenerateSettings(BaseModel):
+    """What the user can choose. None: the backbone's own value, else the profile's, else mcap's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    count: int | None = Field(default=None, ge=1)
+    """Pictures a style."""
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
+    """Of the first picture; picture i has ``seed + i``."""
+    prompts: tuple[str, ...] = ()
+    """Templates ({id}, {style}, {noun}) or plain text, instead of the profile's; used in turn."""
+    all_prompts: bool = False
+    """Draw with all of the profile's composed prompts in turn, not with the first alone."""
+    negative: str | None = None
+    steps: int | None = Field(default=None, ge=1, le=1000)
+    guidance_scale: float | None = Field(default=None, ge=0, le=50)
+    adapter_scale: float = Field(default=1.0, ge=0, le=2)
+    token_scale: float = Field(default=1.0, ge=0, le=2)
+    batch_size: int | None = Field(default=None, ge=1)
+    best: int | None = Field(default=None, ge=1)
+    format: Literal["png", "jpg", "webp"] = "png"
+    quality: int = Field(default=95, ge=1, le=100)
+    metadata: provenance.Metadata = "all"
+    attention_maps: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One written picture; ``rank`` counts from 1 and is 0 until all are there."""
+
+    path: Path
+    record: dict[str, Any]
+    """What its metadata holds; see `mcap.provenance`."""
+    new: bool
+    """False: it was there already."""
+    rank: int = 0
+    kept: bool = True
+    """False: it lies in ``rest/``."""
+
+    @property
+    def similarity(self) -> float | None:
+        """Cosine in [-1, 1]; None where no face was found."""
+        return self.record["similarity"]
+
+    @property
+    def style(self) -> str:
+        return self.record["profile"]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Before anything is drawn. ``steps`` counts one for each step of each picture."""
+
+    pictures: int
+    to_draw: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class PictureReady:
+    picture: Picture
+
+
+@dataclass(frozen=True)
+class Finished:
+    pictures: tuple[Picture, ...]  # ranked
+    contact_sheet: Path
+    results: Path
+    report: Path
+    attention_maps: Path | None
+
+
+Event = Planned | PictureReady | Finished
+
+
+@dataclass(frozen=True)
+class _Job:
+    profile: StyleProfile
+    seed: int
+    record: dict[str, Any]  # without what is known only once the picture is drawn
+    path: Path | None = None  # where it lies already and is drawn again
+
+
+def generate(
+    subject: Subject,
+    profiles: StyleProfile | Sequence[StyleProfile],
+    backbone: Backbone,
+    identity: IdentityModel,
+    detector: FaceDetector,
+    out: Path,
+    settings: GenerateSettings | None = None,
+    *,
+    on_step: Callable[[int], None] | None = None,
+) -> Iterator[Event]:
+    """Draw, frame, measure and write pictures of a subject in one or more styles.
+
+    Yields `Planned`, a `PictureReady` for each picture (those that were there already first) and
+    `Finished`. ``on_step`` hears of every denoising step, with the number of pictures in it. While
+    it draws, the subject is loaded into the backbone's modules; they are given back as they were,
+    also when the generator is closed early. `check_backbone` is for the caller to call.
+
+    Raises `UsageError` for a prompt that is wrong or too long and where ``identity`` is another
+    network than the one that the subject's embedding is from.
+    """
+    settings = settings or GenerateSettings()
+    profiles = list(profiles) if isinstance(profiles, Sequence) else [profiles]
+    names = [profile.name for profile in profiles]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(
+                f"Style '{name}' is given twice; its pictures would have the same names."
+            )
+    if identity.name != subject.identity_network:
+        raise UsageError(
+            f"{subject.path}: the person was embedded by the identity network "
+            f"'{subject.identity_network}', and '{identity.name}' cannot be compared with it; use "
+            f"--identity {subject.identity_network}."
+        )
+    pipeline = backbone.pipeline()
+    jobs = [
+        job
+        for profile in profiles
+        for job in _jobs(subject, profile, backbone, pipeline, identity, settings)
+    ]
+    prompts.require_fit(
+        dict.fromkeys(
+            text for job in jobs for text in (job.record["prompt"], job.record["negative_prompt"])
+        ),
+        backbone.tokenizers,
+        backbone.text_encoders,
+    )
+    shelf = _Shelf(out, settings.format)
+    # Attention cannot be read off a finished picture, so with it everything is drawn again.
+    waiting: list[_Job] = []
+    pictures: list[Picture] = []
+    for job in jobs:
+        picture = shelf.find(job)
+        if picture is None or settings.attention_maps:
+            waiting.append(replace(job, path=picture and picture.path))
+        else:
+            pictures.append(picture)
+    yield Planned(len(jobs), len(waiting), sum(job.record["steps"] for job in waiting))
+    for picture in pictures:
+        yield PictureReady(picture)
+
+    attention: list[Drawn] = []
+    if waiting:
+        subject.load_into(pipeline, settings.adapter_scale, settings.token_scale)
+        try:
+            watch = tuple(subject.embeddings) if settings.attention_maps else ()
+            for job, drawn in _drawn(waiting, backbone, pipeline, settings, watch, on_step):
+                picture = _finish(job, drawn, subject, identity, detector, shelf, settings)
+                pictures.append(picture)
+                shelf.write_results(pictures)  # what is there is known, whatever happens next
+                yield PictureReady(picture)
+                if drawn.attention:
+                    attention.append(drawn)
+        finally:
+            subject.unload_from(pipeline)
+
+    ordered = shelf.sort(pictures, settings.best)
+    results = shelf.write_results(ordered)
+    kept = [picture for picture in ordered if picture.kept]
+    sheet = report.write_contact_sheet(out / report.CONTACT_SHEET, kept, subject.name)
+    maps = report.write_attention_maps(out / report.ATTENTION_MAPS, attention)
+    page = report.write_report(out / report.REPORT, ordered, subject, profiles, attention=maps)
+    yield Finished(tuple(ordered), sheet, results, page, maps)
+
+
+def check_backbone(subject: Subject, info: BackboneInfo) -> None:
+    """`UsageError` where the backbone's weights are not those the subject was trained on."""
+    trained = subject.manifest.backbone
+    if info.sha256 != trained.sha256:
+        raise UsageError(
+            f"{subject.path}: was trained on backbone '{trained.id}' "
+            f"(weights {trained.sha256[:12]}), and '{info.id}' has other weights "
+            f"({info.sha256[:12]}). Its tokens and LoRA mean little there: train again on this "
+            "one, or draw anyway with --force."
+        )
+
+
+def _jobs(
+    subject: Subject,
+    profile: StyleProfile,
+    backbone: Backbone,
+    pipeline: Any,
+    identity: IdentityModel,
+    settings: GenerateSettings,
+) -> Iterator[_Job]:
+    info, defaults = backbone.info, backbone.info.generate_defaults
+    # A backbone states steps and guidance only where others suit it badly, so it goes before the
+    # profile, which is written for no model in particular.
+    steps = _first(settings.steps, defaults.get("steps"), profile.generate.steps, STEPS)
+    guidance = _first(
+        settings.guidance_scale,
+        defaults.get("guidance_scale"),
+        profile.generate.guidance_scale,
+        GUIDANCE_SCALE,
+    )
+    if settings.prompts:
+        templates = [prompts.personal_prompt(t, profile.class_noun) for t in settings.prompts]
+    else:
+        templates = prompts.drawing_templates(profile)
+        templates = templates if settings.all_prompts else templates[:1]
+    common = {
+        "schema": 1,
+        "kind": "generate",
+        "mcap": mcap.__version__,
+        "subject": {"name": subject.name, "sha256": _subject_hash(subject)},
+        "profile": profile.name,
+        "negative_prompt": _first(settings.negative, profile.prompts.negative),
+        "steps": int(steps),
+        "guidance_scale": float(guidance),
+        "sampler": provenance.sampler_name(pipeline.scheduler),
+        "adapter_scale": settings.adapter_scale,
+        "token_scale": settings.token_scale,
+        "precision": str(backbone.dtype).removeprefix("torch."),
+        "backbone": {
+            "id": provenance.public_name(info.id),
+            "revision": info.revision,
+            "sha256": info.sha256,
+        },
+        "drawn_size": list(drawing_size(info, profile.aspect_ratio)),
+        "identity": identity.name,
+    }
+    # What decides about the picture and is not, or not as exactly, in the record itself.
+    unseen = {
+        "scheduler": {key: str(value) for key, value in sorted(pipeline.scheduler.config.items())},
+        "aspect": profile.aspect,
+        "size_mm": profile.size_mm,
+        "framing": profile.framing.model_dump(),
+        "quality": settings.quality,
+        "metadata": settings.metadata,
+    }
+    for index in range(settings.count or profile.generate.count):
+        record = {
+            **common,
+            "prompt": prompts.fill(templates[index % len(templates)], profile.class_noun),
+            "seed": settings.seed + index,
+        }
+        # The version is left out: a new mcap that draws the same need not draw again.
+        hashed = {key: value for key, value in record.items() if key != "mcap"} | unseen
+        text = json.dumps(hashed, sort_keys=True, ensure_ascii=False)
+        record["settings_sha256"] = hashlib.sha256(text.encode()).hexdigest()
+        yield _Job(profile, record["seed"], record)
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+def _subject_hash(subject: Subject) -> str:
+    """Over the files that drawing reads, so that a subject trained again is another one."""
+    digest = hashlib.sha256()
+    for name, sha256 in sorted(subject.manifest.files.items()):
+        digest.update(f"{sha256}  {name}\n".encode())
+    return digest.hexdigest()
+
+
+def _drawn(
+    jobs: Sequence[_Job],
+    backbone: Backbone,
+    pipeline: Any,
+    settings: GenerateSettings,
+    watch: Sequence[str],
+    on_step: Callable[[int], None] | None,
+) -> Iterator[tuple[_Job, Drawn]]:
+    """Jobs that differ in prompt and seed alone are drawn in one batch."""
+    groups: dict[str, list[_Job]] = {}
+    for job in jobs:
+        groups.setdefault(job.profile.name, []).append(job)
+    for group in groups.values():
+        record = group[0].record
+        width, height = record["drawn_size"]
+        pictures = draw_each(
+            backbone,
+            [job.record["prompt"] for job in group],
+            [job.seed for job in group],
+            negative_prompt=record["negative_prompt"],
+            steps=record["steps"],
+            guidance_scale=record["guidance_scale"],
+            size=(width, height),
+            batch_size=settings.batch_size or default_batch(width * height),
+            on_step=on_step,
+            watch=watch,
+            pipeline=pipeline,
+        )
+        yield from zip(group, pictures, strict=True)
+
+
+def _finish(
+    job: _Job,
+    drawn: Drawn,
+    subject: Subject,
+    identity: IdentityModel,
+    detector: FaceDetector,
+    shelf: _Shelf,
+    settings: GenerateSettings,
+) -> Picture:
+    """Cut to the profile's aspect, measure, write."""
+    profile = job.profile
+    height, width = drawn.image.shape[:2]
+    faces = detector.detect(drawn.image)
+    head = head_of(max(faces, key=lambda face: face.area)) if faces else None
+    box = cut((width, height), profile.aspect_ratio, head, profile.framing)
+    image = drawn.image[box[1] : box[3], box[0] : box[2]]
+    # Measured on the picture as it is written, so that anybody who measures the file agrees.
+    found = likeness(image, detector, identity, subject.identity_embedding)
+    size = (box[2] - box[0], box[3] - box[1])
+    face = found.face
+    whole = (0, 0, *size)
+    record = {
+        **job.record,
+        "size": list(size),
+        "cut": list(box),
+        "similarity": None if found.similarity is None else round(found.similarity, 6),
+        "face": [round(float(value), 1) for value in face.box] if face else None,
+        "framing": asdict(framed(whole, head_of(face), profile.framing)) if face else None,
+    }
+    path = job.path or shelf.free(job)
+    provenance.save(
+        path,
+        Image.fromarray(image),
+        record,
+        metadata=settings.metadata,
+        quality=settings.quality,
+        dpi=dots_per_inch(size, profile.size_mm),
+    )
+    return Picture(path, record, new=True)
+
+
+class _Shelf:
+    """The output folder: finds, names, sorts and lists pictures."""
+
+    def __init__(self, out: Path, extension: str) -> None:
+        self.out = out
+        self.suffix = provenance.FORMATS[extension]
+        if out.exists() and not out.is_dir():
+            raise UsageError(f"--out {out}: is a file; give a folder.")
+        self._listed = {entry["settings_sha256"]: entry for entry in self._read_results()}
+
+    def _candidates(self, job: _Job) -> list[Path]:
+        stem = f"{job.profile.name}-{job.seed:06d}"
+        name = re.compile(re.escape(stem) + r"(-\d+)?" + re.escape(self.suffix))
+        return [
+            path
+            for folder in (self.out, self.out / REST)
+            if folder.is_dir()
+            for path in sorted(folder.iterdir())
+            if name.fullmatch(path.name)
+        ]
+
+    def find(self, job: _Job) -> Picture | None:
+        """The picture of the very same settings, known by its own record or by results.jsonl."""
+        wanted = job.record["settings_sha256"]
+        for path in self._candidates(job):
+            try:
+                record = provenance.read(path).record
+            except InputRefused:
+                continue  # not a whole picture, and so not one of ours: drawn anew beside it
+            if record is None:
+                record = self._listed_record(path, wanted)
+            if record is not None and record.get("settings_sha256") == wanted:
+                return Picture(path, record, new=False, kept=path.parent == self.out)
+        return None
+
+    def _listed_record(self, path: Path, wanted: str) -> dict[str, Any] | None:
+        entry = self._listed.get(wanted)
+        if entry is None or self.out / entry["file"] != path:
+            return None
+        if atomic.sha256_of(path) != entry["sha256"]:
+            return None
+        return {key: value for key, value in entry.items() if key not in _PLACE}
+
+    def free(self, job: _Job) -> Path:
+        """A name that no other picture has, in the folder or in its ``rest``."""
+        taken = {path.name for path in self._candidates(job)}
+        stem = f"{job.profile.name}-{job.seed:06d}"
+        name, number = f"{stem}{self.suffix}", 1
+        while name in taken:
+            number += 1
+            name = f"{stem}-{number}{self.suffix}"
+        return self.out / name
+
+    def sort(self, pictures: Sequence[Picture], best: int | None) -> list[Picture]:
+        """Rank the pictures and move those that are not among the K best of their style."""
+        counts: dict[str, int] = {}
+        ordered = []
+        for rank, picture in enumerate(ranked(pictures, lambda item: item.similarity), start=1):
+            place = counts[picture.style] = counts.get(picture.style, 0) + 1
+            kept = best is None or place <= best
+            target = (self.out if kept else self.out / REST) / picture.path.name
+            if target != picture.path:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                picture.path.replace(target)
+            ordered.append(replace(picture, path=target, rank=rank, kept=kept))
+        return ordered
+
+    def write_results(self, pictures: Sequence[Picture]) -> Path:
+        path = self.out / RESULTS
+        lines = []
+        for picture in pictures:
+            entry = {
+                "rank": picture.rank or None,
+                "file": picture.path.relative_to(self.out).as_posix(),
+                "kept": picture.kept,
+                "sha256": atomic.sha256_of(picture.path),
+                **picture.record,
+            }
+            lines.append(json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n")
+        atomic.write_bytes(path, "".join(lines).encode())
+        return path
+
+    def _read_results(self) -> list[dict[str, Any]]:
+        try:
+            lines = (self.out / RESULTS).read_text(encoding="utf-8").splitlines()
+            entries = [json.loads(line) for line in lines]
+        except (OSError, ValueError):
+            return []  # there is none, or somebody else's file of that name tells us nothing about our pictures
+        return [e for e in entries if isinstance(e, dict) and _PLACE | _KEY <= set(e)]
+
+
+_PLACE = {"rank", "file", "kept", "sha256"}
+_KEY = {"settings_sha256", "similarity"}
