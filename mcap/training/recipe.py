@@ -16,7 +16,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mcap.errors import UsageError
 
@@ -73,8 +73,8 @@ class Recipe(BaseModel):
     composed_weight: Weight = 1.0
     identity_weight: Weight = 1.0
     attention_weight: Weight = 2.5
-    mask_form: Literal["area", "released"] = "area"
-    """``released``: (M + 0.01) / max multiplied into both sides, not normalised by the area."""
+    mask_form: Literal["area", "weighted"] = "area"
+    """``weighted``: (M + 0.01) / max multiplied into both sides, not normalised by the area."""
     early_style_weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """Weight of the reference and composed rows in the first half of each phase."""
 
@@ -86,17 +86,28 @@ class Recipe(BaseModel):
     identity_every: Annotated[int, Field(ge=1, le=1000, strict=True)] = 1
     """The identity row is drawn every k-th step, its weight times k."""
     identity_rows: Literal["own", "data"] = "own"
-    """``data``: a second UNet pass over the source and composed rows, as in the released code."""
+    """``own``: a row of its own at a small timestep. ``data``: the estimates of the source and
+    composed rows, as in the released code (which predicts them a second time)."""
     identity_decode: Literal["full", "window", "tiny"] = "full"
     identity_landmarks: Literal["detected", "reference"] = "reference"
     """On each decoded estimate (the paper), or once on the reference photo, whose pose it keeps."""
 
     # How it is computed.
-    rows: Literal["together", "single"] = "together"
-    """``together``: one UNet call a step for all rows. ``single``: a call for each row."""
+    rows: Literal["together", "apart", "in-turn"] = "together"
+    """``together``: one UNet call a step for all rows. ``apart``: a call for each row, the same
+    gradients in less memory. ``in-turn``: a step has one kind of row, as in the released code."""
     flip: Switch = False
     """Mirror half of the pictures. A face is not symmetric, so the default keeps it as it is."""
     gradient_checkpointing: Switch = False
+
+    @model_validator(mode="after")
+    def _detector_sees_the_whole_picture(self) -> Recipe:
+        if self.identity_decode == "window" and self.identity_landmarks == "detected":
+            raise ValueError(
+                "identity_decode 'window' cannot go with identity_landmarks 'detected': a detector "
+                "needs the whole picture; set one of the two otherwise"
+            )
+        return self
 
     def for_photos(self, count: int) -> Recipe:
         """The recipe with its steps scaled to ``count`` source photos, at most its own."""
@@ -126,20 +137,20 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "lora_targets": "released",
         "lora_text_encoder": True,
         "lora_weight_decay": 1e-3,
-        "mask_form": "released",
+        "mask_form": "weighted",
         "early_style_weight": 2.0,
         "timestep_limit": 0.8,
         "identity_limit": 0.8,
         "identity_rows": "data",
         "identity_weight": 0.25,
         "identity_landmarks": "detected",
-        "rows": "single",
+        "rows": "in-turn",
     },
 }
 
 LOW_MEMORY: Mapping[str, Any] = {
     "batch": 1,
-    "rows": "single",
+    "rows": "apart",
     "gradient_checkpointing": True,
     "identity_decode": "window",
 }
@@ -177,7 +188,12 @@ def recipe(name: str = "magicapture", layers: Sequence[Layer] = ()) -> Recipe:
 
 def low_memory(found: Recipe) -> dict[str, Any]:
     """The keys that make ``found`` need less memory and more time."""
-    return {**LOW_MEMORY, "identity_every": max(found.identity_every, 2)}
+    keys = {**LOW_MEMORY, "identity_every": max(found.identity_every, 2)}
+    if found.rows == "in-turn":
+        del keys["rows"]  # that is one row a step already
+    if found.identity_landmarks == "detected":
+        keys["identity_landmarks"] = "reference"  # a detector cannot search a window
+    return keys
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -195,6 +211,9 @@ def parse_override(text: str) -> tuple[str, Any]:
 def _usage_error(origin: str, error: ValidationError) -> UsageError:
     problems, keys = [], []
     for item in error.errors():
+        if not item["loc"]:  # a rule about two keys
+            problems.append(item["msg"].removeprefix("Value error, "))
+            continue
         key = str(item["loc"][0])
         keys.append(key)
         if item["type"] == "extra_forbidden":

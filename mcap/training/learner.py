@@ -1,0 +1,107 @@
+"""What learns in a phase: its parameters, optimiser, learning rates and gradient scaling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mcap.errors import McapError
+
+if TYPE_CHECKING:
+    from mcap.training.recipe import Recipe
+
+
+class Learner:
+    """AdamW over named groups of float32 parameters, with the recipe's rates for one phase."""
+
+    def __init__(
+        self,
+        groups: Mapping[str, tuple[Sequence[torch.nn.Parameter], float, float]],
+        steps: int,
+        recipe: Recipe,
+        backbone: Any,
+    ) -> None:
+        """``groups``: name -> (parameters, learning rate, weight decay)."""
+        self.groups = {name: list(parameters) for name, (parameters, _, _) in groups.items()}
+        self.base = {name: rate for name, (_, rate, _) in groups.items()}
+        self.steps = steps
+        self.recipe = recipe
+        for name, parameters in self.groups.items():
+            for parameter in parameters:
+                if parameter.dtype not in (torch.float32, torch.float64):
+                    raise ValueError(f"{name} learns in {parameter.dtype}, which is too coarse")
+        self.optimiser = torch.optim.AdamW(
+            [
+                {"params": list(parameters), "lr": rate, "weight_decay": decay}
+                for parameters, rate, decay in groups.values()
+            ],
+            betas=(0.9, 0.999),
+            eps=1e-8,
+        )
+        # Half precision's gradients vanish below 6e-8 unless the loss is scaled up first.
+        half = backbone.dtype == torch.float16
+        self.scaler = torch.amp.GradScaler(backbone.device.type, enabled=half)
+
+    @property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        return [parameter for group in self.groups.values() for parameter in group]
+
+    def counts(self) -> dict[str, int]:
+        """name -> how many values learn."""
+        return {
+            name: sum(parameter.numel() for parameter in group)
+            for name, group in self.groups.items()
+        }
+
+    def rates(self, step: int) -> dict[str, float]:
+        """The learning rates of step ``step`` of the phase, counted from 0."""
+        left = 1.0 if self.recipe.lr_schedule == "constant" else 1.0 - step / self.steps
+        return {name: base * left for name, base in self.base.items()}
+
+    def backward(self, loss: torch.Tensor) -> None:
+        self.scaler.scale(loss).backward()
+
+    def update(self, step: int) -> dict[str, float]:
+        """One optimiser step with what ``backward`` gathered; returns the learning rates.
+
+        `McapError` where a gradient is not finite (in half precision the step is passed over and
+        the scale lowered instead).
+        """
+        rates = self.rates(step)
+        for group, rate in zip(self.optimiser.param_groups, rates.values(), strict=True):
+            group["lr"] = rate
+        self.scaler.unscale_(self.optimiser)
+        limit = self.recipe.max_grad_norm or float("inf")
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
+        if not self.scaler.is_enabled() and not torch.isfinite(norm):
+            raise McapError(
+                f"the gradient is {norm.item()} in step {step + 1} of the phase; lower the "
+                "learning rate, or use --precision fp32."
+            )
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.optimiser.zero_grad(set_to_none=True)
+        return rates
+
+    def state(self) -> dict[str, Any]:
+        """Values, moments and gradient scale, for a checkpoint."""
+        return {
+            "parameters": {
+                name: [parameter.detach().cpu().clone() for parameter in group]
+                for name, group in self.groups.items()
+            },
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take back exactly what `state` gave."""
+        for name, group in self.groups.items():
+            for parameter, value in zip(group, state["parameters"][name], strict=True):
+                parameter.copy_(value)
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])

@@ -1,0 +1,45 @@
+"""metrics.jsonl and TensorBoard's files, cut back to the checkpoint on a resume."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mcap.subject import SubjectWriter
+    from mcap.training.events import StepEvent
+
+
+class RunLog:
+    """A line of metrics.jsonl and a point of TensorBoard's curves for each step."""
+
+    def __init__(self, writer: SubjectWriter, done: int) -> None:
+        """``done``: steps of the checkpoint that a run goes on from; later points are dropped."""
+        self.writer = writer
+        self.done = done
+        self.board: Any = None
+
+    def __enter__(self) -> RunLog:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.board = SummaryWriter(str(self.writer.tensorboard), purge_step=self.done + 1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.board.close()
+
+    def write(self, event: StepEvent) -> None:
+        self.writer.log(
+            {
+                "step": event.step,
+                "phase": event.phase,
+                **event.losses,
+                **{f"lr_{name}": rate for name, rate in event.lr.items()},
+                **{f"skipped_{name}": count for name, count in event.skipped.items()},
+                "seconds": round(event.seconds, 4),
+                "memory_mb": round(event.memory_mb, 1),
+            }
+        )
+        for name, value in event.losses.items():
+            self.board.add_scalar(f"loss/{name}", value, event.step)
+        for name, rate in event.lr.items():
+            self.board.add_scalar(f"lr/{name}", rate, event.step)
