@@ -218,9 +218,12 @@ def generate(
     ordered = shelf.sort(pictures, settings.best)
     results = shelf.write_results(ordered)
     kept = [picture for picture in ordered if picture.kept]
-    sheet = report.write_contact_sheet(out / report.CONTACT_SHEET, kept, subject.name)
+    same = getattr(identity, "same_person", None)
+    sheet = report.write_contact_sheet(out / report.CONTACT_SHEET, kept, subject.name, same)
     maps = report.write_attention_maps(out / report.ATTENTION_MAPS, attention)
-    page = report.write_report(out / report.REPORT, ordered, subject, profiles, attention=maps)
+    page = report.write_report(
+        out / report.REPORT, ordered, subject, profiles, same_person=same, attention=maps
+    )
     yield Finished(tuple(ordered), sheet, results, page, maps)
 
 
@@ -473,8 +476,8 @@ class _Shelf:
             lines = (self.out / RESULTS).read_text(encoding="utf-8").splitlines()
             entries = [json.loads(line) for line in lines]
         except (OSError, ValueError):
-            return []  # there is none, or somebody else's file of that name tells us nothing about our pictures
-        return [e for e in entries if isinstance(e, dict) and _PLACE | _KEY <= set(e)]
+            return []  # none, or somebody else's file of that name, which knows nothing of ours
+        return [e for e in entries if isinstance(e, dict) and set(e) >= _PLACE | _KEY]
 
 
 _PLACE = {"rank", "file", "kept", "sha256"}

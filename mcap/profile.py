@@ -25,7 +25,26 @@ from pydantic import (
 )
 
 from mcap.errors import UsageError
+from mcap.profile_folders import (
+    ProfileFolder,
+    builtin_profile_folders,
+    profile_folders,
+    user_profile_folder,
+)
 from mcap.prompts import check_template
+
+__all__ = [
+    "FoundProfile",
+    "ProfileFolder",
+    "StyleProfile",
+    "builtin_profile_folders",
+    "find_profile",
+    "is_path",
+    "list_profiles",
+    "profile_folders",
+    "read_profile",
+    "user_profile_folder",
+]
 
 PICTURE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".avif", ".heic", ".heif"}
@@ -278,12 +297,6 @@ def _allowed_keys(location: Sequence[str | int]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class ProfileFolder:
-    origin: str  # "user", "plugin" or "built-in"
-    path: Path
-
-
-@dataclass(frozen=True)
 class FoundProfile:
     """A profile file on the search path; ``profile`` is None where ``error`` says what is wrong."""
 
@@ -294,40 +307,6 @@ class FoundProfile:
     error: str | None = None
     shadowed_by: Path | None = None
     """The file of the same name that is found earlier, and so the one that is used."""
-
-
-def user_profile_folder() -> Path:
-    """Where a user's own profiles live: the ``profiles`` folder beside the user's mcap.toml."""
-    from mcap.settings import config_dir  # reads the environment; profiles of a path need it not
-
-    return config_dir() / "profiles"
-
-
-def builtin_profile_folders() -> list[Path]:
-    """The source tree's own folder where mcap runs from one, then the packaged folder.
-
-    In this order because an editable install leaves a copy of the profiles in site-packages that
-    goes stale.
-    """
-    package = Path(__file__).resolve().parent
-    folders = []
-    if (package.parent / "pyproject.toml").is_file():
-        folders.append(package.parent / "profiles")
-    folders.append(package / "profiles")
-    return [folder for folder in folders if folder.is_dir()]
-
-
-def profile_folders(
-    extra_dirs: Iterable[Path] = (), *, user_dir: Path | None = None
-) -> list[ProfileFolder]:
-    """Where names are looked up, in order: the user's folder, the plugins' (``extra_dirs``), ours.
-
-    Folders that do not exist are left out.
-    """
-    folders = [ProfileFolder("user", user_dir or user_profile_folder())]
-    folders += [ProfileFolder("plugin", Path(path)) for path in extra_dirs]
-    folders += [ProfileFolder("built-in", path) for path in builtin_profile_folders()]
-    return [folder for folder in folders if folder.path.is_dir()]
 
 
 def list_profiles(

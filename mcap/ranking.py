@@ -31,13 +31,13 @@ def likeness(
     """Cosine similarity of the largest face in a picture uint8[H, W, 3] to ``target`` float32[D].
 
     ``target`` is the person's mean embedding by the same network; it need not be of unit length.
+    ``identity`` is on the CPU: one small face at a time is not worth a journey to a GPU.
     """
     faces = detector.detect(image)
     if not faces:
         return Likeness(None, None)
     face = max(faces, key=lambda found: found.area)
-    device = _device_of(identity)
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)[None]
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
     points = torch.from_numpy(np.ascontiguousarray(face.landmarks))[None]
     with torch.no_grad():
         embedding = embed_faces(identity, pixels.float() / 255, points)[0]
@@ -49,12 +49,6 @@ def likeness(
         )
     cosine = torch.nn.functional.cosine_similarity(embedding, wanted, dim=0)
     return Likeness(float(cosine), face)
-
-
-def _device_of(identity: IdentityModel) -> torch.device:
-    parameters = getattr(identity, "parameters", None)
-    first = next(iter(parameters()), None) if callable(parameters) else None
-    return first.device if first is not None else torch.device("cpu")
 
 
 def ranked(items: Iterable[T], similarity: Callable[[T], float | None]) -> list[T]:

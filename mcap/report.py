@@ -26,30 +26,32 @@ REPORT = "report.html"
 SHEET_PICTURES = 64
 ATTENTION_PICTURES = 12
 
-LIKE, UNLIKE = 0.5, 0.363
-"""Bounds of the colours. 0.363 is the cosine at which OpenCV's model card takes two faces by SFace
-for the same person; half is well inside."""
 
+def verdict(
+    similarity: float | None, same_person: float | None
+) -> tuple[str, tuple[int, int, int]]:
+    """A word and a colour for a similarity.
 
-def verdict(similarity: float | None) -> tuple[str, tuple[int, int, int]]:
-    """A word and a colour for a similarity: of SFace's scale, and a hint on any other network's."""
+    ``same_person`` is the cosine from which the network takes two faces for one person's, None
+    where nobody has measured it.
+    """
     if similarity is None:
         return "no face found", BAD
-    if similarity >= LIKE:
-        return "like the person", GOOD
-    if similarity >= UNLIKE:
-        return "somewhat like", WARNING
-    return "not very like", NEUTRAL
+    if same_person is None:
+        return "", NEUTRAL
+    return ("like the person", GOOD) if similarity >= same_person else ("not very like", WARNING)
 
 
-def write_contact_sheet(path: Path, pictures: Sequence[Picture], name: str) -> Path:
+def write_contact_sheet(
+    path: Path, pictures: Sequence[Picture], name: str, same_person: float | None = None
+) -> Path:
     """The ranked pictures, at most `SHEET_PICTURES`, with rank, similarity, style and seed."""
     styles = {picture.style for picture in pictures}
     tiles = []
     for picture in pictures[:SHEET_PICTURES]:
-        word, colour = verdict(picture.similarity)
+        word, colour = verdict(picture.similarity, same_person)
         shown = "-" if picture.similarity is None else f"{picture.similarity:.3f}"
-        lines = [word, f"seed {picture.record['seed']}"]
+        lines = [*([word] if word else []), f"seed {picture.record['seed']}"]
         if len(styles) > 1:
             lines.insert(0, picture.style)
         with Image.open(picture.path) as file:
@@ -109,6 +111,7 @@ def write_report(
     subject: Subject,
     profiles: Sequence[StyleProfile],
     *,
+    same_person: float | None = None,
     attention: Path | None = None,
 ) -> Path:
     """One HTML page without scripts or anything from elsewhere; it links to the pictures beside it.
@@ -128,7 +131,7 @@ def write_report(
     text = environment.get_template("report.html").render(
         subject=subject,
         profiles=profiles,
-        pictures=[_card(picture, path.parent) for picture in pictures],
+        pictures=[_card(picture, path.parent, same_person) for picture in pictures],
         mean=float(np.mean(similarities)) if similarities else None,
         faces=len(similarities),
         settings=_shared([picture.record for picture in pictures]),
@@ -139,8 +142,8 @@ def write_report(
     return path
 
 
-def _card(picture: Picture, folder: Path) -> dict[str, Any]:
-    word, colour = verdict(picture.similarity)
+def _card(picture: Picture, folder: Path, same_person: float | None) -> dict[str, Any]:
+    word, colour = verdict(picture.similarity, same_person)
     return {
         "picture": picture,
         "href": Path(os.path.relpath(picture.path, folder)).as_posix(),

@@ -26,6 +26,7 @@ from pydantic_settings import (
 
 from mcap.errors import UsageError
 from mcap.photos import PhotoSettings
+from mcap.profile_folders import config_dir
 
 if TYPE_CHECKING:
     from mcap.cli.context import Globals
@@ -61,16 +62,6 @@ class Settings(BaseSettings):
 
 class _Layer(InitSettingsSource):
     """One mcap.toml; the merging of layers, nested tables too, is pydantic-settings' own."""
-
-
-def config_dir() -> Path:
-    """The user's configuration folder: ``MCAP_CONFIG_DIR``, else the platform's."""
-    chosen = os.environ.get("MCAP_CONFIG_DIR")
-    if chosen:
-        return Path(chosen).expanduser()
-    from platformdirs import user_config_path
-
-    return user_config_path("mcap", appauthor=False)
 
 
 def settings_files(config: Path | None = None) -> list[Path]:

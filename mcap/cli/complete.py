@@ -43,3 +43,11 @@ def _entries(kind: str, incomplete: str) -> list[str]:
 
 def _starting(names, incomplete: str) -> list[str]:
     return sorted(name for name in names if name.startswith(incomplete))
+
+
+def profiles(incomplete: str) -> list[str]:
+    from mcap.profile_folders import profile_folders
+    from mcap.registry import registry
+
+    folders = profile_folders(registry().profile_dirs)
+    return _starting({path.stem for f in folders for path in f.path.glob("*.toml")}, incomplete)

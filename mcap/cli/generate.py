@@ -1,0 +1,327 @@
+"""``mcap generate``: a subject and a style in, ranked pictures out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mcap.cli import complete
+
+if TYPE_CHECKING:
+    from mcap.contracts import Backbone
+    from mcap.generate import Finished, GenerateSettings, Picture
+    from mcap.profile import StyleProfile
+    from mcap.settings import Settings
+    from mcap.subject import Subject
+
+FORMATS = ("png", "jpg", "webp")
+METADATA = ("all", "label", "none")
+
+
+def generate(
+    ctx: typer.Context,
+    subject: Annotated[
+        Path, typer.Argument(help="A subject folder that mcap train wrote.", metavar="SUBJECT")
+    ],
+    style: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Style profile, by name or path; more than once for several. Default: the one "
+            "that the subject was trained with.",
+            metavar="PROFILE",
+            autocompletion=complete.profiles,
+        ),
+    ] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Draw this instead of the profile's prompt: {id} and {style} stand for the "
+            "learned person and style; in a text without {id}, the word 'person' becomes the "
+            "person. More than once: used in turn.",
+            metavar="TEXT",
+        ),
+    ] = None,
+    all_prompts: Annotated[
+        bool, typer.Option("--all-prompts", help="Use all of the profile's prompts in turn.")
+    ] = False,
+    negative: Annotated[
+        str | None, typer.Option(help="What must not be in the picture.", metavar="TEXT")
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option(help="Pictures a style; default: the profile's.", min=1)
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Of the first picture; the next has one more. Default: 0.", min=0),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where the pictures go.", metavar="DIR")] = Path(
+        "portraits"
+    ),
+    best: Annotated[
+        int | None,
+        typer.Option(help="Keep the K best of each style; the others go to DIR/rest.", min=1),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.", min=1, max=1000)] = None,
+    guidance_scale: Annotated[
+        float | None, typer.Option(help="How closely to follow the prompt.", min=0, max=50)
+    ] = None,
+    adapter_scale: Annotated[
+        float, typer.Option(help="Strength of the LoRA: 0 without it, 1 as trained.", min=0, max=2)
+    ] = 1.0,
+    token_scale: Annotated[
+        float,
+        typer.Option(
+            help="Strength of the learned tokens: 0 the words they started from, 1 as trained.",
+            min=0,
+            max=2,
+        ),
+    ] = 1.0,
+    format: Annotated[str, typer.Option(help="png, jpg or webp.", metavar="FORMAT")] = "png",
+    quality: Annotated[
+        int, typer.Option(help="Of jpg and webp; 100 in webp is lossless.", min=1, max=100)
+    ] = 95,
+    metadata: Annotated[
+        str,
+        typer.Option(
+            help="all: settings and the mark 'generated'; label: the mark alone; none: nothing.",
+            metavar="WHAT",
+        ),
+    ] = "all",
+    attention_maps: Annotated[
+        bool,
+        typer.Option("--attention-maps", help="Also draw what each learned token looks at."),
+    ] = False,
+    batch_size: Annotated[int | None, typer.Option(help="Pictures drawn at once.", min=1)] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="Another backbone than the subject's: a name, a folder or a hub id.",
+            autocompletion=complete.backbones,
+        ),
+    ] = None,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Draw although the backbone or the style is not the trained one."
+        ),
+    ] = False,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
+) -> None:
+    """Draw pictures of a subject, most similar to the person first.
+
+    Beside the pictures: contact-sheet.jpg, results.jsonl and report.html. Pictures that are there
+    already, of the same settings and seed, are kept and not drawn again.
+
+    Examples:
+
+      mcap generate me.mcap --count 8 --out portraits
+
+      mcap generate me.mcap --count 32 --best 4 --seed 100
+
+      mcap generate me.mcap --prompt "a photo of a person in the {style} style, smiling"
+    """
+    from mcap.cli.output import emit, note, warn
+    from mcap.errors import UsageError
+    from mcap.generate import GenerateSettings
+    from mcap.settings import load_settings
+    from mcap.subject import read_subject
+
+    if format not in FORMATS:
+        raise UsageError(f"--format {format}: is unknown; allowed are {', '.join(FORMATS)}.")
+    if metadata not in METADATA:
+        raise UsageError(f"--metadata {metadata}: is unknown; allowed are {', '.join(METADATA)}.")
+    settings = load_settings(ctx.obj, seed=seed, device=device, precision=precision)
+    wanted = GenerateSettings(
+        count=count,
+        seed=settings.seed or 0,
+        prompts=tuple(prompt or ()),
+        all_prompts=all_prompts,
+        negative=negative,
+        steps=steps,
+        guidance_scale=guidance_scale,
+        adapter_scale=adapter_scale,
+        token_scale=token_scale,
+        batch_size=batch_size,
+        best=best,
+        format=format,
+        quality=quality,
+        metadata=metadata,
+        attention_maps=attention_maps,
+    )
+    person = read_subject(subject)
+    profiles = _profiles(person, style, wanted.prompts, force)
+    for profile in profiles:
+        if profile.notice:
+            note(ctx, f"{profile.name}: {profile.notice}")
+    finished = _draw(ctx, person, profiles, settings, wanted, out, backbone, force)
+
+    from mcap.registry import registry
+
+    for picture in finished.pictures:
+        if picture.new:
+            for failure in registry().image_saved(picture.path, picture.record):
+                warn(ctx, f"plugin {failure}")
+    emit(ctx, _result(person, out, finished), lambda console: _print(console, finished))
+
+
+def _profiles(
+    subject: Subject, styles: list[str] | None, prompts: tuple[str, ...], force: bool
+) -> list[StyleProfile]:
+    from mcap.errors import UsageError
+    from mcap.profile import find_profile
+    from mcap.prompts import STYLE_TOKEN
+    from mcap.registry import registry
+
+    # A prompt that leaves the learned style out may go with the framing of any profile.
+    free = prompts and not any("{style}" in text or STYLE_TOKEN in text for text in prompts)
+    trained = subject.manifest.profile.name
+    profiles = [find_profile(style, registry().profile_dirs) for style in styles or [trained]]
+    for profile in profiles:
+        if profile.name != trained and not (force or free):
+            raise UsageError(
+                f"--style {profile.name}: {subject.path} was trained with the style '{trained}', "
+                "and its style token means that one. Train on the other style too, give "
+                "--prompt without {style}, or draw anyway with --force."
+            )
+    return profiles
+
+
+def _draw(
+    ctx: typer.Context,
+    subject: Subject,
+    profiles: list[StyleProfile],
+    settings: Settings,
+    wanted: GenerateSettings,
+    out: Path,
+    backbone_name: str | None,
+    force: bool,
+) -> Finished:
+    from mcap.cli.output import note
+    from mcap.cli.progress import progress
+    from mcap.errors import Interrupted
+    from mcap.generate import Finished, PictureReady, Planned, check_backbone
+    from mcap.generate import generate as run
+    from mcap.registry import registry
+    from mcap.training.device import out_of_memory_is_ours, set_threads
+
+    set_threads(settings.threads)
+    identity = registry().create("identity", subject.identity_network)
+    detector = registry().create("detector", settings.detector)
+    backbone = _backbone(subject, settings, backbone_name)
+    if not force:
+        check_backbone(subject, backbone.info)
+
+    advance: list[Any] = []
+    events = run(
+        subject,
+        profiles,
+        backbone,
+        identity,
+        detector,
+        out,
+        wanted,
+        on_step=lambda pictures: advance[0](pictures),
+    )
+    advice = "Draw fewer pictures at once with --batch-size 1."
+    ready = 0
+    try:
+        with out_of_memory_is_ours("drawing", advice):
+            plan = next(events)
+            assert isinstance(plan, Planned)
+            there = plan.pictures - plan.to_draw
+            note(
+                ctx,
+                f"{subject.name}, {', '.join(profile.name for profile in profiles)}: "
+                f"{plan.to_draw} pictures to draw"
+                + (f", {there} are there already" if there else "")
+                + f"; backbone {backbone.info.id} on {backbone.device}.",
+            )
+            with progress(ctx, "drawing", plan.steps, unit="steps") as bar:
+                advance.append(bar.advance)
+                for event in events:
+                    if isinstance(event, PictureReady):
+                        ready += 1
+                    if isinstance(event, Finished):
+                        return event
+    except KeyboardInterrupt:
+        events.close()
+        raise Interrupted(
+            f"Interrupted. {ready} of the pictures are in {out}; the same command again goes on."
+        ) from None
+    raise AssertionError("generate() ends with Finished")
+
+
+def _backbone(subject: Subject, settings: Settings, given: str | None) -> Backbone:
+    from mcap.registry import registry
+    from mcap.training.device import choose_device, choose_dtype
+
+    device = choose_device(settings.device)
+    dtype = choose_dtype(device, settings.precision)
+    trained = subject.manifest.backbone
+    if given is None:
+        name, source = trained.name, trained.source
+    elif given in registry().names("backbone"):
+        name, source = given, None
+    else:
+        name, source = "sd15", given  # the entry that reads any folder or hub id of its kind
+    return registry().create("backbone", name, device, dtype, source=source)
+
+
+def _result(subject: Subject, out: Path, finished: Finished) -> dict[str, Any]:
+    return {
+        "subject": subject.name,
+        "out": out,
+        "pictures": [
+            {
+                "rank": picture.rank,
+                "file": picture.path,
+                "similarity": picture.similarity,
+                "style": picture.style,
+                "seed": picture.record["seed"],
+                "kept": picture.kept,
+                "new": picture.new,
+            }
+            for picture in finished.pictures
+        ],
+        "identity": subject.identity_network,
+        "results": finished.results,
+        "report": finished.report,
+        "attention_maps": finished.attention_maps,
+        "contact_sheet": finished.contact_sheet,
+    }
+
+
+def _print(console: Any, finished: Finished) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("rank", justify="right")
+    table.add_column("similarity", justify="right")
+    table.add_column("seed", justify="right")
+    table.add_column("picture", overflow="fold")
+    table.add_column("")
+    for picture in finished.pictures:
+        table.add_row(
+            str(picture.rank),
+            "-" if picture.similarity is None else f"{picture.similarity:.3f}",
+            str(picture.record["seed"]),
+            str(picture.path),
+            _remark(picture),
+        )
+    console.print(table)
+    console.print(f"Report: {finished.report}", markup=False)
+    if finished.attention_maps:
+        console.print(f"Attention maps: {finished.attention_maps}", markup=False)
+    console.print(f"Contact sheet: {finished.contact_sheet}", markup=False)
+
+
+def _remark(picture: Picture) -> str:
+    remarks = []
+    if picture.similarity is None:
+        remarks.append("no face found")
+    if not picture.new:
+        remarks.append("was there already")
+    return ", ".join(remarks)

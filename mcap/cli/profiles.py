@@ -1,0 +1,230 @@
+"""``mcap profiles``: the styles there are, and making one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mcap.cli import complete
+
+if TYPE_CHECKING:
+    from mcap.profile import FoundProfile, StyleProfile
+    from mcap.profile_check import Finding
+    from mcap.settings import Settings
+
+app = typer.Typer(
+    help="Style profiles: list, show, new, check.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+Profile = Annotated[
+    str,
+    typer.Argument(
+        help="A profile's name, or the path of its TOML.",
+        metavar="PROFILE",
+        autocompletion=complete.profiles,
+    ),
+]
+
+
+@app.command("list")
+def list_(ctx: typer.Context) -> None:
+    """Every profile on the search path, in search order: yours, plugins', built-in.
+
+    Of several with one name the first is used; the others are shown as hidden.
+    """
+    from mcap.cli.output import emit
+    from mcap.profile import list_profiles, profile_folders, user_profile_folder
+    from mcap.registry import registry
+
+    dirs = registry().profile_dirs
+    found = list_profiles(dirs)
+    result = {
+        "folders": [{"origin": item.origin, "path": item.path} for item in profile_folders(dirs)],
+        "profiles": [_listed(item) for item in found],
+    }
+
+    def draw(console: Any) -> None:
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False)
+        for column in ("name", "title", "from", "references", "state"):
+            table.add_column(column, overflow="fold")
+        for item in found:
+            count = str(len(item.profile.reference_paths())) if item.profile else "-"
+            table.add_row(
+                item.name, item.profile.title if item.profile else "", item.origin, count,
+                _state(item),
+            )  # fmt: skip
+        console.print(table)
+        if not found:
+            console.print("There are no profiles; `mcap profiles new NAME` writes one.")
+        console.print(f"\nYours go to {user_profile_folder()}", markup=False)
+
+    emit(ctx, result, draw)
+
+
+def _listed(item: FoundProfile) -> dict[str, Any]:
+    return {
+        "name": item.name,
+        "title": item.profile.title if item.profile else None,
+        "description": item.profile.description if item.profile else None,
+        "origin": item.origin,
+        "path": item.path,
+        "references": len(item.profile.reference_paths()) if item.profile else None,
+        "error": item.error,
+        "shadowed_by": item.shadowed_by,
+    }
+
+
+def _state(item: FoundProfile) -> str:
+    if item.shadowed_by is not None:
+        return f"hidden by {item.shadowed_by}"
+    return f"broken: {item.error}" if item.error else "ok"
+
+
+@app.command()
+def show(ctx: typer.Context, profile: Profile) -> None:
+    """What a profile says, with the defaults of the keys it leaves out."""
+    from mcap.cli.output import emit
+
+    found = _find(profile)
+    references = found.reference_paths()
+    values = found.model_dump(mode="json", by_alias=True)
+    result = {"path": found.path, "reference_paths": references, "profile": values}
+
+    def draw(console: Any) -> None:
+        console.print(str(found.path), markup=False, style="bold")
+        _print_table(console, values, "")
+        console.print(f"reference photos: {len(references)}", markup=False)
+
+    emit(ctx, result, draw)
+
+
+def _print_table(console: Any, values: dict[str, Any], prefix: str) -> None:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            _print_table(console, value, f"{prefix}{key}.")
+        elif value not in (None, "", []):
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            console.print(f"  {prefix}{key}: {shown}", markup=False)
+
+
+@app.command()
+def new(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="Lower case, digits and hyphens: my-style.")],
+    folder: Annotated[
+        Path | None,
+        typer.Option("--dir", help="Where it goes; default: your own profiles.", metavar="DIR"),
+    ] = None,
+) -> None:
+    """Write a commented profile to start from, and the folder for its reference photos.
+
+    Example:
+
+      mcap profiles new my-style --dir styles
+    """
+    from mcap import atomic
+    from mcap.cli.output import emit
+    from mcap.errors import UsageError
+    from mcap.profile import NAME, user_profile_folder
+    from mcap.profile_check import new_profile
+
+    if not NAME.fullmatch(name):
+        raise UsageError(
+            f"'{name}' is no name for a profile; use lower-case letters, digits and hyphens, "
+            "such as my-style."
+        )
+    folder = folder or user_profile_folder()
+    path = folder / f"{name}.toml"
+    if path.exists():
+        raise UsageError(f"{path} is there already; choose another name or take it away first.")
+    references = folder / "refs" / name
+    references.mkdir(parents=True, exist_ok=True)
+    atomic.write_bytes(path, new_profile(name).encode())
+
+    def draw(console: Any) -> None:
+        console.print(f"Wrote {path}", markup=False)
+        console.print(f"Put six or more photos of the style into {references}", markup=False)
+        console.print(f"Then: mcap profiles check {path}", markup=False)
+
+    emit(ctx, {"path": path, "references": references}, draw)
+
+
+@app.command()
+def check(
+    ctx: typer.Context,
+    profiles: Annotated[
+        list[str],
+        typer.Argument(
+            help="Names or TOML paths.", metavar="PROFILE...", autocompletion=complete.profiles
+        ),
+    ],
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="The backbone whose tokenizer the prompts must fit; default: the settings'.",
+            autocompletion=complete.backbones,
+        ),
+    ] = None,
+) -> None:
+    """Check profiles: every key, the reference photos (they open, 512 pixels or more), the prompts.
+
+    Exit code 2 where the profile itself is wrong, 3 where only pictures are.
+    """
+    from mcap.cli.output import emit
+    from mcap.errors import UsageError
+    from mcap.profile_check import Finding
+    from mcap.settings import load_settings
+
+    settings = load_settings(ctx.obj, backbone=backbone)
+    results: list[tuple[str, list[Finding]]] = []
+    for name in profiles:
+        try:
+            results.append((name, _findings(_find(name), settings)))
+        except UsageError as error:
+            results.append((name, [Finding("error", "profile", str(error))]))
+
+    def draw(console: Any) -> None:
+        for name, findings in results:
+            bad = sum(item.level == "error" for item in findings)
+            console.print(f"{name}: {f'{bad} errors' if bad else 'ok'}", markup=False)
+            for item in findings:
+                console.print(f"  {item.level}: {item.message}", markup=False)
+
+    result = [
+        {"profile": name, "ok": all(item.level != "error" for item in findings),
+         "findings": findings}
+        for name, findings in results
+    ]  # fmt: skip
+    emit(ctx, {"profiles": result}, draw)
+    wrong = {item.kind for _, findings in results for item in findings if item.level == "error"}
+    if wrong:
+        raise typer.Exit(3 if wrong == {"references"} else 2)
+
+
+def _findings(profile: StyleProfile, settings: Settings) -> list[Finding]:
+    import torch
+
+    from mcap.errors import Missing
+    from mcap.profile_check import Finding, check_prompts, check_references, check_train
+    from mcap.registry import registry
+
+    findings = [*check_train(profile), *check_references(profile, settings.photos)]
+    try:
+        backbone = registry().create("backbone", settings.backbone, "cpu", torch.float32)
+    except Missing as error:
+        message = f"whether the prompts fit was not looked at: {error}"
+        return [*findings, Finding("warning", "prompts", message)]
+    return [*findings, *check_prompts(profile, backbone)]
+
+
+def _find(name: str) -> StyleProfile:
+    from mcap.profile import find_profile
+    from mcap.registry import registry
+
+    return find_profile(name, registry().profile_dirs)
