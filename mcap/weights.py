@@ -309,8 +309,10 @@ def cache_dir() -> Path:
 # What callers ask for.
 
 
-def weight(name: str) -> Weight:
-    """The entry, or `UsageError` with the names there are."""
+def weight(name: str | Weight) -> Weight:
+    """The entry, or `UsageError` with the names there are. A plugin's own entry is itself."""
+    if isinstance(name, Weight):
+        return name
     try:
         return WEIGHTS[name]
     except KeyError:
@@ -319,7 +321,7 @@ def weight(name: str) -> Weight:
         ) from None
 
 
-def local_path(name: str) -> Path | None:
+def local_path(name: str | Weight) -> Path | None:
     """Where the weight lies on this machine, or None; its contents are not checked."""
     entry = weight(name)
     source = entry.sources[0]
@@ -335,7 +337,7 @@ def local_path(name: str) -> Path | None:
 
 
 def fetch(
-    name: str, *, offline: bool | None = None, progress: ProgressFactory | None = None
+    name: str | Weight, *, offline: bool | None = None, progress: ProgressFactory | None = None
 ) -> Path:
     """The verified local file (or folder) of a weight, downloaded where it is not there yet.
 
@@ -349,13 +351,13 @@ def fetch(
         path = _installed(source)
         if path is None:
             raise Missing(
-                f"Weight '{name}' comes with the Python package {source.package}, which is not "
-                f"installed here: {source.remedy}."
+                f"Weight '{entry.name}' comes with the Python package {source.package}, which is "
+                f"not installed here: {source.remedy}."
             )
         if entry.sha256 and _sha256(path) != entry.sha256:
             raise Missing(
                 f"{path} of the installed package {source.package} is not the file that mcap "
-                f"knows as '{name}' (its sha256 differs): {source.remedy}."
+                f"knows as '{entry.name}' (its sha256 differs): {source.remedy}."
             )
         return path
     if isinstance(source, HubFolder):
@@ -374,8 +376,8 @@ def fetch(
             return _download(entry, path, scratch, progress or _progress)
     except OSError as error:
         raise McapError(
-            f"Weight '{name}' cannot be stored under {path.parent}: {error.strerror or error}. "
-            "Choose another folder with MCAP_CACHE_DIR or cache_dir in mcap.toml."
+            f"Weight '{entry.name}' cannot be stored under {path.parent}: "
+            f"{error.strerror or error}. Choose another folder with MCAP_CACHE_DIR or cache_dir in mcap.toml."
         ) from error
 
 
@@ -431,19 +433,19 @@ class Check:
     problem: str = ""
 
 
-def verify(name: str) -> Check:
+def verify(name: str | Weight) -> Check:
     """Read the weight's bytes and compare them with what is known of them; no network."""
     entry = weight(name)
     path = local_path(name)
     if path is None:
-        return Check(name, None, False, "not on this machine")
+        return Check(entry.name, None, False, "not on this machine")
     if path.is_dir():
         problem = _verify_folder(path)
-        return Check(name, path, not problem, problem)
+        return Check(entry.name, path, not problem, problem)
     found = _sha256(path)
     if found != entry.sha256:
-        return Check(name, path, False, f"sha256 is {found}, not {entry.sha256}")
-    return Check(name, path, True)
+        return Check(entry.name, path, False, f"sha256 is {found}, not {entry.sha256}")
+    return Check(entry.name, path, True)
 
 
 # One download.

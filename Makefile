@@ -1,0 +1,62 @@
+# make demo   portraits of somebody who does not exist, on the embedded backbone, in minutes
+# make test   all tests
+# make lint   style
+#
+# Each makes the virtual environment that it needs. Variables:
+#   PYTHON     which Python (3.11 or later) to use; default: the first that fits
+#   VENV       where the virtual environment goes; default .venv
+#   PIP_ARGS   more arguments for pip, e.g. for a build of torch without CUDA:
+#              make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+
+VENV ?= .venv
+PIP_ARGS ?=
+PYTEST_ARGS ?=
+OUT ?= out
+
+fits = import sys; sys.exit(sys.version_info < (3, 11))
+ifeq ($(origin PYTHON), undefined)
+PYTHON := $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
+	"$$name" -c "$(fits)" 2>/dev/null && echo "$$name" && break; done)
+endif
+
+bin := $(VENV)/bin
+pip := $(bin)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS) -c constraints.txt
+
+.PHONY: demo test lint venv clean
+
+demo: $(VENV)/.installed
+	$(bin)/mcap train --source examples/selfies --style passport --backbone demo --out $(OUT)/demo.mcap
+	$(bin)/mcap generate $(OUT)/demo.mcap --count 8 --out $(OUT)/portraits
+	@echo "Done. The portraits and their contact sheet:"
+	@echo "$(OUT)/portraits/contact-sheet.jpg"
+
+test: $(VENV)/.installed-dev
+	$(bin)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-lint
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+
+venv: $(VENV)/.installed-dev
+
+$(VENV)/.created:
+	@test -n "$(PYTHON)" || { echo "mcap needs Python 3.11 or later: none is on PATH; name one with make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c "$(fits)" || { echo "$(PYTHON) is older than 3.11: name another with make PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { echo "On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@touch $@
+
+# torch is large: the first installation takes some minutes.
+$(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
+	$(pip) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.created pyproject.toml constraints.txt
+	$(pip) -e '.[all,dev]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-lint: $(VENV)/.created constraints.txt
+	$(pip) ruff
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(OUT) dist build
