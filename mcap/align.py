@@ -101,13 +101,18 @@ def warp(
 
 
 def align_faces(
-    images: torch.Tensor, landmarks: torch.Tensor, template: torch.Tensor, size: int
+    images: torch.Tensor,
+    landmarks: torch.Tensor,
+    template: torch.Tensor,
+    size: int,
+    *,
+    padding: str = "zeros",
 ) -> torch.Tensor:
     """Faces in a recogniser's frame: float[B, 3, H, W], float[B, 5, 2] -> float[B, 3, size, size].
 
     Where a face is more than twice as large as the template, the pictures are halved by area
     averaging first as often as needed, so that fine detail does not alias into the small crop;
-    differentiable in ``images``.
+    differentiable in ``images``. ``padding`` as in `warp`.
     """
     # Double precision for a handful of points: the squares of a large picture's coordinates are
     # beyond what float32 holds to a hundredth of a pixel. On the CPU, because MPS has no doubles.
@@ -115,11 +120,10 @@ def align_faces(
     # The transform's uniform scale; the smallest reduction of the batch is safe for all of it.
     zoom = torch.linalg.vector_norm(matrices[:, :, 0], dim=-1).max().item()
     while zoom <= 0.5 and min(images.shape[-2:]) >= 2:
-        height, width = images.shape[-2:]
         images = F.avg_pool2d(images, 2)  # drops an odd last row: the origin stays where it is
         zoom *= 2.0
         matrices = torch.cat([matrices[..., :2] * 2.0, matrices[..., 2:]], dim=-1)
-    return warp(images, matrices, size)
+    return warp(images, matrices, size, padding=padding)
 
 
 def embed_faces(
@@ -127,9 +131,9 @@ def embed_faces(
 ) -> torch.Tensor:
     """B and R of the method: pictures and their landmarks -> identity embeddings.
 
-    ``images`` float[B, 3, H, W] in [0, 1] RGB (values outside are clamped by nothing here: a decoded
-    estimate may leave the range and must keep its gradient); ``landmarks`` float[B, 5, 2] pixels of
-    those pictures. Returns float[B, D] of unit length, differentiable in ``images``.
+    ``images`` float[B, 3, H, W] in [0, 1] RGB (values beyond are not clamped: a decoded estimate
+    may leave the range and must keep its gradient); ``landmarks`` float[B, 5, 2] pixels of those
+    pictures. Returns float[B, D] of unit length, differentiable in ``images``.
     """
     template = torch.as_tensor(model.template)
     faces = align_faces(images, torch.as_tensor(landmarks), template, model.input_size)

@@ -232,9 +232,11 @@ def _read_bytes(path: Path, settings: PhotoSettings) -> bytes:
 
 
 def _open(path: Path, data: bytes, settings: PhotoSettings) -> Image.Image:
+    Image.init()  # all of Pillow's own formats; it loads but the commonest by itself
     _register_heif()
     try:
-        picture = Image.open(io.BytesIO(data), formats=FORMATS)
+        known = [name for name in FORMATS if name in Image.OPEN]
+        picture = Image.open(io.BytesIO(data), formats=known)
     except UnidentifiedImageError as error:
         raise InputRefused(
             f"{path}: not a picture that mcap can read (JPEG, PNG, WebP, TIFF, AVIF, HEIC)"

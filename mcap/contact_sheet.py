@@ -1,0 +1,144 @@
+"""Pictures in rows and columns with a title, a few lines and a coloured bar each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+if TYPE_CHECKING:
+    from mcap.contracts import UInt8Image
+
+GOOD = (46, 139, 87)
+WARNING = (218, 145, 0)
+BAD = (192, 57, 43)
+NEUTRAL = (96, 108, 122)
+
+_PAGE = (246, 246, 244)
+_CARD = (255, 255, 255)
+_EMPTY = (232, 232, 230)
+_INK = (28, 30, 33)
+_FAINT = (104, 108, 114)
+_LINE = (222, 222, 219)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One entry of a sheet."""
+
+    image: UInt8Image | None  # uint8[H, W, 3]; None leaves the place empty
+    title: str
+    lines: tuple[str, ...] = ()
+    colour: tuple[int, int, int] = NEUTRAL  # of the bar under the picture
+
+
+def contact_sheet(
+    tiles: Sequence[Tile],
+    columns: int = 4,
+    tile_size: int | tuple[int, int] = 256,
+    *,
+    heading: str = "",
+) -> UInt8Image:
+    """Draw a sheet, uint8[H, W, 3].
+
+    ``tile_size`` is the side, or (width, height), of the place for each picture; pictures keep
+    their aspect, and small ones are enlarged (Lanczos). Text that is too long is wrapped, at most
+    two lines each, and then cut. No tiles give a sheet that says so.
+    """
+    if columns < 1:
+        raise ValueError(f"columns must be 1 or more, not {columns}")
+    width, height = (tile_size, tile_size) if isinstance(tile_size, int) else tile_size
+    base = max(11, round(min(width, height) / 18))
+    title_font, text_font = _font(base * 1.15), _font(base)
+    margin, padding = max(8, base), max(4, base // 2)
+    line_height = round(base * 1.35)
+    bar = max(3, base // 3)
+
+    texts = [_tile_text(tile, width - 2 * padding, title_font, text_font) for tile in tiles]
+    columns = max(1, min(columns, len(tiles) or 1))
+    starts = range(0, len(tiles), columns)
+    rows = [range(start, min(start + columns, len(tiles))) for start in starts]
+    text_heights = [
+        max(len(texts[index]) for index in row) * line_height + 2 * padding for row in rows
+    ]
+    heading_font = _font(base * 1.6)
+    heading_height = round(base * 3) if heading or not tiles else 0
+    sheet_width = columns * width + (columns + 1) * margin
+    sheet_height = (
+        heading_height + margin + sum(height + bar + text + margin for text in text_heights)
+    )
+    sheet = Image.new("RGB", (sheet_width, sheet_height), _PAGE)
+    draw = ImageDraw.Draw(sheet)
+    if heading_height:
+        text = _fit(heading or "nothing to show", heading_font, sheet_width - 2 * margin)
+        draw.text((margin, margin), text, font=heading_font, fill=_INK)
+
+    y = heading_height + margin
+    for row, text_height in zip(rows, text_heights, strict=True):
+        for column, index in enumerate(row):
+            x = margin + column * (width + margin)
+            tile = tiles[index]
+            bottom = y + height + bar + text_height
+            draw.rectangle((x, y, x + width - 1, bottom - 1), fill=_CARD, outline=_LINE)
+            _place(sheet, tile.image, (x, y, width, height))
+            draw.rectangle((x, y + height, x + width - 1, y + height + bar - 1), fill=tile.colour)
+            line_y = y + height + bar + padding
+            for text, font, colour in texts[index]:
+                draw.text((x + padding, line_y), text, font=font, fill=colour)
+                line_y += line_height
+        y += height + bar + text_height + margin
+    return np.array(sheet)
+
+
+def _place(sheet: Image.Image, image: UInt8Image | None, area: tuple[int, int, int, int]) -> None:
+    x, y, width, height = area
+    ImageDraw.Draw(sheet).rectangle((x, y, x + width - 1, y + height - 1), fill=_EMPTY)
+    if image is None or image.size == 0:
+        return
+    picture = Image.fromarray(image)
+    scale = min(width / picture.width, height / picture.height)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    picture = picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    sheet.paste(picture, (x + (width - size[0]) // 2, y + (height - size[1]) // 2))
+
+
+def _tile_text(
+    tile: Tile, width: int, title_font: ImageFont.FreeTypeFont, text_font: ImageFont.FreeTypeFont
+) -> list[tuple[str, ImageFont.FreeTypeFont, tuple[int, int, int]]]:
+    """Lines with their font and colour."""
+    drawn = [(_fit(tile.title, title_font, width), title_font, _INK)] if tile.title else []
+    for line in tile.lines:
+        drawn += [(part, text_font, _FAINT) for part in _wrap(line, text_font, width, limit=2)]
+    return drawn
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int, limit: int) -> list[str]:
+    lines: list[str] = []
+    words = text.split()
+    while words:
+        if len(lines) == limit - 1:
+            return [*lines, _fit(" ".join(words), font, width)]
+        count = 1
+        while count < len(words) and font.getlength(" ".join(words[: count + 1])) <= width:
+            count += 1
+        lines.append(_fit(" ".join(words[:count]), font, width))
+        words = words[count:]
+    return lines
+
+
+def _fit(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """The text, its end cut off where it is wider than ``width`` pixels."""
+    text = "".join(letter if letter.isprintable() else " " for letter in text)
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text + "..."
+
+
+def _font(size: float) -> ImageFont.FreeTypeFont:
+    # Pillow's own scalable typeface: the same sheet on every machine.
+    return ImageFont.load_default(size=size)

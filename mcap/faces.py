@@ -1,0 +1,376 @@
+"""Faces in photos: what they measure, whether they are good enough, and which one is the subject.
+
+Points are (x, y) pixels of the upright picture. Embeddings are float32[D] of unit length, compared
+by cosine similarity.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from mcap.contracts import Face
+
+if TYPE_CHECKING:
+    from mcap.contracts import FaceDetector, Float32Array, IdentityModel, UInt8Image
+
+SAME_PERSON = 0.363
+"""Similarity from which two faces are taken for one person's, where the network says nothing else.
+OpenCV's figure for SFace."""
+
+
+class FaceSettings(BaseModel):
+    """What makes a face good enough to learn from. The settings' slice ``[faces]``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min_score: float = Field(default=0.7, ge=0, le=1)
+    """Detections below this are not faces to us."""
+
+    max_upscale: float = Field(default=2.5, ge=1)
+    """A face is too small where the training crop would enlarge it more than this."""
+
+    min_face: int | None = Field(default=None, ge=1)
+    """Smallest face height in pixels; given, it replaces what ``max_upscale`` asks for."""
+
+    max_blur: float = Field(default=1.8, gt=0)
+    """Faces above this are refused as too blurred: per cent of the face's height, see `blur`."""
+
+    soft_blur: float = Field(default=1.4, gt=0)
+    """From here on the photo is accepted with a note."""
+
+    max_yaw: float = Field(default=60.0, gt=0, le=90)
+    """Degrees; beyond it one eye is out of sight and the landmarks are guesses."""
+
+    dominance: float = Field(default=2.0, ge=1)
+    """In a single photo of several faces the largest is the subject where it covers at least this
+    many times the area of the next."""
+
+    dark: float = Field(default=0.12, ge=0, le=1)
+    bright: float = Field(default=0.90, ge=0, le=1)
+    """Mean luma of the face below and above which the photo is accepted with a note."""
+
+    max_faces: int = Field(default=20, ge=1)
+    """Of a crowd, so many of the largest faces are looked at."""
+
+    def smallest(self, size: int, face_height: float) -> float:
+        """Pixels that a face must be high for training pictures of ``size`` pixels a side."""
+        if self.min_face is not None:
+            return float(self.min_face)
+        return size * face_height / self.max_upscale
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Degrees, estimated from five landmarks (to about 10 degrees): 0, 0, 0 looks at the camera."""
+
+    yaw: float
+    """Positive where the face is turned to the picture's right."""
+    pitch: float
+    """Positive where the face looks up."""
+    roll: float
+    """Positive where the head is tilted clockwise in the picture."""
+
+
+@dataclass(frozen=True)
+class FoundFace:
+    """One face of one photo with what was measured on it."""
+
+    face: Face
+    embedding: Float32Array
+    blur: float
+    brightness: float
+    pose: Pose
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one photo. ``reason`` is None where it was accepted."""
+
+    accepted: bool
+    reason: str | None
+    found: FoundFace | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def face(self) -> Face | None:
+        return self.found.face if self.found else None
+
+    @property
+    def embedding(self) -> Float32Array | None:
+        return self.found.embedding if self.found else None
+
+
+def find_faces(
+    image: UInt8Image,
+    detector: FaceDetector,
+    identity: IdentityModel,
+    settings: FaceSettings | None = None,
+) -> list[FoundFace]:
+    """All faces of one picture that the detector is sure of, measured, largest first."""
+    settings = settings or FaceSettings()
+    faces = [face for face in detector.detect(image) if face.score >= settings.min_score]
+    return [
+        FoundFace(
+            face=face,
+            embedding=embed(identity, image, face),
+            blur=blur(image, face),
+            brightness=brightness(image, face),
+            pose=pose(face.landmarks),
+        )
+        for face in faces[: settings.max_faces]
+    ]
+
+
+def embed(identity: IdentityModel, image: UInt8Image, face: Face) -> Float32Array:
+    """The identity embedding of one face, float32[D] of unit length."""
+    if hasattr(identity, "embed_images"):
+        return np.asarray(identity.embed_images(image, face), dtype=np.float32)
+    import torch
+
+    from mcap.align import embed_faces
+
+    cut, offset = surroundings(image, face, 1.0)
+    device = getattr(identity, "device", "cpu")
+    picture = torch.from_numpy(cut.copy()).to(device).permute(2, 0, 1)[None].float() / 255.0
+    landmarks = torch.from_numpy((face.landmarks - offset).astype(np.float32))[None]
+    with torch.inference_mode():
+        return embed_faces(identity, picture, landmarks)[0].float().cpu().numpy()
+
+
+def surroundings(image: UInt8Image, face: Face, margin: float) -> tuple[UInt8Image, Float32Array]:
+    """The part of a picture around a face, as a view, and where its corner (x, y) lies.
+
+    ``margin`` is in face sizes on each side. What reaches outside the picture is left off.
+    """
+    height, width = image.shape[:2]
+    room = margin * max(face.width, face.height)
+    x0 = min(max(math.floor(face.box[0] - room), 0), width - 1)
+    y0 = min(max(math.floor(face.box[1] - room), 0), height - 1)
+    x1 = max(min(math.ceil(face.box[2] + room), width), x0 + 1)
+    y1 = max(min(math.ceil(face.box[3] + room), height), y0 + 1)
+    return image[y0:y1, x0:x1], np.array([x0, y0], dtype=np.float32)
+
+
+def pose(landmarks: Float32Array) -> Pose:
+    """Yaw, pitch and roll from five landmarks, by the nose's place between eyes and mouth.
+
+    The nose tip stands out from the plane of eyes and mouth corners by about 0.55 of the distance
+    between eyes and mouth (anthropometric mean), so a turn by an angle shifts it by sin(angle)
+    times that; at rest it lies 0.55 of the way from the eyes down to the mouth.
+    """
+    points = np.asarray(landmarks, dtype=np.float64)
+    eyes = (points[0] + points[1]) / 2
+    mouth = (points[3] + points[4]) / 2
+    across = points[1] - points[0] + points[4] - points[3]
+    roll = math.atan2(across[1], across[0])
+    right = np.array([math.cos(roll), math.sin(roll)])
+    down = np.array([-right[1], right[0]])
+    height = max(float((mouth - eyes) @ down), 1e-6)
+    # A turned face is narrower but as high as before: heights measure it.
+    middle = eyes + 0.55 * (mouth - eyes)
+    offset = (points[2] - middle) / (0.55 * height)
+    yaw = math.degrees(math.asin(float(np.clip(offset @ right, -1, 1))))
+    pitch = -math.degrees(math.asin(float(np.clip(offset @ down, -1, 1))))
+    return Pose(yaw, pitch, math.degrees(roll))
+
+
+FRAME = 128  # side in pixels of the frame that blur is measured in
+FRAME_FACE = 115.5  # pixels that YuNet's box of an upright face is high in that frame, on average
+
+
+def blur(image: UInt8Image, face: Face) -> float:
+    """How blurred a face is: the deviation of an equal Gaussian blur, in per cent of its height.
+
+    At a step edge blurred by s, a derivative of Gaussian of scale c answers with a peak
+    proportional to 1 / sqrt(s^2 + c^2) (Elder and Zucker, IEEE PAMI 20(7), 1998). The answers at
+    two scales give s whatever the edge's contrast; we take the median over the strongest edges of
+    the face brought to a fixed size. So neither the photo's resolution matters, nor noise, nor how
+    dark it is.
+
+    Measured: sharp faces have 0.3 to 1.2 (synthetic ones, 512 pixels) and 0.7 to 1.0 (photographs);
+    after a Gaussian blur of 1 % of the height 0.9 to 1.7, of 2 % 1.6 to 2.6, of 3 % 2.3 to 3.7;
+    noise (deviation 10 of 255), JPEG at quality 20 and a fifth of the light change it by less than
+    0.1; faces reduced to 60 pixels have 0.8 to 1.6.
+    """
+    grey = _aligned_grey(image, face, FRAME)
+    fine_scale, coarse_scale = 1.0, 3.0
+    # The fine peak may lie beside the coarse one: the largest answer within 2 pixels counts.
+    fine = cv2.dilate(_gradient(grey, fine_scale), np.ones((5, 5)))
+    coarse = _gradient(grey, coarse_scale)
+    edges = coarse >= max(float(np.percentile(coarse, 92)), 1e-3)
+    if not edges.any():
+        return 100.0 * FRAME / FRAME_FACE  # nothing but one grey: no edge is as soft as this
+    squared = max(float(np.median(fine[edges] / coarse[edges])) ** 2, 1.0 + 1e-4)
+    variance = (coarse_scale**2 - squared * fine_scale**2) / (squared - 1.0)
+    return 100.0 * math.sqrt(max(variance, 0.0)) / FRAME_FACE
+
+
+def brightness(image: UInt8Image, face: Face) -> float:
+    """Mean luma of the face, 0 black to 1 white."""
+    return float(_aligned_grey(image, face, 64).mean() / 255.0)
+
+
+def _gradient(grey: Float32Array, scale: float) -> Float32Array:
+    smooth = cv2.GaussianBlur(grey, (0, 0), scale)
+    return np.hypot(
+        cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / 8),
+        cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8),
+    )
+
+
+def _aligned_grey(image: UInt8Image, face: Face, side: int) -> Float32Array:
+    """The face from brows to chin, upright, float32[side, side], 0 to 255."""
+    import torch
+
+    from mcap.align import align_faces
+
+    template = torch.tensor(
+        [[0.31, 0.36], [0.69, 0.36], [0.50, 0.57], [0.345, 0.775], [0.655, 0.775]]
+    )
+    cut, offset = surroundings(image, face, 0.5)
+    grey = cv2.cvtColor(np.ascontiguousarray(cut), cv2.COLOR_RGB2GRAY)
+    landmarks = torch.from_numpy((face.landmarks - offset).astype(np.float32))[None]
+    picture = torch.from_numpy(grey)[None, None].float()
+    # Repeating the edge pixels makes no edge where the picture ends within the frame.
+    return align_faces(picture, landmarks, template * side, side, padding="border")[0, 0].numpy()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which face of a photo is the subject: an index into its faces, or None and the reason."""
+
+    index: int | None
+    reason: str | None = None
+    similarity: float | None = None
+    """To the subject's mean embedding."""
+
+
+def choose_subject(
+    photos: Sequence[Sequence[FoundFace]],
+    *,
+    same_person: float = SAME_PERSON,
+    dominance: float = 2.0,
+    pinned: Float32Array | None = None,
+) -> list[Choice]:
+    """For each photo the face that recurs across the photos.
+
+    ``photos`` holds each photo's faces (perhaps none), ``pinned`` is the subject's embedding where
+    the user has said who it is. The faces are grouped by average-linkage clustering, two faces of
+    one photo never in one group; the group that is in the most photos is the subject, and where
+    two groups are in equally many (as in a single photo of two people), the one whose faces are
+    ``dominance`` times as large in all. If that says nothing either there is no subject, because
+    a guess could train on a stranger.
+    """
+    if pinned is not None:
+        return [_closest(faces, pinned, same_person) for faces in photos]
+    owners = [(photo, index) for photo, faces in enumerate(photos) for index in range(len(faces))]
+    if not owners:
+        return [Choice(None, "no face found") for _ in photos]
+    everyone = [photos[photo][index] for photo, index in owners]
+    groups = cluster(
+        np.stack([found.embedding for found in everyone]),
+        np.array([photo for photo, _ in owners]),
+        same_person,
+    )
+    groups.sort(
+        key=lambda group: (len(group), sum(everyone[member].face.area for member in group)),
+        reverse=True,
+    )
+    first = groups[0]
+    rivals = [group for group in groups[1:] if len(group) == len(first)]
+    if rivals:
+        if len(first) == 1 and sum(bool(faces) for faces in photos) > 1:
+            return _undecided(photos, 1)  # several photos and nobody recurs
+        size = sum(everyone[member].face.area for member in first)
+        rival = sum(everyone[member].face.area for member in rivals[0])
+        if size < dominance * rival:
+            return _undecided(photos, len(first))
+    mean = np.mean([everyone[member].embedding for member in first], axis=0)
+    mean = mean / max(float(np.linalg.norm(mean)), 1e-12)
+    return [_closest(faces, mean, same_person) for faces in photos]
+
+
+def cluster(embeddings: Float32Array, photos: np.ndarray, threshold: float) -> list[list[int]]:
+    """Average-linkage groups of float32[N, D] unit vectors; no group has two of one photo.
+
+    Groups are merged, the most similar first, while their mean pairwise cosine similarity is at
+    least ``threshold``. Returns the members' indices.
+    """
+    groups = [[index] for index in range(len(embeddings))]
+    sums = embeddings.astype(np.float64).copy()
+    counts = np.ones(len(groups))
+    # The mean similarity of all pairs between two groups is the product of their mean vectors.
+    linkage = sums @ sums.T
+    same_photo = photos[:, None] == photos[None, :]
+    linkage[same_photo] = -np.inf  # the diagonal too
+    while len(groups) > 1:
+        a, b = np.unravel_index(int(np.argmax(linkage)), linkage.shape)
+        if linkage[a, b] < threshold:
+            break
+        a, b = min(a, b), max(a, b)
+        groups[a] += groups[b]
+        forbidden = np.isneginf(linkage[a]) | np.isneginf(linkage[b])
+        sums[a] += sums[b]
+        counts[a] += counts[b]
+        row = sums @ sums[a] / (counts * counts[a])
+        row[forbidden] = -np.inf
+        linkage[a, :] = linkage[:, a] = row
+        linkage[a, a] = -np.inf
+        keep = np.arange(len(groups)) != b
+        linkage, sums, counts = linkage[keep][:, keep], sums[keep], counts[keep]
+        del groups[b]
+    return [sorted(group) for group in groups]
+
+
+def _closest(faces: Sequence[FoundFace], subject: Float32Array, same_person: float) -> Choice:
+    if not faces:
+        return Choice(None, "no face found")
+    similarities = [float(found.embedding @ subject) for found in faces]
+    best = int(np.argmax(similarities))
+    if similarities[best] >= same_person:
+        return Choice(best, None, similarities[best])
+    who = "the face is" if len(faces) == 1 else f"none of the {len(faces)} faces is"
+    reason = (
+        f"{who} not the subject's (similarity {similarities[best]:.2f}, one person's is "
+        f"{same_person:.2f} or more)"
+    )
+    return Choice(None, reason, similarities[best])
+
+
+def _undecided(photos: Sequence[Sequence[FoundFace]], recurring: int) -> list[Choice]:
+    choices = []
+    for faces in photos:
+        if not faces:
+            choices.append(Choice(None, "no face found"))
+        elif recurring > 1:
+            choices.append(
+                Choice(
+                    None,
+                    f"several people are in {recurring} photos each, and none of them alone is the "
+                    "subject; name a photo that shows the subject alone (--subject PHOTO)",
+                )
+            )
+        elif len(faces) > 1:
+            choices.append(
+                Choice(
+                    None,
+                    f"{len(faces)} faces and none is the subject: none recurs in another photo and "
+                    "none is clearly the largest (--subject PHOTO says who it is)",
+                )
+            )
+        else:
+            choices.append(
+                Choice(
+                    None,
+                    "the photos show different people and nobody recurs (--subject PHOTO says who "
+                    "the subject is)",
+                )
+            )
+    return choices

@@ -1,0 +1,125 @@
+"""Face -> soft mask: 1 on the face from forehead to chin, a soft edge, 0 elsewhere.
+
+A mask is drawn as a polygon in a small upright frame of its own, softened there and brought into
+the photo by the face's similarity transform. So it turns and grows with the face, and a face of
+three thousand pixels costs little more than one of a hundred.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from mcap.contracts import Face
+from mcap.face_oval import TEMPLATE, outline
+
+if TYPE_CHECKING:
+    from mcap.contracts import Float32Array, UInt8Image
+
+FOREHEAD = 1.35
+"""What lies above the eyes is stretched by this: the mesh that the outlines come from ends in the
+upper forehead, below the hairline."""
+
+SOFTNESS = 0.022
+"""Deviation of the soft edge, in unit frames (a face is about 0.85 unit frames high)."""
+
+_PIXELS = 320  # that the drawn frame has for one unit frame
+_REACH = 0.35  # unit frames that the drawn frame reaches beyond the unit frame on each side
+
+
+class LandmarkMasker:
+    """The oval that the five landmarks suggest; no model beyond `mcap.face_oval`'s table."""
+
+    def mask(self, image: UInt8Image, face: Face) -> Float32Array:
+        """float32[H, W] in [0, 1] for a picture uint8[H, W, 3] and one face in it."""
+        to_unit = unit_frame(face.landmarks)
+        landmarks = transform(to_unit, np.asarray(face.landmarks, dtype=np.float64))
+        return draw(raise_forehead(outline(landmarks)), to_unit, image.shape[:2])
+
+
+def mesh_mask(image: UInt8Image, landmarks: Float32Array, oval: np.ndarray) -> Float32Array:
+    """The same kind of mask from a finer outline: ``oval`` float[N, 2] in the picture's pixels."""
+    to_unit = unit_frame(landmarks)
+    points = transform(to_unit, np.asarray(oval, dtype=np.float64))
+    return draw(raise_forehead(points), to_unit, image.shape[:2])
+
+
+def unit_frame(landmarks: Float32Array) -> np.ndarray:
+    """float64[2, 3]: from a picture's pixels to the upright unit frame of a face."""
+    import torch
+
+    from mcap.align import similarity
+
+    points = torch.as_tensor(np.asarray(landmarks, dtype=np.float64))
+    return similarity(points, torch.as_tensor(TEMPLATE)).numpy()
+
+
+def transform(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """float[N, 2] points through a float[2, 3] affine transform."""
+    return points @ matrix[:, :2].T + matrix[:, 2]
+
+
+def raise_forehead(oval: np.ndarray, by: float = FOREHEAD) -> np.ndarray:
+    """An outline in the unit frame with the part above the eyes stretched upwards."""
+    eyes = TEMPLATE[:2, 1].mean()
+    above = np.minimum(oval[:, 1] - eyes, 0.0)
+    raised = oval.copy()
+    raised[:, 1] += (by - 1.0) * above
+    return raised
+
+
+def draw(oval: np.ndarray, to_unit: np.ndarray, size: tuple[int, int]) -> Float32Array:
+    """Fill an outline of the unit frame, soften its edge, bring it into a picture.
+
+    ``to_unit`` takes the picture's pixels to the unit frame, ``size`` is the picture's (height,
+    width) -> float32[height, width] in [0, 1].
+    """
+    height, width = size
+    side = round((1 + 2 * _REACH) * _PIXELS)
+    # Polygon corners in 1/16 pixels; OpenCV counts from the centre of the first pixel.
+    corners = np.round(((oval + _REACH) * _PIXELS - 0.5) * 16).astype(np.int32)
+    drawn = np.zeros((side, side), dtype=np.float32)
+    cv2.fillPoly(drawn, [corners], 1.0, lineType=cv2.LINE_8, shift=4)
+    drawn = cv2.GaussianBlur(drawn, (0, 0), SOFTNESS * _PIXELS)
+    # A Gaussian never quite arrives: cut its tails, so that inside is 1 and outside is 0.
+    drawn = np.clip((drawn - 0.02) / 0.96, 0.0, 1.0)
+
+    to_drawn = to_unit * _PIXELS
+    to_drawn[:, 2] += _REACH * _PIXELS
+    x0, y0, x1, y1 = _covered(to_drawn, side, width, height)
+    mask = np.zeros((height, width), dtype=np.float32)
+    if x1 <= x0 or y1 <= y0:
+        return mask
+    drawn, to_drawn = _reduced(drawn, to_drawn)
+    local = to_drawn.copy()  # for the covered part, in OpenCV's coordinates
+    local[:, 2] += to_drawn[:, :2] @ (x0 + 0.5, y0 + 0.5) - 0.5
+    mask[y0:y1, x0:x1] = cv2.warpAffine(
+        drawn,
+        local,
+        (x1 - x0, y1 - y0),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+    )
+    return np.clip(mask, 0.0, 1.0, out=mask)
+
+
+def _reduced(drawn: np.ndarray, to_drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For a face much smaller than the drawing: the drawing averaged down to about its size."""
+    scale = float(np.hypot(to_drawn[0, 0], to_drawn[1, 0]))  # drawn pixels per picture pixel
+    if scale < 2.0:
+        return drawn, to_drawn
+    side = max(4, round(len(drawn) / scale))
+    factor = side / len(drawn)
+    return cv2.resize(drawn, (side, side), interpolation=cv2.INTER_AREA), to_drawn * factor
+
+
+def _covered(to_drawn: np.ndarray, side: int, width: int, height: int) -> tuple[int, int, int, int]:
+    """The part of the picture (x0, y0, x1, y1) that the drawn frame can reach."""
+    back = np.linalg.inv(to_drawn[:, :2])
+    corners = np.array([[0, 0], [side, 0], [0, side], [side, side]], dtype=np.float64)
+    places = (corners - to_drawn[:, 2]) @ back.T
+    low, high = places.min(axis=0), places.max(axis=0)
+    x0, y0 = np.clip(np.floor(low), 0, (width, height)).astype(int)
+    x1, y1 = np.clip(np.ceil(high), 0, (width, height)).astype(int)
+    return int(x0), int(y0), int(x1), int(y1)
