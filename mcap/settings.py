@@ -25,6 +25,7 @@ from pydantic_settings import (
 )
 
 from mcap.errors import UsageError
+from mcap.faces import FaceSettings
 from mcap.photos import PhotoSettings
 from mcap.profile_folders import config_dir
 
@@ -58,6 +59,7 @@ class Settings(BaseSettings):
     offline: bool = False
     seed: int | None = Field(default=None, ge=0)
     photos: PhotoSettings = PhotoSettings()
+    faces: FaceSettings = FaceSettings()
 
 
 class _Layer(InitSettingsSource):

