@@ -15,9 +15,11 @@ Every file is written under a temporary name and renamed.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -140,16 +142,18 @@ class Subject:
         """
         from mcap.training.device import untouched_randomness
 
-        for record in self.manifest.tokens:
-            vectors = read_embedding(self.embeddings[record.token])
-            # Resizing an embedding table draws from the global random state.
-            with untouched_randomness(pipeline.device):
+        # A larger embedding table and new LoRA layers are filled from the global random state
+        # before the values that we have are put in.
+        with untouched_randomness(pipeline.device):
+            for record in self.manifest.tokens:
+                vectors = read_embedding(self.embeddings[record.token])
                 _load_token(pipeline, record, vectors, token_scale)
-        if self.adapter is not None and adapter_scale != 0:
-            pipeline.load_lora_weights(
-                str(self.path), weight_name=self.adapter.name, adapter_name="mcap"
-            )
-            pipeline.set_adapters("mcap", adapter_weights=adapter_scale)
+            if self.adapter is not None and adapter_scale != 0:
+                with _quiet("diffusers.loaders.lora_base", "transformers"):
+                    pipeline.load_lora_weights(
+                        str(self.path), weight_name=self.adapter.name, adapter_name="mcap"
+                    )
+                pipeline.set_adapters("mcap", adapter_weights=adapter_scale)
 
     def unload_from(self, pipeline: Any) -> None:
         """Take out again what `load_into` put in."""
@@ -400,9 +404,24 @@ def _load_token(
             ids = tokenizer(record.initial, add_special_tokens=False).input_ids
             start = table[ids].detach().float().mean(dim=0).cpu()
             learned = start + scale * (learned - start)
-        pipeline.load_textual_inversion(
-            {record.token: learned},
-            token=record.token,
-            text_encoder=encoder,
-            tokenizer=tokenizer,
-        )
+        with _quiet("transformers"):  # about how the rows begin that are overwritten next
+            pipeline.load_textual_inversion(
+                {record.token: learned},
+                token=record.token,
+                text_encoder=encoder,
+                tokenizer=tokenizer,
+            )
+
+
+@contextmanager
+def _quiet(*names: str) -> Iterator[None]:
+    """Errors only from these libraries: diffusers warns of every LoRA that has no text part."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,131 @@
+"""Recipes: layers, names, and errors that say what is allowed."""
+
+from __future__ import annotations
+
+import pytest
+
+from mcap.errors import UsageError
+from mcap.training.recipe import RECIPES, Layer, Recipe, low_memory, parse_override, recipe
+
+
+def test_magicapture_is_the_papers_form():
+    paper = recipe("magicapture")
+    assert (paper.phase1_steps, paper.phase2_steps) == (1200, 1500)
+    assert (paper.phase1_token_lr, paper.phase2_lora_lr, paper.phase2_token_lr) == (
+        5e-4,
+        1e-4,
+        1e-5,
+    )
+    assert (paper.identity_weight, paper.attention_weight, paper.identity_limit) == (1.0, 2.5, 0.4)
+    assert paper.lora_targets == "cross-attention"
+    assert paper.lr_schedule == "linear"
+
+
+def test_released_differs_where_the_released_code_does():
+    released = recipe("released")
+    assert released.name == "released"
+    assert (released.lora_rank, released.lora_targets) == (4, "released")
+    assert released.lora_text_encoder
+    assert released.identity_weight == 0.25
+    assert released.identity_rows == "data"
+    assert released.timestep_limit == 0.8
+    assert released.early_style_weight == 2
+    assert released.mask_form == "weighted"
+    assert released.rows == "in-turn"
+    assert released.phase1_token_lr == pytest.approx(2e-3)
+    assert released.phase2_token_lr == pytest.approx(1e-4)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_later_layers_win(name):
+    found = recipe(
+        name,
+        [
+            Layer("backbone", {"phase1_steps": 10, "identity_weight": 3}),
+            Layer("profile", {"identity_weight": 2.0}),
+            Layer("--set", {"masks": False}),
+        ],
+    )
+    assert (found.phase1_steps, found.identity_weight, found.masks) == (10, 2.0, False)
+    assert found.attention_weight == recipe(name).attention_weight
+
+
+@pytest.mark.parametrize("term", ["masks", "composed", "identity", "attention", "token_norms"])
+def test_every_term_can_be_switched_off(term):
+    assert getattr(recipe(layers=[Layer("--set", {term: False})]), term) is False
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"identity_wieght": 1}, ["profile passport", "'identity_wieght'", "'identity_weight'"]),
+        ({"identity_decode": "half"}, ["'half'", "full, window, tiny"]),
+        ({"batch": 0}, ["'batch'", "from 1 to 64"]),
+        ({"batch": 1.5}, ["'batch'", "whole number"]),
+        ({"masks": "no"}, ["'masks'", "true, false"]),
+        ({"phase2_lora_lr": float("nan")}, ["'phase2_lora_lr'", "from 0 to 1"]),
+        ({"identity_decode": "window", "identity_landmarks": "detected"}, ["detector"]),
+        ({"name": "mine"}, ["--recipe"]),
+    ],
+)
+def test_errors_name_layer_key_and_what_is_allowed(values, words):
+    with pytest.raises(UsageError) as caught:
+        recipe(layers=[Layer("profile passport", values)])
+    assert "profile passport" in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_the_layer_that_is_wrong_is_blamed():
+    layers = [Layer("first", {"batch": 2}), Layer("second", {"batch": "x"}), Layer("third", {})]
+    with pytest.raises(UsageError, match=r"^second: "):
+        recipe(layers=layers)
+
+
+def test_unknown_recipe_lists_the_names():
+    with pytest.raises(UsageError, match="magicapture, released"):
+        recipe("dreamboot")
+
+
+def test_steps_shrink_with_few_photos_and_never_grow():
+    base = Recipe(phase1_steps=100, phase2_steps=200, photos_for_all_steps=6, least_steps=0.5)
+    steps = {count: base.for_photos(count) for count in (1, 3, 4, 6, 40)}
+    assert [(r.phase1_steps, r.phase2_steps) for r in steps.values()] == [
+        (50, 100),
+        (50, 100),
+        (67, 134),
+        (100, 200),
+        (100, 200),
+    ]
+    assert steps[4].steps == 201
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("identity_weight=0.5", ("identity_weight", 0.5)),
+        ("batch = 2", ("batch", 2)),
+        ("masks=false", ("masks", False)),
+        ("identity_decode=full", ("identity_decode", "full")),
+        ('id_words="a man"', ("id_words", "a man")),
+        ("id_words=a man", ("id_words", "a man")),
+    ],
+)
+def test_overrides_of_the_command_line(text, expected):
+    assert parse_override(text) == expected
+
+
+@pytest.mark.parametrize("text", ["batch", "=2", ""])
+def test_overrides_need_a_key_and_a_value(text):
+    with pytest.raises(UsageError, match="key=value"):
+        parse_override(text)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_low_memory_is_a_valid_layer_of_every_recipe(name):
+    base = recipe(name)
+    small = recipe(name, [Layer("--low-memory", low_memory(base))])
+    assert small.gradient_checkpointing
+    assert small.identity_every >= 2
+    assert small.rows in ("apart", "in-turn")
+    assert small.identity_decode == "window"

@@ -1,0 +1,375 @@
+"""The loop on the tiny random model: phases, terms, logs, previews, stops, exact resumes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import tiny_backbone
+from tiny_run import run, tiny_data, tiny_recipe
+
+from mcap.errors import InputRefused, McapError, OutOfMemory, UsageError
+from mcap.subject import read_subject
+from mcap.training import loop
+from mcap.training.events import (
+    CheckpointSaved,
+    Finished,
+    PhaseStarted,
+    PreviewSaved,
+    StepEvent,
+    Stopped,
+)
+
+RESULTS = (
+    "adapter.safetensors",
+    "embeddings/mcap-id.safetensors",
+    "embeddings/mcap-style.safetensors",
+    "identity.safetensors",
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Runs that are compared bit for bit have the same number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def results(folder: Path) -> dict[str, str]:
+    return {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in RESULTS
+        if (folder / name).exists()
+    }
+
+
+def metrics(folder: Path) -> list[dict]:
+    """metrics.jsonl without what a clock and a machine say."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    return [
+        {key: value for key, value in record.items() if key not in ("seconds", "memory_mb")}
+        for record in records
+    ]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("runs") / "whole.mcap"
+    events = list(run(folder, tiny_recipe()))
+    return folder, events
+
+
+def test_both_phases_from_top_to_bottom(uninterrupted):
+    folder, events = uninterrupted
+    phases = [event for event in events if isinstance(event, PhaseStarted)]
+    assert [(event.phase, event.steps) for event in phases] == [(1, 4), (2, 4)]
+    assert set(phases[0].learned) == {"tokens"}
+    assert phases[0].learned["tokens"] == 2 * 16
+    assert set(phases[1].learned) == {"tokens", "lora"}
+    steps = [event for event in events if isinstance(event, StepEvent)]
+    assert [event.step for event in steps] == list(range(1, 9))
+    assert all(event.steps == 8 for event in steps)
+    assert set(steps[0].losses) == {"loss", "source", "reference"}
+    assert set(steps[-1].losses) == {
+        "loss",
+        "source",
+        "reference",
+        "composed",
+        "identity",
+        "attention_source",
+        "attention_reference",
+        "attention_composed",
+    }
+    assert isinstance(events[-1], Finished)
+    assert [record["step"] for record in metrics(folder)] == list(range(1, 9))
+
+
+def test_learning_rates_fall_linearly_in_each_phase(uninterrupted):
+    steps = [event for event in uninterrupted[1] if isinstance(event, StepEvent)]
+    assert [event.lr["tokens"] for event in steps] == pytest.approx(
+        [5e-4, 3.75e-4, 2.5e-4, 1.25e-4, 1e-5, 7.5e-6, 5e-6, 2.5e-6]
+    )
+    assert [event.lr["lora"] for event in steps[4:]] == pytest.approx([1e-2, 7.5e-3, 5e-3, 2.5e-3])
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(uninterrupted, tmp_path):
+    list(run(tmp_path / "again.mcap", tiny_recipe()))
+    assert results(tmp_path / "again.mcap") == results(uninterrupted[0])
+    list(run(tmp_path / "other.mcap", tiny_recipe(), seed=1))
+    assert results(tmp_path / "other.mcap") != results(uninterrupted[0])
+
+
+def test_the_backbone_is_handed_back_as_it_came(tmp_path):
+    backbone = tiny_backbone()
+    before = {
+        name: [(key, value.clone()) for key, value in getattr(backbone, name).state_dict().items()]
+        for name in ("unet", "vae")
+    }
+    tokenizer, encoder = backbone.tokenizers[0], backbone.text_encoders[0]
+    table = encoder.get_input_embeddings()
+    list(run(tmp_path / "a.mcap", tiny_recipe(), backbone=backbone))
+    assert backbone.tokenizers[0] is tokenizer
+    assert encoder.get_input_embeddings() is table
+    for name, state in before.items():
+        after = getattr(backbone, name).state_dict()
+        assert [key for key, _ in state] == list(after)
+        assert all(torch.equal(value, after[key]) for key, value in state)
+    hooks = [module for module in backbone.unet.modules() if module._forward_hooks]
+    assert hooks == []
+
+
+@pytest.mark.parametrize("step", range(1, 8))
+def test_stopped_and_resumed_at_any_step_equals_uninterrupted(uninterrupted, tmp_path, step):
+    folder = tmp_path / "stopped.mcap"
+    seen = []
+    stopping = run(folder, tiny_recipe(), should_stop=lambda: len(seen) >= step)
+    for event in stopping:
+        if isinstance(event, StepEvent):
+            seen.append(event)
+        if isinstance(event, Stopped):
+            break
+    stopping.close()
+    assert isinstance(event, Stopped)
+    assert event.step == step
+    torch.rand(7)  # another process has other global random numbers
+    random.random()
+    torch.manual_seed(99)
+    list(run(folder, tiny_recipe(), resume=True))
+    assert results(folder) == results(uninterrupted[0])
+    assert metrics(folder) == metrics(uninterrupted[0])
+
+
+@pytest.mark.parametrize("phase", [1, 2])
+def test_killed_in_either_phase_and_resumed_equals_uninterrupted(uninterrupted, tmp_path, phase):
+    step = random.SystemRandom().randint(1, 3) + (0 if phase == 1 else 4)
+    folder = tmp_path / "killed.mcap"
+    here = Path(__file__).parent
+    paths = [str(here), str(here.parent), str(here.parent / "plugins")]
+    process = subprocess.Popen(
+        [sys.executable, str(here / "tiny_run.py"), str(folder)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+    )
+    for line in process.stdout:
+        if line.split()[:2] == ["StepEvent", str(step)]:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.stdout.close()
+    assert process.wait() == -signal.SIGKILL
+    assert json.loads((folder / "manifest.json").read_text())["state"] == "training"
+    list(run(folder, tiny_recipe(), resume=True))
+    assert results(folder) == results(uninterrupted[0]), f"killed at step {step}"
+    assert metrics(folder) == metrics(uninterrupted[0]), f"killed at step {step}"
+
+
+def test_resume_without_a_checkpoint_starts_from_the_beginning(uninterrupted, tmp_path):
+    folder = tmp_path / "early.mcap"
+    events = run(folder, tiny_recipe(), checkpoint_every=100)
+    for event in events:
+        if isinstance(event, StepEvent) and event.step == 2:
+            break
+    events.close()
+    list(run(folder, tiny_recipe(), resume=True))
+    assert results(folder) == results(uninterrupted[0])
+    assert len(metrics(folder)) == 8
+
+
+def test_resume_after_the_last_step_only_writes(uninterrupted, tmp_path):
+    folder = tmp_path / "last.mcap"
+    events = run(folder, tiny_recipe())
+    for event in events:
+        if isinstance(event, CheckpointSaved) and event.step == 8:
+            break
+    events.close()
+    assert not (folder / "adapter.safetensors").exists()
+    again = list(run(folder, tiny_recipe(), resume=True))
+    assert not any(isinstance(event, StepEvent) for event in again)
+    assert results(folder) == results(uninterrupted[0])
+
+
+def test_resume_sets_the_thread_count_of_the_checkpoint(tmp_path):
+    folder = tmp_path / "threads.mcap"
+    torch.set_num_threads(2)
+    events = run(folder, tiny_recipe(phase1_steps=2, phase2_steps=0))
+    next(event for event in events if isinstance(event, CheckpointSaved))
+    events.close()
+    torch.set_num_threads(1)
+    list(run(folder, tiny_recipe(phase1_steps=2, phase2_steps=0), resume=True))
+    assert torch.get_num_threads() == 2
+
+
+def stop_after_two(folder, **keys):
+    events = run(folder, tiny_recipe(**keys))
+    next(event for event in events if isinstance(event, CheckpointSaved))
+    events.close()
+
+
+def test_resume_refuses_another_recipe_photo_seed_or_backbone(tmp_path):
+    folder = tmp_path / "changed.mcap"
+    stop_after_two(folder)
+    data = tiny_data()
+    other = dataclasses.replace(data.sources[0], sha256="f" * 64)
+    changes = {
+        "recipe identity_weight": {"found": tiny_recipe(identity_weight=0.5)},
+        "source photos": {"data": dataclasses.replace(data, sources=[other, *data.sources[1:]])},
+        "reference photos": {"data": dataclasses.replace(data, references=data.references[:1])},
+        "seed": {"seed": 5},
+        "backbone weights": {"backbone": tiny_backbone(seed=1)},
+    }
+    for name, change in changes.items():
+        arguments = {"found": tiny_recipe(), **change}
+        with pytest.raises(UsageError, match=name) as caught:
+            list(run(folder, resume=True, **arguments))
+        assert caught.value.details["changed"] == [name]
+    list(run(folder, tiny_recipe(), resume=True))
+    assert read_subject(folder).adapter is not None
+
+
+def test_previews_change_nothing(uninterrupted, tmp_path):
+    folder = tmp_path / "previews.mcap"
+    events = list(run(folder, tiny_recipe(), preview_every=3))
+    previews = [event for event in events if isinstance(event, PreviewSaved)]
+    assert [event.step for event in previews] == [3, 6]
+    assert previews[0].path == folder / "samples" / "step-000003.jpg"
+    assert all(event.path.stat().st_size > 500 for event in previews)
+    assert sorted(path.name for path in (folder / "samples").iterdir()) == [
+        "step-000003.jpg",
+        "step-000006.jpg",
+    ]
+    assert results(folder) == results(uninterrupted[0])
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_step(tmp_path, monkeypatch):
+    folder = tmp_path / "nan.mcap"
+    real = loop.training_step
+    calls = []
+
+    def poisoned(*args, **kwargs):
+        calls.append(None)
+        result = real(*args, **kwargs)
+        if len(calls) < 6:
+            return result
+        terms = {**result.terms, "identity": torch.tensor(float("nan"))}
+        return dataclasses.replace(result, loss=result.loss * float("nan"), terms=terms)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "training_step", poisoned)
+        with pytest.raises(McapError, match=r"step 6 \(phase 2\): identity, loss"):
+            list(run(folder, tiny_recipe()))
+    assert [path.name for path in sorted((folder / "checkpoints").iterdir())] == [
+        "step-000002",
+        "step-000004",
+    ]
+    list(run(folder, tiny_recipe(), resume=True))
+    assert read_subject(folder).manifest.state == "complete"
+
+
+def test_out_of_memory_says_what_to_try(tmp_path, monkeypatch):
+    def full(*_args, **_kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(loop, "training_step", full)
+    with pytest.raises(OutOfMemory, match="--low-memory"):
+        list(run(tmp_path / "oom.mcap", tiny_recipe()))
+
+
+def test_no_photos_are_refused(tmp_path):
+    for name in ("sources", "references"):
+        data = dataclasses.replace(tiny_data(), **{name: []})
+        with pytest.raises(InputRefused, match="no usable"):
+            list(run(tmp_path / "none.mcap", tiny_recipe(), data=data))
+
+
+def last_losses(folder, **keys):
+    events = list(run(folder, tiny_recipe(**keys)))
+    return [event for event in events if isinstance(event, StepEvent)][-1].losses
+
+
+@pytest.mark.parametrize(
+    ("keys", "missing"),
+    [
+        ({"composed": False}, {"composed", "attention_composed"}),
+        ({"identity": False}, {"identity"}),
+        (
+            {"attention": False},
+            {"attention_source", "attention_reference", "attention_composed"},
+        ),
+    ],
+)
+def test_a_term_that_is_off_is_gone(uninterrupted, tmp_path, keys, missing):
+    every = [event for event in uninterrupted[1] if isinstance(event, StepEvent)][-1].losses
+    found = last_losses(tmp_path / "off.mcap", phase1_steps=1, phase2_steps=1, **keys)
+    assert set(every) - set(found) == missing
+
+
+def test_identity_row_every_other_step(tmp_path):
+    events = list(run(tmp_path / "k.mcap", tiny_recipe(phase1_steps=0, identity_every=2)))
+    steps = [event for event in events if isinstance(event, StepEvent)]
+    assert ["identity" in event.losses for event in steps] == [True, False, True, False]
+
+
+def test_rows_apart_give_the_same_gradients_as_together(tmp_path):
+    # Learned values differ in the last bits only: the sums are the same in another order.
+    found = {}
+    for rows in ("together", "apart"):
+        folder = tmp_path / f"{rows}.mcap"
+        found[rows] = last_losses(folder, rows=rows, batch=2, phase1_steps=0, phase2_steps=2)
+    assert found["apart"] == pytest.approx(found["together"], rel=1e-4)
+
+
+def test_gradient_checkpointing_changes_no_loss(uninterrupted, tmp_path):
+    found = last_losses(tmp_path / "gc.mcap", gradient_checkpointing=True)
+    every = [event for event in uninterrupted[1] if isinstance(event, StepEvent)][-1].losses
+    assert found == pytest.approx(every, rel=1e-4)
+
+
+def test_released_recipe_trains_and_its_text_lora_is_saved(tmp_path):
+    from safetensors import safe_open
+
+    from mcap.training.recipe import Layer, recipe
+
+    few = {"phase1_steps": 2, "phase2_steps": 6, "identity_landmarks": "reference"}
+    found = recipe("released", [Layer("test", few)])
+    folder = tmp_path / "released.mcap"
+    events = list(run(folder, found))
+    kinds = [set(event.losses) for event in events if isinstance(event, StepEvent)][2:]
+    assert [("source" in kind, "reference" in kind, "composed" in kind) for kind in kinds] == [
+        (True, False, False),
+        (False, True, False),
+        (False, False, True),
+    ] * 2
+    assert ["identity" in kind for kind in kinds] == [True, False, True] * 2
+    with safe_open(folder / "adapter.safetensors", framework="pt") as file:
+        prefixes = {key.split(".")[0] for key in file.keys()}  # noqa: SIM118 - no mapping
+    assert prefixes == {"unet", "text_encoder"}
+
+
+def test_mirrored_pictures_have_mirrored_landmarks(tmp_path):
+    import numpy as np
+    from tiny_run import tiny_crop
+
+    from mcap.training.draw import make_example
+
+    crop = tiny_crop("me", 0)
+    backbone = tiny_backbone()
+    plain = make_example(backbone, crop, "source")
+    mirrored = make_example(backbone, crop, "source", mirrored=True)
+    assert torch.allclose(mirrored.mask, plain.mask.flip(-1))
+    assert mirrored.landmarks[0, 0] < mirrored.landmarks[1, 0]
+    expected = 64 - crop.landmarks[1, 0]
+    assert np.isclose(mirrored.landmarks[0, 0].item(), expected)
+    assert not torch.equal(mirrored.latent, plain.latent)
