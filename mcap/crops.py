@@ -79,6 +79,14 @@ def framing(landmarks: Float32Array, size: int, face_height: float) -> np.ndarra
     return np.concatenate([rotation, shift[:, None]], axis=1)
 
 
+def upright_height(landmarks: Float32Array) -> float:
+    """Pixels that the detector's box would be high if the head were upright.
+
+    The box of a tilted head is larger by the tilt; eyes and mouth do not change.
+    """
+    return FFHQ_FACE_HEIGHT / float(np.hypot(*framing(landmarks, 1, FFHQ_FACE_HEIGHT)[:, 0]))
+
+
 def resample(
     image: np.ndarray, matrix: np.ndarray, size: int, border: int = cv2.BORDER_CONSTANT
 ) -> np.ndarray:

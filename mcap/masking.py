@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
+from mcap.crops import upright_height
 from mcap.errors import InputRefused
 from mcap.faces import (
     SAME_PERSON,
@@ -159,8 +160,8 @@ def mask_photos(
     photo shows its own person, the largest face.
 
     ``masks_dir`` holds masks NAME.png (as ``mcap mask`` writes them, perhaps edited by hand) that
-    win over the masker's. ``known_faces`` and ``known_names`` (by sha256) spare photos that an earlier
-    run has measured.
+    win over the masker's. ``known_faces`` and ``known_names`` (by sha256) are what an earlier run
+    has measured and given, which spares the search.
 
     Refusals do not raise, except that of the photo that ``subject`` names: see
     `MaskedSet.require_accepted`.
@@ -273,10 +274,11 @@ def _judge(faces: Sequence[FoundFace], choice: Choice, settings: MaskSettings) -
         return Verdict(False, choice.reason, only)
     found, limits = faces[choice.index], settings.faces
     smallest = limits.smallest(settings.size, settings.face_height)
-    if found.face.height < smallest:
+    height = upright_height(found.face.landmarks)
+    if height < smallest:
         return Verdict(
             False,
-            f"the face is too small: {found.face.height:.0f} pixels high, training at "
+            f"the face is too small: {height:.0f} pixels high, training at "
             f"{settings.size} pixels needs {smallest:.0f}",
             found,
         )

@@ -18,9 +18,11 @@ from mcap.face_oval import TEMPLATE, outline
 if TYPE_CHECKING:
     from mcap.contracts import Float32Array, UInt8Image
 
-FOREHEAD = 1.35
+FOREHEAD = 1.25
 """What lies above the eyes is stretched by this: the mesh that the outlines come from ends in the
 upper forehead, below the hairline."""
+
+TEMPLES = 0.18
 
 SOFTNESS = 0.022
 """Deviation of the soft edge, in unit frames (a face is about 0.85 unit frames high)."""
@@ -62,10 +64,17 @@ def transform(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def raise_forehead(oval: np.ndarray, by: float = FOREHEAD) -> np.ndarray:
-    """An outline in the unit frame with the part above the eyes stretched upwards."""
+    """An outline in the unit frame, the part above the eyes stretched upwards and rounded.
+
+    Rounded, because the hair comes down at the temples: at the top the outline is narrowed by
+    TEMPLES of its width.
+    """
     eyes = TEMPLATE[:2, 1].mean()
     above = np.minimum(oval[:, 1] - eyes, 0.0)
+    highest = min(float(above.min()), -1e-6)
+    middle = oval[np.argmin(above), 0]
     raised = oval.copy()
+    raised[:, 0] += (middle - oval[:, 0]) * TEMPLES * (above / highest) ** 2
     raised[:, 1] += (by - 1.0) * above
     return raised
 

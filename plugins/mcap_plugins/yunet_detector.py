@@ -2,10 +2,15 @@
 
 YuNet finds faces of about 10 to 300 pixels. A face that fills a telephone's picture is ten times
 that, so the picture is searched at several sizes and the findings are merged.
+
+It also draws the landmarks of a tilted face towards the upright: of a head tilted by 30 degrees it
+reports 0 to 20. So each face is looked at again in a patch of its own, which is turned until the
+face in it stands upright.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +28,11 @@ LONG_SIDES = (320, 640, 1280)
 
 SMALLEST_SIDE = 16  # pixels; less than this holds no face at any magnification
 COMFORTABLE = (40.0, 280.0)  # heights in searched pixels at which the landmarks are the most exact
+
+REFINED = 12  # so many of the largest faces get the second look
+PATCH = 416  # side in pixels of the turned patch; the face fills half of it
+UPRIGHT = 3.0  # degrees of tilt in the patch at which turning ends
+SURE = 0.90  # score in the patch below which sideways and overhead are tried as well
 
 
 class YuNetDetector:
@@ -45,6 +55,10 @@ class YuNetDetector:
         for side in _sizes(max(height, width)):
             found += self._search(image, side)
         faces = _suppress(found, self.overlap)
+        faces.sort(key=lambda face: face.area, reverse=True)
+        faces[:REFINED] = [self._refined(image, face) for face in faces[:REFINED]]
+        # Two findings of one tilted face may only now lie on each other.
+        faces = _suppress([(face.score, face) for face in faces], self.overlap)
         return sorted(faces, key=lambda face: face.area, reverse=True)
 
     def _search(self, image: UInt8Image, long_side: int) -> list[tuple[float, Face]]:
@@ -54,10 +68,7 @@ class YuNetDetector:
         resized = cv2.resize(
             image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
         )
-        self._network.setInputSize(size)
-        _, rows = self._network.detect(cv2.cvtColor(resized, cv2.COLOR_RGB2BGR))
-        if rows is None:
-            return []
+        rows = self._run(resized)
         # The two axes are rounded apart, which matters in long thin pictures.
         factor = np.array([width / size[0], height / size[1]], dtype=np.float32)
         found = []
@@ -74,6 +85,115 @@ class YuNetDetector:
             strain = max(low / max(row[3], 1.0), row[3] / high, 1.0)
             found.append((face.score / strain**0.25, face))
         return found
+
+    def _run(self, image: UInt8Image) -> np.ndarray:
+        """Rows of x, y, width, height, five landmarks x y, score: float32[N, 15]."""
+        self._network.setInputSize((image.shape[1], image.shape[0]))
+        _, rows = self._network.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        return np.empty((0, 15), dtype=np.float32) if rows is None else rows
+
+    def _refined(self, image: UInt8Image, face: Face) -> Face:
+        """The face with landmarks read off a patch in which it stands upright."""
+        best = self._turn_upright(image, face, 0.0)
+        if best is None or abs(best.angle) > 8 or best.score < SURE:
+            tries = [best, *(self._turn_upright(image, face, angle) for angle in (-40.0, 40.0))]
+            best = max((look for look in tries if look), key=lambda look: look.rank, default=None)
+        if best is None or best.score < SURE:
+            tries = [
+                best,
+                *(self._turn_upright(image, face, angle) for angle in (-90.0, 90.0, 180.0)),
+            ]
+            best = max((look for look in tries if look), key=lambda look: look.rank, default=None)
+        if best is None or best.score < face.score - 0.15:
+            return face
+        return Face(
+            # The box of a tilted face is drawn around its upright one, as detectors do.
+            box=best.box,
+            score=max(face.score, min(best.score, 1.0)),
+            landmarks=best.landmarks.astype(np.float32),
+        )
+
+    def _turn_upright(self, image: UInt8Image, face: Face, angle: float) -> _Look | None:
+        """Turn the patch by what the face in it is tilted, until little is left; from ``angle``."""
+        centre = np.array([face.box[0] + face.box[2], face.box[1] + face.box[3]]) / 2
+        best = None
+        for _ in range(4):
+            look = self._look(image, centre, max(face.width, face.height), angle)
+            if look is None:
+                break
+            if best is None or look.rank > best.rank:
+                best = look
+            if abs(look.tilt) < UPRIGHT:
+                break
+            # The reported tilt falls short of the true one: go further than it says.
+            angle += 1.4 * look.tilt
+            centre = look.landmarks.mean(axis=0)
+        return best
+
+    def _look(
+        self, image: UInt8Image, centre: np.ndarray, size: float, angle: float
+    ) -> _Look | None:
+        scale = PATCH / (2.0 * size)
+        cosine, sine = np.cos(np.radians(angle)) * scale, np.sin(np.radians(angle)) * scale
+        linear = np.array([[cosine, sine], [-sine, cosine]])
+        shift = PATCH / 2 - linear @ centre
+        patch = _patch(image, linear, shift, scale)
+        best, nearest = None, 0.2 * PATCH
+        for row in self._run(patch):
+            points = row[4:14].reshape(5, 2).astype(np.float64) + 0.5
+            if np.hypot(*(points.mean(axis=0) - PATCH / 2)) < nearest and (
+                best is None or row[14] > best[0][14]
+            ):
+                best = row, points
+        if best is None:
+            return None
+        row, points = best
+        across = points[1] - points[0] + points[4] - points[3]
+        tilt = float(np.degrees(np.arctan2(across[1], across[0])))
+        back = np.linalg.inv(linear)
+        middle = (row[:2] + row[2:4] / 2 + 0.5 - shift) @ back.T
+        # The upright box in the patch, turned into the picture, and the upright box around that.
+        turn = np.radians(angle)
+        width, height = row[2:4] / scale
+        across_x = abs(width * np.cos(turn)) + abs(height * np.sin(turn))
+        across_y = abs(width * np.sin(turn)) + abs(height * np.cos(turn))
+        half = np.array([across_x, across_y]) / 2
+        box = (*(middle - half), *(middle + half))
+        return _Look(
+            landmarks=(points - shift) @ back.T,
+            box=tuple(float(value) for value in box),
+            score=float(row[14]),
+            tilt=tilt,
+            angle=angle + tilt,
+        )
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What a turned patch shows; points in pixels of the picture."""
+
+    landmarks: np.ndarray
+    box: tuple[float, float, float, float]
+    score: float
+    tilt: float  # degrees left in the patch
+    angle: float  # degrees in the picture
+
+    @property
+    def rank(self) -> float:
+        return self.score - abs(self.tilt) / 100.0
+
+
+def _patch(image: UInt8Image, linear: np.ndarray, shift: np.ndarray, scale: float) -> UInt8Image:
+    """PATCH x PATCH pixels of the picture through ``linear @ point + shift``."""
+    if scale < 0.5:
+        # Reduced by area averaging first: a bilinear look at every third pixel is noise.
+        size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+        factors = np.array([image.shape[1] / size[0], image.shape[0] / size[1]])
+        image, linear = cv2.resize(image, size, interpolation=cv2.INTER_AREA), linear * factors
+    matrix = np.concatenate([linear, (linear @ (0.5, 0.5) + shift - 0.5)[:, None]], axis=1)
+    return cv2.warpAffine(
+        image, matrix, (PATCH, PATCH), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
 
 
 def _sizes(longest: int) -> list[int]:
