@@ -20,7 +20,7 @@ PYTHON := $(shell for name in python3.11 python3.12 python3.13 python3 python; d
 endif
 
 bin := $(VENV)/bin
-pip := $(bin)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS) -c constraints.txt
+pip := $(bin)/python -m pip --disable-pip-version-check install $(PIP_ARGS) -c constraints.txt
 
 .PHONY: demo test lint venv clean
 

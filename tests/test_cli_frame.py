@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -79,7 +80,38 @@ def test_help_lists_every_command():
         "doctor",
         "inspect",
     ):
-        assert name in done.stdout, name
+        assert f" {name} " in done.stdout, name
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("mcap doc", "doctor"),
+        ("mcap models path yu", "yunet"),
+        ("mcap plugins op", "opencv"),
+        ("mcap generate me.mcap --style pass", "passport"),
+    ],
+)
+def test_completion_knows_the_names_and_stays_light(words, expected):
+    heavy = tuple(name for name in HEAVY if name != "pluggy")
+    environment = {
+        **os.environ,
+        "_MCAP_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
+    code = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print("
+        f"[name for name in {heavy!r} if name in sys.modules], file=sys.stderr))\n"
+        "from mcap.cli import main\n"
+        "main([])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == [expected], done.stderr
+    assert done.stderr.strip() == "[]"
 
 
 def test_python_m_mcap_is_the_same_program():

