@@ -336,9 +336,9 @@ def _closest(faces: Sequence[FoundFace], subject: Float32Array, same_person: flo
     best = int(np.argmax(similarities))
     if similarities[best] >= same_person:
         return Choice(best, None, similarities[best])
-    who = "the face is" if len(faces) == 1 else f"none of the {len(faces)} faces is"
+    who = "the face is not" if len(faces) == 1 else f"none of the {len(faces)} faces is"
     reason = (
-        f"{who} not the subject's (similarity {similarities[best]:.2f}, one person's is "
+        f"{who} the subject's (similarity {similarities[best]:.2f}, one person's is "
         f"{same_person:.2f} or more)"
     )
     return Choice(None, reason, similarities[best])

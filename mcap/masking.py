@@ -149,6 +149,7 @@ def mask_photos(
     role: Literal["subject", "reference"] = "subject",
     subject: Path | str | None = None,
     masks_dir: Path | str | None = None,
+    masks: Mapping[str, Path] | None = None,
     on_photo: OnPhoto | None = None,
     known_faces: Mapping[str, Sequence[FoundFace]] | None = None,
     known_names: Mapping[str, str] | None = None,
@@ -160,8 +161,8 @@ def mask_photos(
     photo shows its own person, the largest face.
 
     ``masks_dir`` holds masks NAME.png (as ``mcap mask`` writes them, perhaps edited by hand) that
-    win over the masker's. ``known_faces`` and ``known_names`` (by sha256) are what an earlier run
-    has measured and given, which spares the search.
+    win over the masker's; ``masks`` (name -> file) names such files one by one. ``known_faces`` and
+    ``known_names`` (by sha256) are what an earlier run has measured and given.
 
     Refusals do not raise, except that of the photo that ``subject`` names: see
     `MaskedSet.require_accepted`.
@@ -207,7 +208,9 @@ def mask_photos(
         )
     duplicates = _near_duplicates(photos, [found for _, found in readable])
     judged = iter(zip(photos, faces, choices, strict=True))
-    folder = Path(masks_dir) if masks_dir is not None else None
+    own_masks = dict(masks or {})
+    if masks_dir is not None:
+        own_masks |= {path.stem: path for path in sorted(Path(masks_dir).glob("*.png"))}
     entries: list[MaskedPhoto | RefusedPhoto] = []
     for path, item in zip(map(Path, paths), looks, strict=True):
         if isinstance(item, RefusedPhoto):
@@ -216,7 +219,7 @@ def mask_photos(
             photo, found, choice = next(judged)
             verdict = _judge(found, choice, settings)
             notes = verdict.notes + duplicates.get(photo.sha256, ())
-            entries.append(_finish(photo, verdict, notes, choice, masker, folder))
+            entries.append(_finish(photo, verdict, notes, choice, masker, own_masks))
         tick(path)
     return MaskedSet(
         tuple(entries),
@@ -237,13 +240,13 @@ def _finish(
     notes: tuple[str, ...],
     choice: Choice,
     masker: Masker,
-    masks_dir: Path | None,
+    own_masks: Mapping[str, Path],
 ) -> MaskedPhoto | RefusedPhoto:
     if not verdict.accepted or verdict.found is None:
         return RefusedPhoto(photo.name, photo.path, verdict.reason or "", photo, verdict.found)
     try:
         image = photo.image
-        own = _own_mask(photo, masks_dir)
+        own = own_masks.get(photo.name) or own_masks.get(photo.path.name)
         if own is not None:
             mask = _read_mask(own, photo, image.shape[:2])
         else:
@@ -340,16 +343,6 @@ def _near_duplicates(photos: Sequence[Photo], looks: Sequence[_Look]) -> dict[st
                 notes[photos[later].sha256] = (note,)
                 break
     return notes
-
-
-def _own_mask(photo: Photo, folder: Path | None) -> Path | None:
-    if folder is None:
-        return None
-    for name in (photo.name, photo.path.name):
-        candidate = folder / f"{name}.png"
-        if candidate.is_file():
-            return candidate
-    return None
 
 
 def _read_mask(path: Path, photo: Photo, shape: tuple[int, int]) -> np.ndarray:

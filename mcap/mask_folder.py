@@ -1,0 +1,350 @@
+"""What ``mcap mask`` writes: report.json, masks/, faces/ and contact-sheet.jpg, and reads again.
+
+Every file is whole or not there. A mask whose bytes are not those that the report says were
+written has been edited by hand: it wins, and no run writes over it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mcap import atomic
+from mcap.contact_sheet import BAD, GOOD, WARNING, Tile, contact_sheet
+from mcap.contracts import Face
+from mcap.crops import portrait_crop
+from mcap.faces import FoundFace, Pose
+from mcap.masking import MaskedPhoto, MaskedSet, MaskSettings, RefusedPhoto
+
+SCHEMA = 1
+_TILE = 320
+
+
+@dataclass(frozen=True)
+class EarlierRun:
+    """What an output folder says about the run that wrote it; empty where there was none."""
+
+    faces: Mapping[str, list[FoundFace]] = field(default_factory=dict)
+    """By the photo's sha256; only where the same detector, network and reading settings ran."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    written: Mapping[str, str] = field(default_factory=dict)
+    """Path inside the folder -> sha256 of the bytes that were written there."""
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run was asked to do; two equal requests on the same files give the same folder."""
+
+    measured_with: Mapping[str, Any]
+    """What the faces are found and measured with, JSON-serialisable."""
+    masker: str
+    settings: MaskSettings
+    photos: tuple[Path, ...]
+    subject: Path | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """With the files' hashes, so that a changed photo makes another request."""
+        return {
+            "measured_with": dict(self.measured_with),
+            "masker": self.masker,
+            "settings": self.settings.model_dump(mode="json"),
+            "photos": [[str(path), _sha256_or_none(path)] for path in self.photos],
+            "subject": None
+            if self.subject is None
+            else [str(self.subject), _sha256_or_none(self.subject)],
+        }
+
+
+def read_earlier(out: Path, request: Request) -> EarlierRun:
+    """What the folder holds of an earlier run; faces that were measured otherwise are left out."""
+    try:
+        report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+        if report["schema"] != SCHEMA:
+            return EarlierRun()
+        photos = [item for item in report["photos"] if item["sha256"]]
+        names = {item["sha256"]: item["name"] for item in photos}
+        faces = {}
+        if report["request"]["measured_with"] == dict(request.measured_with):
+            faces = {
+                item["sha256"]: [_face_from(face) for face in item["faces"]] for item in photos
+            }
+        return EarlierRun(faces, names, dict(report["files"]), report)
+    except FileNotFoundError:
+        return EarlierRun()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        # Somebody's own or a damaged report: measured again, and masks there count as edited.
+        return EarlierRun()
+
+
+def unchanged(out: Path, earlier: EarlierRun, request: Request) -> bool:
+    """Would a run write what is there already?"""
+    report = earlier.report
+    if not report or report["request"] != request.as_json():
+        return False
+    edited = {name: atomic.sha256_of(path) for name, path in edited_masks(out, earlier).items()}
+    if edited != report["edited_masks"]:
+        return False
+    files = {
+        path: digest for path, digest in earlier.written.items() if _mask_name(path) not in edited
+    }
+    return all((out / path).is_file() for path in files) and all(
+        atomic.sha256_of(out / path) == digest for path, digest in files.items()
+    )
+
+
+def edited_masks(out: Path, earlier: EarlierRun) -> dict[str, Path]:
+    """Masks in the folder that are not as they were written: name -> file."""
+    found = {}
+    for path in sorted((out / "masks").glob("*.png")):
+        written = earlier.written.get(f"masks/{path.name}")
+        if written is None or atomic.sha256_of(path) != written:
+            found[path.stem] = path
+    return found
+
+
+def write_masks(
+    masked: MaskedSet,
+    out: Path,
+    request: Request,
+    *,
+    earlier: EarlierRun | None = None,
+    on_photo: Callable[[Path], None] | None = None,
+) -> dict[str, Any]:
+    """Write the folder and return the report as it was written.
+
+    Files that are there already, as they would be written, are left alone. Files that an earlier
+    run wrote for photos that are gone or refused now are removed; edited masks never.
+    """
+    earlier = earlier or EarlierRun()
+    edited = edited_masks(out, earlier)
+    files: dict[str, str] = {}
+    tiles: list[Tile] = []
+    for entry in masked.entries:
+        if isinstance(entry, MaskedPhoto):
+            files |= _write_photo(entry, masked.settings, out, entry.photo.name in edited, tiles)
+            path = entry.photo.path
+        else:
+            tiles += _refused_tiles(entry)
+            path = entry.path
+        if on_photo:
+            on_photo(path)
+    # An edited mask goes on being known by what was written before it was edited.
+    files |= {
+        path: digest for path, digest in earlier.written.items() if _mask_name(path) in edited
+    }
+    heading = f"{len(masked.accepted)} of {len(masked.entries)} photos accepted"
+    sheet = Image.fromarray(contact_sheet(tiles, 3, _TILE, heading=heading))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "JPEG", quality=90)
+    files["contact-sheet.jpg"] = _write(out / "contact-sheet.jpg", buffer.getvalue())
+    report = {
+        "schema": SCHEMA,
+        "accepted": len(masked.accepted),
+        "refused": len(masked.refused),
+        "photos": [_entry(entry, masked) for entry in masked.entries],
+        "request": request.as_json(),
+        "edited_masks": {name: atomic.sha256_of(path) for name, path in edited.items()},
+        "files": files,
+    }
+    atomic.write_json(out / "report.json", report)  # last: what it names is there
+    _remove_stale(out, earlier, files)
+    return report
+
+
+def _write_photo(
+    entry: MaskedPhoto, settings: MaskSettings, out: Path, edited: bool, tiles: list[Tile]
+) -> dict[str, str]:
+    image = entry.photo.image
+    files = {}
+    if not edited:
+        mask_path = f"masks/{entry.photo.name}.png"
+        files[mask_path] = _write(out / mask_path, _png(_original_size(entry)))
+    crop = portrait_crop(entry, settings.size, settings.face_height)
+    face_path = f"faces/{entry.photo.name}.png"
+    files[face_path] = _write(out / face_path, _png(crop.image))
+    tiles += _accepted_tiles(entry, image, crop.image)
+    return files
+
+
+def _mask_name(path: str) -> str | None:
+    folder, _, name = path.partition("/")
+    return name.removesuffix(".png") if folder == "masks" else None
+
+
+def _sha256_or_none(path: Path) -> str | None:
+    try:
+        return atomic.sha256_of(path)
+    except OSError:
+        return None
+
+
+def _entry(entry: MaskedPhoto | RefusedPhoto, masked: MaskedSet) -> dict[str, Any]:
+    photo = entry.photo
+    found = entry.found
+    accepted = isinstance(entry, MaskedPhoto)
+    scale = photo.scale if photo else 1.0
+    all_faces = masked.faces.get(photo.sha256, ()) if photo else ()
+    return {
+        "name": photo.name if photo else entry.name,
+        "path": str(photo.path if photo else entry.path),
+        "sha256": photo.sha256 if photo else None,
+        "width": photo.width if photo else None,
+        "height": photo.height if photo else None,
+        "accepted": accepted,
+        "reason": None if accepted else entry.reason,
+        "notes": list(entry.notes) if accepted else [],
+        # Coordinates are in pixels of the upright photo at its own size.
+        "box": _numbers(found.face.box, scale) if found else None,
+        "landmarks": [_numbers(point, scale) for point in found.face.landmarks] if found else None,
+        "score": round(found.face.score, 4) if found else None,
+        "blur": round(found.blur, 3) if found else None,
+        "brightness": round(found.brightness, 3) if found else None,
+        "pose": _pose(found.pose) if found else None,
+        "similarity": _rounded(entry.similarity) if accepted else None,
+        "mask": ("edited" if entry.edited else "computed") if accepted else None,
+        "faces": [_face_to(face) for face in all_faces],
+    }
+
+
+def _accepted_tiles(entry: MaskedPhoto, image: np.ndarray, crop: np.ndarray) -> list[Tile]:
+    found = entry.found
+    lines = [
+        f"{entry.photo.width} x {entry.photo.height}",
+        f"blur {found.blur:.1f} %, turned {found.pose.yaw:+.0f}, tilted {found.pose.roll:+.0f}",
+    ]
+    colour = WARNING if entry.notes else GOOD
+    verdict = "accepted, mask edited by hand" if entry.edited else "accepted"
+    return [
+        Tile(_small(image), entry.photo.path.name, tuple(lines), colour),
+        Tile(_overlay(image, entry.full_mask()), verdict, entry.notes, colour),
+        Tile(crop, "training crop", (), colour),
+    ]
+
+
+def _refused_tiles(entry: RefusedPhoto) -> list[Tile]:
+    image = overlay = None
+    lines: tuple[str, ...] = ()
+    if entry.photo is not None:
+        picture = entry.photo.image
+        image = _small(picture)
+        lines = (f"{entry.photo.width} x {entry.photo.height}",)
+        if entry.found is not None:
+            overlay = _around(picture, entry.found.face)
+    return [
+        Tile(image, entry.path.name, lines, BAD),
+        Tile(overlay, "refused", (entry.reason,), BAD),
+        Tile(None, "", (), BAD),
+    ]
+
+
+def _overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """What the mask leaves out is darkened and tinted."""
+    picture, small = _small(image), _small(mask)
+    weight = small[..., None].astype(np.float32) / 255.0
+    shaded = picture * 0.35 + np.array([30.0, 70.0, 110.0]) * 0.45
+    return np.round(picture * weight + shaded * (1 - weight)).clip(0, 255).astype(np.uint8)
+
+
+def _around(image: np.ndarray, face: Face) -> np.ndarray:
+    from mcap.faces import surroundings
+
+    return _small(np.ascontiguousarray(surroundings(image, face, 0.6)[0]))
+
+
+def _small(image: np.ndarray, side: int = 2 * _TILE) -> np.ndarray:
+    picture = Image.fromarray(image)
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return np.asarray(picture)
+
+
+def _original_size(entry: MaskedPhoto) -> np.ndarray:
+    mask = entry.full_mask()
+    size = (entry.photo.width, entry.photo.height)
+    if (mask.shape[1], mask.shape[0]) == size:
+        return mask
+    return np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.BILINEAR))
+
+
+def _png(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG", compress_level=6)
+    return buffer.getvalue()
+
+
+def _write(path: Path, data: bytes) -> str:
+    digest = hashlib.sha256(data).hexdigest()
+    if not path.is_file() or atomic.sha256_of(path) != digest:
+        atomic.write_bytes(path, data)
+    return digest
+
+
+def _remove_stale(out: Path, earlier: EarlierRun, files: Mapping[str, str]) -> None:
+    for path, digest in earlier.written.items():
+        file = out / path
+        inside = Path(path).parts[:1] in (("masks",), ("faces",)) and ".." not in Path(path).parts
+        if path in files or not inside or not file.is_file():
+            continue
+        if atomic.sha256_of(file) == digest:
+            file.unlink()
+
+
+def _numbers(values: Any, scale: float) -> list[float]:
+    return [round(float(value) / scale, 2) for value in values]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(float(value), 4)
+
+
+def _pose(pose: Pose) -> dict[str, float]:
+    return {"yaw": round(pose.yaw, 1), "pitch": round(pose.pitch, 1), "roll": round(pose.roll, 1)}
+
+
+def _face_to(found: FoundFace) -> dict[str, Any]:
+    """Exactly what was measured (in pixels as mcap read the photo), so that it can be reused."""
+    return {
+        "box": list(found.face.box),
+        "score": found.face.score,
+        "landmarks": _encoded(found.face.landmarks),
+        "mesh": None if found.face.mesh is None else _encoded(found.face.mesh),
+        "embedding": _encoded(found.embedding),
+        "blur": found.blur,
+        "brightness": found.brightness,
+        "pose": [found.pose.yaw, found.pose.pitch, found.pose.roll],
+    }
+
+
+def _face_from(stored: Mapping[str, Any]) -> FoundFace:
+    mesh = stored["mesh"]
+    face = Face(
+        box=tuple(stored["box"]),
+        score=stored["score"],
+        landmarks=_decoded(stored["landmarks"]).reshape(5, 2),
+        mesh=None if mesh is None else _decoded(mesh).reshape(-1, 2),
+    )
+    return FoundFace(
+        face,
+        _decoded(stored["embedding"]),
+        stored["blur"],
+        stored["brightness"],
+        Pose(*stored["pose"]),
+    )
+
+
+def _encoded(array: np.ndarray) -> str:
+    """Little-endian float32 in base64."""
+    return base64.b64encode(np.asarray(array, dtype="<f4").tobytes()).decode("ascii")
+
+
+def _decoded(text: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4").astype(np.float32)
