@@ -37,8 +37,8 @@ def likeness(
     if not faces:
         return Likeness(None, None)
     face = max(faces, key=lambda found: found.area)
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
-    points = torch.from_numpy(np.ascontiguousarray(face.landmarks))[None]
+    pixels = torch.tensor(image).permute(2, 0, 1)[None]
+    points = torch.tensor(face.landmarks)[None]
     with torch.no_grad():
         embedding = embed_faces(identity, pixels.float() / 255, points)[0]
     wanted = torch.as_tensor(np.asarray(target, dtype=np.float32)).to(embedding)

@@ -1,0 +1,102 @@
+"""A complete subject of the tiny model without any training, and a profile to draw it in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from tiny import SIZE, tiny_backbone, tiny_identity
+
+import mcap
+from mcap.contracts import Face
+from mcap.diffusion.lora import add_lora, lora_state, remove_lora
+from mcap.profile import StyleProfile
+from mcap.subject import (
+    SCHEMA,
+    BackboneRecord,
+    Manifest,
+    ProfileRecord,
+    Subject,
+    SubjectWriter,
+    TokenRecord,
+    read_subject,
+)
+
+LANDMARKS = np.array([[24, 26], [40, 26], [32, 34], [26, 42], [38, 42]], np.float32)
+
+
+class FixedDetector:
+    """Finds a face in the middle of every picture that is not darker than ``darkest``."""
+
+    def __init__(self, darkest: float = -1.0) -> None:
+        self.darkest = darkest
+        self.calls = 0
+
+    def detect(self, image):
+        self.calls += 1
+        if image.mean() < self.darkest:
+            return []
+        height, width = image.shape[:2]
+        shift = np.array([(width - SIZE) / 2, (height - SIZE) / 2], np.float32)
+        box = np.array([16, 14, 48, 52], np.float32) + np.tile(shift, 2)
+        return [Face(tuple(float(value) for value in box), 0.9, LANDMARKS + shift)]
+
+
+def make_profile(name: str = "test", **keys) -> StyleProfile:
+    values = {
+        "schema": 1,
+        "name": name,
+        "aspect": "4:5",
+        "prompts": {"composed": ["a photo of a {id} {noun} in the {style} style"]},
+        "generate": {"steps": 2, "count": 3},
+    }
+    return StyleProfile.model_validate(values | keys)
+
+
+def make_subject(folder: Path, *, scale: float = 0.3, complete: bool = True) -> Subject:
+    """LoRA and tokens drawn from fixed seeds, strong enough to be seen in a picture."""
+    backbone = tiny_backbone()
+    info = backbone.info
+    manifest = Manifest(
+        schema=SCHEMA,
+        state="training",
+        mcap=mcap.__version__,
+        created="2026-01-01T00:00:00+00:00",
+        backbone=BackboneRecord(
+            name="tiny",
+            id=info.id,
+            revision=info.revision,
+            sha256=info.sha256,
+            licence=info.licence,
+            commercial=info.commercial,
+        ),
+        profile=ProfileRecord(name="test"),
+        recipe={},
+        tokens=[
+            TokenRecord(token=token, initial=words, file=f"embeddings/{token[1:-1]}.safetensors")
+            for token, words in (("<mcap-id>", "person"), ("<mcap-style>", "style"))
+        ],
+        seed=0,
+        device="cpu",
+        precision="fp32",
+        threads=1,
+        inputs={},
+    )
+    writer = SubjectWriter.create(folder, manifest)
+    random = torch.Generator().manual_seed(7)
+    parameters = add_lora(backbone.unet, rank=2)
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.copy_(scale * torch.randn(parameter.shape, generator=random))
+    writer.write_adapter(*lora_state(backbone))
+    remove_lora(backbone.unet)
+    width = backbone.text_encoders[0].get_input_embeddings().weight.shape[1]
+    for record in manifest.tokens:
+        writer.write_embedding(record.token, [torch.randn(width, generator=random)])
+    embedding = torch.nn.functional.normalize(torch.randn(32, generator=random), dim=0)
+    writer.write_identity(embedding, tiny_identity().name)
+    if complete:
+        writer.complete({})
+        return read_subject(folder)
+    return None

@@ -1,0 +1,157 @@
+"""The generate command: what it refuses, what it prints, whom it tells."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from subjects import FixedDetector, make_subject
+from tiny import tiny_backbone, tiny_identity
+
+from mcap import cli
+from mcap.registry import Entry, registry
+
+PROFILE = """\
+schema = 1
+name = "{}"
+notice = "Ask first."
+[prompts]
+composed = ["a photo of a {{id}} {{noun}} in the {{style}} style"]
+[generate]
+steps = 1
+count = 2
+"""
+
+
+@pytest.fixture
+def subject(tmp_path):
+    make_subject(tmp_path / "jane.mcap")
+    return tmp_path / "jane.mcap"
+
+
+@pytest.fixture(autouse=True)
+def tiny_plugins(monkeypatch, tmp_path):
+    """The tiny model under its own name, and a folder of profiles, as plugins would bring them."""
+    found = registry()
+    factories = {
+        ("backbone", "tiny"): lambda device, dtype, source=None: tiny_backbone(
+            seed=int(source or 0), dtype=dtype
+        ),
+        # Folders and hub ids go to this entry.
+        ("backbone", "sd15"): lambda device, dtype, source=None: tiny_backbone(seed=1),
+        ("identity", "tiny"): tiny_identity,
+        ("detector", "fixed"): FixedDetector,
+    }
+    for (kind, name), factory in factories.items():
+        monkeypatch.setitem(found.entries[kind], name, Entry(kind, name, factory, "test"))
+    for name in ("test", "other"):
+        (tmp_path / "profiles").mkdir(exist_ok=True)
+        (tmp_path / "profiles" / f"{name}.toml").write_text(PROFILE.format(name))
+    monkeypatch.setattr(found, "profile_dirs", [tmp_path / "profiles"])
+    monkeypatch.setenv("MCAP_DETECTOR", "fixed")
+    monkeypatch.chdir(tmp_path)
+
+
+def run(capsys, *args) -> tuple[int, str, str]:
+    code = cli.run(["generate", *map(str, args)])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_the_last_line_names_the_contact_sheet(subject, capsys, tmp_path):
+    code, out, err = run(capsys, subject)
+    assert code == 0
+    lines = out.strip().splitlines()
+    assert lines[-1] == "Contact sheet: portraits/contact-sheet.jpg"
+    assert (tmp_path / "portraits/contact-sheet.jpg").is_file()
+    assert "portraits/test-000000.png" in out and "similarity" in lines[0]
+    assert "2 pictures to draw" in err and "Ask first." in err
+    code, out, err = run(capsys, subject, "--count", "3")
+    assert code == 0 and "1 pictures to draw, 2 are there already" in err
+    assert out.count("was there already") == 2
+
+
+def test_json(subject, capsys):
+    code, out, _ = run(capsys, subject, "--json", "--out", "x", "--best", "1", "--seed", "5")
+    result = json.loads(out)
+    assert code == 0
+    first, second = result["pictures"]
+    assert first["similarity"] >= second["similarity"]
+    assert {first["seed"], second["seed"]} == {5, 6}
+    assert (first["kept"], second["kept"]) == (True, False)
+    assert second["file"].startswith("x/rest/")
+    assert result["contact_sheet"] == "x/contact-sheet.jpg"
+
+
+def test_an_unfinished_subject_is_refused(tmp_path, capsys):
+    make_subject(tmp_path / "half.mcap", complete=False)
+    code, _, err = run(capsys, tmp_path / "half.mcap")
+    assert code == 3 and "training has not finished" in err and "--resume" in err
+
+
+def test_no_subject(tmp_path, capsys):
+    code, _, err = run(capsys, tmp_path / "nobody.mcap")
+    assert code == 2 and "is not a subject folder" in err
+
+
+def test_a_style_it_was_not_trained_with(subject, capsys):
+    code, _, err = run(capsys, subject, "--style", "other")
+    assert code == 2 and "trained with the style 'test'" in err
+    assert run(capsys, subject, "--style", "other", "--force", "--count", "1")[0] == 0
+    code, out, _ = run(capsys, subject, "--style", "other", "--prompt", "a person", "--count", "1")
+    assert code == 0 and "other-000000" in out
+    code, _, _ = run(capsys, subject, "--style", "other", "--prompt", "{id} in {style}")
+    assert code == 2
+    code, _, err = run(capsys, subject, "--style", "nothing")
+    assert code == 2 and "other, " in err and "test" in err
+
+
+@pytest.mark.parametrize("backbone", ["sd15", "somebody/model"])
+def test_another_backbone(subject, capsys, backbone):
+    code, _, err = run(capsys, subject, "--backbone", backbone)
+    assert code == 2 and "--force" in err
+    assert run(capsys, subject, "--backbone", backbone, "--force", "--count", "1")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--format", "gif"], "png, jpg, webp"),
+        (["--metadata", "some"], "all, label, none"),
+        (["--prompt", "a house"], "{id}"),
+        (["--prompt", "a person " * 60], "tokens long"),
+        (["--count", "0"], "count"),
+        (["--device", "tpu"], "tpu"),
+    ],
+)
+def test_wrong_options_are_named(subject, capsys, args, words):
+    code, _, err = run(capsys, subject, *args)
+    assert code == 2 and words in err
+
+
+def test_plugins_hear_of_new_pictures_only(subject, capsys, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        type(registry()), "image_saved", lambda self, path, record: told.append(path) or []
+    )
+    run(capsys, subject, "--best", "1")
+    assert len(told) == 2 and all(path.is_file() for path in told)
+    run(capsys, subject, "--best", "1")
+    assert len(told) == 2
+
+
+def test_ctrl_c_keeps_what_is_drawn_and_says_how_to_go_on(subject, capsys, monkeypatch):
+    from mcap import generate as stage
+
+    saved, original = [], stage._finish
+
+    def finish(*args, **kwargs):
+        if saved:
+            raise KeyboardInterrupt
+        saved.append(original(*args, **kwargs))
+        return saved[0]
+
+    monkeypatch.setattr(stage, "_finish", finish)
+    code, _, err = run(capsys, subject)
+    assert code == 130 and "1 of the pictures are in portraits" in err
+    assert saved[0].path.is_file()
