@@ -36,9 +36,7 @@ METADATA = ("all", "label", "none")
 Metadata = Literal["all", "label", "none"]
 """all: everything; label: only the mark that the picture is generated; none: nothing at all."""
 
-TRAINED_ALGORITHMIC_MEDIA = (
-    "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
-)
+TRAINED_ALGORITHMIC_MEDIA = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _IPTC_EXT = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
 _XMP = "http://ns.adobe.com/xap/1.0/"
