@@ -5,6 +5,8 @@
     embeddings/mcap-id.safetensors  one learned token a file, as load_textual_inversion takes them
     embeddings/mcap-style.safetensors
     identity.safetensors            mean source embedding, float32[D], and the network's name
+    references/                     the style's photos, where the backbone drew them
+    latents/                        encoded photos, while training
     samples/step-000300.jpg         previews
     metrics.jsonl, tensorboard/     every logged step
     checkpoints/step-000600/        see `mcap.training.checkpoint`
@@ -42,6 +44,7 @@ MANIFEST = "manifest.json"
 ADAPTER = "adapter.safetensors"
 IDENTITY = "identity.safetensors"
 METRICS = "metrics.jsonl"
+FOLDERS = ("embeddings", "samples", "tensorboard", "checkpoints", "references", "latents")
 
 
 class _Record(BaseModel):
@@ -257,7 +260,7 @@ class SubjectWriter:
         if (path / MANIFEST).exists():
             # First the manifest, so that a kill in between leaves nothing that looks complete.
             (path / MANIFEST).unlink()
-            for name in ("embeddings", "samples", "tensorboard", "checkpoints"):
+            for name in FOLDERS:
                 shutil.rmtree(path / name, ignore_errors=True)
             for name in (ADAPTER, IDENTITY, METRICS):
                 (path / name).unlink(missing_ok=True)
@@ -265,6 +268,11 @@ class SubjectWriter:
         writer = cls(path, manifest)
         writer._write_manifest()
         return writer
+
+    def amend(self, **fields: Any) -> None:
+        """Change what the manifest says while training goes on, such as what was refused."""
+        self.manifest = self.manifest.model_copy(update=fields)
+        self._write_manifest()
 
     @classmethod
     def reopen(cls, path: Path) -> SubjectWriter:
@@ -278,6 +286,14 @@ class SubjectWriter:
     @property
     def tensorboard(self) -> Path:
         return self.path / "tensorboard"
+
+    @property
+    def latents(self) -> Path:
+        return self.path / "latents"
+
+    @property
+    def references(self) -> Path:
+        return self.path / "references"
 
     def sample_path(self, step: int) -> Path:
         return self.path / "samples" / f"step-{step:06d}.jpg"
@@ -328,6 +344,8 @@ class SubjectWriter:
 
     def complete(self, metrics: Mapping[str, Any]) -> Manifest:
         """The last file of all: the manifest with state "complete" and every file's hash."""
+        # They decode to the photos, which nobody expects in a folder that may be passed on.
+        shutil.rmtree(self.latents, ignore_errors=True)
         self.manifest = self.manifest.model_copy(
             update={
                 "state": "complete",

@@ -1,0 +1,422 @@
+"""``mcap train``: selfies and a style in, a subject folder out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mcap.cli import complete
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from mcap.cli.train_plan import Request
+    from mcap.subject import Manifest
+
+
+def train(
+    ctx: typer.Context,
+    source: Annotated[
+        list[str],
+        typer.Option(
+            help="Photos of the person: a file, a folder, or - for paths on standard input. "
+            "More than once for several.",
+            metavar="PATH",
+        ),
+    ],
+    style: Annotated[
+        str,
+        typer.Option(
+            help="Style profile, by name or path.",
+            metavar="PROFILE",
+            autocompletion=complete.profiles,
+        ),
+    ],
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Photos of the style, instead of the profile's own; as --source.", metavar="PATH"
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The subject folder; default: SOURCE-PROFILE.mcap.", metavar="NAME.mcap"),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="demo, sd15, a folder in diffusers' layout, or a hub id.",
+            autocompletion=complete.backbones,
+        ),
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="magicapture or released.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Override a key of the recipe: identity_weight=0.5.", metavar="KEY=VALUE"
+        ),
+    ] = None,
+    subject: Annotated[
+        Path | None,
+        typer.Option(help="A photo that says who the subject is, where several people recur."),
+    ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of masks NAME.png, as mcap mask writes them, perhaps edited; they win.",
+            metavar="DIR",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run; refuse to start one.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Start over where another subject lies at --out.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Look at the photos, print the plan, stop.")
+    ] = False,
+    seed: Annotated[int | None, typer.Option(help="Default: 0.", min=0)] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.", min=1)] = None,
+    low_memory: Annotated[
+        bool, typer.Option("--low-memory", help="Less memory, more time.")
+    ] = False,
+    preview_every: Annotated[
+        int, typer.Option(help="Draw a preview every N steps; 0: none.", min=0)
+    ] = 0,
+    checkpoint_every: Annotated[
+        int, typer.Option(help="Save a checkpoint every N steps.", min=1)
+    ] = 100,
+    detector: Annotated[
+        str | None, typer.Option(help="Face detector.", autocompletion=complete.detectors)
+    ] = None,
+    identity: Annotated[
+        str | None, typer.Option(help="Identity network.", autocompletion=complete.identities)
+    ] = None,
+    masker: Annotated[
+        str | None, typer.Option(help="Face masker.", autocompletion=complete.maskers)
+    ] = None,
+) -> None:
+    """Learn a person and a style; write a subject folder for mcap generate.
+
+    Finds and masks the faces, prints a plan, trains, saves. The same command again goes on where
+    an interrupted run stopped, and does nothing where the subject is complete. Ctrl-C saves.
+
+    Examples:
+
+      mcap train --source selfies --style passport --out me.mcap
+
+      mcap train --source selfies --style business --backbone sd15 --dry-run
+
+      mcap train --source selfies --style passport --set identity_weight=0.5 --preview-every 100
+    """
+    from mcap.cli.output import emit
+    from mcap.cli.train_plan import make_request, state_of
+    from mcap.settings import load_settings
+
+    settings = load_settings(
+        ctx.obj,
+        backbone=backbone,
+        recipe=recipe,
+        detector=detector,
+        identity=identity,
+        masker=masker,
+        device=device,
+        precision=precision,
+        threads=threads,
+        seed=seed,
+    )
+    request = make_request(
+        settings,
+        source=source,
+        style=style,
+        reference=reference or [],
+        out=out,
+        overrides=set_ or [],
+        pinned=subject,
+        masks=masks,
+        low_memory=low_memory,
+    )
+    state = state_of(request, resume=resume, force=force)
+    if state == "complete" and not dry_run:
+        from mcap.subject import read_subject
+
+        manifest = read_subject(request.out).manifest
+        emit(
+            ctx,
+            _result(request, manifest, already=True),
+            lambda console: console.print(
+                f"{request.out} is complete and was trained on the same inputs; nothing to do.\n"
+                f"{_generate_command(request)}",
+                markup=False,
+            ),
+        )
+        return
+    _run(
+        ctx,
+        request,
+        go_on=state == "training",
+        dry_run=dry_run,
+        preview_every=preview_every,
+        checkpoint_every=checkpoint_every,
+    )
+
+
+def _run(
+    ctx: typer.Context,
+    request: Request,
+    *,
+    go_on: bool,
+    dry_run: bool,
+    preview_every: int,
+    checkpoint_every: int,
+) -> None:
+    from mcap.cli.output import emit, note
+    from mcap.cli.train_plan import look_at_photos, make_plan, print_plan, print_weights
+    from mcap.registry import registry
+    from mcap.training.checkpoint import latest_checkpoint
+    from mcap.training.device import choose_device, choose_dtype, out_of_memory_is_ours, set_threads
+    from mcap.training.loop import ADVICE
+
+    settings = request.settings
+    device = choose_device(settings.device)
+    dtype = choose_dtype(device, settings.precision)
+    checkpoint = latest_checkpoint(request.out / "checkpoints") if go_on else None
+    # Everything that is computed, the photos' embeddings too, depends on it in the last bits.
+    threads = set_threads(checkpoint.threads if checkpoint else settings.threads)
+
+    print_weights(ctx, request)
+    found = look_at_photos(ctx, request)
+    plan = make_plan(request, found, device, dtype, threads)
+    if dry_run:
+        emit(ctx, {"dry_run": True, **plan.as_json()}, lambda console: print_plan(console, plan))
+        found.require()
+        return
+    if not ctx.obj.json and not ctx.obj.quiet:
+        from mcap.cli.output import error_console
+
+        print_plan(error_console(), plan)
+    found.require()
+
+    with out_of_memory_is_ours("loading the backbone", ADVICE):
+        note(ctx, f"Loading backbone {plan.backbone} ...")
+        backbone = registry().create(
+            "backbone", request.outline.name, device, dtype, source=request.outline.source
+        )
+    manifest = _train(
+        ctx, request, plan, found, backbone, go_on, checkpoint, preview_every, checkpoint_every
+    )
+    emit(
+        ctx,
+        _result(request, manifest, already=False),
+        lambda console: _print_result(console, request, manifest),
+    )
+
+
+def _train(
+    ctx: typer.Context,
+    request: Request,
+    plan: Any,
+    found: Any,
+    backbone: Any,
+    go_on: bool,
+    checkpoint: Any,
+    preview_every: int,
+    checkpoint_every: int,
+) -> Manifest:
+    from mcap.cli.output import note
+    from mcap.cli.train_plan import draw_style, first_manifest, refused_records
+    from mcap.errors import Interrupted
+    from mcap.subject import SubjectWriter
+    from mcap.training.events import Finished, Stopped
+    from mcap.training.loop import Options, train
+    from mcap.training.prepare import training_data
+
+    if go_on:
+        writer = SubjectWriter.reopen(request.out)
+        done = checkpoint.step if checkpoint else 0
+        note(ctx, f"Going on with {request.out} after step {done} of {plan.recipe.steps}.")
+    else:
+        writer = SubjectWriter.create(request.out, first_manifest(request, plan, backbone))
+    references = found.references or draw_style(ctx, request, backbone, writer.references, found)
+    writer.amend(refused=refused_records(found), threads=plan.threads)
+    data = training_data(
+        found.sources.require_accepted(), references.require_accepted(), request.profile, backbone
+    )
+
+    with _stop_on_interrupt() as asked_to_stop:
+        events = train(
+            data,
+            plan.recipe,
+            backbone,
+            writer,
+            id_words=request.profile.class_noun,
+            identity=found.identity,
+            detector=found.detector,
+            tiny_vae=_tiny_vae(plan.recipe, backbone),
+            options=Options(
+                seed=request.seed,
+                resume=go_on,
+                checkpoint_every=checkpoint_every,
+                preview_every=preview_every,
+                latents=writer.latents,
+                should_stop=asked_to_stop,
+            ),
+        )
+        last = _show(ctx, events)
+    if isinstance(last, Stopped):
+        raise Interrupted(
+            f"Interrupted after step {last.step} of {last.steps}; everything is saved. Go on with: "
+            f"{_command(ctx)}",
+            details={"subject": str(request.out), "step": last.step, "steps": last.steps},
+        )
+    assert isinstance(last, Finished)
+    return writer.complete(
+        {
+            "steps": last.steps,
+            "seconds": round(last.seconds, 2),
+            "losses": {name: round(value, 6) for name, value in last.losses.items()},
+            "skipped": dict(last.skipped),
+            "source_photos": len(data.sources),
+            "reference_photos": len(data.references),
+        }
+    )
+
+
+def _show(ctx: typer.Context, events: Any) -> Any:
+    """Draw the loop's events as one bar a phase; returns the last event."""
+    from contextlib import ExitStack
+
+    from mcap.cli.progress import progress
+    from mcap.training.events import PhaseStarted, PreviewSaved, StepEvent
+
+    titles = {1: "phase 1, tokens", 2: "phase 2, tokens and LoRA"}
+    event = None
+    ends = 0  # step at which the phase ends
+    with ExitStack() as stack:
+        bar: Any = None
+        for event in events:
+            if isinstance(event, PhaseStarted):
+                stack.close()  # the bar of the phase before
+                left = event.steps - (event.first_step - ends)
+                ends += event.steps
+                bar = stack.enter_context(progress(ctx, titles[event.phase], left))
+            elif isinstance(event, StepEvent):
+                shown = {"loss": event.losses["loss"]}
+                if "identity" in event.losses:
+                    # L_id is 1 - cos: what people want to see is the similarity.
+                    shown["similarity"] = 1 - event.losses["identity"]
+                bar.advance(1, **shown)
+            elif isinstance(event, PreviewSaved):
+                bar.note(f"preview: {event.path}")
+    return event
+
+
+class _stop_on_interrupt:
+    """Inside, the first Ctrl-C asks the loop to save and stop; the second one breaks off."""
+
+    def __enter__(self) -> Callable[[], bool]:
+        import signal
+        import threading
+
+        self.asked = False
+        self.before: Any = None
+        if threading.current_thread() is threading.main_thread():
+            self.before = signal.signal(signal.SIGINT, self._ask)
+        return lambda: self.asked
+
+    def __exit__(self, *_: object) -> None:
+        import signal
+
+        if self.before is not None:
+            signal.signal(signal.SIGINT, self.before)
+
+    def _ask(self, *_: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+def _tiny_vae(recipe: Any, backbone: Any) -> Any:
+    """The small autoencoder for this backbone's latents, where the recipe decodes with one."""
+    if not (recipe.identity and recipe.identity_decode == "tiny"):
+        return None
+    from diffusers import AutoencoderTiny
+
+    from mcap.errors import Missing
+    from mcap.weights import WEIGHTS, fetch
+
+    if "taesd" not in WEIGHTS or backbone.vae.config.latent_channels != 4:
+        raise Missing(
+            "identity_decode 'tiny' needs a tiny autoencoder for this backbone's latents, and "
+            "there is none; use --set identity_decode=window or full."
+        )
+    vae = AutoencoderTiny.from_pretrained(fetch("taesd"), torch_dtype=backbone.dtype)
+    return vae.to(backbone.device).eval().requires_grad_(False)
+
+
+def _command(ctx: typer.Context) -> str:
+    """The command that goes on, as it was given, with --resume."""
+    import shlex
+
+    words = ["mcap", *_given(ctx.parent), "train", *_given(ctx)]
+    words = [word for word in words if word not in ("--resume", "--force")]
+    return shlex.join([*words, "--resume"])
+
+
+def _given(ctx: Any) -> list[str]:
+    """The options of one context that stood on the command line."""
+    words: list[str] = []
+    for parameter in ctx.command.params if ctx is not None else []:
+        given = ctx.get_parameter_source(parameter.name)
+        if given is None or given.name != "COMMANDLINE":
+            continue
+        value = ctx.params[parameter.name]
+        for item in value if isinstance(value, list | tuple) else [value]:
+            words.append(parameter.opts[0])
+            if not isinstance(item, bool):
+                words.append(str(item))
+    return words
+
+
+def _generate_command(request: Request) -> str:
+    import shlex
+
+    return f"Draw with: mcap generate {shlex.quote(str(request.out))}"
+
+
+def _result(request: Request, manifest: Manifest, *, already: bool) -> Mapping[str, Any]:
+    return {
+        "subject": str(request.out),
+        "state": manifest.state,
+        "already_trained": already,
+        "style": manifest.profile.name,
+        "backbone": manifest.backbone.id,
+        "recipe": manifest.recipe["name"],
+        "metrics": manifest.metrics,
+        "refused": [record.model_dump() for record in manifest.refused],
+        "generate": ["mcap", "generate", str(request.out)],
+    }
+
+
+def _print_result(console: Any, request: Request, manifest: Manifest) -> None:
+    metrics = manifest.metrics
+    minutes, seconds = divmod(round(metrics["seconds"]), 60)
+    console.print(
+        f"{request.out} is complete: {metrics['steps']} steps, {minutes}:{seconds:02d} minutes in "
+        "this run.",
+        markup=False,
+    )
+    similarity = metrics["losses"].get("identity")
+    if similarity is not None:
+        network = next(item.name for item in manifest.licences if item.kind == "identity")
+        console.print(
+            f"Similarity of the last estimates to the person: {1 - similarity:.2f} ({network}, "
+            "which also taught).",
+            markup=False,
+        )
+    console.print(_generate_command(request), markup=False)

@@ -1,0 +1,273 @@
+"""What a run will do, said before it does anything heavy: photos, steps, memory, time, weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mcap.errors import Missing
+
+if TYPE_CHECKING:
+    import torch
+
+    from mcap.registry import Entry
+    from mcap.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What can be known of a backbone without loading it."""
+
+    name: str  # of the registered entry
+    source: str | None  # folder or hub id where one was given
+    native_size: int
+    face_height: float
+    recipe_overrides: Mapping[str, Any]
+    licence: str
+    commercial: bool
+    memory_mb: float | None  # that training takes, about
+    gflop_row: float | None  # one forward pass of the UNet for one row
+    decode_rows: float | None  # cost of one decode, in rows
+    weights_key: str  # changes where a local folder's weights do; "" where there is none
+    local: bool  # the weights lie in a folder here
+
+
+def outline(entry: Entry, source: str | None) -> Outline:
+    """From the entry's facts, and the configuration files of a local folder.
+
+    ``Missing`` where ``source`` looks like a path and there is no such folder.
+    """
+    facts = entry.facts
+    folder = None
+    if source is not None:
+        if Path(source).expanduser().is_dir():
+            folder = Path(source).expanduser()
+        elif source.count("/") != 1 or source.startswith((".", "/", "~")):
+            raise Missing(
+                f"Backbone '{source}': there is no such folder, and it is neither the name of a "
+                "backbone nor a hub id (OWNER/NAME). `mcap plugins` lists the names."
+            )
+    elif facts.get("folder"):
+        folder = Path(facts["folder"])
+    size = _native_size(folder) if folder is not None else None
+    # A model of another size than the entry's own costs something else.
+    alike = source is None or size == facts.get("native_size")
+    costs = facts if alike else {}
+    return Outline(
+        name=entry.name,
+        source=source,
+        native_size=size or int(facts.get("native_size", 512)),
+        face_height=float(facts.get("face_height", 0.45)),
+        # Another model than the entry's own need not like what suits that one.
+        recipe_overrides=facts.get("recipe_overrides", {}) if source is None else {},
+        licence=entry.licence if source is None else "the model's own",
+        commercial=entry.commercial if source is None else False,
+        memory_mb=costs.get("memory_mb"),
+        gflop_row=costs.get("gflop_row"),
+        decode_rows=costs.get("decode_rows"),
+        weights_key=_weights_key(folder) if folder is not None else "",
+        local=folder is not None,
+    )
+
+
+@dataclass(frozen=True)
+class WeightLine:
+    """One weight in the plan."""
+
+    name: str
+    used_for: str
+    bytes: int
+    licence: str
+    commercial: bool
+    here: bool  # on this machine already
+
+
+def weight_lines(entries: Sequence[Entry]) -> list[WeightLine]:
+    """The weights that these entries need, each once."""
+    from mcap.weights import WEIGHTS, local_path
+
+    lines = {}
+    for entry in entries:
+        for need in entry.needs:
+            found = WEIGHTS.get(need)
+            if found is not None and need not in lines:
+                lines[need] = WeightLine(
+                    need,
+                    found.used_for,
+                    found.bytes,
+                    found.licence,
+                    found.commercial,
+                    local_path(need) is not None,
+                )
+    return list(lines.values())
+
+
+@dataclass(frozen=True)
+class PhotoLine:
+    name: str
+    role: str  # "source" or "reference"
+    accepted: bool
+    reason: str = ""  # why it was refused
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is told before training begins."""
+
+    out: Path
+    style: str
+    backbone: str
+    size: int  # of a training picture, pixels
+    recipe: Recipe
+    photos: Sequence[PhotoLine]
+    references_to_draw: int  # where the profile has prompts and no photos
+    device: str
+    precision: str
+    threads: int
+    rows: Mapping[int, float]  # UNet rows a step in each phase, on average
+    memory_mb: float | None
+    seconds: float | None
+    weights: Sequence[WeightLine]
+    licences: Sequence[str] = field(default_factory=tuple)  # notices: non-commercial parts
+
+    def accepted(self, role: str) -> list[PhotoLine]:
+        return [line for line in self.photos if line.role == role and line.accepted]
+
+    def refused(self) -> list[PhotoLine]:
+        return [line for line in self.photos if not line.accepted]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "out": str(self.out),
+            "style": self.style,
+            "backbone": self.backbone,
+            "size": self.size,
+            "recipe": self.recipe.model_dump(),
+            "steps": self.recipe.steps,
+            "photos": [vars(line) for line in self.photos],
+            "references_to_draw": self.references_to_draw,
+            "device": self.device,
+            "precision": self.precision,
+            "threads": self.threads,
+            "memory_mb": self.memory_mb,
+            "seconds": self.seconds,
+            "weights": [vars(line) for line in self.weights],
+            "licences": list(self.licences),
+        }
+
+
+def rows_per_step(recipe: Recipe) -> dict[int, float]:
+    """UNet rows of a step in each phase, on average."""
+    if recipe.rows == "in-turn":
+        return {1: float(recipe.batch), 2: float(recipe.batch)}
+    second = 2.0 + recipe.composed
+    if recipe.identity and recipe.identity_rows == "own":
+        second += 1 / recipe.identity_every
+    return {1: 2.0 * recipe.batch, 2: second * recipe.batch}
+
+
+def decodes_per_step(recipe: Recipe) -> float:
+    """Decodes for the identity term in a step of phase 2, on average."""
+    if not recipe.identity:
+        return 0.0
+    if recipe.identity_rows == "own":
+        return recipe.batch / recipe.identity_every
+    kinds = 2 if recipe.composed else 1
+    return recipe.batch * (kinds / (2 + recipe.composed) if recipe.rows == "in-turn" else kinds)
+
+
+BACKWARD = 2.0
+"""A backward pass costs about twice its forward pass; the frozen weights' own gradients, which are
+not computed, make up for LoRA, text encoder and optimiser."""
+
+EFFICIENCY = 0.45
+"""Of the speed of a large matrix product, what a UNet's layers reach: measured on a CPU."""
+
+
+def estimate_seconds(recipe: Recipe, found: Outline, gflops: float) -> float | None:
+    """Training time at ``gflops``, or None where the backbone's cost is not known."""
+    if not found.gflop_row:
+        return None
+    rows = rows_per_step(recipe)
+    window = 0.6 if recipe.identity_decode == "window" else 1.0
+    tiny = 0.1 if recipe.identity_decode == "tiny" else 1.0
+    decode = decodes_per_step(recipe) * (found.decode_rows or 0.0) * window * tiny
+    repeat = 1.0 if recipe.gradient_checkpointing else 0.0  # the forward pass runs twice
+    work = recipe.phase1_steps * rows[1] + recipe.phase2_steps * (rows[2] + decode)
+    return work * found.gflop_row * (1 + BACKWARD + repeat) / (gflops * EFFICIENCY)
+
+
+def measure_gflops(device: torch.device, dtype: torch.dtype) -> float:
+    """Speed of a large matrix product here and now, in GFLOP a second; takes about 0.2 s."""
+    import torch
+
+    side = 768 if device.type == "cpu" else 4096
+    left = torch.ones(side, side, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(5):
+        began = time.perf_counter()
+        product = left @ left
+        product[0, 0].item()  # waits for the device
+        best = min(best, time.perf_counter() - began)
+    return 2 * side**3 / best / 1e9
+
+
+def estimate_memory_mb(recipe: Recipe, found: Outline) -> float | None:
+    """The backbone's own figure, which is for the default rows, scaled for more and fewer."""
+    if not found.memory_mb:
+        return None
+    rows = rows_per_step(recipe)[2 if recipe.phase2_steps else 1]
+    if recipe.rows == "apart":
+        rows = 1.0
+    fixed = 0.5 * found.memory_mb  # weights and what does not grow with the rows
+    per_row = 0.5 * found.memory_mb / 4 * (0.4 if recipe.gradient_checkpointing else 1.0)
+    return fixed + per_row * rows
+
+
+def hash_of(value: Any) -> str:
+    """sha256 of plain data, for the record of inputs."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Names of the inputs that are not the same; one level of tables is looked into."""
+    found = []
+    for name in sorted(before.keys() | after.keys()):
+        old, new = before.get(name), after.get(name)
+        if old == new:
+            continue
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            inner = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+            found.append(f"{name} ({', '.join(inner)})")
+        else:
+            found.append(name)
+    return found
+
+
+def _native_size(folder: Path) -> int | None:
+    """Side in pixels from a diffusers folder's configuration files."""
+    try:
+        unet = json.loads((folder / "unet" / "config.json").read_text())
+        vae = json.loads((folder / "vae" / "config.json").read_text())
+        return int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # loading says what is wrong with it
+
+
+def _weights_key(folder: Path) -> str:
+    """Changes with the weight files: their bytes where they are small, else size and time."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*/*.safetensors")):
+        status = file.stat()
+        digest.update(f"{file.parent.name}/{file.name} {status.st_size} ".encode())
+        if status.st_size < 200e6:
+            digest.update(file.read_bytes())
+        else:
+            digest.update(str(status.st_mtime_ns).encode())
+    return digest.hexdigest()

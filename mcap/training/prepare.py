@@ -1,0 +1,83 @@
+"""Masked photos -> what the loop learns from; reference photos drawn where a style has none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from mcap.atomic import write_with
+from mcap.crops import portrait_crop
+from mcap.prompts import composed_prompts, fill, reference_prompts, source_prompts
+from mcap.training.device import untouched_randomness
+from mcap.training.draw import Prompts
+from mcap.training.loop import TrainingData
+
+if TYPE_CHECKING:
+    from mcap.contracts import Backbone
+    from mcap.masking import MaskedPhoto
+    from mcap.profile import StyleProfile
+
+REFERENCES_DRAWN = 8
+
+
+def training_data(
+    sources: Sequence[MaskedPhoto],
+    references: Sequence[MaskedPhoto],
+    profile: StyleProfile,
+    backbone: Backbone,
+) -> TrainingData:
+    """Crops of the backbone's size and framing, prompts of the profile, the mean embedding."""
+    size, face_height = backbone.info.native_size, backbone.info.face_height
+    mean = np.mean([masked.embedding for masked in sources], axis=0, dtype=np.float64)
+    return TrainingData(
+        sources=[portrait_crop(masked, size, face_height) for masked in sources],
+        references=[portrait_crop(masked, size, face_height) for masked in references],
+        prompts=Prompts(
+            source_prompts(profile.class_noun),
+            reference_prompts(profile.class_noun),
+            composed_prompts(profile),
+        ),
+        target=(mean / np.linalg.norm(mean)).astype(np.float32),
+    )
+
+
+@torch.no_grad()
+def draw_references(
+    backbone: Backbone,
+    profile: StyleProfile,
+    folder: Path,
+    seed: int,
+    count: int = REFERENCES_DRAWN,
+    on_picture: Callable[[Path], None] | None = None,
+) -> list[Path]:
+    """Reference pictures from the profile's prompts in turn, kept in ``folder``.
+
+    Those that are there already are not drawn again.
+    """
+    defaults = backbone.info.generate_defaults
+    prompts = [fill(text, profile.class_noun) for text in profile.references.prompts]
+    pipeline = None
+    paths = []
+    for number in range(count):
+        path = folder / f"reference-{number + 1:02d}.png"
+        paths.append(path)
+        if not path.is_file():
+            with untouched_randomness(backbone.device):
+                pipeline = pipeline or backbone.pipeline()
+                pipeline.set_progress_bar_config(disable=True)
+                picture = pipeline(
+                    prompts[number % len(prompts)],
+                    num_inference_steps=int(defaults.get("steps", 30)),
+                    guidance_scale=float(defaults.get("guidance_scale", 7.0)),
+                    height=backbone.info.native_size,
+                    width=backbone.info.native_size,
+                    generator=torch.Generator().manual_seed(seed + number),
+                ).images[0]
+            write_with(path, picture.save)
+        if on_picture is not None:
+            on_picture(path)
+    return paths
