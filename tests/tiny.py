@@ -155,14 +155,15 @@ class TinyIdentity:
 
     def __init__(self, seed: int = 0, dtype: torch.dtype = torch.float32) -> None:
         generator = torch.Generator().manual_seed(seed)
-        net = torch.nn.Sequential(
-            torch.nn.Conv2d(3, 8, 3, stride=2, padding=1),
-            torch.nn.Tanh(),
-            torch.nn.Conv2d(8, 16, 3, stride=2, padding=1),
-            torch.nn.Tanh(),
-            torch.nn.Flatten(),
-            torch.nn.Linear(256, 32),
-        )
+        with torch.random.fork_rng():  # the layers' own initial values draw from it
+            net = torch.nn.Sequential(
+                torch.nn.Conv2d(3, 8, 3, stride=2, padding=1),
+                torch.nn.Tanh(),
+                torch.nn.Conv2d(8, 16, 3, stride=2, padding=1),
+                torch.nn.Tanh(),
+                torch.nn.Flatten(),
+                torch.nn.Linear(256, 32),
+            )
         with torch.no_grad():
             for parameter in net.parameters():
                 fan_in = parameter[0].numel() if parameter.ndim > 1 else 4

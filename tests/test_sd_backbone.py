@@ -1,0 +1,125 @@
+"""Loading backbones: what they say of themselves, and what is wrong with a folder."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from tiny import tiny_backbone, tiny_folder
+
+from mcap.contracts import Backbone
+from mcap.errors import Missing, UsageError
+from mcap_plugins import demo, sd_backbone, stable_diffusion
+
+
+def _registered(plugin):
+    found = {}
+    plugin.register_backbones(lambda name, factory, **facts: found.update({name: (factory, facts)}))
+    return found
+
+
+def test_it_meets_the_contract():
+    backbone = tiny_backbone()
+    assert isinstance(backbone, Backbone)
+    assert backbone.info.native_size == 64
+    assert backbone.info.attention_divisor == 4  # 16 x 16 maps
+    assert backbone.info.prediction_type == "epsilon"
+    assert tiny_backbone(prediction_type="v_prediction").info.prediction_type == "v_prediction"
+    for module in (backbone.unet, backbone.vae, *backbone.text_encoders):
+        assert not module.training
+        assert not any(parameter.requires_grad for parameter in module.parameters())
+
+
+def test_prompts_are_encoded_as_plain_diffusers_does():
+    backbone = tiny_backbone()
+    ids = backbone.tokenizers[0](["a photo"], padding="max_length", return_tensors="pt").input_ids
+    ours = backbone.encode_prompt([ids])
+    theirs, _ = backbone.pipeline().encode_prompt("a photo", "cpu", 1, False)
+    assert torch.equal(ours.hidden, theirs)
+    assert ours.pooled is None
+    assert backbone.added_conditions(ours, (64, 64)) is None
+
+
+def test_the_pipeline_shares_the_modules_and_not_the_scheduler():
+    backbone = tiny_backbone()
+    pipeline = backbone.pipeline()
+    assert pipeline.unet is backbone.unet
+    assert pipeline.vae is backbone.vae
+    assert pipeline.text_encoder is backbone.text_encoders[0]
+    assert pipeline.scheduler is not backbone.scheduler
+
+
+def test_every_part_has_the_asked_precision(tmp_path):
+    """From a half-precision folder too, which diffusers otherwise loads half in single."""
+    half = tmp_path / "half"
+    pipeline = tiny_backbone(dtype=torch.float16).pipeline()
+    pipeline.save_pretrained(half)
+    for dtype in (torch.float32, torch.bfloat16):
+        backbone = sd_backbone.load("cpu", dtype, half)
+        for module in (backbone.unet, backbone.vae, *backbone.text_encoders):
+            assert {parameter.dtype for parameter in module.parameters()} == {dtype}
+
+
+def test_the_hash_is_of_the_weights(tmp_path):
+    first = tiny_backbone().info.sha256
+    assert len(first) == 64
+    assert tiny_backbone(tmp_path).info.sha256 == first
+    assert tiny_backbone(seed=1).info.sha256 != first
+    weights = tmp_path / "tiny" / "unet" / "diffusion_pytorch_model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(bytes(data))
+    assert sd_backbone.hash_folder(tmp_path / "tiny") != first
+
+
+def test_progress_bars_are_put_back(capfd):
+    from diffusers.utils import logging
+
+    tiny_backbone()
+    assert logging.is_progress_bar_enabled()
+    assert "Loading" not in capfd.readouterr().err
+
+
+def test_a_folder_can_stand_in_for_sd15_and_demo():
+    for plugin, name in ((stable_diffusion, "sd15"), (demo, "demo")):
+        factory, facts = _registered(plugin)[name]
+        assert facts["summary"]
+        assert facts["licence"]
+        backbone = factory("cpu", torch.float32, tiny_folder())
+        assert backbone.info.native_size == 64
+        assert backbone.info.id == str(tiny_folder())
+    assert backbone.info.square_only
+    assert backbone.info.face_height == 0.78
+
+
+def test_the_packaged_demo_weights(monkeypatch, tmp_path):
+    factory, _ = _registered(demo)["demo"]
+    monkeypatch.setattr(demo, "MODEL", tmp_path / "nothing")
+    with pytest.raises(Missing, match="install mcap again"):
+        factory("cpu", torch.float32)
+    monkeypatch.setattr(demo, "MODEL", tiny_folder())
+    assert factory("cpu", torch.float32).info.id == "demo"
+
+
+def test_a_folder_that_is_not_there():
+    with pytest.raises(Missing, match="no folder"):
+        sd_backbone.load("cpu", torch.float32, "/nowhere/at/all")
+
+
+def test_a_folder_that_is_not_whole(tmp_path):
+    folder = shutil.copytree(tiny_folder(), tmp_path / "broken")
+    shutil.rmtree(folder / "vae")
+    with pytest.raises(Missing, match="vae is not there"):
+        sd_backbone.load("cpu", torch.float32, folder)
+    (folder / "model_index.json").unlink()
+    with pytest.raises(Missing, match=r"model_index\.json, vae"):
+        sd_backbone.load("cpu", torch.float32, folder)
+
+
+def test_two_text_encoders_are_another_kind(tmp_path):
+    folder = shutil.copytree(tiny_folder(), tmp_path / "xl")
+    index = json.loads((folder / "model_index.json").read_text())
+    index["text_encoder_2"] = ["transformers", "CLIPTextModelWithProjection"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(UsageError, match="two text encoders"):
+        sd_backbone.load("cpu", torch.float32, folder)
