@@ -40,11 +40,12 @@ def portrait_crop(masked: MaskedPhoto, size: int, face_height: float) -> Trainin
     comes from eyes and mouth, which a tilted head does not change, and not from the box, which it
     does). ``face_height = 0.742`` is FFHQ's own framing; smaller values show more of the body, the
     face's centre staying at the same place of the frame. Outside the photo the picture is
-    mirrored and the mask 0.
+    mirrored and, further out, blurred and faded, as in FFHQ, and the mask 0.
     """
     image = masked.photo.image
     matrix = framing(masked.face.landmarks, size, face_height)
     crop = resample(image, matrix, size, cv2.BORDER_REFLECT_101)
+    crop = _fade_outside(crop, matrix, image.shape[:2])
     mask = resample(masked.cutout, _shifted(matrix, masked.mask_origin), size)
     landmarks = masked.face.landmarks @ matrix[:, :2].T + matrix[:, 2]
     return TrainingCrop(
@@ -110,6 +111,28 @@ def resample(
         flags=cv2.INTER_CUBIC,
         borderMode=border,
     )
+
+
+def _fade_outside(crop: UInt8Image, matrix: np.ndarray, photo: tuple[int, int]) -> UInt8Image:
+    """Blur and fade what lies outside the photo, so that no mirrored hair or face is learned."""
+    height, width = photo
+    size = len(crop)
+    # How far outside each pixel of the crop lies, in pixels of the crop; the transform keeps shape.
+    centres = np.arange(size) + 0.5
+    grid = np.stack(np.meshgrid(centres, centres), axis=-1) - matrix[:, 2]
+    places = grid @ np.linalg.inv(matrix[:, :2]).T
+    beyond = np.maximum(np.maximum(-places, places - (width, height)), 0.0)
+    outside = np.hypot(beyond[..., 0], beyond[..., 1]) * np.hypot(matrix[0, 0], matrix[1, 0])
+    if not outside.any():
+        return crop
+    picture = crop.astype(np.float32)
+    blurred = cv2.GaussianBlur(picture, (0, 0), 0.02 * size)
+    picture += (blurred - picture) * np.clip(outside / (0.03 * size), 0, 1)[..., None]
+    # Towards the colour at the photo's edge, and not that of the person in its middle.
+    edge = crop[(outside > 0) & (outside <= max(2.0, 0.02 * size))]
+    colour = np.median(edge, axis=0)
+    picture += (colour - picture) * np.clip(outside / (0.12 * size) - 0.25, 0, 1)[..., None]
+    return np.round(picture).clip(0, 255).astype(np.uint8)
 
 
 def _cut(

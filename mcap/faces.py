@@ -163,7 +163,7 @@ def pose(landmarks: Float32Array) -> Pose:
 
     The nose tip stands out from the plane of eyes and mouth corners by about 0.55 of the distance
     between eyes and mouth (anthropometric mean), so a turn by an angle shifts it by sin(angle)
-    times that; at rest it lies 0.49 of the way from the eyes down to the mouth.
+    times that; at rest it lies 0.58 of the way from the eyes down to the mouth.
     """
     points = np.asarray(landmarks, dtype=np.float64)
     eyes = (points[0] + points[1]) / 2
@@ -174,7 +174,7 @@ def pose(landmarks: Float32Array) -> Pose:
     down = np.array([-right[1], right[0]])
     height = max(float((mouth - eyes) @ down), 1e-6)
     # A turned face is narrower but as high as before: heights measure it.
-    middle = eyes + 0.49 * (mouth - eyes)
+    middle = eyes + 0.58 * (mouth - eyes)
     offset = (points[2] - middle) / (0.55 * height)
     yaw = math.degrees(math.asin(float(np.clip(offset @ right, -1, 1))))
     pitch = -math.degrees(math.asin(float(np.clip(offset @ down, -1, 1))))

@@ -1,0 +1,119 @@
+"""MediaPipe Tasks' face landmarker (Kartynnik et al., arXiv 1907.06724), 478 points a face."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mcap.contracts import Face
+from mcap.faces import surroundings
+from mcap.masks import LandmarkMasker, mesh_mask
+
+if TYPE_CHECKING:
+    from mcap.contracts import Float32Array, UInt8Image
+
+# fmt: off
+OVAL = (
+    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
+    152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
+)
+# fmt: on
+"""The mesh's points along the face's outline, clockwise from the top of the forehead."""
+
+FIVE = (468, 473, 4, 61, 291)
+"""Irises, nose tip, mouth corners: the mesh's points for `Face.landmarks`, in their order."""
+
+POINTS = 478
+
+
+class Mesh:
+    """One loaded landmarker: ``find(uint8[H, W, 3] RGB)`` -> float32[478, 2] in pixels for each."""
+
+    def __init__(self, weights: Path, faces: int = 20) -> None:
+        os.environ.setdefault("GLOG_minloglevel", "2")  # its notes on delegates and tensors
+        import mediapipe
+        from mediapipe.tasks.python import vision
+
+        options = vision.FaceLandmarkerOptions(
+            base_options=mediapipe.tasks.BaseOptions(model_asset_path=str(weights)),
+            num_faces=faces,
+        )
+        self._mediapipe = mediapipe
+        self._landmarker = vision.FaceLandmarker.create_from_options(options)
+        atexit.register(_leave_to_the_system, self._landmarker)
+
+    def find(self, image: UInt8Image) -> list[Float32Array]:
+        height, width = image.shape[:2]
+        picture = self._mediapipe.Image(
+            image_format=self._mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(image)
+        )
+        found = self._landmarker.detect(picture).face_landmarks
+        return [
+            np.array([(point.x * width, point.y * height) for point in points], dtype=np.float32)
+            for points in found
+        ]
+
+
+def _leave_to_the_system(landmarker: Any) -> None:
+    """At exit MediaPipe 1.2 closes itself through a thread that is gone by then, and complains.
+
+    Without its handle it closes nothing, and the end of the process frees what there is.
+    """
+    landmarker._handle = None
+
+
+class MeshDetector:
+    """``detect(uint8[H, W, 3] RGB)`` -> faces with their mesh, largest first.
+
+    The landmarker's own search is made for faces near the camera and overlooks those smaller than
+    about a tenth of the picture. It gives no score per face: what it returns passed its 0.5.
+    """
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._mesh = mesh
+
+    def detect(self, image: UInt8Image) -> list[Face]:
+        if min(image.shape[:2]) < 16:
+            return []
+        faces = []
+        for points in self._mesh.find(image):
+            low, high = points[list(OVAL)].min(axis=0), points[list(OVAL)].max(axis=0)
+            box = tuple(float(value) for value in (*low, *high))
+            faces.append(Face(box, 1.0, points[list(FIVE)], points))
+        return sorted(faces, key=lambda face: face.area, reverse=True)
+
+
+class MeshMasker:
+    """The mesh's outline, raised to the hairline.
+
+    A face that comes without a mesh (another detector found it) is looked at again; where the
+    landmarker does not find it, the five landmarks' oval stands in.
+    """
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._mesh = mesh
+        self._plain = LandmarkMasker()
+
+    def mask(self, image: UInt8Image, face: Face) -> Float32Array:
+        points = face.mesh
+        if points is None or len(points) != POINTS:
+            points = self._look(image, face)
+        if points is None:
+            return self._plain.mask(image, face)
+        return mesh_mask(image, points[list(FIVE)], points[list(OVAL)])
+
+    def _look(self, image: UInt8Image, face: Face) -> Float32Array | None:
+        cut, offset = surroundings(image, face, 0.6)
+        if min(cut.shape[:2]) < 16:
+            return None
+        middle = face.landmarks.mean(axis=0)
+        size = max(face.width, face.height)
+        for points in self._mesh.find(cut):
+            here = points + offset
+            if np.hypot(*(here[list(FIVE)].mean(axis=0) - middle)) < 0.2 * size:
+                return here
+        return None
