@@ -35,7 +35,7 @@ KINDS = MappingProxyType(
 )
 
 EXTRAS = ("insightface", "mediapipe", "dlib")
-"""What ``pip install 'mcap[NAME]'`` knows; an entry's ``needs`` may name one."""
+"""What ``pip install 'mcap[NAME]'`` knows; an entry's ``needs`` names one as ``mcap[NAME]``."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class Registry:
         try:
             return entry.factory(*args, **options)
         except ImportError as error:
-            extras = [need for need in entry.needs if need in EXTRAS]
+            extras = [extra for need in entry.needs if (extra := extra_of(need))]
             remedy = (
                 f"pip install 'mcap[{','.join(extras)}]'"
                 if extras
@@ -203,6 +203,12 @@ class Registry:
                 failures.append(failure)
                 warnings.warn(f"plugin {failure}", RuntimeWarning, stacklevel=2)
         return failures
+
+
+def extra_of(need: str) -> str | None:
+    """``mcap[dlib]`` -> ``dlib``; None for what is no extra of mcap."""
+    name = need.removeprefix("mcap[").removesuffix("]")
+    return name if need == f"mcap[{name}]" and name in EXTRAS else None
 
 
 def _told(error: BaseException) -> str:

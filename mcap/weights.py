@@ -200,16 +200,20 @@ def fetch(
 
 def hub_snapshot(
     repo: str,
-    revision: str,
+    revision: str | None = None,
     allow_patterns: Sequence[str] | None = None,
     *,
     offline: bool | None = None,
 ) -> Path:
-    """A folder with a hub repository's files at ``revision``; `Missing` where it cannot be had."""
+    """A folder with a hub repository's files; `Missing` where it cannot be had.
+
+    ``revision`` is a commit, a tag or a branch; None is the repository's main branch.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     patterns = None if allow_patterns is None else list(allow_patterns)
+    shown = f"{repo}@{revision}" if revision else repo
     stay_offline = globals()["offline"]() if offline is None else offline
     with suppress(LocalEntryNotFoundError):  # not here yet: what follows fetches it or says so
         folder = Path(
@@ -222,7 +226,7 @@ def hub_snapshot(
             return folder
     if stay_offline:
         raise Missing(
-            f"Backbone {repo}@{revision} is not (or not wholly) in the Hugging Face cache, and "
+            f"Backbone {shown} is not (or not wholly) in the Hugging Face cache, and "
             "mcap is offline. Run the command once without --offline, or give the path of a local "
             "diffusers folder."
         )
@@ -235,7 +239,7 @@ def hub_snapshot(
         )
     except Exception as error:  # the hub's library raises its transport's errors too
         raise Missing(
-            f"Backbone {repo}@{revision} could not be fetched from the hub: {_short(error)}. Check "
+            f"Backbone {shown} could not be fetched from the hub: {_short(error)}. Check "
             "the name and the network, or give the path of a local diffusers folder."
         ) from error
 

@@ -37,7 +37,7 @@ def plugin(tmp_path, monkeypatch):
 DETECTOR = """
 @mcap.hookimpl
 def register_face_detectors(register):
-    register("{name}", lambda: "a detector", summary="one", licence="MIT", needs="yunet", speed=3)
+    register("{name}", lambda: "a detector", summary="a [b]", licence="MIT", needs="yunet", speed=3)
 """
 
 
@@ -160,7 +160,7 @@ def make():
 
 @mcap.hookimpl
 def register_face_detectors(register):
-    register("mesh", make, needs=("mediapipe", "face-landmarker"))
+    register("mesh", make, needs=("mcap[mediapipe]", "face-landmarker"))
 """
     found = Registry([plugin("a", code), plugin("b", DETECTOR.format(name="one"))])
     assert found.create("detector", "one") == "a detector"
@@ -255,6 +255,7 @@ def test_mcap_plugins_lists_and_details(installed, plugin, capsys):
     assert cli.run(["plugins", "good"]) == 0
     out = capsys.readouterr().out
     assert "needs: yunet" in out
+    assert "a [b]" in out  # printed as it is, not read as markup
     assert "bad" not in out
     assert cli.run(["plugins", "bad"]) == 0
     assert "ModuleNotFoundError" in capsys.readouterr().out

@@ -58,10 +58,12 @@ def plugins(
 
 
 def _draw(console, result: dict, *, detailed: bool) -> None:
+    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     for item in result["plugins"]:
-        console.print(f"[bold]{item['name']}[/bold]  ({item['from']})")
+        console.print(f"[bold]{escape(item['name'])}[/bold]  ({escape(item['from'])})")
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
         for entry in result["entries"]:
             if entry["plugin"] != item["name"]:
@@ -71,12 +73,13 @@ def _draw(console, result: dict, *, detailed: bool) -> None:
             if not entry["commercial"]:
                 licence += ", no commercial use"
             state = f"not here yet: {', '.join(missing)}" if missing else ""
-            table.add_row("", entry["kind"], entry["name"], entry["summary"], licence, state)
+            cells = ("", entry["kind"], entry["name"], entry["summary"], licence, state)
+            table.add_row(*(Text(cell) for cell in cells))  # a stranger's text is no markup
             if detailed:
                 needs = ", ".join(need["name"] for need in entry["needs"]) or "nothing"
-                table.add_row("", "", "", f"needs: {needs}", "", "")
+                table.add_row("", "", "", Text(f"needs: {needs}"))
                 for key, value in entry["facts"].items():
-                    table.add_row("", "", "", f"{key}: {value}", "", "")
+                    table.add_row("", "", "", Text(f"{key}: {value}"))
         console.print(table)
     for failure in result["failures"]:
         console.print(
@@ -91,12 +94,13 @@ def _is_here(need: str) -> bool | None:
     from importlib.util import find_spec
 
     from mcap import weights
-    from mcap.registry import EXTRAS
+    from mcap.registry import extra_of
 
     if need in weights.WEIGHTS:
         return weights.local_path(need) is not None
-    if need in EXTRAS:
-        return find_spec(need) is not None
+    extra = extra_of(need)
+    if extra is not None:
+        return find_spec(extra) is not None
     return None
 
 

@@ -128,7 +128,8 @@ def _locate(source: str | Path) -> tuple[Path, str]:
     """The local folder and the revision of a folder or hub id."""
     folder = Path(source).expanduser()
     if folder.is_dir():
-        return folder, "local"
+        # The hub's cache keeps each revision in a folder named by its commit.
+        return folder, folder.name if folder.parent.name == "snapshots" else "local"
     if isinstance(source, Path) or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
         raise Missing(
             f"There is no folder '{source}' and it is no hub id (OWNER/NAME). Give the folder of a "

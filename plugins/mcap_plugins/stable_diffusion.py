@@ -28,10 +28,12 @@ def load_sd15(device: Any, dtype: Any, source: str | Path | None = None) -> Any:
 
     if source is not None:
         return load(device, dtype, source)
+    from mcap.weights import fetch
+
     return load(
         device,
         dtype,
-        "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        fetch("sd15"),  # at the revision that the table of weights pins
         id="sd15",
         licence="CreativeML OpenRAIL-M",
         commercial=True,
