@@ -168,6 +168,19 @@ def test_a_window_is_close_to_the_full_decode():
     assert torch.nn.functional.cosine_similarity(*faces).item() > 0.97
 
 
+def test_a_window_can_be_checkpointed():
+    gradients = []
+    for checkpointing in (False, True):
+        vae = tiny_backbone().vae
+        if checkpointing:
+            vae.enable_gradient_checkpointing()
+        z = _latent().requires_grad_()
+        WindowDecoder(vae)(z, (17.0, 21.0, 30.0, 39.0)).image.square().mean().backward()
+        gradients.append(z.grad)
+    assert torch.equal(*gradients)
+    assert gradients[0].abs().sum() > 0
+
+
 def test_a_tiny_autoencoder_can_decode():
     from diffusers import AutoencoderTiny
 

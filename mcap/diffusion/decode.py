@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from mcap.align import invert, similarity
 from mcap.diffusion.latents import decode, shift_factor, vae_factor
@@ -76,7 +77,10 @@ class WindowDecoder:
             hidden = vae.post_quant_conv(hidden)
         hidden = decoder.mid_block(decoder.conv_in(hidden))[:, :, top:bottom, left:right]
         for block in decoder.up_blocks:
-            hidden = block(hidden)
+            if decoder.gradient_checkpointing and torch.is_grad_enabled():
+                hidden = checkpoint(block, hidden, use_reentrant=False)
+            else:
+                hidden = block(hidden)
         image = decoder.conv_out(decoder.conv_act(decoder.conv_norm_out(hidden)))
         image = image.to(torch.promote_types(image.dtype, torch.float32)) / 2 + 0.5
         return Decoded(image, left * factor, top * factor)

@@ -103,7 +103,7 @@ class LearnedTokens:
 
     def columns(self, input_ids: torch.Tensor, token: str) -> torch.Tensor:
         """float32[B, L]: 1 where ids of the first text encoder, int64[B, L], are ``token``."""
-        token_id = self.embeddings[0].token_ids[self.tokens.index(token)].item()
+        token_id = self.backbone.tokenizers[0].convert_tokens_to_ids(token)
         return (input_ids == token_id).float()
 
     def vectors(self) -> dict[str, list[torch.Tensor]]:
