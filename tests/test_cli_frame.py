@@ -283,6 +283,16 @@ def test_progress_without_a_terminal_is_a_few_plain_lines(monkeypatch):
     assert len(lines) <= 13
 
 
+def test_a_download_says_how_large_it_is(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    with progress(Globals(), "Fetching sface", 38_696_353, unit="bytes") as bar:
+        bar.advance(38_696_353)
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "Fetching sface, 38.7 MB ..."
+    assert lines[-1].startswith("Fetching sface: 38.7 MB/38.7 MB (100 %)")
+
+
 def test_quiet_shows_no_progress(monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr("sys.stderr", stream)

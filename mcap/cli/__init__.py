@@ -7,7 +7,6 @@ This module and the command files import typer and the standard library only, so
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -119,17 +118,14 @@ def _prepare_downloads(ctx: typer.Context) -> None:
     ctx.call_on_close(undo)
 
 
-_COMMANDS = ("mask", "train", "generate", "enhance", "inspect", "doctor", "plugins")
-_GROUPS = ("profiles", "models")
-
-for _name in (*_COMMANDS, *_GROUPS):
-    if importlib.util.find_spec(f"mcap.cli.{_name}") is None:
-        continue
-    _module = importlib.import_module(f"mcap.cli.{_name}")
-    if _name in _GROUPS:
-        app.add_typer(_module.app, name=_name)
-    else:
-        app.command(_name)(getattr(_module, _name))
+# import_module and no import statement: a command's function has its module's name, which it would
+# hide as an attribute of this package.
+for _name in ("mask", "train", "generate", "enhance"):
+    app.command(_name)(getattr(importlib.import_module(f"mcap.cli.{_name}"), _name))
+for _name in ("profiles", "models"):
+    app.add_typer(importlib.import_module(f"mcap.cli.{_name}").app, name=_name)
+for _name in ("plugins", "doctor", "inspect"):
+    app.command(_name)(getattr(importlib.import_module(f"mcap.cli.{_name}"), _name))
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -99,7 +99,8 @@ class _Lines:
         self.started = self.printed_at = time.monotonic()
         self.printed_done = 0.0
         self.shown = ""
-        self._print(f"{title} ...")
+        size = f", {self._shown(total)}" if unit == "bytes" and total else ""
+        self._print(f"{title}{size} ...")
 
     def advance(self, n: float = 1, **fields: Any) -> None:
         self.done += n
@@ -120,14 +121,16 @@ class _Lines:
         seconds = time.monotonic() - self.started
         self._print(f"{self.title}: {self._amount()}, {_clock(seconds)}{self._suffix()}")
 
-    def _amount(self) -> str:
+    def _shown(self, amount: float) -> str:
         from mcap.cli.output import human_bytes
 
-        show = human_bytes if self.unit == "bytes" else _number
+        return human_bytes(amount) if self.unit == "bytes" else _number(amount)
+
+    def _amount(self) -> str:
         if self.total is None:
-            return f"{show(self.done)} {'' if self.unit == 'bytes' else self.unit}".strip()
+            return f"{self._shown(self.done)} {'' if self.unit == 'bytes' else self.unit}".strip()
         percent = 100 * self.done / self.total if self.total else 100.0
-        return f"{show(self.done)}/{show(self.total)} ({percent:.0f} %)"
+        return f"{self._shown(self.done)}/{self._shown(self.total)} ({percent:.0f} %)"
 
     def _left(self, now: float) -> str:
         if not self.total or not self.done:
