@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -142,3 +143,18 @@ def test_settings_do_not_change(places):
 def test_a_misspelt_flag_is_a_defect_of_the_caller(places):
     with pytest.raises(TypeError, match="sed"):
         load_settings(sed=3)
+
+
+def test_the_page_on_settings_is_a_valid_file_and_names_every_key(places):
+    page = Path(__file__).parent.parent / "docs" / "settings.md"
+    text = page.read_text(encoding="utf-8")
+    example = text.split("```toml\n")[1].split("```")[0]
+    places[0].write_text(example)
+    load_settings()
+    shown_keys = tomllib.loads(example)
+    assert set(shown_keys) == set(Settings.model_fields)
+    # What the page shows as a default is the default.
+    for table in ("photos", "faces"):
+        shown = shown_keys[table]
+        defaults = getattr(Settings(), table).model_dump()
+        assert shown == {key: defaults[key] for key in shown}
