@@ -54,6 +54,12 @@ def outline(entry: Entry, source: str | None) -> Outline:
             )
     elif facts.get("folder"):
         folder = Path(facts["folder"])
+        if not folder.is_dir():
+            raise Missing(
+                f"Backbone '{entry.name}': its weights are not in {folder}, where the package "
+                f"'{entry.plugin}' should have brought them; install it again, or choose another "
+                "one with --backbone."
+            )
     size = _native_size(folder) if folder is not None else None
     # A model of another size than the entry's own costs something else.
     alike = source is None or size == facts.get("native_size")

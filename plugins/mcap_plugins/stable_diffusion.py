@@ -19,6 +19,8 @@ def register_backbones(register: Any) -> None:
         needs=("sd15",),
         native_size=512,
         memory_mb=6000,
+        gflop_row=800.0,
+        decode_rows=2.75,
     )
 
 
