@@ -106,11 +106,18 @@ class YuNetDetector:
             best = max((look for look in tries if look), key=lambda look: look.rank, default=None)
         if best is None or best.score < face.score - 0.15:
             return face
+        # The mean over the patch and its mirror image: what one of them shifts, the other shifts
+        # back.
+        centre, size = best.landmarks.mean(axis=0), max(face.width, face.height)
+        looks = [
+            self._look(image, centre, size, best.angle, mirrored) for mirrored in (False, True)
+        ]
+        landmarks = [look.landmarks for look in looks if look] or [best.landmarks]
         return Face(
             # The box of a tilted face is drawn around its upright one, as detectors do.
             box=best.box,
             score=max(face.score, min(best.score, 1.0)),
-            landmarks=best.landmarks.astype(np.float32),
+            landmarks=np.mean(landmarks, axis=0).astype(np.float32),
         )
 
     def _turn_upright(self, image: UInt8Image, face: Face, angle: float) -> _Look | None:
@@ -131,16 +138,25 @@ class YuNetDetector:
         return best
 
     def _look(
-        self, image: UInt8Image, centre: np.ndarray, size: float, angle: float
+        self,
+        image: UInt8Image,
+        centre: np.ndarray,
+        size: float,
+        angle: float,
+        mirrored: bool = False,
     ) -> _Look | None:
         scale = PATCH / (2.0 * size)
         cosine, sine = np.cos(np.radians(angle)) * scale, np.sin(np.radians(angle)) * scale
         linear = np.array([[cosine, sine], [-sine, cosine]])
+        if mirrored:
+            linear[0] *= -1
         shift = PATCH / 2 - linear @ centre
         patch = _patch(image, linear, shift, scale)
         best, nearest = None, 0.2 * PATCH
         for row in self._run(patch):
             points = row[4:14].reshape(5, 2).astype(np.float64) + 0.5
+            if mirrored:
+                points = points[[1, 0, 2, 4, 3]]
             if np.hypot(*(points.mean(axis=0) - PATCH / 2)) < nearest and (
                 best is None or row[14] > best[0][14]
             ):
