@@ -113,7 +113,7 @@ def draw_each(
         chosen = slice(first, first + batch_size)
         batch = texts[chosen]
         watcher = _Watcher(pipeline, backbone, batch, watch, steps, (width, height), on_step)
-        with watcher, torch.inference_mode():
+        with watcher, torch.no_grad():
             latents = pipeline(
                 prompt=batch,
                 negative_prompt=[negative_prompt] * len(batch),
@@ -137,12 +137,13 @@ def default_batch(pixels: int) -> int:
     return max(1, BATCH_PIXELS // pixels)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def decode_pictures(vae: Any, latents: torch.Tensor) -> list[UInt8Image]:
     """Scaled latents float[B, C, h, w] -> pictures uint8[H, W, 3], decoded one by one.
 
     A half-precision decoder runs in float32: SDXL's overflows in float16, and on Apple's MPS
-    SD1.5's does too, and the picture is black. bfloat16 has the range and stays.
+    SD1.5's does too, and the picture is black. bfloat16 has the range and stays. (no_grad and not
+    inference_mode: a module moved inside the latter could not be trained through afterwards.)
     """
     kept = vae.dtype
     upcast = kept == torch.float16

@@ -23,10 +23,9 @@ count = 2
 """
 
 
-@pytest.fixture
-def subject(tmp_path):
-    make_subject(tmp_path / "jane.mcap")
-    return tmp_path / "jane.mcap"
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory):
+    return make_subject(tmp_path_factory.mktemp("subject") / "jane.mcap").path
 
 
 @pytest.fixture(autouse=True)
@@ -122,11 +121,13 @@ def test_another_backbone(subject, capsys, backbone):
         (["--prompt", "a person " * 60], "tokens long"),
         (["--count", "0"], "count"),
         (["--device", "tpu"], "tpu"),
+        (["--backbone", "nothing"], "there are"),
+        (["--backbone", "no/such/folder"], "--force"),
     ],
 )
 def test_wrong_options_are_named(subject, capsys, args, words):
     code, _, err = run(capsys, subject, *args)
-    assert code == 2 and words in err
+    assert code == (4 if words == "there are" else 2) and words in err
 
 
 def test_plugins_hear_of_new_pictures_only(subject, capsys, monkeypatch):

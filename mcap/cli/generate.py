@@ -54,7 +54,9 @@ def generate(
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(help="Of the first picture; the next has one more. Default: 0.", min=0),
+        typer.Option(
+            help="Of the first picture; the next has one more. Default: 0.", min=0, max=2**63 - 1
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Where the pictures go.", metavar="DIR")] = Path(
         "portraits"
@@ -263,10 +265,10 @@ def _backbone(subject: Subject, settings: Settings, given: str | None) -> Backbo
     trained = subject.manifest.backbone
     if given is None:
         name, source = trained.name, trained.source
-    elif given in registry().names("backbone"):
-        name, source = given, None
-    else:
+    elif given not in registry().names("backbone") and ("/" in given or Path(given).is_dir()):
         name, source = "sd15", given  # the entry that reads any folder or hub id of its kind
+    else:
+        name, source = given, None
     return registry().create("backbone", name, device, dtype, source=source)
 
 
