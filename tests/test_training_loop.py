@@ -373,3 +373,37 @@ def test_mirrored_pictures_have_mirrored_landmarks(tmp_path):
     expected = 64 - crop.landmarks[1, 0]
     assert np.isclose(mirrored.landmarks[0, 0].item(), expected)
     assert not torch.equal(mirrored.latent, plain.latent)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_frozen_half_precision_learns_in_single(tmp_path, dtype):
+    from safetensors.torch import load_file
+
+    folder = tmp_path / "half.mcap"
+    recipe = tiny_recipe(phase1_steps=2, phase2_steps=3)
+    events = list(run(folder, recipe, backbone=tiny_backbone(dtype=dtype)))
+    assert isinstance(events[-1], Finished)
+    adapter = load_file(folder / "adapter.safetensors")
+    assert {value.dtype for value in adapter.values()} == {torch.float32}
+    moved = [value.abs().max().item() for key, value in adapter.items() if "lora_B" in key]
+    assert min(moved) > 0
+    assert load_file(folder / "embeddings/mcap-id.safetensors")["<mcap-id>"].dtype == torch.float32
+
+
+def test_half_precision_resumes_with_its_gradient_scale(tmp_path):
+    found = tiny_recipe(phase1_steps=0, phase2_steps=4)
+    for name, stop in (("whole", 9), ("stopped", 2)):
+        seen = []
+        folder = tmp_path / f"{name}.mcap"
+        for event in run(
+            folder,
+            found,
+            backbone=tiny_backbone(dtype=torch.float16),
+            should_stop=lambda seen=seen, stop=stop: len(seen) >= stop,
+        ):
+            if isinstance(event, StepEvent):
+                seen.append(event)
+            if isinstance(event, Stopped):
+                break
+    list(run(folder, found, backbone=tiny_backbone(dtype=torch.float16), resume=True))
+    assert results(folder) == results(tmp_path / "whole.mcap")
