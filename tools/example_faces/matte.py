@@ -45,6 +45,8 @@ def person_matte(image: np.ndarray, segmenter: Segmenter, tighten: float = 0.12)
     """
     height, width = image.shape[:2]
     small = segmenter((image * 255).round().astype(np.uint8))
+    # What the segmenter half believes in (chairs, leaves) stays behind.
+    small = np.clip((small - 0.45) / 0.45, 0, 1)
     # Only the largest piece is the person; scraps are other things in the background.
     count, labels, stats, _ = cv2.connectedComponentsWithStats((small > 0.5).astype(np.uint8))
     largest = 1 + stats[1:, cv2.CC_STAT_AREA].argmax() if count > 1 else 0

@@ -39,6 +39,8 @@ class Frame:
 
 def light(image: np.ndarray, how: Light, rng: np.random.Generator) -> np.ndarray:
     """Relight in linear light, then the camera's contrast, blur and noise."""
+    if how == Light():
+        return image
     linear = image.astype(np.float32) ** 2.2
     gains = 2.0 ** np.float32([0.45 * how.warmth, 0.3 * how.green, -0.6 * how.warmth])
     across = np.linspace(-1, 1, image.shape[1], dtype=np.float32)[None, :, None]
