@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mcap.prompts import ID_TOKEN, STYLE_TOKEN, require_fit
+from mcap.prompts import ID_TOKEN, STYLE_TOKEN, require_fit, token_limit
 
 __all__ = ["ID_TOKEN", "STYLE_TOKEN", "LearnedTokens", "TokenEmbedding", "install"]
 
@@ -94,11 +94,13 @@ class LearnedTokens:
             tokenizer(
                 list(prompts),
                 padding="max_length",
-                max_length=tokenizer.model_max_length,
+                max_length=token_limit(tokenizer, encoder),
                 truncation=True,
                 return_tensors="pt",
             ).input_ids
-            for tokenizer in self.backbone.tokenizers
+            for tokenizer, encoder in zip(
+                self.backbone.tokenizers, self.backbone.text_encoders, strict=True
+            )
         )
 
     def columns(self, input_ids: torch.Tensor, token: str) -> torch.Tensor:
