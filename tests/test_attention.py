@@ -41,6 +41,23 @@ def test_layers_are_found_by_the_side_of_their_maps():
     assert not any(name.startswith("mid_block") for name in cross_attention_layers(unet))
 
 
+def test_sd15_has_five_watched_layers_at_16_by_16():
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    from mcap_plugins.sd_backbone import _attention_divisor
+
+    with torch.device("meta"):  # the shapes alone: no memory, no weights
+        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
+        vae = AutoencoderKL(
+            block_out_channels=(32, 32, 32, 32),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+        )
+    divisor = _attention_divisor(unet, vae)
+    assert divisor == 32
+    assert len(AttentionRecorder(unet, divisor // 8).layers) == 5
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("lora", [False, True])
 def test_maps_are_the_probabilities_that_attention_uses(stride, lora):
