@@ -95,6 +95,7 @@ def test_both_phases_from_top_to_bottom(uninterrupted):
     }
     assert isinstance(events[-1], Finished)
     assert [record["step"] for record in metrics(folder)] == list(range(1, 9))
+    assert [record["losses"] for record in metrics(folder)] == [event.losses for event in steps]
 
 
 def test_learning_rates_fall_linearly_in_each_phase(uninterrupted):

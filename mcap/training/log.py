@@ -32,9 +32,9 @@ class RunLog:
             {
                 "step": event.step,
                 "phase": event.phase,
-                **event.losses,
-                **{f"lr_{name}": rate for name, rate in event.lr.items()},
-                **{f"skipped_{name}": count for name, count in event.skipped.items()},
+                "losses": dict(event.losses),
+                "lr": dict(event.lr),
+                "skipped": dict(event.skipped),
                 "seconds": round(event.seconds, 4),
                 "memory_mb": round(event.memory_mb, 1),
             }
