@@ -13,7 +13,8 @@ import struct
 import sys
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -81,11 +82,15 @@ class Photo:
     def image(self) -> UInt8Image:
         if self.pixels is not None:
             return self.pixels
+        key, stamp = (self.path, self.sha256, self.settings), _stamp(self.path)
+        if key in _recent and _recent[key][0] == stamp:
+            return _recent[key][1]
         again = read_photo(self.path, self.settings)
         if again.sha256 != self.sha256:
             raise InputRefused(
                 f"{self.path} changed while mcap was working on it; run the command again."
             )
+        _remember(key, stamp, again.pixels)
         return again.pixels
 
     @property
@@ -95,10 +100,33 @@ class Photo:
         return min(1.0, self.settings.max_side / longest)
 
     def without_pixels(self) -> Photo:
+        if self.pixels is not None:
+            _remember((self.path, self.sha256, self.settings), _stamp(self.path), self.pixels)
         return replace(self, pixels=None)
 
     def called(self, name: str) -> Photo:
         return replace(self, name=name)
+
+
+_recent: OrderedDict[tuple, tuple] = OrderedDict()
+"""The photos decoded last, for a few photos are looked at several times in a row."""
+
+_RECENT_BYTES = 256_000_000
+
+
+def _remember(key: tuple, stamp: tuple[int, int] | None, pixels: UInt8Image) -> None:
+    _recent[key] = (stamp, pixels)
+    _recent.move_to_end(key)
+    while sum(entry[1].nbytes for entry in _recent.values()) > _RECENT_BYTES:
+        _recent.popitem(last=False)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
 
 
 def read_photo(path: Path | str, settings: PhotoSettings | None = None) -> Photo:
@@ -365,8 +393,3 @@ def _apply_profile(picture: Image.Image, profile: bytes) -> Image.Image:
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return picture
     return picture if converted is None else converted
-
-
-def reasons(refused: Iterable[tuple[Path, str]]) -> str:
-    """Refusals as lines for a message."""
-    return "\n".join(f"  {path}: {reason}" for path, reason in refused)
