@@ -102,7 +102,9 @@ class Restorer(Protocol):
 
 @runtime_checkable
 class Metric(Protocol):
-    def measure(self, images: Sequence[UInt8Image], references: Sequence[UInt8Image]) -> list[float]:
+    def measure(
+        self, images: Sequence[UInt8Image], references: Sequence[UInt8Image]
+    ) -> list[float]:
         """One number for each of ``images``, against ``references`` where the metric needs them."""
         ...
 

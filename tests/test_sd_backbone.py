@@ -89,7 +89,7 @@ def test_a_folder_can_stand_in_for_sd15_and_demo():
         assert backbone.info.native_size == 64
         assert backbone.info.id == str(tiny_folder())
     assert backbone.info.square_only
-    assert backbone.info.face_height == 0.78
+    assert backbone.info.face_height == 0.742
 
 
 def test_the_packaged_demo_weights(monkeypatch, tmp_path):
