@@ -94,6 +94,19 @@ class Weight:
         return not isinstance(self.sources[0], HubFolder | InstalledSource)
 
 
+STABLE_DIFFUSION_FILES = (
+    "model_index.json",
+    "scheduler/*.json",
+    "tokenizer/*",
+    "text_encoder/config.json",
+    "text_encoder/model.safetensors",
+    "unet/config.json",
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/config.json",
+    "vae/diffusion_pytorch_model.safetensors",
+)
+"""What mcap reads of a hub repository in diffusers' layout: one precision, no pickles."""
+
 _OPENCV_ZOO = "https://github.com/opencv/opencv_zoo/raw/main/models"
 
 _ALL = (
@@ -189,17 +202,7 @@ _ALL = (
             HubFolder(
                 "stable-diffusion-v1-5/stable-diffusion-v1-5",
                 "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
-                (
-                    "model_index.json",
-                    "scheduler/*.json",
-                    "tokenizer/*",
-                    "text_encoder/config.json",
-                    "text_encoder/model.safetensors",
-                    "unet/config.json",
-                    "unet/diffusion_pytorch_model.safetensors",
-                    "vae/config.json",
-                    "vae/diffusion_pytorch_model.safetensors",
-                ),
+                STABLE_DIFFUSION_FILES,
             ),
         ),
         used_for="backbone Stable Diffusion 1.5, 512 pixels",

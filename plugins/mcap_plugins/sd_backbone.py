@@ -20,18 +20,6 @@ from mcap.errors import Missing, UsageError
 
 PARTS = ("tokenizer", "text_encoder", "unet", "vae", "scheduler")
 
-_HUB_FILES = [
-    "model_index.json",
-    "scheduler/*.json",
-    "tokenizer/*",
-    "text_encoder/config.json",
-    "text_encoder/model.safetensors",
-    "unet/config.json",
-    "unet/diffusion_pytorch_model.safetensors",
-    "vae/config.json",
-    "vae/diffusion_pytorch_model.safetensors",
-]
-
 # Watched attention maps have about this side: 16 x 16 at 512 pixels is where cross-attention
 # follows objects (Prompt-to-Prompt, arXiv 2208.01626; MagiCapture watches the same layers).
 _MAP_SIDE = 16
@@ -135,9 +123,10 @@ def _locate(source: str | Path) -> tuple[Path, str]:
             f"There is no folder '{source}' and it is no hub id (OWNER/NAME). Give the folder of a "
             "model in diffusers' layout, the one that holds model_index.json."
         )
+    from mcap.weight_table import STABLE_DIFFUSION_FILES
     from mcap.weights import hub_snapshot
 
-    snapshot = hub_snapshot(str(source), None, _HUB_FILES)
+    snapshot = hub_snapshot(str(source), None, STABLE_DIFFUSION_FILES)
     return snapshot, snapshot.name
 
 
