@@ -165,9 +165,9 @@ class Backbone(Protocol):
     def added_conditions(
         self, embedding: PromptEmbedding, size: tuple[int, int]
     ) -> dict[str, torch.Tensor] | None:
-        """SDXL's time ids and pooled text for pictures of (height, width) pixels; None for SD1.5."""
+        """SDXL's time ids and pooled text for pictures of (height, width) pixels; else None."""
         ...
 
     def pipeline(self) -> Any:
-        """A diffusers text-to-image pipeline over these very modules, no copy, no safety checker."""
+        """A diffusers text-to-image pipeline over these very modules: no copy, no filter."""
         ...
