@@ -88,6 +88,7 @@ def test_estimates_grow_with_what_is_asked():
     assert estimate_seconds(with_keys(identity_every=5), found, 1e4) < seconds
     assert estimate_seconds(with_keys(gradient_checkpointing=True), found, 1e4) > seconds
     assert estimate_memory_mb(plain, found) == 6000
+    assert 3000 <= estimate_memory_mb(plain, found, half=True) < 6000
     small = recipe("magicapture", [Layer("--low-memory", low_memory(plain))])
     assert estimate_memory_mb(small, found) < 4000
     assert estimate_memory_mb(with_keys(batch=4), found) > 6000

@@ -273,7 +273,7 @@ def make_plan(
         precision=precision_name(dtype),
         threads=threads,
         rows=rows_per_step(chosen),
-        memory_mb=estimate_memory_mb(chosen, request.outline),
+        memory_mb=estimate_memory_mb(chosen, request.outline, half=dtype.itemsize == 2),
         seconds=estimate_seconds(chosen, request.outline, measure_gflops(device, dtype)),
         weights=_weights(request),
         licences=_notices(request),

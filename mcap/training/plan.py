@@ -224,8 +224,11 @@ def measure_gflops(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * side**3 / best / 1e9
 
 
-def estimate_memory_mb(recipe: Recipe, found: Outline) -> float | None:
-    """The backbone's own figure, which is for the default rows, scaled for more and fewer."""
+def estimate_memory_mb(recipe: Recipe, found: Outline, *, half: bool = False) -> float | None:
+    """The backbone's own figure, for the default rows in single precision, scaled to this run.
+
+    ``half`` precision halves weights and activations, not what learns nor the libraries.
+    """
     if not found.memory_mb:
         return None
     rows = rows_per_step(recipe)[2 if recipe.phase2_steps else 1]
@@ -233,7 +236,7 @@ def estimate_memory_mb(recipe: Recipe, found: Outline) -> float | None:
         rows = 1.0
     fixed = 0.5 * found.memory_mb  # weights and what does not grow with the rows
     per_row = 0.5 * found.memory_mb / 4 * (0.4 if recipe.gradient_checkpointing else 1.0)
-    return fixed + per_row * rows
+    return (fixed + per_row * rows) * (0.55 if half else 1.0)
 
 
 def hash_of(value: Any) -> str:
