@@ -234,8 +234,10 @@ def estimate_memory_mb(recipe: Recipe, found: Outline, *, half: bool = False) ->
     rows = rows_per_step(recipe)[2 if recipe.phase2_steps else 1]
     if recipe.rows == "apart":
         rows = 1.0
-    fixed = 0.5 * found.memory_mb  # weights and what does not grow with the rows
-    per_row = 0.5 * found.memory_mb / 4 * (0.4 if recipe.gradient_checkpointing else 1.0)
+    # The share that does not grow with the rows, from SD1.5 with and without --low-memory:
+    # 7.6 and 18.6 GB (benchmarks/full_size.py).
+    fixed = 0.35 * found.memory_mb
+    per_row = 0.65 * found.memory_mb / 4 * (0.4 if recipe.gradient_checkpointing else 1.0)
     return (fixed + per_row * rows) * (0.55 if half else 1.0)
 
 
