@@ -7,19 +7,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from tiny import SIZE, tiny_backbone, tiny_identity
+from tiny_run import tiny_manifest, tiny_recipe
 
-import mcap
 from mcap.contracts import Face
 from mcap.diffusion.lora import add_lora, lora_state, remove_lora
 from mcap.profile import StyleProfile
 from mcap.subject import (
-    SCHEMA,
-    BackboneRecord,
-    Manifest,
-    ProfileRecord,
     Subject,
     SubjectWriter,
     TokenRecord,
+    embedding_file,
     read_subject,
 )
 
@@ -57,31 +54,15 @@ def make_profile(name: str = "test", **keys) -> StyleProfile:
 def make_subject(folder: Path, *, scale: float = 0.3, complete: bool = True) -> Subject:
     """LoRA and tokens drawn from fixed seeds, strong enough to be seen in a picture."""
     backbone = tiny_backbone()
-    info = backbone.info
-    manifest = Manifest(
-        schema=SCHEMA,
-        state="training",
-        mcap=mcap.__version__,
-        created="2026-01-01T00:00:00+00:00",
-        backbone=BackboneRecord(
-            name="tiny",
-            id=info.id,
-            revision=info.revision,
-            sha256=info.sha256,
-            licence=info.licence,
-            commercial=info.commercial,
-        ),
-        profile=ProfileRecord(name="test"),
-        recipe={},
-        tokens=[
-            TokenRecord(token=token, initial=words, file=f"embeddings/{token[1:-1]}.safetensors")
-            for token, words in (("<mcap-id>", "person"), ("<mcap-style>", "style"))
-        ],
-        seed=0,
-        device="cpu",
-        precision="fp32",
-        threads=1,
-        inputs={},
+    manifest = tiny_manifest(backbone, tiny_recipe()).model_copy(
+        update={
+            "recipe": {},
+            "tokens": [
+                TokenRecord(token=token, initial=words, file=embedding_file(token))
+                for token, words in (("<mcap-id>", "person"), ("<mcap-style>", "style"))
+            ],
+            "threads": 1,
+        }
     )
     writer = SubjectWriter.create(folder, manifest)
     random = torch.Generator().manual_seed(7)
