@@ -79,13 +79,27 @@ def raise_forehead(oval: np.ndarray, by: float = FOREHEAD) -> np.ndarray:
     return raised
 
 
+def iou(first: Float32Array, second: Float32Array) -> float:
+    """Intersection over union of two soft masks float[H, W] in [0, 1]: 0 apart, 1 equal.
+
+    The sum of the minima over the sum of the maxima (the Jaccard or Ruzicka similarity), which is
+    the usual figure where both masks are 0 or 1 everywhere. Two empty masks are equal. Raises
+    ValueError where the masks differ in size.
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"masks of {first.shape} and {second.shape} pixels cannot be compared")
+    either = float(np.maximum(first, second).sum(dtype=np.float64))
+    if either == 0.0:
+        return 1.0
+    return float(np.minimum(first, second).sum(dtype=np.float64)) / either
+
+
 def draw(oval: np.ndarray, to_unit: np.ndarray, size: tuple[int, int]) -> Float32Array:
     """Fill an outline of the unit frame, soften its edge, bring it into a picture.
 
     ``to_unit`` takes the picture's pixels to the unit frame, ``size`` is the picture's (height,
     width) -> float32[height, width] in [0, 1].
     """
-    height, width = size
     side = round((1 + 2 * _REACH) * _PIXELS)
     # Polygon corners in 1/16 pixels; OpenCV counts from the centre of the first pixel.
     corners = np.round(((oval + _REACH) * _PIXELS - 0.5) * 16).astype(np.int32)
@@ -97,6 +111,18 @@ def draw(oval: np.ndarray, to_unit: np.ndarray, size: tuple[int, int]) -> Float3
 
     to_drawn = to_unit * _PIXELS
     to_drawn[:, 2] += _REACH * _PIXELS
+    return place(drawn, to_drawn, size)
+
+
+def place(drawn: Float32Array, to_drawn: np.ndarray, size: tuple[int, int]) -> Float32Array:
+    """Bring a mask that was drawn in an upright square frame of its own into a picture.
+
+    ``drawn`` is float32[S, S] in [0, 1], 0 at its rim; ``to_drawn`` float64[2, 3] is the similarity
+    from the picture's pixels to those of the frame; ``size`` is the picture's (height, width) ->
+    float32[height, width] in [0, 1], 0 where the frame does not reach.
+    """
+    height, width = size
+    side = len(drawn)
     x0, y0, x1, y1 = _covered(to_drawn, side, width, height)
     mask = np.zeros((height, width), dtype=np.float32)
     if x1 <= x0 or y1 <= y0:

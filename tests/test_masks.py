@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcap.contracts import Face
 from mcap.face_oval import TEMPLATE, outline
-from mcap.masks import LandmarkMasker, raise_forehead
+from mcap.masks import LandmarkMasker, iou, raise_forehead
 
 UPRIGHT = TEMPLATE - TEMPLATE.mean(axis=0)
 
@@ -120,3 +121,13 @@ def test_the_outline_is_symmetric_and_simple():
     below = points[:, 1] > TEMPLATE[0, 1]
     assert np.array_equal(raised[below], points[below])
     assert raised[:, 1].min() < points[:, 1].min() - 0.03
+
+
+def test_intersection_over_union():
+    left, right = np.zeros((2, 8, 8), np.float32)
+    left[:, :4] = right[:, 2:6] = 1
+    assert iou(left, left) == 1 and iou(left, right) == pytest.approx(1 / 3)
+    assert iou(left, 1 - left) == 0 and iou(left, 0.5 * left) == pytest.approx(0.5)
+    assert iou(0 * left, 0 * left) == 1 and iou(0 * left, left) == 0
+    with pytest.raises(ValueError, match="8, 8.*4, 8"):
+        iou(left, left[:4])
