@@ -129,5 +129,5 @@ def test_intersection_over_union():
     assert iou(left, left) == 1 and iou(left, right) == pytest.approx(1 / 3)
     assert iou(left, 1 - left) == 0 and iou(left, 0.5 * left) == pytest.approx(0.5)
     assert iou(0 * left, 0 * left) == 1 and iou(0 * left, left) == 0
-    with pytest.raises(ValueError, match="8, 8.*4, 8"):
+    with pytest.raises(ValueError, match=r"8, 8.*4, 8"):
         iou(left, left[:4])

@@ -8,8 +8,9 @@ import pytest
 
 from mcap.contracts import Face
 from mcap.face_oval import TEMPLATE
+from mcap.face_parts import FaceParser, FaceParts, Part
 from mcap.masks import LandmarkMasker
-from mcap.occlusion import FaceParser, FaceParts, Part, hidden_share, occlusion
+from mcap.occlusion import hidden_share, occlusion
 
 SIDE = 128
 
