@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from mcap.affine import cut_upright
 from mcap.contracts import Face
 
 if TYPE_CHECKING:
@@ -134,14 +135,11 @@ def embed(identity: IdentityModel, image: UInt8Image, face: Face) -> Float32Arra
         return np.asarray(identity.embed_images(image, face), dtype=np.float32)
     import torch
 
-    from mcap.align import embed_faces
-
-    cut, offset = surroundings(image, face, 1.0)
-    device = getattr(identity, "device", "cpu")
-    picture = torch.from_numpy(cut.copy()).to(device).permute(2, 0, 1)[None].float() / 255.0
-    landmarks = torch.from_numpy((face.landmarks - offset).astype(np.float32))[None]
+    aligned = cut_upright(image, face.landmarks, identity.template, identity.input_size)
+    picture = torch.from_numpy(aligned).permute(2, 0, 1)[None] / 255.0
     with torch.inference_mode():
-        return embed_faces(identity, picture, landmarks)[0].float().cpu().numpy()
+        embedding = identity.embed(picture.to(getattr(identity, "device", "cpu")))
+    return embedding[0].float().cpu().numpy()
 
 
 def surroundings(image: UInt8Image, face: Face, margin: float) -> tuple[UInt8Image, Float32Array]:
@@ -227,19 +225,13 @@ def _gradient(grey: Float32Array, scale: float) -> Float32Array:
 
 def _aligned_grey(image: UInt8Image, face: Face, side: int) -> Float32Array:
     """The face from brows to chin, upright, float32[side, side], 0 to 255."""
-    import torch
-
-    from mcap.align import align_faces
-
-    template = torch.tensor(
-        [[0.31, 0.36], [0.69, 0.36], [0.50, 0.57], [0.345, 0.775], [0.655, 0.775]]
-    )
+    template = np.array([[0.31, 0.36], [0.69, 0.36], [0.50, 0.57], [0.345, 0.775], [0.655, 0.775]])
     cut, offset = surroundings(image, face, 0.5)
     grey = cv2.cvtColor(np.ascontiguousarray(cut), cv2.COLOR_RGB2GRAY)
-    landmarks = torch.from_numpy((face.landmarks - offset).astype(np.float32))[None]
-    picture = torch.from_numpy(grey)[None, None].float()
     # Repeating the edge pixels makes no edge where the picture ends within the frame.
-    return align_faces(picture, landmarks, template * side, side, padding="border")[0, 0].numpy()
+    return cut_upright(
+        grey, face.landmarks - offset, template * side, side, border=cv2.BORDER_REPLICATE
+    )
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from mcap.affine import similarity
 from mcap.contracts import Face
 from mcap.face_oval import TEMPLATE, outline
 
@@ -50,12 +51,7 @@ def mesh_mask(image: UInt8Image, landmarks: Float32Array, oval: np.ndarray) -> F
 
 def unit_frame(landmarks: Float32Array) -> np.ndarray:
     """float64[2, 3]: from a picture's pixels to the upright unit frame of a face."""
-    import torch
-
-    from mcap.align import similarity
-
-    points = torch.as_tensor(np.asarray(landmarks, dtype=np.float64))
-    return similarity(points, torch.as_tensor(TEMPLATE)).numpy()
+    return similarity(landmarks, TEMPLATE)
 
 
 def transform(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:

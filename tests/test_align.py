@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mcap import affine
 from mcap.align import align_faces, embed_faces, invert, similarity, warp
 
 TEMPLATE = torch.tensor(
@@ -118,6 +119,25 @@ def test_align_faces_puts_landmarks_on_the_template():
         centres = torch.arange(112) + 0.5
         found = torch.stack([(face.sum(0) * centres).sum(), (face.sum(1) * centres).sum()])
         assert torch.allclose(found / face.sum(), TEMPLATE[index].float(), atol=0.05)
+
+
+@pytest.mark.parametrize(("scale", "places"), [(0.4, 1), (1.7, 0), (4.3, 3)])
+def test_what_measures_sees_what_training_sees(scale, places):
+    # The two ways to a face in a recogniser's frame: OpenCV for measuring, torch for training.
+    rng = np.random.default_rng(places)
+    image = cv2.GaussianBlur(rng.uniform(0, 255, (560, 600, 3)), (0, 0), 4.0 * scale)
+    image = cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+    true = matrix(0.3, scale, 90.0, 40.0)
+    points = (TEMPLATE @ true[:, :2].T + true[:, 2]).numpy()
+    found = affine.similarity(points, TEMPLATE.numpy())
+    assert np.allclose(found, similarity(torch.from_numpy(points), TEMPLATE).numpy())
+    picture = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    seen = align_faces(picture, torch.from_numpy(points)[None], TEMPLATE, 112)
+    cut = affine.cut_upright(image, points, TEMPLATE.numpy(), 112)
+    # The halved pixels may begin at another place, so that a reduced face differs a little.
+    assert np.abs(cut - seen[0].permute(1, 2, 0).numpy()).max() < (0.6 if scale < 2 else 3.0)
+    with pytest.raises(ValueError, match="one point"):
+        affine.similarity(np.ones((5, 2)), TEMPLATE.numpy())
 
 
 class MeanColour:
