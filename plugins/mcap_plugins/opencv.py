@@ -51,9 +51,9 @@ def _yunet() -> Any:
 
 def _sface() -> Any:
     from mcap.weights import fetch
-    from mcap_plugins.onnx_identity import sface
+    from mcap_plugins.sface_identity import SFace
 
-    return sface(fetch("sface"))
+    return SFace(fetch("sface"))
 
 
 def _landmarks() -> Any:
