@@ -50,11 +50,13 @@ class PackageSource:
 
 @dataclass(frozen=True)
 class HubFolder:
-    """Many files of one hub repository, in the folders that diffusers expects."""
+    """Many files of one hub repository, in the folders that diffusers or transformers expects."""
 
     repo: str
     revision: str
     patterns: tuple[str, ...]
+    what: str = "Backbone"
+    """What it is called where it cannot be had."""
 
     def __str__(self) -> str:
         return f"hub {self.repo}@{self.revision[:10]}"
@@ -72,7 +74,24 @@ class InstalledSource:
         return f"installed package {self.package}"
 
 
-Source = HubSource | HttpsSource | PackageSource | HubFolder | InstalledSource
+@dataclass(frozen=True)
+class LibrarySource:
+    """A folder of files that another library fetches and keeps where it keeps its own.
+
+    ``module`` knows that place. It has ``folder() -> Path``, where the files belong; ``find() ->
+    Path | None``, the folder where it is complete; ``check(folder) -> str``, what is wrong with
+    the files' contents, empty where nothing is; ``download() -> None``; ``URL``, where the
+    library gets them; and ``REMEDY``, what to do where it cannot.
+    """
+
+    library: str
+    module: str
+
+    def __str__(self) -> str:
+        return f"the library {self.library}"
+
+
+Source = HubSource | HttpsSource | PackageSource | HubFolder | InstalledSource | LibrarySource
 
 
 @dataclass(frozen=True)
@@ -91,7 +110,7 @@ class Weight:
     @property
     def downloaded(self) -> bool:
         """True where the file belongs into mcap's own cache."""
-        return not isinstance(self.sources[0], HubFolder | InstalledSource)
+        return not isinstance(self.sources[0], HubFolder | InstalledSource | LibrarySource)
 
 
 STABLE_DIFFUSION_FILES = (
@@ -173,7 +192,25 @@ _ALL = (
                 index="npm",
             ),
         ),
-        used_for="person or background",
+        used_for="masker person: person or background, 256 pixels",
+    ),
+    Weight(
+        name="face-parsing",
+        file="jonathandinu/face-parsing",
+        sha256="",
+        bytes=339_000_000,
+        # The card names no licence of its own: these are those of what it was trained from.
+        licence="non-commercial research only (NVIDIA SegFormer and CelebAMask-HQ)",
+        commercial=False,
+        sources=(
+            HubFolder(
+                "jonathandinu/face-parsing",
+                "1f7e152e1efbfe03ce6c2637944a1f6a41bfcd0a",
+                ("config.json", "preprocessor_config.json", "model.safetensors"),
+                what="Face parser",
+            ),
+        ),
+        used_for="maskers parsing and parsing-hair: 19 parts of a face, 512 pixels",
     ),
     Weight(
         name="dlib-resnet",
@@ -190,6 +227,16 @@ _ALL = (
             ),
         ),
         used_for="second identity network, for measuring (extra dlib)",
+    ),
+    Weight(
+        name="insightface",
+        file="buffalo_l",
+        sha256="",
+        bytes=288_600_000,
+        licence="non-commercial research only (insightface's model packs)",
+        commercial=False,
+        sources=(LibrarySource("insightface", "mcap_plugins.insightface_pack"),),
+        used_for="SCRFD detector and ArcFace identity, 512 numbers (extra insightface)",
     ),
     Weight(
         name="sd15",

@@ -103,17 +103,20 @@ def global_callback(
 
 
 def _prepare_downloads(ctx: typer.Context) -> None:
-    """Downloads, whoever asks for them, obey --offline and show their progress our way."""
+    """Downloads, whoever asks for them, obey --offline and show progress and licences our way."""
     from mcap import weights
+    from mcap.cli.output import warn
     from mcap.cli.progress import progress
 
     weights.set_offline(True if ctx.obj.offline else None)
     weights.set_progress(lambda title, total: progress(ctx, title, total, unit="bytes"))
+    weights.set_notice(lambda text: warn(ctx, text))
 
     def undo() -> None:  # for programs and tests that call several commands in one process
         weights.set_offline(None)
         weights.set_cache_dir(None)
         weights.set_progress(None)
+        weights.set_notice(None)
 
     ctx.call_on_close(undo)
 

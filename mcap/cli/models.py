@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -70,10 +70,26 @@ def pull(
     ctx: typer.Context,
     names: Names = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Every weight but the large backbones.")
+        bool,
+        typer.Option(
+            "--all", help="Every weight but large backbones and what other libraries keep."
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be fetched, and fetch nothing.")
     ] = False,
 ) -> None:
-    """Fetch weights that are not here yet; without names, those of the default settings."""
+    """Fetch weights that are not here yet; without names, those of the default settings.
+
+    What is to be fetched is told first: how large it is, its licence, where it comes from and
+    where it goes.
+
+    Examples:
+
+      mcap models pull
+
+      mcap models pull insightface --dry-run
+    """
     from mcap import weights
     from mcap.cli.needs import needed_weights
     from mcap.cli.output import emit
@@ -84,15 +100,68 @@ def pull(
         chosen = [entry.name for entry in weights.WEIGHTS.values() if entry.downloaded]
     else:
         chosen = list(names or needed_weights(settings))
-    for name in chosen:
-        weights.weight(name)  # a wrong name is told before anything is downloaded
-    done = [{"name": name, "path": weights.fetch(name)} for name in chosen]
+    # A wrong name is told before anything is downloaded.
+    plans = [_plan(name) for name in chosen]
+    if dry_run:
+        emit(ctx, {"dry_run": True, "weights": plans}, lambda console: _draw_plans(console, plans))
+        return
+    done = []
+    for plan in plans:
+        if not plan["here"]:
+            _announce(ctx, plan)
+        done.append({"name": plan["name"], "path": weights.fetch(plan["name"])})
 
     def draw(console) -> None:
         for item in done:
             console.print(f"{item['name']}: {item['path']}", markup=False)
 
     emit(ctx, {"weights": done}, draw)
+
+
+def _plan(name: str) -> dict[str, Any]:
+    """What fetching a weight would do, as data. No network is touched."""
+    from mcap import weights
+
+    entry = weights.weight(name)
+    return {
+        "name": entry.name,
+        "here": weights.local_path(name) is not None,
+        "bytes": entry.bytes,
+        "licence": entry.licence,
+        "commercial": entry.commercial,
+        "used_for": entry.used_for,
+        "sources": [weights.origin(source) for source in entry.sources],
+        "path": weights.target(name),
+    }
+
+
+def _draw_plans(console, plans: list[dict[str, Any]]) -> None:
+    from rich.text import Text
+
+    for plan in plans:
+        for line in _told(plan):
+            console.print(Text(line))
+
+
+def _announce(ctx: typer.Context, plan: dict[str, Any]) -> None:
+    from mcap.cli.output import note
+
+    for line in _told(plan):
+        note(ctx, line)
+
+
+def _told(plan: dict[str, Any]) -> list[str]:
+    from mcap.cli.output import human_bytes
+
+    if plan["here"]:
+        return [f"{plan['name']}: is here already, {plan['path']}"]
+    use = "" if plan["commercial"] else ", no commercial use"
+    return [
+        f"{plan['name']}: to fetch, about {human_bytes(plan['bytes'])}, for: {plan['used_for']}",
+        f"  licence: {plan['licence']}{use}",
+        *(f"  from: {source}" for source in plan["sources"]),
+        f"  to: {plan['path'] or 'the package that brings it; nothing is fetched'}",
+    ]
 
 
 @app.command()

@@ -17,7 +17,7 @@ def register_face_detectors(register: Any) -> None:
         summary="SCRFD of insightface's pack buffalo_l, 5 landmarks (extra insightface)",
         licence=LICENCE,
         commercial=False,
-        needs=("mcap[insightface]", "insightface packs"),
+        needs=("mcap[insightface]", "insightface"),
     )
 
 
@@ -29,7 +29,7 @@ def register_identity_models(register: Any) -> None:
         summary="ArcFace of insightface's pack buffalo_l as a torch module, 512-d",
         licence=LICENCE,
         commercial=False,
-        needs=("mcap[insightface]", "insightface packs"),
+        needs=("mcap[insightface]", "insightface"),
         differentiable=True,
         input_size=112,
         dimensions=512,
@@ -37,12 +37,22 @@ def register_identity_models(register: Any) -> None:
 
 
 def _detector() -> Any:
-    from mcap_plugins.insightface_models import InsightFaceDetector
+    pack = _pack()
+    from mcap_plugins.insightface_models import detector
 
-    return InsightFaceDetector()
+    return detector(pack)
 
 
 def _identity() -> Any:
+    pack = _pack()
     from mcap_plugins.insightface_models import identity
 
-    return identity()
+    return identity(pack)
+
+
+def _pack() -> Any:
+    from mcap.weights import fetch
+    from mcap_plugins.extras import extra
+
+    extra("insightface", "insightface")  # before the pack: nobody downloads what they cannot use
+    return fetch("insightface")

@@ -1,10 +1,7 @@
-"""insightface's model packs: its detector as it is, its ArcFace as a torch module."""
+"""The networks of insightface's pack: its detector as it is, its ArcFace as a torch module."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,86 +10,81 @@ import numpy as np
 from mcap.contracts import Face
 from mcap.errors import Missing
 from mcap_plugins.extras import extra
+from mcap_plugins.insightface_pack import DETECTOR, RECOGNISER, network
 
 if TYPE_CHECKING:
     from mcap.contracts import UInt8Image
     from mcap_plugins.onnx_identity import OnnxIdentity
 
-PACK = "buffalo_l"
+SEARCH = [(128, 128), (640, 640)]
+"""Widths and heights that a picture is searched at, insightface's own choice since release 2: at
+640 alone SCRFD overlooks faces that fill the picture."""
 
+LONGEST = 8
+"""Sides of more than this ratio are padded, or insightface would shrink the shorter one to
+nothing."""
 
-def pack_folder() -> Path:
-    """Where insightface keeps its packs: ``INSIGHTFACE_HOME`` or ``~/.insightface``."""
-    return Path(os.environ.get("INSIGHTFACE_HOME") or Path.home() / ".insightface")
+SMALLEST_SIDE = 16  # pixels
 
 
 class InsightFaceDetector:
-    """``detect(uint8[H, W, 3] RGB)`` -> faces with five landmarks, largest first."""
+    """``detect(uint8[H, W, 3] RGB)`` -> faces with five landmarks, largest first.
 
-    def __init__(self, analysis: Any = None) -> None:
-        self._analysis = analysis if analysis is not None else _analysis()
+    SCRFD (Guo et al., arXiv 2105.04714) or a RetinaFace (Deng et al., arXiv 1905.00641) of
+    insightface's shape; ``path`` is the ONNX file. A file that cannot be read is `Missing`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        models = extra("insightface.model_zoo", "insightface")
+        try:
+            self._network = models.get_model(str(path), providers=["CPUExecutionProvider"])
+            task = getattr(self._network, "taskname", None)
+        except Exception as error:  # protobuf's, ONNX Runtime's and insightface's own
+            raise _damaged(path, type(error).__name__) from error
+        if task != "detection":
+            raise _damaged(path, f"insightface sees {task or 'nothing it knows'} in it")
+        self._network.prepare(ctx_id=-1, input_size=SEARCH, det_thresh=0.5)
 
     def detect(self, image: UInt8Image) -> list[Face]:
+        height, width = image.shape[:2]
+        if min(height, width) < SMALLEST_SIDE:
+            return []
+        least = -(-max(height, width) // LONGEST)
+        room = (max(least - height, 0), max(least - width, 0))
         bgr = np.ascontiguousarray(image[:, :, ::-1])
+        if any(room):
+            bgr = np.pad(bgr, ((0, room[0]), (0, room[1]), (0, 0)))
+        boxes, points = self._network.detect(bgr)
+        if points is None:  # a detector without landmarks has nothing to offer
+            return []
         faces = [
             Face(
-                box=tuple(float(value) for value in found.bbox[:4]),
-                score=float(np.clip(found.det_score, 0.0, 1.0)),
+                box=tuple(float(value) for value in box[:4]),
+                score=float(np.clip(box[4], 0.0, 1.0)),
                 # Counted from the centre of the first pixel there, from its corner here.
-                landmarks=np.asarray(found.kps, dtype=np.float32) + np.float32(0.5),
+                landmarks=five.astype(np.float32) + np.float32(0.5),
             )
-            for found in self._analysis.get(bgr)
-            if found.kps is not None
+            for box, five in zip(boxes, points, strict=True)
         ]
         return sorted(faces, key=lambda face: face.area, reverse=True)
 
 
-def identity() -> OnnxIdentity:
-    from mcap_plugins.onnx_identity import arcface
-
-    extra("insightface", "insightface")
-    folder = _pack()
-    networks = sorted(folder.rglob("w600k*.onnx"))
-    if not networks:
-        raise Missing(
-            f"{folder} holds no recognition network (w600k_*.onnx). Remove the folder, and "
-            "insightface fetches its pack again."
-        )
-    return arcface(networks[0], "insightface")
+def detector(pack: Path) -> InsightFaceDetector:
+    return InsightFaceDetector(network(pack, DETECTOR))
 
 
-def _analysis() -> Any:
-    application = extra("insightface.app", "insightface")
-    folder = _pack()
-    # Releases before 2 tell what they load on stdout, where --json belongs.
-    with contextlib.redirect_stdout(sys.stderr):
-        analysis = application.FaceAnalysis(
-            name=PACK, root=str(folder.parent.parent), allowed_modules=["detection"]
-        )
-        analysis.prepare(ctx_id=-1, det_size=(640, 640))
-    return analysis
+def identity(pack: Path) -> OnnxIdentity:
+    from mcap_plugins.onnx_identity import NotRecognition, arcface
 
-
-def _pack() -> Path:
-    """The pack's folder; insightface fetches it where it is not there and a network may be used."""
-    from mcap import weights
-
-    root = pack_folder()
-    folder = root / "models" / PACK
-    if any(folder.rglob("*.onnx")):
-        return folder
-    remedy = (
-        f"Get {PACK}.zip from insightface's releases (model-zoo) and unpack it into {folder}. Its "
-        "licence allows non-commercial research only."
-    )
-    if weights.offline():
-        raise Missing(
-            f"insightface's pack {PACK} is not in {folder}, and mcap is offline. {remedy}"
-        )
-    storage = extra("insightface.utils.storage", "insightface")
+    path = network(pack, RECOGNISER)
     try:
-        with contextlib.redirect_stdout(sys.stderr):
-            storage.ensure_available("models", PACK, root=str(root))
-    except Exception as error:  # requests', zipfile's and insightface's own
-        raise Missing(f"insightface could not fetch its pack {PACK} ({error}). {remedy}") from error
-    return folder
+        return arcface(path, "insightface")
+    except NotRecognition as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _damaged(path: Path, what: Any) -> Missing:
+    return Missing(
+        f"{path} is not the network that it should be ({what}). Remove it, and 'mcap models pull "
+        "insightface' has insightface fetch its pack again."
+    )
