@@ -97,7 +97,15 @@ def test_the_wheel_has_entry_points_licence_and_metadata(wheel):
     assert parser["console_scripts"]["mcap"] == "mcap.cli:main"
     assert dict(parser["mcap"]) == {
         name: f"mcap_plugins.{name}"
-        for name in ("opencv", "insightface", "mediapipe", "dlib", "stable_diffusion", "demo")
+        for name in (
+            "opencv",
+            "insightface",
+            "mediapipe",
+            "parsing",
+            "dlib",
+            "stable_diffusion",
+            "demo",
+        )
     }
     assert "Requires-Python: >=3.11" in metadata
     assert "License-Expression: Apache-2.0" in metadata
