@@ -74,7 +74,24 @@ class InstalledSource:
         return f"installed package {self.package}"
 
 
-Source = HubSource | HttpsSource | PackageSource | HubFolder | InstalledSource
+@dataclass(frozen=True)
+class LibrarySource:
+    """A folder of files that another library fetches and keeps where it keeps its own.
+
+    ``module`` knows that place. It has ``folder() -> Path``, where the files belong; ``find() ->
+    Path | None``, the folder where it is complete; ``check(folder) -> str``, what is wrong with
+    the files' contents, empty where nothing is; ``download() -> None``; ``URL``, where the
+    library gets them; and ``REMEDY``, what to do where it cannot.
+    """
+
+    library: str
+    module: str
+
+    def __str__(self) -> str:
+        return f"the library {self.library}"
+
+
+Source = HubSource | HttpsSource | PackageSource | HubFolder | InstalledSource | LibrarySource
 
 
 @dataclass(frozen=True)
@@ -93,7 +110,7 @@ class Weight:
     @property
     def downloaded(self) -> bool:
         """True where the file belongs into mcap's own cache."""
-        return not isinstance(self.sources[0], HubFolder | InstalledSource)
+        return not isinstance(self.sources[0], HubFolder | InstalledSource | LibrarySource)
 
 
 STABLE_DIFFUSION_FILES = (
@@ -210,6 +227,16 @@ _ALL = (
             ),
         ),
         used_for="second identity network, for measuring (extra dlib)",
+    ),
+    Weight(
+        name="insightface",
+        file="buffalo_l",
+        sha256="",
+        bytes=288_600_000,
+        licence="non-commercial research only (insightface's model packs)",
+        commercial=False,
+        sources=(LibrarySource("insightface", "mcap_plugins.insightface_pack"),),
+        used_for="SCRFD detector and ArcFace identity, 512 numbers (extra insightface)",
     ),
     Weight(
         name="sd15",

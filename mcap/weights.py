@@ -18,10 +18,12 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -33,6 +35,7 @@ from mcap.weight_table import (
     HubFolder,
     HubSource,
     InstalledSource,
+    LibrarySource,
     PackageSource,
     Source,
     Weight,
@@ -45,6 +48,7 @@ __all__ = [
     "HubFolder",
     "HubSource",
     "InstalledSource",
+    "LibrarySource",
     "PackageSource",
     "Weight",
     "cache_dir",
@@ -52,9 +56,12 @@ __all__ = [
     "hub_snapshot",
     "local_path",
     "offline",
+    "origin",
     "set_cache_dir",
+    "set_notice",
     "set_offline",
     "set_progress",
+    "target",
     "verify",
     "weight",
 ]
@@ -82,6 +89,8 @@ ProgressFactory = Callable[[str, float | None], AbstractContextManager[Any]]
 _offline: bool | None = None
 _cache_dir: Path | None = None
 _progress: ProgressFactory | None = None
+_notice: Callable[[str], None] | None = None
+_noticed: set[str] = set()
 
 
 def set_offline(value: bool | None) -> None:
@@ -99,6 +108,16 @@ def set_progress(factory: ProgressFactory | None) -> None:
     """``factory(title, total_bytes)`` is entered around each download; see `mcap.cli.progress`."""
     global _progress
     _progress = factory
+
+
+def set_notice(show: Callable[[str], None] | None) -> None:
+    """``show(text)`` tells the user of a licence; None is Python's own `warnings.warn`.
+
+    Each licence that forbids commercial use is shown once a process, before the weight is used.
+    """
+    global _notice
+    _notice = show
+    _noticed.clear()
 
 
 def offline() -> bool:
@@ -148,8 +167,33 @@ def local_path(name: str | Weight) -> Path | None:
             return hub_snapshot(source.repo, source.revision, source.patterns, offline=True)
         except Missing:
             return None
+    if isinstance(source, LibrarySource):
+        return import_module(source.module).find()
     path = _final_path(entry)
     return path if path.is_file() else None
+
+
+def target(name: str | Weight) -> Path | None:
+    """Where a weight lies or would lie once it is fetched; None where a package brings it."""
+    entry = weight(name)
+    source = entry.sources[0]
+    if isinstance(source, InstalledSource):
+        return _installed(source)
+    if isinstance(source, LibrarySource):
+        return import_module(source.module).folder()
+    if isinstance(source, HubFolder):
+        from huggingface_hub.constants import HF_HUB_CACHE
+        from huggingface_hub.file_download import repo_folder_name
+
+        return Path(HF_HUB_CACHE) / repo_folder_name(repo_id=source.repo, repo_type="model")
+    return _final_path(entry)
+
+
+def origin(source: Source) -> str:
+    """Where a source gets its files, for people."""
+    if isinstance(source, LibrarySource):
+        return f"{source}, which gets it from {import_module(source.module).URL}"
+    return str(source)
 
 
 def fetch(
@@ -184,12 +228,16 @@ def fetch(
             offline=stay_offline,
             what=source.what,
         )
+    if isinstance(source, LibrarySource):
+        return _from_library(source, entry, stay_offline)
 
     path = _final_path(entry)
     if _matches(path, entry):
+        _tell_licence(entry)
         return path
     if stay_offline:
         raise _missing_offline(entry, path)
+    _tell_licence(entry)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _lock(path), _scratch(path.parent) as scratch:
@@ -269,13 +317,31 @@ def verify(name: str | Weight) -> Check:
     path = local_path(name)
     if path is None:
         return Check(entry.name, None, False, "not on this machine")
+    source = entry.sources[0]
     if path.is_dir():
-        problem = _verify_folder(path)
+        if isinstance(source, LibrarySource):
+            problem = import_module(source.module).check(path)
+        else:
+            problem = _verify_folder(path)
         return Check(entry.name, path, not problem, problem)
     found = _sha256(path)
     if found != entry.sha256:
         return Check(entry.name, path, False, f"sha256 is {found}, not {entry.sha256}")
     return Check(entry.name, path, True)
+
+
+def _tell_licence(entry: Weight) -> None:
+    if entry.commercial or entry.name in _noticed:
+        return
+    _noticed.add(entry.name)
+    text = (
+        f"Licence of '{entry.name}' ({entry.used_for}): {entry.licence}. No commercial use. "
+        "'mcap plugins' shows what may be used commercially."
+    )
+    if _notice is not None:
+        _notice(text)
+    else:
+        warnings.warn(text, UserWarning, stacklevel=3)
 
 
 # One download.
@@ -353,10 +419,15 @@ def _reach_hub() -> None:
 
     A request and no bare connection, so that proxies are honoured; any answer will do.
     """
-    import requests
     from huggingface_hub import constants
 
-    with requests.head(constants.ENDPOINT, timeout=(CONNECT_SECONDS, CONNECT_SECONDS * 2)):
+    _reach(constants.ENDPOINT)
+
+
+def _reach(url: str) -> None:
+    import requests
+
+    with requests.head(url, timeout=(CONNECT_SECONDS, CONNECT_SECONDS * 2)):
         return
 
 
@@ -381,6 +452,37 @@ def _from_https(url: str, expected: int, target: Path, bar: Any) -> Path:
     if expected and received != expected:
         raise ValueError(f"the connection ended after {received} of {expected} bytes")
     return target
+
+
+def _from_library(source: LibrarySource, entry: Weight, stay_offline: bool) -> Path:
+    keeper = import_module(source.module)
+    found = keeper.find()
+    if found is None and stay_offline:
+        raise Missing(
+            f"Weight '{entry.name}' ({entry.file}) is not in {keeper.folder()}, and mcap is "
+            f"offline. {keeper.REMEDY}",
+            details={"weight": entry.name, "path": str(keeper.folder())},
+        )
+    _tell_licence(entry)
+    if found is None:
+        try:
+            _reach(keeper.URL)  # libraries wait for minutes where no answer comes
+            keeper.download()
+        except McapError:
+            raise
+        except Exception as error:  # the library's and its transport's own
+            raise Missing(
+                f"{source.library} could not fetch '{entry.name}' ({entry.file}) from "
+                f"{keeper.URL}: {_short(error)}. {keeper.REMEDY}",
+                details={"weight": entry.name, "path": str(keeper.folder())},
+            ) from error
+        found = keeper.find()
+    if found is None:
+        raise Missing(
+            f"{source.library} fetched '{entry.name}' and {keeper.folder()} still lacks what mcap "
+            f"needs of it. {keeper.REMEDY}"
+        )
+    return found
 
 
 def _from_pypi(source: PackageSource, folder: Path, bar: Any) -> Path:

@@ -13,7 +13,6 @@ from test_faces import ASTRONAUT
 from mcap import contracts
 from mcap.affine import cut_upright
 from mcap.align import align_faces, embed_faces
-from mcap.contracts import Face
 from mcap.errors import Missing
 from mcap.faces import embed, pose
 from mcap.registry import Registry
@@ -206,18 +205,6 @@ def test_dlib_measures_but_does_not_train(weights):
     assert abs((vectors @ vectors.T - np.eye(300)).mean()) < 0.01
 
 
-def test_insightface_without_its_pack_says_how_to_get_it(monkeypatch, tmp_path):
-    pytest.importorskip("insightface", reason="the extra insightface is not installed")
-    from mcap import weights as downloader
-    from mcap_plugins import insightface_models
-
-    monkeypatch.setenv("INSIGHTFACE_HOME", str(tmp_path))
-    monkeypatch.setattr(downloader, "offline", lambda: True)
-    for make in (insightface_models.InsightFaceDetector, insightface_models.identity):
-        with pytest.raises(Missing, match=r"buffalo_l.*non-commercial"):
-            make()
-
-
 @pytest.mark.parametrize(
     ("kind", "name"),
     [("detector", "insightface"), ("masker", "mediapipe"), ("identity", "dlib")],
@@ -235,23 +222,3 @@ def test_extras_that_are_not_installed_are_named(monkeypatch, kind, name):
     monkeypatch.setattr("mcap_plugins.extras.importlib.import_module", absent)
     with pytest.raises(Missing, match=rf"pip install 'mcap\[{name}\]'|{name}"):
         entry.factory()
-
-
-def test_insightface_detections_become_faces():
-    from types import SimpleNamespace
-
-    from mcap_plugins.insightface_models import InsightFaceDetector
-
-    class Analysis:
-        def get(self, image):
-            assert image[0, 0].tolist() == [3, 2, 1]  # BGR
-            points = np.arange(10, dtype=np.float32).reshape(5, 2)
-            return [
-                SimpleNamespace(bbox=np.array([0, 0, 5, 5]), det_score=0.7, kps=points),
-                SimpleNamespace(bbox=np.array([0, 0, 9, 9]), det_score=0.9, kps=points),
-                SimpleNamespace(bbox=np.array([0, 0, 7, 7]), det_score=0.9, kps=None),
-            ]
-
-    faces = InsightFaceDetector(Analysis()).detect(np.full((20, 20, 3), (1, 2, 3), np.uint8))
-    assert [face.box[2] for face in faces] == [9, 5]
-    assert isinstance(faces[0], Face) and faces[0].landmarks[0].tolist() == [0.5, 1.5]
