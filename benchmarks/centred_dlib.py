@@ -2,9 +2,9 @@
 
     python benchmarks/centred_dlib.py FOLDER [--count 400]
 
-measures the mean descriptor over pictures of strangers, one person each, and writes
-``benchmarks/dlib_mean.json``. The mean that is kept there was taken over 400 people who do not
-exist.
+measures the mean descriptor over pictures of strangers, one person each, and writes it to
+``plugins/mcap_plugins/dlib_mean.json``, which the identity network subtracts. The mean that is kept
+there was taken over 400 people who do not exist.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ import numpy as np
 from mcap.errors import InputRefused
 from mcap.photos import find_photos, read_photo
 from mcap.registry import registry
-from mcap_plugins.dlib_identity import centred
-
-MEAN_FILE = Path(__file__).parent / "dlib_mean.json"
+from mcap_plugins.dlib_identity import MEAN_FILE, centred
 
 
 class Measure:
@@ -56,7 +54,7 @@ def raw_descriptor(detector, network, image: np.ndarray) -> np.ndarray | None:
     faces = detector.detect(image)
     if not faces:
         return None
-    return network.embed_images(image, max(faces, key=lambda face: face.area))
+    return network.describe(image, max(faces, key=lambda face: face.area))
 
 
 def main() -> None:

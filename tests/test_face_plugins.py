@@ -182,23 +182,32 @@ def test_mediapipe_mesh_masks_like_the_landmarks(weights):
     assert MeshDetector(mesh).detect(empty) == []
 
 
-def test_dlib_measures_but_does_not_train(weights):
+def test_dlib_measures_but_does_not_train(weights, yunet):
     dlib = pytest.importorskip("dlib", reason="the extra dlib is not installed")
     weights("dlib-resnet")
     from mcap_plugins.dlib_identity import DlibIdentity, centred
 
     network = DlibIdentity()
     image = astronaut()
-    mine = embed(network, image, ASTRONAUT)
-    assert mine.shape == (128,) and mine.dtype == np.float32
+    raw = network.describe(image, ASTRONAUT)
+    assert raw.shape == (128,) and raw.dtype == np.float32
     # dlib's own way, with its own detector, gives nearly the same.
     found = dlib.get_frontal_face_detector()(image, 1)[0]
     theirs = np.array(
         network._network.compute_face_descriptor(image, network._landmarks(image, found))
     )
-    assert np.linalg.norm(mine - theirs) < 0.3  # 0.6 is one person
+    assert np.linalg.norm(raw - theirs) < 0.3  # 0.6 is one person
     with pytest.raises(TypeError, match="not differentiable"):
         network.embed(torch.zeros(1, 3, 150, 150))
+    # Centred, it tells people apart by cosine, as everything that groups faces expects.
+    me = embed(network, image, ASTRONAUT)
+    assert np.linalg.norm(me) == pytest.approx(1, abs=1e-5)
+    poor = cv2.resize(image[:, ::-1], (300, 300), interpolation=cv2.INTER_AREA) // 2
+    assert me @ embed(network, poor, yunet.detect(poor)[0]) > network.same_person
+    group = np.asarray(Image.open(of_insightface("t1.jpg")).convert("RGB"))
+    others = np.stack([embed(network, group, face) for face in yunet.detect(group)])
+    assert (others @ me).max() < network.same_person
+    assert (others @ others.T - np.eye(6)).max() < network.same_person
     strangers = np.random.default_rng(0).normal(size=(300, 128)) + 5
     vectors = centred(strangers, strangers.mean(axis=0))
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)

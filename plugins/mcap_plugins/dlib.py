@@ -12,7 +12,7 @@ def register_identity_models(register: Any) -> None:
     register(
         "dlib",
         _identity,
-        summary="dlib's ResNet, 128-d, for measuring: not differentiable, centre it first",
+        summary="dlib's ResNet, 128-d, centred, for measuring: not differentiable",
         licence="CC0-1.0 (weights), Boost (dlib)",
         needs=("mcap[dlib]", "dlib-resnet"),
         differentiable=False,
