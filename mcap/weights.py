@@ -221,6 +221,7 @@ def fetch(
             )
         return path
     if isinstance(source, HubFolder):
+        _tell_licence(entry)
         return hub_snapshot(
             source.repo,
             source.revision,

@@ -15,6 +15,7 @@ import threading
 import time
 import zipfile
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import MappingProxyType
 
@@ -462,6 +463,31 @@ def test_no_way_to_the_hub_is_known_at_once(known, monkeypatch, dead):
     with pytest.raises(Missing, match="the connection was refused"):
         weights.hub_snapshot("probe/weights", "main", ["*.json"])
     assert time.monotonic() - started < 5
+
+
+def test_a_licence_that_forbids_commerce_is_told_once_and_first(server, known, monkeypatch):
+    path = known(HttpsSource(f"{server.url}/weight.bin"))
+    free = weights.WEIGHTS["probe"]
+    assert free.commercial
+    bound = replace(free, name="bound", licence="CC-BY-NC-4.0", commercial=False)
+    on_hub = replace(bound, name="on hub", sources=(weights.HubFolder("a/b", "main", ()),))
+    monkeypatch.setattr(weights, "WEIGHTS", MappingProxyType({"probe": free, "bound": bound}))
+    told = []
+    weights.set_notice(lambda text: told.append((text, path.parent.parent.exists())))
+    try:
+        weights.fetch("bound")
+        weights.fetch("bound")
+        assert len(told) == 1 and "'bound'" in told[0][0] and "CC-BY-NC-4.0" in told[0][0]
+        assert not told[0][1]  # before anything was fetched
+        weights.fetch("probe")
+        assert len(told) == 1
+        with pytest.raises(Missing):
+            weights.fetch(on_hub, offline=True)
+        assert "'on hub'" in told[1][0]
+    finally:
+        weights.set_notice(None)
+    with pytest.warns(UserWarning, match=r"CC-BY-NC-4\.0"):  # to programs that show nothing
+        weights.fetch("bound")
 
 
 # the table, and the command
