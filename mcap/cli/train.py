@@ -245,7 +245,11 @@ def _train(
     references = found.references or draw_style(ctx, request, backbone, writer.references, found)
     writer.amend(refused=refused_records(found), threads=plan.threads)
     data = training_data(
-        found.sources.require_accepted(), references.require_accepted(), request.profile, backbone
+        found.sources.require_accepted(),
+        references.require_accepted(),
+        request.profile,
+        backbone,
+        plan.recipe.crops,
     )
 
     with _stop_on_interrupt() as asked_to_stop:
@@ -281,8 +285,8 @@ def _train(
             "seconds": round(last.seconds, 2),
             "losses": {name: round(value, 6) for name, value in last.losses.items()},
             "skipped": dict(last.skipped),
-            "source_photos": len(data.sources),
-            "reference_photos": len(data.references),
+            "source_photos": len(found.sources.accepted),
+            "reference_photos": len(references.accepted),
         }
     )
 

@@ -44,19 +44,25 @@ def make_example(
     *,
     mirrored: bool = False,
 ) -> Example:
-    """Encode a crop; the mask is the face for a source and everything else for a reference."""
-    image, mask, landmarks = crop.image, crop.mask, crop.landmarks
+    """Encode a crop; the mask is the face for a source and everything else for a reference.
+
+    Everything else that the photo shows: what was put around it to fill the crop is no style.
+    """
+    image, face, landmarks = crop.image, crop.mask, crop.landmarks
+    shown = np.ones_like(face) if crop.inside is None else crop.inside
     if mirrored:
-        image, mask = np.ascontiguousarray(image[:, ::-1]), np.ascontiguousarray(mask[:, ::-1])
+        image, face, shown = (np.ascontiguousarray(part[:, ::-1]) for part in (image, face, shown))
         # In the mirror the subject's right eye is at the place of the left one.
         landmarks = landmarks[[1, 0, 2, 4, 3]] * (-1, 1) + (image.shape[1], 0)
     latent = encode_image(backbone, image, cache)
-    trained = mask if role == "source" else 1 - mask
+    size = tuple(latent.shape[1:])
+    trained = face if role == "source" else (1 - face) * shown
     return Example(
         name=crop.name + (" mirrored" if mirrored else ""),
         latent=latent,
-        mask=latent_mask(trained, tuple(latent.shape[1:])),
+        mask=latent_mask(trained, size),
         landmarks=torch.as_tensor(landmarks, dtype=torch.float32),
+        face=latent_mask(face, size),
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from mcap.atomic import write_with
-from mcap.crops import portrait_crop
+from mcap.crops import TrainingCrop, portrait_crops
 from mcap.prompts import composed_prompts, fill, reference_prompts, source_prompts
 from mcap.training.device import untouched_randomness
 from mcap.training.draw import Prompts
@@ -29,13 +29,24 @@ def training_data(
     references: Sequence[MaskedPhoto],
     profile: StyleProfile,
     backbone: Backbone,
+    crops: int = 1,
 ) -> TrainingData:
-    """Crops of the backbone's size and framing, prompts of the profile, the mean embedding."""
+    """Crops of the backbone's size and framing, prompts of the profile, the mean embedding.
+
+    Each photo gives ``crops`` crops. The loop draws every crop once a
+    round, so all photos count the same.
+    """
     size, face_height = backbone.info.native_size, backbone.info.face_height
+
+    def cut(photos: Sequence[MaskedPhoto]) -> list[TrainingCrop]:
+        return [
+            crop for photo in photos for crop in portrait_crops(photo, size, face_height, crops)
+        ]
+
     mean = np.mean([masked.embedding for masked in sources], axis=0, dtype=np.float64)
     return TrainingData(
-        sources=[portrait_crop(masked, size, face_height) for masked in sources],
-        references=[portrait_crop(masked, size, face_height) for masked in references],
+        sources=cut(sources),
+        references=cut(references),
         prompts=Prompts(
             source_prompts(profile.class_noun),
             reference_prompts(profile.class_noun),

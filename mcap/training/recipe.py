@@ -96,6 +96,8 @@ class Recipe(BaseModel):
     rows: Literal["together", "apart", "in-turn"] = "together"
     """``together``: one UNet call a step for all rows. ``apart``: a call for each row, the same
     gradients in less memory. ``in-turn``: a step has one kind of row, as in the released code."""
+    crops: Annotated[int, Field(ge=1, le=64, strict=True)] = 4
+    """Crops of each photo, a little apart in zoom, place and tilt, as augmentation."""
     flip: Switch = False
     """Mirror half of the pictures. A face is not symmetric, so the default keeps it as it is."""
     gradient_checkpointing: Switch = False

@@ -61,6 +61,13 @@ class Example:
     photo (M_s), everything but the face of a reference photo (M_r)."""
     landmarks: torch.Tensor | None = None
     """float32[5, 2] in pixels of the training picture; None where no face is known."""
+    face: torch.Tensor | None = None
+    """float32[1, h, w], the face of a reference photo; None: where ``mask`` is not. The two part
+    where a crop was continued beyond its photo: that is neither face nor style."""
+
+    @property
+    def face_region(self) -> torch.Tensor:
+        return 1 - self.mask if self.face is None else self.face
 
 
 @dataclass(frozen=True)
@@ -271,11 +278,12 @@ def _refocus(
     masks: torch.Tensor,
 ) -> None:
     """L_attn; under the composed prompt the sum over its two tokens."""
+    faces = torch.stack([row.example.face_region for row in rows])
     for role, watched in _REFOCUSED.items():
         for token, complement in watched:
             chosen = [i for i, row in enumerate(rows) if row.role == role]
             columns = tokens.columns(input_ids, token)
-            regions = region(1 - masks if complement else masks)
+            regions = region(faces if complement else masks)
             used = [i for i in chosen if regions[i].any() and columns[i].any()]
             if len(used) < len(chosen):
                 total.skipped[f"attention_{role}"] += len(chosen) - len(used)
