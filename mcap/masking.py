@@ -28,6 +28,7 @@ from mcap.faces import (
     choose_subject,
     find_faces,
 )
+from mcap.parallel import in_order, threads_for
 from mcap.photos import Photo, PhotoSettings, read_photo, unique_names
 
 if TYPE_CHECKING:
@@ -181,17 +182,25 @@ def mask_photos(
     pinned = None
     if subject is not None:
         pinned = _pinned(*look(subject), settings)
+
+    def look_or_refuse(path: Path) -> tuple[Photo, _Look] | RefusedPhoto:
+        try:
+            return look(path)
+        except InputRefused as refusal:
+            return RefusedPhoto(path.name, path, _without(path, str(refusal)))
+
     looks: list[tuple[Photo, _Look] | RefusedPhoto] = []
     seen: dict[str, Path] = {}
-    for path in map(Path, paths):
-        try:
-            photo, found = look(path)
-            if photo.sha256 in seen:
-                raise InputRefused(f"{path}: the same picture as {seen[photo.sha256].name}")
-            seen[photo.sha256] = path
-            looks.append((photo, found))
-        except InputRefused as refusal:
-            looks.append(RefusedPhoto(path.name, path, _without(path, str(refusal))))
+    files = [Path(path) for path in paths]
+    threads = threads_for(detector, identity)
+    for path, item in zip(files, in_order(look_or_refuse, files, threads), strict=True):
+        if not isinstance(item, RefusedPhoto):
+            sha256 = item[0].sha256
+            if sha256 in seen:
+                item = RefusedPhoto(path.name, path, f"the same picture as {seen[sha256].name}")
+            else:
+                seen[sha256] = path
+        looks.append(item)
         tick(path)
 
     readable = [item for item in looks if not isinstance(item, RefusedPhoto)]
@@ -207,19 +216,23 @@ def mask_photos(
             pinned=pinned,
         )
     duplicates = _near_duplicates(photos, [found for _, found in readable])
-    judged = iter(zip(photos, faces, choices, strict=True))
+    readable = iter(zip(photos, faces, choices, strict=True))
     own_masks = dict(masks or {})
     if masks_dir is not None:
         own_masks |= {path.stem: path for path in sorted(Path(masks_dir).glob("*.png"))}
-    entries: list[MaskedPhoto | RefusedPhoto] = []
-    for path, item in zip(map(Path, paths), looks, strict=True):
+
+    def finish(item: RefusedPhoto | tuple) -> MaskedPhoto | RefusedPhoto:
         if isinstance(item, RefusedPhoto):
-            entries.append(item)
-        else:
-            photo, found, choice = next(judged)
-            verdict = _judge(found, choice, settings)
-            notes = verdict.notes + duplicates.get(photo.sha256, ())
-            entries.append(_finish(photo, verdict, notes, choice, masker, own_masks))
+            return item
+        photo, found, choice = item
+        verdict = _judge(found, choice, settings)
+        notes = verdict.notes + duplicates.get(photo.sha256, ())
+        return _finish(photo, verdict, notes, choice, masker, own_masks)
+
+    judged = [item if isinstance(item, RefusedPhoto) else next(readable) for item in looks]
+    entries: list[MaskedPhoto | RefusedPhoto] = []
+    for path, entry in zip(files, in_order(finish, judged, threads_for(masker)), strict=True):
+        entries.append(entry)
         tick(path)
     return MaskedSet(
         tuple(entries),
@@ -245,11 +258,14 @@ def _finish(
     if not verdict.accepted or verdict.found is None:
         return RefusedPhoto(photo.name, photo.path, verdict.reason or "", photo, verdict.found)
     try:
-        image = photo.image
         own = own_masks.get(photo.name) or own_masks.get(photo.path.name)
         if own is not None:
-            mask = _read_mask(own, photo, image.shape[:2])
+            mask = _read_mask(own, photo, photo.shape)
         else:
+            if getattr(masker, "reads_pixels", True):
+                image = photo.image
+            else:  # one pixel that stands for all: decoding a photo again takes its time
+                image = np.broadcast_to(np.zeros((), dtype=np.uint8), (*photo.shape, 3))
             mask = np.round(masker.mask(image, verdict.found.face) * 255.0).astype(np.uint8)
         if not mask.any():
             where = f"the mask {own} is black" if own else "the mask is empty"
@@ -263,7 +279,7 @@ def _finish(
         found=verdict.found,
         cutout=cutout,
         mask_origin=origin,
-        shape=image.shape[:2],
+        shape=photo.shape,
         notes=notes,
         edited=own is not None,
         similarity=choice.similarity,

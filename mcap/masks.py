@@ -35,6 +35,9 @@ _REACH = 0.35  # unit frames that the drawn frame reaches beyond the unit frame 
 class LandmarkMasker:
     """The oval that the five landmarks suggest; no model beyond `mcap.face_oval`'s table."""
 
+    thread_safe = True
+    reads_pixels = False  # the picture's size is all that is asked of it
+
     def mask(self, image: UInt8Image, face: Face) -> Float32Array:
         """float32[H, W] in [0, 1] for a picture uint8[H, W, 3] and one face in it."""
         to_unit = unit_frame(face.landmarks)

@@ -83,8 +83,9 @@ class Photo:
         if self.pixels is not None:
             return self.pixels
         key, stamp = (self.path, self.sha256, self.settings), _stamp(self.path)
-        if key in _recent and _recent[key][0] == stamp:
-            return _recent[key][1]
+        known = _recent.get(key)
+        if known is not None and known[0] == stamp:
+            return known[1]
         again = read_photo(self.path, self.settings)
         if again.sha256 != self.sha256:
             raise InputRefused(
@@ -92,6 +93,12 @@ class Photo:
             )
         _remember(key, stamp, again.pixels)
         return again.pixels
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W) of ``image``, without decoding it."""
+        width, height = _reduced_size((self.width, self.height), self.settings)
+        return height, width
 
     @property
     def scale(self) -> float:
@@ -112,13 +119,15 @@ _recent: OrderedDict[tuple, tuple] = OrderedDict()
 """The photos decoded last, for a few photos are looked at several times in a row."""
 
 _RECENT_BYTES = 256_000_000
+_recent_lock = threading.Lock()
 
 
 def _remember(key: tuple, stamp: tuple[int, int] | None, pixels: UInt8Image) -> None:
-    _recent[key] = (stamp, pixels)
-    _recent.move_to_end(key)
-    while sum(entry[1].nbytes for entry in _recent.values()) > _RECENT_BYTES:
-        _recent.popitem(last=False)
+    with _recent_lock:
+        _recent[key] = (stamp, pixels)
+        _recent.move_to_end(key)
+        while sum(entry[1].nbytes for entry in _recent.values()) > _RECENT_BYTES:
+            _recent.popitem(last=False)
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -294,7 +303,11 @@ _limit_lock = threading.Lock()
 
 @contextmanager
 def _our_own_pixel_limit() -> Iterator[None]:
-    """Pillow's limit is one for the process and lower than large telephones; ours is in `_open`."""
+    """Pillow's limit is one for the process and lower than large telephones; ours is in `_open`.
+
+    The lock is held while a picture is decoded, so that several threads never hold several
+    enormous pictures before they are reduced.
+    """
     with _limit_lock:
         before = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = None
@@ -316,10 +329,8 @@ def _decode(
     picture: Image.Image, orientation: int, settings: PhotoSettings, path: Path
 ) -> UInt8Image:
     profile = picture.info.get("icc_profile")
-    longest = max(picture.size)
-    scale = min(1.0, settings.max_side / longest)
-    target = tuple(max(1, round(side * scale)) for side in picture.size)
-    if scale < 1.0:
+    target = _reduced_size(picture.size, settings)
+    if target != picture.size:
         # JPEG can be decoded at a half, a quarter or an eighth at once; others ignore this.
         picture.draft(None, target)
     picture.load()
@@ -333,6 +344,12 @@ def _decode(
     if orientation != 1:
         picture = picture.transpose(_TRANSPOSE[orientation])
     return np.array(_to_srgb(picture, profile))
+
+
+def _reduced_size(size: tuple[int, int], settings: PhotoSettings) -> tuple[int, int]:
+    scale = min(1.0, settings.max_side / max(size))
+    width, height = (max(1, round(side * scale)) for side in size)
+    return width, height
 
 
 def _eight_bits(picture: Image.Image, path: Path) -> Image.Image:

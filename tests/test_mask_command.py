@@ -161,6 +161,22 @@ def test_a_repeat_changes_nothing_and_an_edited_mask_wins(tmp_path, mask):
     assert not (out / "masks/b.png").exists() and not (out / "faces/b.png").exists()
 
 
+def test_many_photos_go_on_several_contact_sheets(tmp_path, mask, monkeypatch):
+    monkeypatch.setattr("mcap.mask_folder.SHEET_PHOTOS", 1)
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    write(photos / "a.png", small_woman())
+    write(photos / "b.png", small_woman(300))
+    assert mask(photos, "--out", out, "--size", 128)[0] == 0
+    assert sorted(path.name for path in out.glob("*.jpg")) == [
+        "contact-sheet-2.jpg",
+        "contact-sheet.jpg",
+    ]
+    (photos / "b.png").unlink()
+    assert mask(photos, "--out", out, "--size", 128)[0] == 0
+    assert [path.name for path in out.glob("*.jpg")] == ["contact-sheet.jpg"]
+
+
 def test_an_edited_mask_of_another_size_is_refused_with_its_reason(tmp_path, mask):
     write(tmp_path / "a.png", small_woman())
     (tmp_path / "out/masks").mkdir(parents=True)

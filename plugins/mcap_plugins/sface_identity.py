@@ -30,6 +30,7 @@ class SFace:
     """
 
     name = "sface"
+    thread_safe = True  # embed_images
     input_size = INPUT_SIZE
     template = TEMPLATE
     same_person = 0.363

@@ -10,6 +10,7 @@ face in it stands upright.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,16 +37,18 @@ SURE = 0.90  # score in the patch below which sideways and overhead are tried as
 
 
 class YuNetDetector:
-    """``detect(uint8[H, W, 3] RGB)`` -> faces in pixels of that picture, largest first."""
+    """``detect(uint8[H, W, 3] RGB)`` -> faces in pixels of that picture, largest first.
+
+    Several threads may call it at once.
+    """
+
+    thread_safe = True
 
     def __init__(self, weights: Path, score: float = 0.6, overlap: float = 0.3) -> None:
         self.overlap = overlap
-        # OpenCV 5 warns on stderr that its new engine takes no target, which nobody has asked for.
-        level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
-        try:
-            self._network = cv2.FaceDetectorYN.create(str(weights), "", (320, 320), score, 0.3, 500)
-        finally:
-            cv2.utils.logging.setLogLevel(level)
+        self._weights, self._score = weights, score
+        self._networks = threading.local()  # a network keeps its input size between two calls
+        self._network()  # a damaged file shows at once
 
     def detect(self, image: UInt8Image) -> list[Face]:
         height, width = image.shape[:2]
@@ -88,9 +91,23 @@ class YuNetDetector:
 
     def _run(self, image: UInt8Image) -> np.ndarray:
         """Rows of x, y, width, height, five landmarks x y, score: float32[N, 15]."""
-        self._network.setInputSize((image.shape[1], image.shape[0]))
-        _, rows = self._network.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        network = self._network()
+        network.setInputSize((image.shape[1], image.shape[0]))
+        _, rows = network.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         return np.empty((0, 15), dtype=np.float32) if rows is None else rows
+
+    def _network(self) -> cv2.FaceDetectorYN:
+        """This thread's own."""
+        if not hasattr(self._networks, "network"):
+            # OpenCV 5 warns on stderr that its new engine takes no target, which nobody asked for.
+            level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+            try:
+                self._networks.network = cv2.FaceDetectorYN.create(
+                    str(self._weights), "", (320, 320), self._score, 0.3, 500
+                )
+            finally:
+                cv2.utils.logging.setLogLevel(level)
+        return self._networks.network
 
     def _refined(self, image: UInt8Image, face: Face) -> Face:
         """The face with landmarks read off a patch in which it stands upright."""

@@ -1,0 +1,52 @@
+"""Photos on several threads, their results in the order of the photos."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+MOST = 8
+"""More threads than this only hold more pictures in memory: decoding goes one at a time."""
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+def cores() -> int:
+    """How many processor cores this process may use, at most `MOST`."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    return min(len(affinity(0)) if affinity else os.cpu_count() or 1, MOST)
+
+
+def threads_for(*parts: Any) -> int:
+    """As many as there are cores where every one of ``parts`` says ``thread_safe``, otherwise 1."""
+    return cores() if all(getattr(part, "thread_safe", False) for part in parts) else 1
+
+
+def in_order(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], threads: int
+) -> Iterator[_Result]:
+    """``function(item)`` for each item, in the items' order.
+
+    OpenCV, Pillow and numpy let other threads run while they work. At most twice as many items as
+    threads are begun before the first result is taken, so that results do not pile up. What
+    ``function`` raises is raised at its place, and nothing further is begun.
+    """
+    if threads <= 1:
+        yield from map(function, items)
+        return
+    pending: deque[Future[_Result]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) >= 2 * threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
