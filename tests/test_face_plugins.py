@@ -40,7 +40,7 @@ def test_registered_with_their_licences():
     registry = Registry()
     assert {"yunet", "insightface", "mediapipe"} <= set(registry.names("detector"))
     assert {"sface", "insightface", "dlib"} <= set(registry.names("identity"))
-    assert {"landmarks", "mediapipe", "parsing"} <= set(registry.names("masker"))
+    assert {"landmarks", "mediapipe", "parsing", "person"} <= set(registry.names("masker"))
     for kind in ("detector", "identity", "masker"):
         for entry in registry.entries[kind].values():
             assert entry.summary and entry.licence

@@ -102,6 +102,7 @@ def test_the_wheel_has_entry_points_licence_and_metadata(wheel):
             "insightface",
             "mediapipe",
             "parsing",
+            "person",
             "dlib",
             "stable_diffusion",
             "demo",

@@ -1,4 +1,7 @@
-"""Face parsing through transformers, with a tiny SegFormer that knows parts by their colours."""
+"""Maskers that segment: face parsing through transformers, a person apart from the background.
+
+The face parser is a tiny SegFormer, made here, that knows parts by their colours.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from photographs import astronaut
+from test_faces import ASTRONAUT
 from test_occlusion import SIDE, bare, beard, fringe, half_a_scarf, spectacles, sunglasses
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
 
@@ -230,3 +235,60 @@ def test_a_folder_that_is_no_parser_is_refused_with_the_remedy(folder, tmp_path)
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     with pytest.raises(Missing, match=r"lacks weights|cannot be read"):
         ParsingMasker(tmp_path)
+
+
+def test_a_person_is_cut_out_wherever_the_picture_shows_them(weights):
+    from mcap_plugins.person_masker import PersonMasker
+
+    masker = PersonMasker(weights("selfie-segmentation"))
+    assert isinstance(masker, contracts.Masker) and not isinstance(masker, FaceParser)
+    image = astronaut()
+    mask = masker.mask(image, ASTRONAUT)
+    assert mask.shape == image.shape[:2] and mask.dtype == np.float32
+    assert mask.min() == 0 and mask.max() == 1
+    on = [(130, 224), (60, 224), (400, 150), (350, 300)]  # face, hair, suit: rows and columns
+    off = [(40, 40), (40, 480), (200, 60), (120, 330)]
+    assert all(mask[place] > 0.9 for place in on) and all(mask[place] < 0.1 for place in off)
+    assert ((mask > 0.1) & (mask < 0.9)).sum() > 500
+    # The same person on the floor, and small in a large picture.
+    lying = Face(
+        (56, 512 - 277, 181, 512 - 171), 0.9, np.stack(
+            [ASTRONAUT.landmarks[:, 1], 512 - ASTRONAUT.landmarks[:, 0]], axis=1
+        ),
+    )  # fmt: skip
+    assert iou(masker.mask(np.ascontiguousarray(np.rot90(image)), lying), np.rot90(mask)) > 0.85
+    wide = cv2.copyMakeBorder(image, 900, 100, 1200, 1600, cv2.BORDER_CONSTANT, value=(90, 99, 90))
+    shift = np.array([1200, 900], np.float32)
+    box = tuple(np.add(ASTRONAUT.box, (*shift, *shift)))
+    far = masker.mask(wide, Face(box, 0.9, ASTRONAUT.landmarks + shift))
+    assert iou(far[900:1412, 1200:1712], mask) > 0.85
+    assert far[:800].max() == far[:, :1100].max() == 0
+    # Nobody there: the landmarks' oval. A face outside the picture: no crash.
+    nothing = np.full_like(image, 120)
+    assert np.array_equal(
+        masker.mask(nothing, ASTRONAUT), LandmarkMasker().mask(nothing, ASTRONAUT)
+    )
+    outside = Face((900, 900, 990, 990), 0.9, ASTRONAUT.landmarks + 800)
+    assert masker.mask(image[:40, :30].copy(), outside).shape == (40, 30)
+
+
+def test_a_file_that_is_no_network_is_refused(tmp_path):
+    from mcap_plugins.person_masker import PersonMasker
+
+    (tmp_path / "selfie.tflite").write_bytes(b"not a network")
+    with pytest.raises(Missing, match=r"selfie\.tflite.*models pull selfie-segmentation"):
+        PersonMasker(tmp_path / "selfie.tflite")
+
+
+def test_the_guided_filter_moves_a_masks_edge_to_the_pictures():
+    from mcap_plugins.person_masker import guided_filter
+
+    guide = np.zeros((60, 60), np.float32)
+    guide[:, 30:] = 1
+    rough = np.zeros_like(guide)
+    rough[:, 27:] = 1  # three pixels off
+    filtered = guided_filter(guide, rough, 6, 1e-4)
+    assert np.abs((filtered > 0.5) - guide).sum() <= np.abs(rough - guide).sum() / 3
+    flat = guided_filter(np.full_like(guide, 0.4), rough, 6, 1e-4)  # no edge there: a plain blur
+    assert np.abs(flat[30] - cv2.blur(cv2.blur(rough, (13, 13)), (13, 13))[30]).max() < 1e-3
+    assert np.allclose(guided_filter(guide, np.ones_like(guide), 6, 1e-4), 1, atol=1e-5)
