@@ -160,6 +160,26 @@ def test_sface_tells_people_apart(sface, yunet):
     assert (others @ others.T - np.eye(6)).max() < sface.same_person
 
 
+@pytest.mark.parametrize("degrees", [0, 40])
+def test_mediapipe_finds_what_yunet_finds(weights, yunet, degrees):
+    pytest.importorskip("mediapipe", reason="the extra mediapipe is not installed")
+    from mcap_plugins.mediapipe_mesh import Mesh, MeshDetector
+
+    detector = MeshDetector(Mesh(weights("face-landmarker")))
+    assert isinstance(detector, contracts.FaceDetector)
+    matrix = cv2.getRotationMatrix2D((224, 130), degrees, 1)
+    image = cv2.warpAffine(astronaut(), matrix, (512, 512), borderMode=cv2.BORDER_REFLECT)
+    (mine,), (theirs, *_) = detector.detect(image), yunet.detect(image)
+    assert np.abs(mine.landmarks - theirs.landmarks).max() < 8
+    if degrees == 0:  # boxes of about one height, so that sizes mean the same
+        assert mine.height == pytest.approx(ASTRONAUT.height, rel=0.1)
+        assert mine.width == pytest.approx(ASTRONAUT.width, rel=0.2)
+        assert abs(mine.box[1] - ASTRONAUT.box[1]) < 0.05 * ASTRONAUT.height
+    assert mine.score == 1.0 and mine.mesh.shape == (478, 2) and mine.mesh.dtype == np.float32
+    for shape in ((1, 1), (17, 3000), (3000, 16)):
+        assert detector.detect(np.full((*shape, 3), 127, np.uint8)) == []
+
+
 def test_mediapipe_mesh_masks_like_the_landmarks(weights):
     pytest.importorskip("mediapipe", reason="the extra mediapipe is not installed")
     from mcap.masks import LandmarkMasker

@@ -29,6 +29,12 @@ FIVE = (468, 473, 4, 61, 291)
 
 POINTS = 478
 
+CHIN = OVAL.index(152)
+HAIRLINE = 0.156
+"""The outline ends on the forehead, other detectors' boxes at the hairline. YuNet's are higher by
+this fraction of the outline (110 faces, deviation 0.032), so that what is measured in heights of
+the face means the same with both."""
+
 
 class Mesh:
     """One loaded landmarker: ``find(uint8[H, W, 3] RGB)`` -> float32[478, 2] in pixels for each."""
@@ -71,6 +77,11 @@ class MeshDetector:
 
     The landmarker's own search is made for faces near the camera and overlooks those smaller than
     about a tenth of the picture. It gives no score per face: what it returns passed its 0.5.
+
+    It turns heads upright by what it takes for the eyes. Measured on 60 pictures of 512 pixels, a
+    face within a quarter of the eye distance: 60 upright, 60 turned by 20 degrees, 60 by 45, 54 and
+    56 by 90 either way, none upside down, where it makes out a face that stands upright in 33.
+    Neither its thresholds nor a second look tell those: turn such photos first.
     """
 
     def __init__(self, mesh: Mesh) -> None:
@@ -81,8 +92,10 @@ class MeshDetector:
             return []
         faces = []
         for points in self._mesh.find(image):
-            low, high = points[list(OVAL)].min(axis=0), points[list(OVAL)].max(axis=0)
-            box = tuple(float(value) for value in (*low, *high))
+            outline = points[list(OVAL)]
+            raised = outline + HAIRLINE * (outline[0] - outline[CHIN])
+            around = np.concatenate([outline, raised])
+            box = tuple(float(value) for value in (*around.min(axis=0), *around.max(axis=0)))
             faces.append(Face(box, 1.0, points[list(FIVE)], points))
         return sorted(faces, key=lambda face: face.area, reverse=True)
 
@@ -101,12 +114,13 @@ class MeshMasker:
     def mask(self, image: UInt8Image, face: Face) -> Float32Array:
         points = face.mesh
         if points is None or len(points) != POINTS:
-            points = self._look(image, face)
+            points = self.mesh(image, face)
         if points is None:
             return self._plain.mask(image, face)
         return mesh_mask(image, points[list(FIVE)], points[list(OVAL)])
 
-    def _look(self, image: UInt8Image, face: Face) -> Float32Array | None:
+    def mesh(self, image: UInt8Image, face: Face) -> Float32Array | None:
+        """float32[478, 2] of a face that another detector found; None where it sees none there."""
         cut, offset = surroundings(image, face, 0.6)
         if min(cut.shape[:2]) < 16:
             return None
