@@ -13,6 +13,7 @@ from test_faces import ASTRONAUT
 from mcap import contracts
 from mcap.affine import cut_upright
 from mcap.align import align_faces, embed_faces
+from mcap.contracts import Face
 from mcap.errors import Missing
 from mcap.faces import embed, pose
 from mcap.registry import Registry
@@ -182,7 +183,7 @@ def test_mediapipe_finds_what_yunet_finds(weights, yunet, degrees):
 
 def test_mediapipe_mesh_masks_like_the_landmarks(weights):
     pytest.importorskip("mediapipe", reason="the extra mediapipe is not installed")
-    from mcap.masks import LandmarkMasker
+    from mcap.masks import LandmarkMasker, iou
     from mcap_plugins.mediapipe_mesh import Mesh, MeshDetector, MeshMasker
 
     mesh = Mesh(weights("face-landmarker"))
@@ -194,8 +195,15 @@ def test_mediapipe_mesh_masks_like_the_landmarks(weights):
     for face in (faces[0], ASTRONAUT):  # with a mesh, and found by another detector
         drawn = MeshMasker(mesh).mask(image, face)
         assert drawn.dtype == np.float32 and drawn.min() >= 0 and drawn.max() <= 1
-        both, either = np.minimum(drawn, plain).sum(), np.maximum(drawn, plain).sum()
-        assert both / either > 0.85
+        assert iou(drawn, plain) > 0.85
+    # However the head is tilted: the face that was found is looked at upright.
+    for quarters in (1, 2):
+        turned = np.ascontiguousarray(np.rot90(image, quarters))
+        places = ASTRONAUT.landmarks
+        for _ in range(quarters):
+            places = np.stack([places[:, 1], 512 - places[:, 0]], axis=1)
+        tilted = MeshMasker(mesh).mask(turned, Face((0, 0, 125, 125), 0.9, places))
+        assert iou(np.rot90(tilted, -quarters), drawn) > 0.95
     # Where the mesh finds nothing the landmarks' oval stands in.
     empty = np.full_like(image, 120)
     assert np.array_equal(MeshMasker(mesh).mask(empty, ASTRONAUT), plain)
