@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from mcap.align import align_faces, embed_faces
 from mcap.contracts import Face
 from mcap.errors import Missing
 from mcap.faces import embed, pose
+from mcap.photos import PhotoSettings, read_photo
 from mcap.registry import Registry
 
 
@@ -91,6 +94,21 @@ def test_yunet_in_a_group_and_in_nothing(yunet):
     assert [face.area for face in faces] == sorted((face.area for face in faces), reverse=True)
     for shape in ((1, 1, 3), (1, 500, 3), (16, 16, 3), (300, 200, 3), (20, 3000, 3)):
         assert yunet.detect(np.full(shape, 127, np.uint8)) == []
+
+
+@pytest.mark.parametrize("quarter", [1, 2, 3])
+def test_yunet_finds_faces_that_lie_on_their_side_or_head(yunet, quarter):
+    for name in ("01-living-room", "03-turned-head", "06-close"):
+        path = Path(__file__).parent.parent / "examples" / "selfies" / f"{name}.jpg"
+        image = read_photo(path, PhotoSettings(max_side=512)).image
+        height, width = image.shape[:2]
+        upright = yunet.detect(image)[0].landmarks
+        x, y = upright.T
+        turned = {1: (y, width - x), 2: (width - x, height - y), 3: (height - y, x)}[quarter]
+        found = yunet.detect(np.ascontiguousarray(np.rot90(image, quarter)))
+        assert len(found) == 1
+        gaps = np.hypot(*(found[0].landmarks - np.stack(turned, axis=1)).T)
+        assert gaps.max() < 0.1 * np.hypot(*(upright[1] - upright[0])), name
 
 
 def test_sface_agrees_with_opencv(sface, weights):

@@ -3,6 +3,9 @@
 YuNet finds faces of about 10 to 300 pixels. A face that fills a telephone's picture is ten times
 that, so the picture is searched at several sizes and the findings are merged.
 
+It hardly knows faces that lie on their side: where it finds none, the picture is searched again
+turned to either side.
+
 It also draws the landmarks of a tilted face towards the upright: of a head tilted by 30 degrees it
 reports 0 to 20. So each face is looked at again in a patch of its own, which is turned until the
 face in it stands upright.
@@ -33,7 +36,9 @@ COMFORTABLE = (40.0, 280.0)  # heights in searched pixels at which the landmarks
 REFINED = 12  # so many of the largest faces get the second look
 PATCH = 416  # side in pixels of the turned patch; the face fills half of it
 UPRIGHT = 3.0  # degrees of tilt in the patch at which turning ends
-SURE = 0.90  # score in the patch below which sideways and overhead are tried as well
+SURE = 0.92
+"""Score in the patch below which sideways and overhead are tried as well. Of 24 faces upright ones
+had 0.94 to 0.96, the same upside down 0.74 to 0.905, with the landmarks of an upright face."""
 
 
 class YuNetDetector:
@@ -55,8 +60,17 @@ class YuNetDetector:
         if min(height, width) < SMALLEST_SIDE:
             return []
         found: list[tuple[float, Face]] = []
-        for side in _sizes(max(height, width)):
+        sides = _sizes(max(height, width))
+        for side in sides:
             found += self._search(image, side)
+        if not found:
+            for quarter in (1, 3):
+                turned = np.ascontiguousarray(np.rot90(image, quarter))
+                for side in sides[:2]:
+                    found += [
+                        (rank, _turned_back(face, quarter, width, height))
+                        for rank, face in self._search(turned, side)
+                    ]
         faces = _suppress(found, self.overlap)
         faces.sort(key=lambda face: face.area, reverse=True)
         faces[:REFINED] = [self._refined(image, face) for face in faces[:REFINED]]
@@ -227,6 +241,18 @@ def _patch(image: UInt8Image, linear: np.ndarray, shift: np.ndarray, scale: floa
     return cv2.warpAffine(
         image, matrix, (PATCH, PATCH), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
+
+
+def _turned_back(face: Face, quarter: int, width: int, height: int) -> Face:
+    """A face of ``np.rot90(image, quarter)``, quarter 1 or 3, in the image, width x height."""
+
+    def back(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return (width - y, x) if quarter == 1 else (y, height - x)
+
+    x, y = back(*np.array(face.box, dtype=np.float64).reshape(2, 2).T)
+    points = np.stack(back(*face.landmarks.T), axis=1)
+    box = tuple(float(value) for value in (x.min(), y.min(), x.max(), y.max()))
+    return Face(box, face.score, points.astype(np.float32))
 
 
 def _sizes(longest: int) -> list[int]:

@@ -1,0 +1,390 @@
+"""Which detectors find faces in pictures that are turned, dark, blurred, small or crowded?
+
+    python benchmarks/faces.py --pictures FOLDER --out out/faces
+
+FOLDER holds portraits, one face each, near the middle. Every detector that can run here looks at
+each of them and at copies that are transformed in a known way (`TRANSFORMS`). A face counts as
+found where the detector reports one with a score of mcap's ``faces.min_score`` or more whose
+landmarks' mean lies within one eye distance of where it must be. The landmark error is the mean
+distance of the five landmarks from where the same detector saw them in the untransformed picture,
+brought into the copy by the transform, in eye distances of the copy. Everything else that is
+reported counts as an extra.
+
+Every masker that can run here draws the mask of the face that YuNet found; pairs of maskers are
+compared by the intersection of their masks over the union.
+
+Times are processor time, so that other work on the machine does not count, with one thread for
+OpenCV; MediaPipe's threads are all counted. Prints Markdown tables and writes OUT/faces.md and
+OUT/faces.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import itertools
+import json
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from mcap.contracts import Face
+from mcap.errors import McapError
+from mcap.faces import FaceSettings
+from mcap.masks import iou
+from mcap.photos import find_photos, read_photo
+from mcap.registry import registry
+
+MIN_SCORE = FaceSettings().min_score
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A transformed picture and where the plain pictures' faces are in it."""
+
+    image: np.ndarray
+    to_copy: list[np.ndarray]
+    """float64[2, 3] for each picture in it, from that picture's pixels to the copy's."""
+    mirrored: bool = False
+
+    def landmarks(self, place: int, plain: np.ndarray) -> np.ndarray:
+        """The plain picture's landmarks float[5, 2] in the copy, in their own order."""
+        matrix = self.to_copy[place]
+        moved = plain @ matrix[:, :2].T + matrix[:, 2]
+        return moved[[1, 0, 2, 4, 3]] if self.mirrored else moved
+
+
+Transform = Callable[[list[np.ndarray], Path, int], Copy]
+"""The picture (and the next one), a folder for files, the picture's number -> the copy."""
+
+IDENTITY = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+
+
+def affine(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """``matrix`` counts from the corner of the first pixel, OpenCV from its centre."""
+    centred = matrix.copy()
+    centred[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5
+    return cv2.warpAffine(
+        image, centred, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT
+    )
+
+
+def turned(degrees: float) -> Transform:
+    """Clockwise, on a canvas that holds all of it; what is outside the picture is black."""
+
+    def transform(images: list[np.ndarray], folder: Path, number: int) -> Copy:
+        height, width = images[0].shape[:2]
+        angle = np.radians(degrees)
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        corners = np.array([[0, 0], [width, 0], [0, height], [width, height]]) @ turn.T
+        low = corners.min(axis=0)
+        size = np.ceil((corners.max(axis=0) - low).round(6)).astype(int)
+        matrix = np.concatenate([turn, -low[:, None]], axis=1)
+        return Copy(affine(images[0], matrix, (int(size[0]), int(size[1]))), [matrix])
+
+    return transform
+
+
+def plain(images: list[np.ndarray], folder: Path, number: int) -> Copy:
+    return Copy(images[0], [IDENTITY])
+
+
+def by_exif(images: list[np.ndarray], folder: Path, number: int) -> Copy:
+    """A JPEG whose pixels lie otherwise than its orientation tag says to show them, read again."""
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    orientation = 2 + number % 7
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = folder / "turned.jpg"
+    Image.fromarray(images[0]).transpose(undo[orientation]).save(path, quality=95, exif=exif)
+    return Copy(read_photo(path).image, [IDENTITY])
+
+
+def darkened(images: list[np.ndarray], folder: Path, number: int) -> Copy:
+    """Three stops in linear light: an eighth of it."""
+    curve = 255 * ((np.arange(256) / 255) ** 2.2 / 8) ** (1 / 2.2)
+    return Copy(curve.round().astype(np.uint8)[images[0]], [IDENTITY])
+
+
+def blurred(images: list[np.ndarray], folder: Path, number: int) -> Copy:
+    """By a Gaussian of 1.5 % of the picture's side: 2 % of the face's height."""
+    return Copy(cv2.GaussianBlur(images[0], (0, 0), 0.015 * len(images[0])), [IDENTITY])
+
+
+def shrunk(images: list[np.ndarray], folder: Path, number: int) -> Copy:
+    height, width = images[0].shape[:2]
+    scale = 64 / max(height, width)
+    size = round(width * scale), round(height * scale)
+    small = cv2.resize(images[0], size, interpolation=cv2.INTER_AREA)
+    return Copy(small, [np.array([[size[0] / width, 0, 0], [0, size[1] / height, 0.0]])])
+
+
+def far(images: list[np.ndarray], folder: Path, number: int) -> Copy:
+    """A sixteenth of the side of a large grey picture."""
+    height, width = images[0].shape[:2]
+    scale = 96 / max(height, width)
+    matrix = np.array([[scale, 0, 1000.0], [0, scale, 300.0]])
+    canvas = np.full((1536, 1536, 3), 128, np.uint8)
+    size = round(width * scale), round(height * scale)
+    small = cv2.resize(images[0], size, interpolation=cv2.INTER_AREA)
+    canvas[300 : 300 + size[1], 1000 : 1000 + size[0]] = small
+    return Copy(canvas, [matrix])
+
+
+def mirrored(images: list[np.ndarray], folder: Path, number: int) -> Copy:
+    width = images[0].shape[1]
+    flipped = np.ascontiguousarray(images[0][:, ::-1])
+    return Copy(flipped, [np.array([[-1, 0, width], [0, 1, 0.0]])], mirrored=True)
+
+
+def compressed(images: list[np.ndarray], folder: Path, number: int) -> Copy:
+    """Noise of a dark room, then a JPEG of quality 15."""
+    noise = np.random.default_rng(number).normal(0, 12, images[0].shape)
+    noisy = (images[0] + noise).round().clip(0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noisy).save(buffer, "JPEG", quality=15)
+    return Copy(np.array(Image.open(buffer)), [IDENTITY])
+
+
+def side_by_side(images: list[np.ndarray], folder: Path, number: int) -> Copy:
+    left, right = images
+    right = cv2.resize(right, (left.shape[1], left.shape[0]), interpolation=cv2.INTER_AREA)
+    shift = np.array([[1.0, 0, left.shape[1]], [0, 1.0, 0]])
+    return Copy(np.concatenate([left, right], axis=1), [IDENTITY, shift])
+
+
+TRANSFORMS: dict[str, Transform] = {
+    "plain": plain,
+    "rotated by EXIF (tags 2 to 8)": by_exif,
+    "tilted by 15 degrees": turned(15),
+    "tilted by 30 degrees": turned(-30),
+    "rotated by 90 degrees": turned(90),
+    "upside down": turned(180),
+    "darkened by three stops": darkened,
+    "blurred by 2 % of the face": blurred,
+    "shrunk to 64 pixels": shrunk,
+    "1/16 of a large picture": far,
+    "mirrored": mirrored,
+    "noise and JPEG of quality 15": compressed,
+    "two people side by side": side_by_side,
+}
+
+
+@dataclass
+class Row:
+    """One detector on one transform."""
+
+    faces: int = 0
+    found: int = 0
+    extra: int = 0
+    errors: list[float] = field(default_factory=list)
+    milliseconds: list[float] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        errors = self.errors or [float("nan")]
+        return {
+            "faces": self.faces,
+            "found": self.found,
+            "rate": self.found / max(self.faces, 1),
+            "extra": self.extra,
+            "error_mean": float(np.mean(errors)),
+            "error_95": float(np.quantile(errors, 0.95)),
+            "milliseconds": float(np.mean(self.milliseconds)),
+        }
+
+
+def eye_distance(landmarks: np.ndarray) -> float:
+    return float(np.hypot(*(landmarks[1] - landmarks[0])))
+
+
+def look(detector: Any, image: np.ndarray) -> tuple[list[Face], float]:
+    """The faces that mcap would take, and the milliseconds it took."""
+    start = time.process_time()
+    faces = detector.detect(np.ascontiguousarray(image))
+    spent = 1000 * (time.process_time() - start)
+    return [face for face in faces if face.score >= MIN_SCORE], spent
+
+
+def match(faces: list[Face], expected: list[np.ndarray]) -> list[Face | None]:
+    """For each place where a face must be the one that is there."""
+    free = list(faces)
+    matched: list[Face | None] = []
+    for landmarks in expected:
+        limit, middle = eye_distance(landmarks), landmarks.mean(axis=0)
+        gaps = [float(np.hypot(*(face.landmarks.mean(axis=0) - middle))) for face in free]
+        best = int(np.argmin(gaps)) if gaps else None
+        matched.append(free.pop(best) if best is not None and gaps[best] <= limit else None)
+    return matched
+
+
+def runnable(kind: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """What is registered and can run here, by name; the others with the reason why not."""
+    made, failed = {}, {}
+    for name in registry().names(kind):
+        try:
+            made[name] = registry().create(kind, name)
+        except McapError as error:
+            failed[name] = str(error)
+    return made, failed
+
+
+def whereabouts(image: np.ndarray) -> np.ndarray:
+    """Five points that are certainly on the face of a portrait, where no detector has found it."""
+    from mcap.face_oval import TEMPLATE
+
+    height, width = image.shape[:2]
+    return (TEMPLATE - TEMPLATE.mean(axis=0)) * 0.78 * height + (width / 2, height * 0.567)
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    cv2.setNumThreads(1)
+    detectors, no_detectors = runnable("detector")
+    maskers, no_maskers = runnable("masker")
+    paths = find_photos([options.pictures])[: options.count]
+    options.out.mkdir(parents=True, exist_ok=True)
+
+    seen: dict[str, list[np.ndarray | None]] = {name: [] for name in detectors}
+    for path in paths:
+        image = read_photo(path).image
+        middle = whereabouts(image)
+        for name, detector in detectors.items():
+            face = match(look(detector, image)[0], [middle])[0]
+            seen[name].append(None if face is None else np.asarray(face.landmarks, np.float64))
+
+    rows = {name: {title: Row() for title in TRANSFORMS} for name in detectors}
+    pairs = list(itertools.combinations(maskers, 2))
+    overlaps = {pair: {title: [] for title in TRANSFORMS} for pair in pairs}
+    mask_times = {name: [] for name in maskers}
+    for number, path in enumerate(paths):
+        images = [read_photo(each).image for each in (path, paths[number - 1])]
+        numbers = [number, number - 1]
+        for title, transform in TRANSFORMS.items():
+            copy = transform(images, options.out, number)
+            here = range(len(copy.to_copy))
+            for name, detector in detectors.items():
+                row = rows[name][title]
+                faces, spent = look(detector, copy.image)
+                row.milliseconds.append(spent)
+                own = [seen[name][numbers[place]] for place in here]
+                expected = [
+                    copy.landmarks(place, whereabouts(images[place]) if mine is None else mine)
+                    for place, mine in zip(here, own, strict=True)
+                ]
+                matched = match(faces, expected)
+                row.faces += len(expected)
+                row.found += sum(face is not None for face in matched)
+                row.extra += len(faces) - sum(face is not None for face in matched)
+                for face, must, mine in zip(matched, expected, own, strict=True):
+                    if face is not None and mine is not None:
+                        gaps = np.hypot(*(face.landmarks - must).T)
+                        row.errors.append(float(gaps.mean()) / eye_distance(must))
+                if name == "yunet" and pairs and number % options.every == 0 and matched[0]:
+                    compare(maskers, copy.image, matched[0], overlaps, title, mask_times)
+        if number % 20 == 19:
+            print(f"{number + 1} of {len(paths)}", flush=True)
+    (options.out / "turned.jpg").unlink(missing_ok=True)
+    return {
+        "command": f"python benchmarks/faces.py --count {len(paths)} --every {options.every}",
+        "pictures": len(paths),
+        "copies": len(paths) * len(TRANSFORMS),
+        "machine": f"{platform.machine()}, OpenCV {cv2.__version__}",
+        "min_score": MIN_SCORE,
+        "detectors": {
+            name: {title: row.as_json() for title, row in of.items()} for name, of in rows.items()
+        },
+        "not_run": {**no_detectors, **{f"masker {k}": v for k, v in no_maskers.items()}},
+        "masks": {
+            f"{a} and {b}": {
+                title: {
+                    "pictures": len(values),
+                    "mean": float(np.mean(values)) if values else None,
+                    "low": float(np.quantile(values, 0.05)) if values else None,
+                }
+                for title, values in overlaps[a, b].items()
+            }
+            for a, b in pairs
+        },
+        "mask_milliseconds": {name: float(np.mean(of)) for name, of in mask_times.items() if of},
+    }
+
+
+def compare(
+    maskers: dict[str, Any],
+    image: np.ndarray,
+    face: Face,
+    overlaps: dict[tuple[str, str], dict[str, list[float]]],
+    title: str,
+    times: dict[str, list[float]],
+) -> None:
+    masks = {}
+    for name, masker in maskers.items():
+        start = time.process_time()
+        masks[name] = masker.mask(image, face)
+        times[name].append(1000 * (time.process_time() - start))
+    for a, b in overlaps:
+        overlaps[a, b][title].append(iou(masks[a], masks[b]))
+
+
+def tables(result: dict[str, Any]) -> str:
+    lines = [
+        f"{result['pictures']} pictures, {result['copies']} copies in all.",
+        "",
+        "| detector | pictures | found | landmark error, mean (95 %) | extra faces | ms |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, of in result["detectors"].items():
+        for title, row in of.items():
+            error = "-" if title == "plain" else f"{row['error_mean']:.3f} ({row['error_95']:.3f})"
+            lines.append(
+                f"| {name} | {title} | {100 * row['rate']:.2f} % | {error} | {row['extra']} "
+                f"| {row['milliseconds']:.0f} |"
+            )
+    if result["not_run"]:
+        lines += ["", "Not run here:", ""]
+        lines += [f"- {name}: {reason}" for name, reason in result["not_run"].items()]
+    if result["masks"]:
+        pairs = list(result["masks"])
+        lines += ["", "| pictures | " + " | ".join(pairs) + " |"]
+        lines += ["| --- |" + " --- |" * len(pairs)]
+        for title in TRANSFORMS:
+            cells = []
+            for pair in pairs:
+                cell = result["masks"][pair][title]
+                cells.append(f"{cell['mean']:.3f} ({cell['low']:.3f})" if cell["pictures"] else "-")
+            lines.append(f"| {title} | " + " | ".join(cells) + " |")
+        times = ", ".join(f"{name} {ms:.0f}" for name, ms in result["mask_milliseconds"].items())
+        lines += ["", f"Milliseconds a mask: {times}."]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pictures", type=Path, required=True, help="a folder of portraits")
+    parser.add_argument("--count", type=int, default=660)
+    parser.add_argument("--every", type=int, default=1, help="masks of every so many-th picture")
+    parser.add_argument("--out", type=Path, default=Path("out/faces"))
+    options = parser.parse_args()
+    result = measure(options)
+    text = tables(result)
+    (options.out / "faces.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (options.out / "faces.md").write_text(text, encoding="utf-8")
+    print("\n" + text)
+
+
+if __name__ == "__main__":
+    main()
