@@ -65,6 +65,12 @@ class IdentityModel(Protocol):
     """A frozen face-recognition network, differentiable in its input.
 
     It stays in eval mode and outside every module tree on which somebody calls ``train()``.
+
+    It may also have ``same_person``, the cosine similarity from which two faces are taken for one
+    person's (without it `mcap.faces.SAME_PERSON`); ``device``, where ``embed`` wants its input
+    (without it the CPU); and ``embed_images(image, face)``, one `Face` of uint8[H, W, 3] ->
+    float32[D] of unit length, which is then preferred for measuring. A network that only measures
+    is registered with ``differentiable=False``; its ``embed`` raises TypeError.
     """
 
     name: str

@@ -19,9 +19,9 @@ from mcap.registry import Registry
 
 
 def sface(weights, folder):
-    from mcap_plugins.onnx_identity import sface
+    from mcap_plugins.sface_identity import SFace
 
-    return sface(weights("sface")), weights("sface")
+    return SFace(weights("sface")), weights("sface")
 
 
 def arcface(weights, folder, **shape):
