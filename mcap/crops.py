@@ -20,6 +20,10 @@ FFHQ_FACE_HEIGHT = 0.742
 """YuNet's box of an upright face, as a fraction of the side of FFHQ's square: the median over
 10,477 pictures framed so (5 to 95 %: 0.68 to 0.79)."""
 
+TIGHTEST = 0.9
+"""The same fraction in a crop of a photo that shows no more than the face: so much and no more,
+then the photo is continued."""
+
 ZOOM = 0.10
 SHIFT = 0.03
 TILT = 3.0
@@ -63,9 +67,10 @@ def portrait_crop(
     does). ``face_height = 0.742`` is FFHQ's own framing; smaller values show more of the body, the
     face's centre staying at the same place of the frame.
 
-    Where the photo shows less than that, the crop is moved and made tighter, at most as tight as
-    FFHQ's, rather than filled up (`fitted`). What is still outside the photo is mirrored and,
-    further out, blurred and faded, as in FFHQ; the mask is 0 there, and ``inside``, too.
+    Where the photo shows less than that, the crop is moved and made tighter, up to `TIGHTEST`,
+    rather than filled up (`fitted`); not so for FFHQ's own framing, which backbones ask for that
+    know faces in that place alone. What is still outside the photo is mirrored and, further out,
+    blurred and faded, as in FFHQ; the mask is 0 there, and ``inside``, too.
 
     ``variation`` 0 is the plain crop; other numbers are other zooms, places and tilts.
     """
@@ -73,7 +78,7 @@ def portrait_crop(
     matrix = framing(masked.face.landmarks, size, face_height)
     if variation:
         matrix = _varied(matrix, size, masked.photo.sha256, variation)
-    tightest = max(face_height, FFHQ_FACE_HEIGHT) / face_height
+    tightest = TIGHTEST / face_height if face_height < FFHQ_FACE_HEIGHT else 1.0
     matrix = fitted(matrix, size, image.shape[:2], tightest)
     crop = resample(image, matrix, size, cv2.BORDER_REFLECT_101)
     outside = _outside(matrix, size, image.shape[:2])

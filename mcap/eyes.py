@@ -6,16 +6,25 @@ CVWW 2016, eq. 1): the mean of two heights of the lid opening over the eye's wid
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from mcap.contracts import Float32Array
+    from mcap.contracts import Face, Float32Array, UInt8Image
 
 # Outer corner, two points of the upper lid, inner corner, two points of the lower lid under them,
 # as numbers of MediaPipe's mesh (of its 468 points, and of the 478 with irises).
 _EYES = ((33, 160, 158, 133, 153, 144), (263, 387, 385, 362, 380, 373))
+
+
+@runtime_checkable
+class MeshFinder(Protocol):
+    """A masker that finds the mesh of a face that another detector has found."""
+
+    def mesh(self, image: UInt8Image, face: Face) -> Float32Array | None:
+        """float32[N, 2] in the picture's pixels; None where it does not see that face."""
+        ...
 
 
 def openness(mesh: Float32Array | None) -> float | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import cv2
 import numpy as np
@@ -143,24 +143,6 @@ class FoundFace:
     """How far the eyes are open, `mcap.eyes.openness`; None without a mesh that tells."""
     covered: float | None = None
     """Share of the face that something hides; None where no masker tells."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What became of one photo. ``reason`` is None where it was accepted."""
-
-    accepted: bool
-    reason: str | None
-    found: FoundFace | None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def face(self) -> Face | None:
-        return self.found.face if self.found else None
-
-    @property
-    def embedding(self) -> Float32Array | None:
-        return self.found.embedding if self.found else None
 
 
 def find_faces(
@@ -309,7 +291,12 @@ class Choice:
     index: int | None
     reason: str | None = None
     similarity: float | None = None
-    """To the subject's mean embedding."""
+    """To the subject's mean embedding; of the nearest face where none is the subject's."""
+    kind: Literal["", "no-face", "stranger", "undecided"] = ""
+    """What the reason is about; empty where a face was chosen."""
+
+
+NO_FACE = Choice(None, "no face found", None, "no-face")
 
 
 def choose_subject(
@@ -324,15 +311,15 @@ def choose_subject(
     ``photos`` holds each photo's faces (perhaps none), ``pinned`` is the subject's embedding where
     the user has said who it is. The faces are grouped by average-linkage clustering, two faces of
     one photo never in one group; the group that is in the most photos is the subject, and where
-    two groups are in equally many (as in a single photo of two people), the one whose faces are
-    ``dominance`` times as large in all. If that says nothing either there is no subject, because
-    a guess could train on a stranger.
+    two groups are in equally many, the one whose faces are ``dominance`` times as large in all. If
+    that says nothing either there is no subject, because a guess could train on a stranger. Nor is
+    there one where a single photo is all there is and shows several people.
     """
     if pinned is not None:
         return [_closest(faces, pinned, same_person) for faces in photos]
     owners = [(photo, index) for photo, faces in enumerate(photos) for index in range(len(faces))]
     if not owners:
-        return [Choice(None, "no face found") for _ in photos]
+        return [NO_FACE for _ in photos]
     everyone = [photos[photo][index] for photo, index in owners]
     groups = cluster(
         np.stack([found.embedding for found in everyone]),
@@ -346,8 +333,8 @@ def choose_subject(
     first = groups[0]
     rivals = [group for group in groups[1:] if len(group) == len(first)]
     if rivals:
-        if len(first) == 1 and sum(bool(faces) for faces in photos) > 1:
-            return _undecided(photos, 1)  # several photos and nobody recurs
+        if len(first) == 1:  # nobody recurs
+            return _undecided(photos, 1)
         size = sum(everyone[member].face.area for member in first)
         rival = sum(everyone[member].face.area for member in rivals[0])
         if size < dominance * rival:
@@ -391,7 +378,7 @@ def cluster(embeddings: Float32Array, photos: np.ndarray, threshold: float) -> l
 
 def _closest(faces: Sequence[FoundFace], subject: Float32Array, same_person: float) -> Choice:
     if not faces:
-        return Choice(None, "no face found")
+        return NO_FACE
     similarities = [float(found.embedding @ subject) for found in faces]
     best = int(np.argmax(similarities))
     if similarities[best] >= same_person:
@@ -401,36 +388,73 @@ def _closest(faces: Sequence[FoundFace], subject: Float32Array, same_person: flo
         f"{who} the subject's (similarity {similarities[best]:.2f}, one person's is "
         f"{same_person:.2f} or more)"
     )
-    return Choice(None, reason, similarities[best])
+    return Choice(None, reason, similarities[best], "stranger")
+
+
+def largest_face(faces: Sequence[FoundFace], dominance: float = 2.0) -> int | None:
+    """The index of the only face, or of one ``dominance`` times as large as every other."""
+    order = sorted(range(len(faces)), key=lambda index: faces[index].face.area, reverse=True)
+    if not order:
+        return None
+    if len(order) > 1:
+        first, second = (faces[index].face.area for index in order[:2])
+        if first < dominance * second:
+            return None
+    return order[0]
+
+
+def other_people(
+    photos: Sequence[Sequence[FoundFace]],
+    choices: Sequence[Choice],
+    same_person: float = SAME_PERSON,
+) -> list[list[tuple[int, int]]]:
+    """Who was not chosen: for each person the faces as (photo, index in its faces).
+
+    Grouped as in `choose_subject`; the person in the most photos first, of equals the largest.
+    """
+    owners = [
+        (photo, index)
+        for photo, (faces, choice) in enumerate(zip(photos, choices, strict=True))
+        for index in range(len(faces))
+        if index != choice.index
+    ]
+    if not owners:
+        return []
+    left = [photos[photo][index] for photo, index in owners]
+    groups = cluster(
+        np.stack([found.embedding for found in left]),
+        np.array([photo for photo, _ in owners]),
+        same_person,
+    )
+    groups.sort(
+        key=lambda group: (len(group), sum(left[member].face.area for member in group)),
+        reverse=True,
+    )
+    return [[owners[member] for member in group] for group in groups]
 
 
 def _undecided(photos: Sequence[Sequence[FoundFace]], recurring: int) -> list[Choice]:
+    alone = sum(bool(faces) for faces in photos) == 1
     choices = []
     for faces in photos:
         if not faces:
-            choices.append(Choice(None, "no face found"))
-        elif recurring > 1:
-            choices.append(
-                Choice(
-                    None,
-                    f"several people are in {recurring} photos each, and none of them alone is the "
-                    "subject; name a photo that shows the subject alone (--subject PHOTO)",
-                )
+            choices.append(NO_FACE)
+            continue
+        if recurring > 1:
+            reason = (
+                f"several people are in {recurring} photos each, and none of them alone is the "
+                "subject; name a photo that shows the subject alone (--subject PHOTO)"
             )
         elif len(faces) > 1:
-            choices.append(
-                Choice(
-                    None,
-                    f"{len(faces)} faces and none is the subject: none recurs in another photo and "
-                    "none is clearly the largest (--subject PHOTO says who it is)",
-                )
+            why = "there is no other photo" if alone else "none recurs in another photo"
+            reason = (
+                f"{len(faces)} faces and none is the subject: {why} (--subject PHOTO says who it "
+                "is: a photo of that person alone, or one with that face clearly the largest)"
             )
         else:
-            choices.append(
-                Choice(
-                    None,
-                    "the photos show different people and nobody recurs (--subject PHOTO says who "
-                    "the subject is)",
-                )
+            reason = (
+                "the photos show different people and nobody recurs (--subject PHOTO says who the "
+                "subject is)"
             )
+        choices.append(Choice(None, reason, None, "undecided"))
     return choices

@@ -21,14 +21,26 @@ import numpy as np
 from PIL import Image
 
 from mcap import atomic
+from mcap.advice import advise, summary
 from mcap.contact_sheet import BAD, GOOD, WARNING, Tile, contact_sheet
 from mcap.contracts import Face
-from mcap.crops import portrait_crop
-from mcap.faces import FoundFace, Pose
-from mcap.masking import MaskedPhoto, MaskedSet, MaskSettings, RefusedPhoto
+from mcap.crops import portrait_crop, upright_height
+from mcap.faces import FoundFace, Pose, surroundings
+from mcap.masking import (
+    MaskedPhoto,
+    MaskedSet,
+    MaskSettings,
+    NearDuplicate,
+    Person,
+    RefusedPhoto,
+)
 from mcap.parallel import cores, in_order
 
 SCHEMA = 1
+MEASURES = 2
+"""Raised when a face is measured otherwise, so that what an earlier mcap measured is not reused."""
+PEOPLE = 6
+"""So many of those who were passed over are shown on the contact sheet."""
 _TILE = 320
 SHEET_PHOTOS = 100
 """So many photos on one contact sheet; more of them go on contact-sheet-2.jpg and so on. A JPEG's
@@ -58,10 +70,13 @@ class Request:
     photos: tuple[Path, ...]
     subject: Path | None = None
 
+    def measures(self) -> dict[str, Any]:
+        return {**self.measured_with, "measures": MEASURES}
+
     def as_json(self) -> dict[str, Any]:
         """With the files' hashes, so that a changed photo makes another request."""
         return {
-            "measured_with": dict(self.measured_with),
+            "measured_with": self.measures(),
             "masker": self.masker,
             "settings": self.settings.model_dump(mode="json"),
             "photos": [[str(path), _sha256_or_none(path)] for path in self.photos],
@@ -80,7 +95,7 @@ def read_earlier(out: Path, request: Request) -> EarlierRun:
         photos = [item for item in report["photos"] if item["sha256"]]
         names = {item["sha256"]: item["name"] for item in photos}
         faces = {}
-        if report["request"]["measured_with"] == dict(request.measured_with):
+        if report["request"]["measured_with"] == request.measures():
             faces = {
                 item["sha256"]: [_face_from(face) for face in item["faces"]] for item in photos
             }
@@ -151,6 +166,7 @@ def write_masks(
     files |= {
         path: digest for path, digest in earlier.written.items() if _mask_name(path) in edited
     }
+    tiles += _people_tiles(masked)
     heading = f"{len(masked.accepted)} of {len(masked.entries)} photos accepted"
     for page, start in enumerate(range(0, max(len(tiles), 1), 3 * SHEET_PHOTOS), 1):
         shown = tiles[start : start + 3 * SHEET_PHOTOS]
@@ -160,10 +176,7 @@ def write_masks(
         name = "contact-sheet.jpg" if page == 1 else f"contact-sheet-{page}.jpg"
         files[name] = _write(out / name, buffer.getvalue())
     report = {
-        "schema": SCHEMA,
-        "accepted": len(masked.accepted),
-        "refused": len(masked.refused),
-        "photos": [_entry(entry, masked) for entry in masked.entries],
+        **describe(masked),
         "request": request.as_json(),
         "edited_masks": {name: atomic.sha256_of(path) for name, path in edited.items()},
         "files": files,
@@ -171,6 +184,19 @@ def write_masks(
     atomic.write_json(out / "report.json", report)  # last: what it names is there
     _remove_stale(out, earlier, files)
     return report
+
+
+def describe(masked: MaskedSet) -> dict[str, Any]:
+    """The report of a run, without what only the next run needs."""
+    return {
+        "schema": SCHEMA,
+        "accepted": len(masked.accepted),
+        "refused": len(masked.refused),
+        "photos": [_entry(entry, masked) for entry in masked.entries],
+        "passed_over": [_person(person) for person in masked.passed_over],
+        "summary": summary(masked),
+        "advice": [advice.as_json() for advice in advise(masked)],
+    }
 
 
 def _write_photo(
@@ -214,48 +240,103 @@ def _entry(entry: MaskedPhoto | RefusedPhoto, masked: MaskedSet) -> dict[str, An
         "accepted": accepted,
         "reason": None if accepted else entry.reason,
         "notes": list(entry.notes) if accepted else [],
+        # What the reason or the notes are about, and every measure with its limits.
+        "kinds": list(entry.kinds),
+        "checks": [check.as_json() for check in entry.checks],
+        "near_duplicate": _near(entry.near) if accepted and entry.near else None,
         # Coordinates are in pixels of the upright photo at its own size.
         "box": _numbers(found.face.box, scale) if found else None,
         "landmarks": [_numbers(point, scale) for point in found.face.landmarks] if found else None,
         "score": round(found.face.score, 4) if found else None,
         "blur": round(found.blur, 3) if found else None,
         "brightness": round(found.brightness, 3) if found else None,
+        "burnt": round(found.burnt, 3) if found else None,
+        "eyes": _rounded(found.eyes) if found else None,
+        "covered": _rounded(found.covered) if found else None,
         "pose": _pose(found.pose) if found else None,
-        "similarity": _rounded(entry.similarity) if accepted else None,
+        "similarity": _rounded(entry.similarity),
         "mask": ("edited" if entry.edited else "computed") if accepted else None,
         "faces": [_face_to(face) for face in all_faces],
     }
 
 
+def _near(near: NearDuplicate) -> dict[str, Any]:
+    return {
+        "name": near.name,
+        "file": near.file,
+        "correlation": round(near.correlation, 4),
+        "mirrored": near.mirrored,
+    }
+
+
+def _person(person: Person) -> dict[str, Any]:
+    return {
+        "photos": list(person.photos),
+        "faces": [
+            {"name": photo.name, "box": _numbers(found.face.box, photo.scale)}
+            for photo, found in person.faces
+        ],
+        "similarity": _rounded(person.similarity),
+    }
+
+
 def _accepted_tiles(entry: MaskedPhoto, image: np.ndarray, crop: np.ndarray) -> list[Tile]:
-    found = entry.found
-    lines = [
-        f"{entry.photo.width} x {entry.photo.height}",
-        f"blur {found.blur:.1f} %, turned {found.pose.yaw:+.0f}, tilted {found.pose.roll:+.0f}",
-    ]
     colour = WARNING if entry.notes else GOOD
     verdict = "accepted, mask edited by hand" if entry.edited else "accepted"
     return [
-        Tile(_small(image), entry.photo.path.name, tuple(lines), colour),
+        Tile(_small(image), entry.photo.path.name, _measured(entry), colour),
         Tile(_overlay(image, entry.full_mask()), verdict, entry.notes, colour),
         Tile(_small(crop), "training crop", (), colour),
     ]
 
 
+def _measured(entry: MaskedPhoto | RefusedPhoto) -> tuple[str, ...]:
+    """The numbers under a photo."""
+    photo, found = entry.photo, entry.found
+    if photo is None:
+        return ()
+    size = f"{photo.width} x {photo.height}"
+    if found is None:
+        return (size,)
+    height = upright_height(found.face.landmarks)
+    pose = found.pose
+    second = f"blur {found.blur:.1f} %, light {found.brightness:.2f}"
+    for name, value in (
+        ("alike", entry.similarity),
+        ("eyes", found.eyes),
+        ("hidden", found.covered),
+    ):
+        if value is not None:
+            second += f", {name} {value:.2f}"
+    third = f"yaw {pose.yaw:+.0f}, pitch {pose.pitch:+.0f}, roll {pose.roll:+.0f} degrees"
+    return f"{size}, face {height:.0f} high", second, third
+
+
 def _refused_tiles(entry: RefusedPhoto) -> list[Tile]:
     image = overlay = None
-    lines: tuple[str, ...] = ()
     if entry.photo is not None:
         picture = entry.photo.image
         image = _small(picture)
-        lines = (f"{entry.photo.width} x {entry.photo.height}",)
         if entry.found is not None:
             overlay = _around(picture, entry.found.face)
     return [
-        Tile(image, entry.path.name, lines, BAD),
+        Tile(image, entry.path.name, _measured(entry), BAD),
         Tile(overlay, "refused", (entry.reason,), BAD),
         Tile(None, "", (), BAD),
     ]
+
+
+def _people_tiles(masked: MaskedSet) -> list[Tile]:
+    """Who was passed over, a face each; whole rows, as the photos have."""
+    tiles = []
+    for person in masked.passed_over[:PEOPLE]:
+        photo, found = max(person.faces, key=lambda item: item[1].face.area)
+        count = len(person.photos)
+        title = f"passed over: in {count} photo{'' if count == 1 else 's'}"
+        tiles.append(
+            Tile(_around(photo.image, found.face, 0.15), title, (", ".join(person.photos),))
+        )
+    return tiles + [Tile(None, "")] * (-len(tiles) % 3)
 
 
 def _overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -266,10 +347,8 @@ def _overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.round(picture * weight + shaded * (1 - weight)).clip(0, 255).astype(np.uint8)
 
 
-def _around(image: np.ndarray, face: Face) -> np.ndarray:
-    from mcap.faces import surroundings
-
-    return _small(np.ascontiguousarray(surroundings(image, face, 0.6)[0]))
+def _around(image: np.ndarray, face: Face, margin: float = 0.6) -> np.ndarray:
+    return _small(np.ascontiguousarray(surroundings(image, face, margin)[0]))
 
 
 def _small(image: np.ndarray, side: int = _TILE) -> np.ndarray:
@@ -345,6 +424,8 @@ def _face_to(found: FoundFace) -> dict[str, Any]:
         "embedding": _encoded(found.embedding),
         "blur": found.blur,
         "brightness": found.brightness,
+        "burnt": found.burnt,
+        "eyes": found.eyes,
         "pose": [found.pose.yaw, found.pose.pitch, found.pose.roll],
     }
 
@@ -363,6 +444,8 @@ def _face_from(stored: Mapping[str, Any]) -> FoundFace:
         stored["blur"],
         stored["brightness"],
         Pose(*stored["pose"]),
+        burnt=stored["burnt"],
+        eyes=stored["eyes"],
     )
 
 

@@ -8,7 +8,7 @@ let go between and after the passes, so that a folder of any length fits in memo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -17,19 +17,26 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from mcap.crops import upright_height
+from mcap.advice import advise
+from mcap.duplicates import near_duplicates, thumbnail
 from mcap.errors import InputRefused
+from mcap.eyes import MeshFinder, openness
+from mcap.face_parts import FaceParser
 from mcap.faces import (
+    NO_FACE,
     SAME_PERSON,
     Choice,
     FaceSettings,
     FoundFace,
-    Verdict,
     choose_subject,
     find_faces,
+    largest_face,
+    other_people,
 )
+from mcap.occlusion import occlusion
 from mcap.parallel import in_order, threads_for
 from mcap.photos import Photo, PhotoSettings, read_photo, unique_names
+from mcap.verdicts import Check, checks
 
 if TYPE_CHECKING:
     from mcap.contracts import Face, FaceDetector, Float32Array, IdentityModel, Masker
@@ -66,6 +73,14 @@ class MaskedPhoto:
     """The mask came from a file and not from the masker."""
     similarity: float | None = None
     """To the subject's mean embedding; None for a reference."""
+    checks: tuple[Check, ...] = ()
+    near: NearDuplicate | None = None
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What the notes are about, in `mcap.advice`'s words."""
+        noted = tuple(check.name for check in self.checks if check.verdict == "note")
+        return (*noted, "near-duplicate") if self.near else noted
 
     @property
     def face(self) -> Face:
@@ -98,6 +113,33 @@ class RefusedPhoto:
     reason: str
     photo: Photo | None = None  # None where the file could not be read as a picture
     found: FoundFace | None = None  # the face that was judged, where one was chosen
+    kinds: tuple[str, ...] = ("unreadable",)
+    """What the reason is about, in `mcap.advice`'s words."""
+    checks: tuple[Check, ...] = ()
+    similarity: float | None = None
+    """Of the nearest face to the subject's mean embedding; None where there is neither."""
+
+
+@dataclass(frozen=True)
+class NearDuplicate:
+    """Another photo that a photo nearly is."""
+
+    name: str  # the other's `Photo.name`
+    file: str
+    correlation: float
+    mirrored: bool
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody who is in the photos and was not chosen."""
+
+    photos: tuple[str, ...]
+    """Names of the files."""
+    faces: tuple[tuple[Photo, FoundFace], ...]
+    """One face a photo, in the photos' order."""
+    similarity: float | None
+    """Of the mean embedding to the subject's; None where there is no subject."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +150,8 @@ class MaskedSet:
     settings: MaskSettings
     faces: Mapping[str, Sequence[FoundFace]] = field(default_factory=dict, repr=False)
     """All faces that were found, by the photo's sha256."""
+    passed_over: tuple[Person, ...] = ()
+    """The other people, those in the most photos first."""
 
     @property
     def accepted(self) -> list[MaskedPhoto]:
@@ -125,9 +169,9 @@ class MaskedSet:
             raise InputRefused("No photos were given.", details={"refused": []})
         lines = "\n".join(f"  {entry.path}: {entry.reason}" for entry in self.refused)
         count = len(self.entries)
+        advice = "\n".join(item.text for item in advise(self))
         raise InputRefused(
-            f"No usable photo among {count}:\n{lines}\nGive photos that show the subject's face "
-            "sharply and large enough.",
+            f"No usable photo among {count}:\n{lines}\n{advice}",
             details={
                 "refused": [
                     {"photo": str(entry.path), "reason": entry.reason} for entry in self.refused
@@ -169,7 +213,9 @@ def mask_photos(
     `MaskedSet.require_accepted`.
     """
     settings = settings or MaskSettings()
-    same_person = float(getattr(identity, "same_person", SAME_PERSON))
+    same_person = settings.faces.same_person
+    if same_person is None:
+        same_person = float(getattr(identity, "same_person", SAME_PERSON))
     tick = on_photo or (lambda path: None)
 
     def look(path: Path | str) -> tuple[Photo, _Look]:
@@ -177,7 +223,7 @@ def mask_photos(
         faces = (known_faces or {}).get(photo.sha256)
         if faces is None:
             faces = find_faces(photo.image, detector, identity, settings.faces)
-        return photo.without_pixels(), _Look(list(faces), _thumbnail(photo.image))
+        return photo.without_pixels(), _Look(list(faces), thumbnail(photo.image))
 
     pinned = None
     if subject is not None:
@@ -197,7 +243,8 @@ def mask_photos(
         if not isinstance(item, RefusedPhoto):
             sha256 = item[0].sha256
             if sha256 in seen:
-                item = RefusedPhoto(path.name, path, f"the same picture as {seen[sha256].name}")
+                reason = f"the same picture as {seen[sha256].name}"
+                item = RefusedPhoto(path.name, path, reason, kinds=("duplicate",))
             else:
                 seen[sha256] = path
         looks.append(item)
@@ -207,7 +254,7 @@ def mask_photos(
     photos = unique_names([photo for photo, _ in readable], dict(known_names or {}))
     faces = [found.faces for _, found in readable]
     if role == "reference":
-        choices = [Choice(0) if found else Choice(None, "no face found") for found in faces]
+        choices = [Choice(0) if found else NO_FACE for found in faces]
     else:
         choices = choose_subject(
             faces,
@@ -215,19 +262,29 @@ def mask_photos(
             dominance=settings.faces.dominance,
             pinned=pinned,
         )
-    duplicates = _near_duplicates(photos, [found for _, found in readable])
+    near = near_duplicates(
+        [found.thumbnail for _, found in readable], settings.faces.near_duplicate
+    )
+    twins = {
+        photos[later].sha256: NearDuplicate(
+            photos[found.index].name,
+            photos[found.index].path.name,
+            found.correlation,
+            found.mirrored,
+        )
+        for later, found in near.items()
+    }
     readable = iter(zip(photos, faces, choices, strict=True))
     own_masks = dict(masks or {})
     if masks_dir is not None:
         own_masks |= {path.stem: path for path in sorted(Path(masks_dir).glob("*.png"))}
+    judge = _Judge(settings, None if role == "reference" else same_person, masker, own_masks)
 
     def finish(item: RefusedPhoto | tuple) -> MaskedPhoto | RefusedPhoto:
         if isinstance(item, RefusedPhoto):
             return item
         photo, found, choice = item
-        verdict = _judge(found, choice, settings)
-        notes = verdict.notes + duplicates.get(photo.sha256, ())
-        return _finish(photo, verdict, notes, choice, masker, own_masks)
+        return judge.finish(photo, found, choice, twins.get(photo.sha256))
 
     judged = [item if isinstance(item, RefusedPhoto) else next(readable) for item in looks]
     entries: list[MaskedPhoto | RefusedPhoto] = []
@@ -238,6 +295,7 @@ def mask_photos(
         tuple(entries),
         settings,
         {photo.sha256: found for photo, found in zip(photos, faces, strict=True)},
+        () if role == "reference" else _passed_over(photos, faces, choices, same_person),
     )
 
 
@@ -247,118 +305,166 @@ class _Look:
     thumbnail: np.ndarray
 
 
-def _finish(
-    photo: Photo,
-    verdict: Verdict,
-    notes: tuple[str, ...],
-    choice: Choice,
-    masker: Masker,
-    own_masks: Mapping[str, Path],
-) -> MaskedPhoto | RefusedPhoto:
-    if not verdict.accepted or verdict.found is None:
-        return RefusedPhoto(photo.name, photo.path, verdict.reason or "", photo, verdict.found)
-    try:
-        own = own_masks.get(photo.name) or own_masks.get(photo.path.name)
+@dataclass(frozen=True)
+class _Judge:
+    """The second pass over one photo."""
+
+    settings: MaskSettings
+    same_person: float | None  # None: a reference shows whom it likes
+    masker: Masker
+    own_masks: Mapping[str, Path]
+
+    def finish(
+        self,
+        photo: Photo,
+        faces: Sequence[FoundFace],
+        choice: Choice,
+        near: NearDuplicate | None,
+    ) -> MaskedPhoto | RefusedPhoto:
+        """Check the chosen face and draw its mask."""
+        if choice.index is None:
+            return RefusedPhoto(
+                photo.name,
+                photo.path,
+                choice.reason or "",
+                photo,
+                faces[0] if len(faces) == 1 else None,
+                (choice.kind,),
+                tuple(self._checks(faces[0], choice)) if len(faces) == 1 else (),
+                choice.similarity,
+            )
+        found = faces[choice.index]
+        made = self._checks(found, choice)
+        if not any(check.verdict == "refused" for check in made):
+            try:
+                seen = self._look_closer(photo, found)
+            except InputRefused as refusal:  # the file changed under our hands
+                return RefusedPhoto(
+                    photo.name, photo.path, _without(photo.path, str(refusal)), photo, found
+                )
+            if seen is not found:
+                found, made = seen, self._checks(seen, choice)
+        wrong = [check for check in made if check.verdict == "refused"]
+
+        def refuse(reason: str, kinds: tuple[str, ...]) -> RefusedPhoto:
+            return RefusedPhoto(
+                photo.name,
+                photo.path,
+                reason,
+                photo,
+                found,
+                kinds,
+                tuple(made),
+                choice.similarity,
+            )
+
+        if wrong:
+            reason = "; ".join(check.text for check in wrong)
+            return refuse(reason, tuple(check.name for check in wrong))
+        try:
+            mask, own = self._mask(photo, found.face)
+        except InputRefused as refusal:
+            return refuse(_without(photo.path, str(refusal)), ("mask",))
+        notes = [check.text for check in made if check.verdict == "note"]
+        if len(faces) > 1:
+            others = "1 other face" if len(faces) == 2 else f"{len(faces) - 1} other faces"
+            notes.append(f"{others} passed over")
+        if near is not None:
+            what = "nearly the mirror image of" if near.mirrored else "nearly the same picture as"
+            notes.append(f"{what} {near.file}")
+        cutout, origin = _covered(mask)
+        return MaskedPhoto(
+            photo=photo,
+            found=found,
+            cutout=cutout,
+            mask_origin=origin,
+            shape=photo.shape,
+            notes=tuple(notes),
+            edited=own,
+            similarity=choice.similarity,
+            checks=tuple(made),
+            near=near,
+        )
+
+    def _checks(self, found: FoundFace, choice: Choice) -> list[Check]:
+        return checks(
+            found,
+            self.settings.faces,
+            size=self.settings.size,
+            face_height=self.settings.face_height,
+            similarity=choice.similarity,
+            same_person=self.same_person,
+        )
+
+    def _look_closer(self, photo: Photo, found: FoundFace) -> FoundFace:
+        """What only the masker can tell: the mesh's eyes, and what hides the face."""
+        if found.eyes is None and isinstance(self.masker, MeshFinder):
+            mesh = self.masker.mesh(photo.image, found.face)
+            if mesh is not None:
+                face = replace(found.face, mesh=mesh)
+                found = replace(found, face=face, eyes=openness(mesh))
+        if isinstance(self.masker, FaceParser):
+            covered = occlusion(self.masker, photo.image, found.face)
+            found = replace(found, covered=covered)
+        return found
+
+    def _mask(self, photo: Photo, face: Face) -> tuple[np.ndarray, bool]:
+        """uint8[H, W], and whether it is the user's own."""
+        own = self.own_masks.get(photo.name) or self.own_masks.get(photo.path.name)
         if own is not None:
             mask = _read_mask(own, photo, photo.shape)
         else:
-            if getattr(masker, "reads_pixels", True):
+            if getattr(self.masker, "reads_pixels", True):
                 image = photo.image
             else:  # one pixel that stands for all: decoding a photo again takes its time
                 image = np.broadcast_to(np.zeros((), dtype=np.uint8), (*photo.shape, 3))
-            mask = np.round(masker.mask(image, verdict.found.face) * 255.0).astype(np.uint8)
+            mask = np.round(self.masker.mask(image, face) * 255.0).astype(np.uint8)
         if not mask.any():
             where = f"the mask {own} is black" if own else "the mask is empty"
             raise InputRefused(f"{where}: nothing of the photo would be learned")
-    except InputRefused as refusal:
-        reason = _without(photo.path, str(refusal))
-        return RefusedPhoto(photo.name, photo.path, reason, photo, verdict.found)
-    cutout, origin = _covered(mask)
-    return MaskedPhoto(
-        photo=photo,
-        found=verdict.found,
-        cutout=cutout,
-        mask_origin=origin,
-        shape=photo.shape,
-        notes=notes,
-        edited=own is not None,
-        similarity=choice.similarity,
-    )
-
-
-def _judge(faces: Sequence[FoundFace], choice: Choice, settings: MaskSettings) -> Verdict:
-    """Is the chosen face good enough to learn from?"""
-    if choice.index is None:
-        only = faces[0] if len(faces) == 1 else None
-        return Verdict(False, choice.reason, only)
-    found, limits = faces[choice.index], settings.faces
-    smallest = limits.smallest(settings.size, settings.face_height)
-    height = upright_height(found.face.landmarks)
-    if height < smallest:
-        return Verdict(
-            False,
-            f"the face is too small: {height:.0f} pixels high, training at "
-            f"{settings.size} pixels needs {smallest:.0f}",
-            found,
-        )
-    if found.blur > limits.max_blur:
-        return Verdict(
-            False,
-            f"the face is too blurred: {found.blur:.1f} % of its height, at most "
-            f"{limits.max_blur:.1f} %",
-            found,
-        )
-    if abs(found.pose.yaw) > limits.max_yaw:
-        return Verdict(
-            False,
-            f"the face is turned away by {abs(found.pose.yaw):.0f} degrees, at most "
-            f"{limits.max_yaw:.0f}",
-            found,
-        )
-    notes = []
-    if found.blur > limits.soft_blur:
-        notes.append(f"a little soft (blur {found.blur:.1f} %)")
-    if found.brightness < limits.dark:
-        notes.append("the face is very dark")
-    elif found.brightness > limits.bright:
-        notes.append("the face is very bright")
-    if len(faces) > 1:
-        notes.append(f"the subject is one of {len(faces)} faces")
-    return Verdict(True, None, found, tuple(notes))
+        return mask, own is not None
 
 
 def _pinned(photo: Photo, found: _Look, settings: MaskSettings) -> Float32Array:
-    choice = choose_subject([found.faces], dominance=settings.faces.dominance)[0]
-    if choice.index is None:
-        raise InputRefused(
-            f"{photo.path} does not say who the subject is: {choice.reason}. Give --subject a "
-            "photo of one person."
+    index = largest_face(found.faces, settings.faces.dominance)
+    if index is None:
+        reason = (
+            f"{len(found.faces)} faces and none is clearly the largest"
+            if found.faces
+            else "no face found"
         )
-    return found.faces[choice.index].embedding
+        raise InputRefused(
+            f"{photo.path} does not say who the subject is: {reason}. Give --subject a photo of "
+            "one person."
+        )
+    return found.faces[index].embedding
 
 
-def _thumbnail(image: np.ndarray) -> np.ndarray:
-    """float32[32 * 32] grey, mean 0 and length 1 (0 for a picture of one colour)."""
-    small = cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA)
-    grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32).ravel()
-    grey -= grey.mean()
-    return grey / max(float(np.linalg.norm(grey)), 1e-6)
+def _passed_over(
+    photos: Sequence[Photo],
+    faces: Sequence[Sequence[FoundFace]],
+    choices: Sequence[Choice],
+    same_person: float,
+) -> tuple[Person, ...]:
+    chosen = [
+        its[choice.index].embedding
+        for its, choice in zip(faces, choices, strict=True)
+        if choice.index is not None
+    ]
+    subject = _unit(chosen) if chosen else None
+    people = []
+    for group in other_people(faces, choices, same_person):
+        members = sorted(group)
+        its = tuple((photos[photo], faces[photo][index]) for photo, index in members)
+        mean = _unit([found.embedding for _, found in its])
+        similarity = None if subject is None else float(mean @ subject)
+        people.append(Person(tuple(photo.path.name for photo, _ in its), its, similarity))
+    return tuple(people)
 
 
-NEARLY_THE_SAME = 0.98
-"""Correlation of 32 x 32 thumbnails from which two photos are noted as near-duplicates."""
-
-
-def _near_duplicates(photos: Sequence[Photo], looks: Sequence[_Look]) -> dict[str, tuple[str, ...]]:
-    notes: dict[str, tuple[str, ...]] = {}
-    for later in range(1, len(photos)):
-        for earlier in range(later):
-            shared = float(looks[later].thumbnail @ looks[earlier].thumbnail)
-            if shared >= NEARLY_THE_SAME:
-                note = f"nearly the same picture as {photos[earlier].path.name}"
-                notes[photos[later].sha256] = (note,)
-                break
-    return notes
+def _unit(embeddings: Sequence[Float32Array]) -> Float32Array:
+    mean = np.mean(embeddings, axis=0)
+    return mean / max(float(np.linalg.norm(mean)), 1e-12)
 
 
 def _read_mask(path: Path, photo: Photo, shape: tuple[int, int]) -> np.ndarray:

@@ -16,6 +16,8 @@ from mcap.faces import (
     brightness,
     choose_subject,
     cluster,
+    largest_face,
+    other_people,
     pose,
     surroundings,
 )
@@ -73,12 +75,35 @@ def test_a_stranger_in_two_photos_does_not_beat_the_subject_in_five():
     assert "not the subject's" in reasons[5] and reasons[7] == "no face found"
 
 
-def test_a_single_photo():
-    assert chosen([[found(ME)]]) == [0]
-    assert chosen([[found(ME, 200), found(FRIEND, 100)]]) == [0]  # four times the area
-    undecided = choose_subject([[found(ME, 110), found(FRIEND, 100)]])[0]
-    assert undecided.index is None and "2 faces and none is the subject" in undecided.reason
-    assert "--subject" in undecided.reason
+@pytest.mark.parametrize("more", [[], [[]]])  # a second photo without any face changes nothing
+def test_a_single_photo_is_asked_about_whoever_is_larger(more):
+    assert chosen([[found(ME)], *more])[0] == 0
+    for size in (110, 400):
+        undecided = choose_subject([[found(ME, size), found(FRIEND, 100)], *more])[0]
+        assert undecided.index is None and undecided.kind == "undecided"
+        assert "2 faces and none is the subject" in undecided.reason
+        assert "--subject" in undecided.reason
+
+
+def test_the_largest_face_says_who_is_meant_where_it_clearly_is_the_largest():
+    assert largest_face([]) is None and largest_face([found(ME)]) == 0
+    assert largest_face([found(FRIEND, 100), found(ME, 150)]) == 1  # 2.25 times the area
+    assert largest_face([found(ME, 130), found(FRIEND, 100)]) is None
+    assert largest_face([found(ME, 130), found(FRIEND, 100)], dominance=1.5) == 0
+
+
+def test_who_was_passed_over():
+    photos = [
+        [found(FRIEND, 300, 1), found(ME, 90, 1)],
+        [found(ME, 120, 2)],
+        [found(STRANGER, 400, 3), found(ME, 80, 3), found(FRIEND, 60, 3)],
+        [found(OTHER, 500, 4)],
+    ]
+    choices = choose_subject(photos)
+    assert [choice.index for choice in choices] == [1, 0, 1, None]
+    assert [choice.kind for choice in choices] == ["", "", "", "stranger"]
+    assert other_people(photos, choices) == [[(0, 0), (2, 2)], [(3, 0)], [(2, 0)]]
+    assert other_people([[found(ME)]], choose_subject([[found(ME)]])) == []
 
 
 def test_two_photos_of_two_people_or_of_one():

@@ -258,5 +258,5 @@ def test_text_for_people(tmp_path, capsys):
         run(["mask", str(tmp_path / "a.png"), str(tmp_path / "coffee.jpg"), "--out", str(out)]) == 0
     )
     printed = capsys.readouterr()
-    assert "1 of 2 accepted" in printed.out and "no face found" in printed.out
+    assert "1 of 2 photos can be used" in printed.out and "no face found" in printed.out
     assert "Finding and masking faces" in printed.err

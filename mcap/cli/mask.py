@@ -11,6 +11,8 @@ from mcap.cli import complete
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
 
 def mask(
@@ -21,7 +23,9 @@ def mask(
             help="Photos, folders of photos, or - for paths on standard input.", metavar="SOURCE..."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Where masks and report go.", metavar="DIR")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where masks and report go.", metavar="DIR")
+    ] = None,
     subject: Annotated[
         Path | None,
         typer.Option(
@@ -29,6 +33,14 @@ def mask(
             metavar="PHOTO",
         ),
     ] = None,
+    preview: Annotated[
+        bool,
+        typer.Option(
+            "--preview",
+            help="Print a small table of the verdicts with their numbers; nothing is opened, and "
+            "without --out nothing is written.",
+        ),
+    ] = False,
     size: Annotated[
         int | None,
         typer.Option(
@@ -63,6 +75,8 @@ def mask(
 
       mcap mask photos --out masked
 
+      mcap mask photos --preview
+
       mcap mask a.jpg b.heic --out masked --subject a.jpg
 
       find . -name "*.jpg" | mcap mask - --out masked --json
@@ -71,12 +85,22 @@ def mask(
     from mcap.cli.output import emit
     from mcap.cli.progress import progress
     from mcap.errors import InputRefused, UsageError
-    from mcap.mask_folder import Request, edited_masks, read_earlier, unchanged, write_masks
+    from mcap.mask_folder import (
+        EarlierRun,
+        Request,
+        describe,
+        edited_masks,
+        read_earlier,
+        unchanged,
+        write_masks,
+    )
     from mcap.masking import MaskSettings, mask_photos
     from mcap.photos import find_photos
     from mcap.registry import registry
     from mcap.settings import load_settings
 
+    if out is None and not preview:
+        raise UsageError("Give --out DIR for masks and report, or --preview to look only.")
     settings = load_settings(ctx.obj, detector=detector, identity=identity, masker=masker)
     given = {"size": size, "face_height": face_height}
     mask_settings = MaskSettings(
@@ -89,7 +113,7 @@ def mask(
         raise InputRefused(
             f"No files in {', '.join(source)}. A folder stands for the files directly in it."
         )
-    if out.exists() and not out.is_dir():
+    if out is not None and out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}: is a file, and a folder is needed.")
     entries = {
         kind: registry().get(kind, getattr(settings, kind))
@@ -109,68 +133,135 @@ def mask(
         photos=tuple(paths),
         subject=subject,
     )
-    earlier = read_earlier(out, request)
-    if unchanged(out, earlier, request):
+    earlier = EarlierRun() if out is None else read_earlier(out, request)
+    if out is not None and unchanged(out, earlier, request):
         report = dict(earlier.report)
     else:
         made = {kind: entry.factory() for kind, entry in entries.items()}
-        with progress(ctx, "Finding and masking faces", 3 * len(paths), unit="passes") as bar:
+        passes = 2 if out is None else 3
+        with progress(ctx, "Finding and masking faces", passes * len(paths), unit="passes") as bar:
             masked = mask_photos(
                 paths,
                 **made,
                 settings=mask_settings,
                 subject=subject,
-                masks=edited_masks(out, earlier),
+                masks={} if out is None else edited_masks(out, earlier),
                 on_photo=lambda path: bar.advance(),
                 known_faces=earlier.faces,
                 known_names=earlier.names,
             )
-            report = write_masks(
-                masked, out, request, earlier=earlier, on_photo=lambda path: bar.advance()
-            )
-    refused = [item for item in report["photos"] if not item["accepted"]]
+            if out is None:
+                report = describe(masked)
+            else:
+                report = write_masks(
+                    masked, out, request, earlier=earlier, on_photo=lambda path: bar.advance()
+                )
+    result = _result(out, report)
+    if preview and not ctx.obj.json:
+        emit(ctx, result, lambda console: _print_numbers(console, report))
     if not report["accepted"]:
+        refused = [item for item in report["photos"] if not item["accepted"]]
         lines = "\n".join(f"  {item['path']}: {item['reason']}" for item in refused)
+        advice = "\n".join(item["text"] for item in report["advice"])
+        shown = "" if out is None else f"\n{out / 'contact-sheet.jpg'} shows them."
         raise InputRefused(
-            f"No usable photo among {len(refused)}:\n{lines}\n{out / 'contact-sheet.jpg'} shows "
-            "them. Give photos that show the subject's face sharply and large enough.",
-            details=_result(out, report),
+            f"No usable photo among {len(refused)}:\n{lines}\n{advice}{shown}", details=result
         )
-    emit(ctx, _result(out, report), lambda console: _print(console, out, report))
+    if not preview or ctx.obj.json:
+        emit(ctx, result, lambda console: _print(console, report))
+    if not ctx.obj.json:
+        emit(ctx, result, lambda console: _print_summary(console, out, report))
 
 
-def _result(out: Path, report: dict[str, Any]) -> dict[str, Any]:
+def _result(out: Path | None, report: dict[str, Any]) -> dict[str, Any]:
     """The report without what only the next run needs."""
-    shown = ("name", "path", "accepted", "reason", "notes", "box", "landmarks", "score", "blur")
-    shown += ("pose", "similarity", "mask", "width", "height", "sha256")
+    left_out = {"faces"}
     return {
-        "out": str(out),
+        "out": None if out is None else str(out),
         "accepted": report["accepted"],
         "refused": report["refused"],
-        "contact_sheet": str(out / "contact-sheet.jpg"),
-        "photos": [{key: item[key] for key in shown} for item in report["photos"]],
+        "contact_sheet": None if out is None else str(out / "contact-sheet.jpg"),
+        "summary": report["summary"],
+        "advice": report["advice"],
+        "passed_over": report["passed_over"],
+        "photos": [
+            {key: value for key, value in item.items() if key not in left_out}
+            for item in report["photos"]
+        ],
     }
 
 
-def _print(console: Console, out: Path, report: dict[str, Any]) -> None:
-    from rich.table import Table
+def _print(console: Console, report: dict[str, Any]) -> None:
+    """What became of each photo, and why."""
+    table = _table("photo", "verdict", "why")
+    for item in report["photos"]:
+        table.add_row(_name(item), _verdict(item), _why(item))
+    console.print(table)
+
+
+def _print_numbers(console: Console, report: dict[str, Any]) -> None:
+    """The same with the numbers, and short."""
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False)
-    for column in ("photo", "verdict", "why"):
-        table.add_column(column)
+    columns = {
+        "face": ("resolution", "{:.0f}"),
+        "blur": ("sharpness", "{:.1f}"),
+        "light": ("brightness", "{:.2f}"),
+        "yaw": ("yaw", "{:+.0f}"),
+        "pitch": ("pitch", "{:+.0f}"),
+        "roll": ("roll", "{:+.0f}"),
+        "eyes": ("eyes", "{:.2f}"),
+        "hidden": ("covered", "{:.0%}"),
+        "alike": ("identity", "{:.2f}"),
+    }
+    colours = {"refused": "red", "note": "yellow"}
+    table = _table("photo", "verdict", *columns, "why")
+    for column in table.columns[2:-1]:
+        column.justify = "right"
     for item in report["photos"]:
-        accepted = item["accepted"]
-        why = "; ".join(item["notes"]) if accepted else item["reason"]
-        if item["mask"] == "edited":
-            why = "; ".join(filter(None, ("mask edited by hand", why)))
-        table.add_row(
-            Text(Path(item["path"]).name),
-            Text("accepted", "green") if accepted else Text("refused", "red"),
-            Text(why),
-        )
+        found = {check["name"]: check for check in item["checks"]}
+        cells = []
+        for name, shape in columns.values():
+            check = found.get(name, {"value": None, "verdict": "unknown"})
+            known = check["value"] is not None
+            text = shape.format(check["value"]) if known else "-"
+            cells.append(Text(text, colours.get(check["verdict"], "")))
+        table.add_row(_name(item), _verdict(item), *cells, _why(item))
     console.print(table)
-    count = len(report["photos"])
-    console.print(
-        f"{report['accepted']} of {count} accepted: {out / 'contact-sheet.jpg'}", markup=False
-    )
+
+
+def _print_summary(console: Console, out: Path | None, report: dict[str, Any]) -> None:
+    for line in report["summary"]:
+        console.print(line, markup=False)
+    if out is not None:
+        console.print(f"See {out / 'contact-sheet.jpg'}", markup=False)
+
+
+def _table(*columns: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def _name(item: dict[str, Any]) -> Text:
+    from rich.text import Text
+
+    return Text(Path(item["path"]).name)
+
+
+def _verdict(item: dict[str, Any]) -> Text:
+    from rich.text import Text
+
+    return Text("accepted", "green") if item["accepted"] else Text("refused", "red")
+
+
+def _why(item: dict[str, Any]) -> Text:
+    from rich.text import Text
+
+    why = "; ".join(item["notes"]) if item["accepted"] else item["reason"]
+    if item["mask"] == "edited":
+        why = "; ".join(filter(None, ("mask edited by hand", why)))
+    return Text(why)
