@@ -468,7 +468,10 @@ def _from_library(source: LibrarySource, entry: Weight, stay_offline: bool) -> P
     if found is None:
         try:
             _reach(keeper.URL)  # libraries wait for minutes where no answer comes
-            keeper.download()
+            keeper.folder().parent.mkdir(parents=True, exist_ok=True)
+            with _lock(keeper.folder()):
+                if keeper.find() is None:  # unless another process was faster
+                    keeper.download()
         except McapError:
             raise
         except Exception as error:  # the library's and its transport's own

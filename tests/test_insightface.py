@@ -207,5 +207,13 @@ def test_pull_has_insightface_fetch_its_pack(monkeypatch, capsys, files, home):
     assert code == 1 and "w600k_r50.onnx is damaged" in result["weights"][0]["problem"]
 
 
+def test_a_pack_unpacked_one_folder_deeper_is_found(files):
+    shutil.copytree(files, insightface_pack.folder() / "buffalo_l")
+    assert downloader.local_path("insightface") == insightface_pack.folder()
+    assert downloader.verify("insightface").ok
+    for kind in ("detector", "identity"):
+        Registry().create(kind, "insightface")
+
+
 def test_pulling_everything_leaves_what_is_not_for_commerce_alone():
     assert not downloader.weight("insightface").downloaded

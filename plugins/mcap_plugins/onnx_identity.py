@@ -10,7 +10,6 @@ from typing import Any
 import onnx
 import torch
 import torch.nn.functional as F
-from google.protobuf.message import DecodeError
 
 from mcap_plugins.recogniser_template import INPUT_SIZE, TEMPLATE
 
@@ -79,7 +78,7 @@ def arcface(weights: Path, name: str) -> OnnxIdentity:
     """
     try:
         model = onnx.load(weights)
-    except (OSError, DecodeError) as error:
+    except Exception as error:  # the file system's and protobuf's, which is no dependency of ours
         raise NotRecognition(f"it cannot be read: {error}") from error
     graph = model.graph
     constants = {tensor.name for tensor in graph.initializer}
