@@ -1,10 +1,14 @@
-"""The outline of a face as a linear function of its five landmarks.
+"""The outline of a face as a function of its five landmarks.
 
-Fitted by least squares to 2,771 faces of people who do not exist: MediaPipe's face oval (36 points
-of its 478-point mesh), brought into the unit frame by the similarity that takes the detector's five
-landmarks to `TEMPLATE`, against where the nose and the mouth then lie. Each face and its mirror
-image count, so the outline is symmetric. Left out of the fit, every fifth face is met to 0.036 of
-the unit frame on average (0.060 with one outline for all).
+Fitted by least squares to 2,215 faces of people who do not exist, 28 % of them turned by more than
+20 degrees (as `mcap.faces.pose` estimates it): the silhouette of MediaPipe's 478-point mesh (its
+hull), brought into the unit frame by the similarity that takes the detector's five landmarks to
+`TEMPLATE`, against where the nose and the mouth then lie. Each face and its mirror image count, so
+the outline is symmetric; turned heads weigh more, as they are rarer.
+
+Left out of the fit, every fifth face is met with an intersection over union of 0.91 to 0.92 on
+average, whether it looks at the camera or is turned by 40 degrees and more (5 % of the faces are
+below 0.85). An outline that moves with the nose and not with its square has 0.90 and 0.86.
 """
 
 from __future__ import annotations
@@ -17,34 +21,43 @@ TEMPLATE = np.array(
 """The five landmarks of a frontal face in the unit frame: float64[5, 2]. ArcFace's template, with
 room around it for the whole face."""
 
-# Right half of the outline from the top of the forehead to the chin. A row: the point (x, y) of
-# the mean face, then what is added to it per unit that the nose lies right of its place, below its
-# place, and that the eyes and the mouth are further apart than the template's (twice the distance).
+CENTRE = np.array([0.5, 0.65])
+"""The outline is the distance from here, in 36 directions."""
+
+# Right half of the outline from the top of the forehead to the chin, a row every 10 degrees: the
+# distance of the mean face; what is added to it per unit that the nose lies right of its place, per
+# square of that, per unit that the nose lies below its place, and that the mouth is further from
+# the eyes than the template's.
 _RIGHT_HALF = np.array(
     [
-        (0.500, 0.240, 0.207, 0.000, 0.000, -1.683, 0.000, -0.501),
-        (0.586, 0.243, 0.085, 0.094, 0.191, -1.737, -0.044, -0.513),
-        (0.661, 0.255, -0.171, 0.167, 0.331, -1.835, -0.067, -0.545),
-        (0.730, 0.283, -0.597, 0.215, 0.406, -2.068, -0.111, -0.611),
-        (0.778, 0.326, -1.044, 0.220, 0.402, -2.315, -0.132, -0.672),
-        (0.812, 0.383, -1.484, 0.200, 0.324, -2.544, -0.141, -0.704),
-        (0.832, 0.446, -1.829, 0.173, 0.194, -2.708, -0.157, -0.704),
-        (0.842, 0.523, -2.127, 0.117, -0.003, -2.811, -0.185, -0.688),
-        (0.843, 0.596, -2.258, 0.066, -0.183, -2.808, -0.207, -0.663),
-        (0.841, 0.670, -2.292, 0.006, -0.344, -2.729, -0.224, -0.631),
-        (0.833, 0.750, -2.267, -0.063, -0.488, -2.666, -0.247, -0.598),
-        (0.813, 0.834, -2.136, -0.128, -0.560, -2.580, -0.258, -0.555),
-        (0.783, 0.900, -1.838, -0.174, -0.579, -2.356, -0.234, -0.488),
-        (0.748, 0.946, -1.480, -0.206, -0.620, -2.037, -0.202, -0.405),
-        (0.702, 0.987, -1.113, -0.215, -0.615, -1.754, -0.160, -0.345),
-        (0.662, 1.015, -0.812, -0.193, -0.543, -1.550, -0.130, -0.317),
-        (0.618, 1.039, -0.521, -0.151, -0.426, -1.352, -0.102, -0.294),
-        (0.566, 1.058, -0.308, -0.088, -0.241, -1.255, -0.054, -0.287),
-        (0.500, 1.063, -0.203, 0.000, 0.000, -1.249, 0.000, -0.295),
+        (0.429, 0.000, -2.349, 0.861, 0.517),
+        (0.434, -0.084, -2.588, 0.878, 0.531),
+        (0.445, -0.229, -3.755, 0.919, 0.522),
+        (0.454, -0.564, -6.214, 0.959, 0.386),
+        (0.448, -1.061, -7.819, 0.821, 0.116),
+        (0.427, -1.491, -6.836, 0.541, -0.086),
+        (0.404, -1.746, -4.757, 0.198, -0.162),
+        (0.384, -1.843, -3.032, -0.078, -0.179),
+        (0.369, -1.842, -2.041, -0.270, -0.201),
+        (0.361, -1.826, -1.635, -0.405, -0.226),
+        (0.360, -1.801, -1.847, -0.543, -0.247),
+        (0.365, -1.738, -2.860, -0.684, -0.246),
+        (0.374, -1.602, -4.634, -0.826, -0.237),
+        (0.384, -1.404, -6.426, -0.924, -0.192),
+        (0.393, -1.179, -7.505, -0.965, -0.120),
+        (0.404, -0.938, -7.887, -0.983, -0.036),
+        (0.420, -0.653, -7.610, -0.969, 0.052),
+        (0.433, -0.306, -6.095, -0.899, 0.183),
+        (0.433, 0.000, -4.249, -0.765, 0.211),
     ]
 )
 
-_LIMITS = np.array([0.12, 0.05, 0.15])
+_RIGHT = np.arange(19)
+_LEFT = np.arange(17, 0, -1)  # the same directions on the other side, clockwise from the chin
+_ANGLES = np.radians(10.0 * np.arange(36))
+_DIRECTIONS = np.stack([np.sin(_ANGLES), -np.cos(_ANGLES)], axis=1)
+
+_LIMITS = np.array([0.12, 0.05, 0.10])
 """Beyond what the fitted faces show (nose right, nose down, eyes to mouth) the outline stays."""
 
 
@@ -52,17 +65,16 @@ def outline(landmarks: np.ndarray) -> np.ndarray:
     """Landmarks float[5, 2] in the unit frame -> float64[36, 2], clockwise from the top."""
     nose = landmarks[2] - TEMPLATE[2]
     height = _eyes_to_mouth(landmarks) - _eyes_to_mouth(TEMPLATE)
-    turned = np.clip([nose[0], nose[1], height], -_LIMITS, _LIMITS)
-    right = _points(_RIGHT_HALF, turned)
+    right, down, longer = np.clip([nose[0], nose[1], height], -_LIMITS, _LIMITS)
     # The left half is the right half of the mirrored face.
-    left = _points(_RIGHT_HALF[1:-1], turned * (-1, 1, 1)) * (-1, 1) + (1, 0)
-    return np.concatenate([right, left[::-1]])
-
-
-def _points(rows: np.ndarray, turned: np.ndarray) -> np.ndarray:
-    mean, moves = rows[:, :2], rows[:, 2:].reshape(-1, 3, 2)
-    return mean + np.einsum("pfc,f->pc", moves, turned)
+    distances = np.concatenate(
+        [
+            _RIGHT_HALF[_RIGHT] @ (1.0, right, right**2, down, longer),
+            _RIGHT_HALF[_LEFT] @ (1.0, -right, right**2, down, longer),
+        ]
+    )
+    return CENTRE + distances[:, None] * _DIRECTIONS
 
 
 def _eyes_to_mouth(landmarks: np.ndarray) -> float:
-    return float(landmarks[3:5, 1].sum() - landmarks[0:2, 1].sum())
+    return float(landmarks[3:5, 1].mean() - landmarks[0:2, 1].mean())

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcap.contracts import Face
-from mcap.face_oval import TEMPLATE, outline
+from mcap.face_oval import CENTRE, TEMPLATE, outline
 from mcap.masks import LandmarkMasker, iou, raise_forehead
 
 UPRIGHT = TEMPLATE - TEMPLATE.mean(axis=0)
@@ -117,6 +117,13 @@ def test_the_outline_is_symmetric_and_simple():
     points = outline(TEMPLATE)
     mirrored = points[[0, *range(35, 0, -1)]] * (-1, 1) + (1, 0)
     assert np.abs(points - mirrored).max() < 0.01
+    for right, down, longer in np.ndindex(3, 3, 3):  # as far as it goes, and further
+        landmarks = TEMPLATE.copy()
+        landmarks[2] += (0.2 * (right - 1), 0.2 * (down - 1))
+        landmarks[3:, 1] += 0.2 * (longer - 1)
+        around = outline(landmarks) - CENTRE
+        (x, y), (next_x, next_y) = around.T, np.roll(around, -1, axis=0).T
+        assert (x * next_y - y * next_x > 0).all()  # once round the centre, never back
     raised = raise_forehead(points)
     below = points[:, 1] > TEMPLATE[0, 1]
     assert np.array_equal(raised[below], points[below])
