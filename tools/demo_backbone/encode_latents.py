@@ -22,7 +22,7 @@ from train_autoencoder import Pictures, build
 
 
 def load_autoencoder(run: Path, name: str = "autoencoder.pt"):
-    """The trained autoencoder; name "decoder.pt" has the same encoder and a later decoder."""
+    """The trained autoencoder; name "enlarged.pt": the one for twice the side."""
     kept = torch.load(run / name, weights_only=True)
     vae = build(kept["channels"], kept["latents"])
     vae.load_state_dict(kept["vae"])

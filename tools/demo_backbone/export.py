@@ -39,7 +39,7 @@ def assemble(run: Path) -> StableDiffusionPipeline:
     """The whole pipeline from a training folder, averaged weights, float32."""
     kept = torch.load(run / "unet.pt", weights_only=True)
     tokenizer = CLIPTokenizer.from_pretrained(run / "tokenizer")
-    newest = "decoder.pt" if (run / "decoder.pt").exists() else "autoencoder.pt"
+    newest = "enlarged.pt" if (run / "enlarged.pt").exists() else "autoencoder.pt"
     vae = load_autoencoder(run, newest)
     standardise(vae, **json.loads((run / "standard.json").read_text()))
     unet = build_unet(*kept["shape"])

@@ -2,16 +2,17 @@
 
     python tools/demo_backbone/train_autoencoder.py --data DATA --sface X.onnx --out RUN
 
-With --decoder-only the encoder stays as RUN/autoencoder.pt has it (so latents encoded with it keep
-their meaning) and the decoder trains on into RUN/decoder.pt.
+With --start it goes on from another run's weights, holding the latents near the old ones
+(--anchor) and starting channels anew that the KL term had switched off.
 
-Loss: L1 + squared error + L1 of pixel differences (sharpness) + SFace distance of reconstruction
-and original on part of the batch (identity) + a tiny KL. Legend: B batch, S side, L latents.
+Loss: picture_loss.py, its face term on part of the batch, and a tiny KL. Legend: B batch, S side,
+L latents.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from faces_torch import embed, load_sface
 from muon import optimizers
+from picture_loss import face_distance, green_magenta, picture_terms
 from schedule import Clock, rate, save, set_rate
 from styles import apply_styles, draw_styles
 
@@ -29,7 +31,10 @@ HELD_OUT = 20  # every 20th picture number is seen by no training
 
 
 def build(channels, latents):
-    """The autoencoder's shape: one residual block a level, 4 levels, attention in the middle."""
+    """The autoencoder's shape: one residual block a level, attention in the middle.
+
+    Four levels make 16 x 16 latents of 128 x 128 pictures, five of 256 x 256.
+    """
     return AutoencoderKL(
         block_out_channels=channels,
         down_block_types=["DownEncoderBlock2D"] * len(channels),
@@ -37,7 +42,7 @@ def build(channels, latents):
         latent_channels=latents,
         layers_per_block=1,
         norm_num_groups=8,
-        sample_size=128,
+        sample_size=16 * 2 ** (len(channels) - 1),
     )
 
 
@@ -79,14 +84,33 @@ def batch(pictures: Pictures, rows, rng, styled_share: float):
     )
 
 
-def differences(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """L1 between the pixel-to-pixel steps of two pictures, both directions, two scales."""
-    d = a - b
-    coarse = F.avg_pool2d(d, 2)
-    return sum(
-        (x[..., 1:] - x[..., :-1]).abs().mean() + (x[..., 1:, :] - x[..., :-1, :]).abs().mean()
-        for x in (d, coarse)
-    )
+@torch.no_grad()
+def spread(vae, pictures, count=32):
+    """Each latent channel's deviation [L, 1, 1], and which channels the KL term left alive [L]."""
+    x, _ = batch(pictures, pictures.held_out[:count], np.random.default_rng(0), 0.0)
+    latent = vae.encode(x * 2 - 1).latent_dist.mode()
+    deviation = latent.std((0, 2, 3))
+    return deviation[:, None, None], deviation > 0.3
+
+
+@torch.no_grad()
+def revive(vae, dead: list[int], pictures, count=32):
+    """Gives channels that the KL term has switched off a new start; pictures do not change by it.
+
+    The encoder's row becomes a random mixture of what its last layer makes, at deviation 1 and with
+    little noise of its own; the decoder ignores the channel until its gradient says otherwise.
+    """
+    x, _ = batch(pictures, pictures.held_out[:count], np.random.default_rng(0), 0.0)
+    features = vae.encoder(x * 2 - 1)
+    latents = vae.config.latent_channels
+    for channel in dead:
+        row = torch.randn(features.shape[1]) / features.std((0, 2, 3))
+        mixed = torch.einsum("c,bchw->bhw", row, features)
+        vae.quant_conv.weight[channel, :, 0, 0] = row / mixed.std()
+        vae.quant_conv.bias[channel] = -mixed.mean() / mixed.std()
+        vae.quant_conv.weight[latents + channel] = 0
+        vae.quant_conv.bias[latents + channel] = -6.0  # log of the variance
+        vae.post_quant_conv.weight[:, channel] = 0
 
 
 @torch.no_grad()
@@ -123,18 +147,32 @@ def main():
     parser.add_argument("--face-weight", type=float, default=0.1)
     parser.add_argument("--kl", type=float, default=1e-5)
     parser.add_argument("--flat", type=float, default=0.4, help="share of time before decay")
-    parser.add_argument("--decoder-only", action="store_true")
+    parser.add_argument("--chroma", type=float, default=1.0, help="weight of the colour term")
+    parser.add_argument("--start", type=Path, help="autoencoder.pt to begin with, not from nothing")
+    parser.add_argument(
+        "--anchor",
+        type=float,
+        default=0.0,
+        help="with --start: hold latents near the old ones, so a UNet can go on",
+    )
+    parser.add_argument(
+        "--guide",
+        type=float,
+        default=0.0,
+        help="with --start: the first dead channel learns green against magenta",
+    )
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     pictures, sface = Pictures(options.data), load_sface(options.sface)
     vae = build(options.channels, options.latents).to(memory_format=torch.channels_last)
     state, step, spent = options.out / "autoencoder.pt", 0, 0.0
-    if options.decoder_only:
-        vae.load_state_dict(torch.load(state, weights_only=True)["vae"])
-        vae.encoder.requires_grad_(False)
-        vae.quant_conv.requires_grad_(False)
-        state = options.out / "decoder.pt"
+    if options.start:
+        vae.load_state_dict(torch.load(options.start, weights_only=True)["vae"])
+        old = copy.deepcopy(vae).requires_grad_(False)
+        scale, alive = spread(old, pictures)
+        revive(vae, (~alive).nonzero().flatten().tolist(), pictures)
+        print(f"channels alive: {int(alive.sum())} of {options.latents}", flush=True)
     learned = [(name, p) for name, p in vae.named_parameters() if p.requires_grad]
     made = optimizers(
         learned, options.muon_lr, options.adam_lr, skip=("conv_in", "decoder.conv_out")
@@ -148,8 +186,7 @@ def main():
 
     def reconstruct(x):
         latent = vae.encode(x * 2 - 1).latent_dist
-        z = latent.mode() if options.decoder_only else latent.sample()
-        return vae.decode(z).sample / 2 + 0.5, latent.kl()
+        return vae.decode(latent.sample()).sample / 2 + 0.5, latent
 
     clock, rng, means = Clock(options.seconds, spent), np.random.default_rng(step), {}
     saved = reported = clock.spent
@@ -160,19 +197,22 @@ def main():
         rows, order = order[: options.batch], order[options.batch :]
         set_rate(made, rate(clock.progress, step, 50, options.flat))
         x, points = batch(pictures, rows, rng, 0.4)
-        y, kl = reconstruct(x)
-        terms = {
-            "l1": (y - x).abs().mean(),
-            "squares": 2 * (y - x).pow(2).mean(),
-            "sharp": 0.5 * differences(y, x),
-            "kl": options.kl * kl.mean() / 64,
-        }
-        if options.faces_per_step and (step > 200 or options.decoder_only):
-            n = options.faces_per_step
+        y, latent = reconstruct(x)
+        terms = picture_terms(y, x, options.chroma)
+        terms["kl"] = options.kl * latent.kl().mean() / 64
+        if options.start:
             with torch.no_grad():
-                wanted = embed(sface, x[:n], points[:n])
-            found = embed(sface, y[:n].clamp(-0.1, 1.1), points[:n])
-            terms["face"] = options.face_weight * (1 - (wanted * found).sum(-1)).mean()
+                before = old.encode(x * 2 - 1).latent_dist.mode()
+            mode = latent.mode()
+            moved = ((mode - before) / scale)[:, alive]
+            terms["anchor"] = options.anchor * moved.pow(2).mean()
+            if not alive.all():
+                tint = 20 * green_magenta(F.avg_pool2d(x, x.shape[-1] // mode.shape[-1]))
+                terms["guide"] = options.guide * (mode[:, ~alive][:, :1] - tint).pow(2).mean()
+        if options.faces_per_step and step > 200:
+            n = options.faces_per_step
+            distance = face_distance(sface, y[:n], x[:n], points[:n])
+            terms["face"] = options.face_weight * distance
         for optimizer in made:
             optimizer.zero_grad(set_to_none=True)
         sum(terms.values()).backward()

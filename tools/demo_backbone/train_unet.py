@@ -99,6 +99,7 @@ def main():
     parser.add_argument("--adam-lr", type=float, default=2e-3)
     parser.add_argument("--ema", type=float, default=0.995)
     parser.add_argument("--flat", type=float, default=0.5, help="share of time before decay")
+    parser.add_argument("--start", type=Path, help="unet.pt whose averaged weights to begin with")
     options = parser.parse_args()
     torch.manual_seed(0)
     data = Latents(options.data, options.out)
@@ -113,6 +114,11 @@ def main():
     )
     models["unet"].to(memory_format=torch.channels_last)
     made = optimizers(models.named_parameters(), options.muon_lr, options.adam_lr)
+    seen = 0
+    if options.start:
+        earlier = torch.load(options.start, weights_only=True)
+        models.load_state_dict(earlier["average"])
+        seen = earlier["rows"]
     average = {k: v.detach().clone() for k, v in models.state_dict().items()}
     state, step, spent = options.out / "unet.pt", 0, 0.0
     if state.exists():
@@ -170,7 +176,7 @@ def main():
             save(
                 state,
                 {"models": models.state_dict(), "average": average, "optimizers": values,
-                 "step": step, "spent": clock.spent, "rows": step * options.batch,
+                 "step": step, "spent": clock.spent, "rows": seen + step * options.batch,
                  "shape": shape, "text_layers": options.text_layers},
             )  # fmt: skip
 

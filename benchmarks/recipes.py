@@ -1,0 +1,196 @@
+"""Which training recipe is best for a backbone: likeness, leak and style of each, in one table.
+
+    python benchmarks/recipes.py benchmarks/recipes.toml
+
+The TOML holds one table a variant, recipe keys as `mcap train --set` takes them. Every variant
+trains every cell (a person of ``--people`` in a style; ``--cells all``: each in each style,
+``--cells turns``: person i in style i modulo the number of styles) with the command that users
+type, and draws the same seeds. Likeness and leak are centred cosines by dlib's ResNet, which
+training never sees; style is the share of pictures that lie nearest to their style's reference
+photos (style_match.py). Each cell's figures are kept in OUT, so a run goes on where it was cut;
+OUT/recipes.md is the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+import tomllib
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from centred_dlib import Measure
+from style_match import StyleMatch, describe
+
+from mcap.drawing import draw_each
+from mcap.photos import find_photos, read_photo
+from mcap.profile import find_profile
+from mcap.prompts import composed_prompts
+from mcap.registry import registry
+from mcap.subject import is_subject_folder, read_manifest, read_subject
+
+HERE = Path(__file__).parent
+STYLES = ("passport", "business", "studio-bw")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One subject: a person in a style under a variant. Similarities are means over pictures."""
+
+    variant: str
+    person: str
+    style: str
+    likeness: float
+    best_half: float
+    nearest_reference: float  # to the reference person that comes nearest
+    style_share: float
+    faces: int
+    pictures: int
+    seconds: float | None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("variants", type=Path, help="TOML: a table of recipe keys a variant")
+    parser.add_argument("--people", type=Path, default=HERE / "people")
+    parser.add_argument("--styles", nargs="+", default=list(STYLES))
+    parser.add_argument("--cells", choices=["all", "turns"], default="turns")
+    parser.add_argument("--only", nargs="*", help="names of variants; default: all of the file")
+    parser.add_argument("--backbone", default="demo")
+    parser.add_argument("--pictures", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=100)
+    parser.add_argument("--out", type=Path, default=Path("out/recipes"))
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    variants = tomllib.loads(options.variants.read_text(encoding="utf-8"))
+    people = sorted(path for path in options.people.iterdir() if path.is_dir())
+    judge = Judge(options.styles)
+    for name in options.only or variants:
+        for person, style in cells(people, options.styles, options.cells):
+            place = options.out / f"{name}-{person.name}-{style}"
+            record = place.with_suffix(".json")
+            if record.exists():
+                continue
+            seconds = train(person, style, variants[name], place.with_suffix(".mcap"), options)
+            cell = judge.cell(place.with_suffix(".mcap"), person, style, options)
+            done = asdict(replace(cell, variant=name, seconds=seconds))
+            part = record.with_suffix(".part")
+            part.write_text(json.dumps(done, indent=1), encoding="utf-8")
+            os.replace(part, record)
+            print(done, flush=True)
+    print("\n" + table(options.out, variants))
+
+
+def cells(people, styles, which):
+    if which == "all":
+        return [(person, style) for person in people for style in styles]
+    return [(person, styles[i % len(styles)]) for i, person in enumerate(people)]
+
+
+def train(person, style, keys, subject, options) -> float | None:
+    if is_subject_folder(subject) and read_manifest(subject).state == "complete":
+        return None
+    command = [sys.executable, "-m", "mcap", "--quiet", "train", "--source", str(person)]
+    command += ["--style", style, "--backbone", options.backbone, "--out", str(subject)]
+    for key, value in keys.items():
+        command += ["--set", f"{key}={json.dumps(value)}"]
+    start = time.monotonic()
+    subprocess.run(command, check=True)
+    return time.monotonic() - start
+
+
+class Judge:
+    """Draws from a subject and measures what came out."""
+
+    def __init__(self, styles) -> None:
+        self.measure = Measure()
+        self.profiles = {name: find_profile(name, registry().profile_dirs) for name in styles}
+        self.references = {
+            name: [read_photo(path).image for path in profile.reference_paths()]
+            for name, profile in self.profiles.items()
+        }
+
+    def face(self, image):
+        found = self.measure.detector.detect(image)
+        return max(found, key=lambda face: face.area) if found else None
+
+    def described(self, images) -> list[np.ndarray]:
+        faces = ((image, self.face(image)) for image in images)
+        return [describe(image, face) for image, face in faces if face is not None]
+
+    def cell(self, subject_path, person, style, options) -> Cell:
+        own = [read_photo(path).image for path in find_photos([person])]
+        groups = {name: self.described(images) for name, images in self.references.items()}
+        match = StyleMatch({**groups, "own photos": self.described(own)})
+        found = [self.measure.image(image) for image in own]
+        target = self.measure.mean([each for each in found if each is not None])
+        found = [self.measure.image(image) for image in self.references[style]]
+        references = np.stack([each for each in found if each is not None])
+
+        subject, profile = read_subject(subject_path), self.profiles[style]
+        backbone = registry().get("backbone", options.backbone).factory("cpu", "float32")
+        pipeline = backbone.pipeline()
+        subject.load_into(pipeline, adapter_scale=1.0, token_scale=1.0)
+        seeds = list(range(options.seed, options.seed + options.pictures))
+        drawn = draw_each(
+            backbone,
+            composed_prompts(profile)[0],
+            seeds,
+            negative_prompt=profile.prompts.negative,
+            pipeline=pipeline,
+        )
+        images = [picture.image for picture in drawn]
+        vectors = [self.measure.image(image) for image in images]
+        faces = np.stack([each for each in vectors if each is not None])
+        similar = np.sort(faces @ target)[::-1]
+        styles = [match.nearest(each) for each in self.described(images)]
+        return Cell(
+            variant="",
+            person=person.name,
+            style=style,
+            likeness=float(similar.mean()),
+            best_half=float(similar[: max(1, len(similar) // 2)].mean()),
+            nearest_reference=float((faces @ references.T).mean(axis=0).max()),
+            style_share=styles.count(style) / len(images),
+            faces=len(faces),
+            pictures=len(images),
+            seconds=None,
+        )
+
+
+def table(folder: Path, variants) -> str:
+    kept = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    found = [Cell(**each) for each in kept if "variant" in each]
+    lines = [
+        "| variant | what it sets | subjects | likeness | better half | nearest reference person "
+        "| style | faces | seconds |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, keys in variants.items():
+        mine = [cell for cell in found if cell.variant == name]
+        if not mine:
+            continue
+
+        def mean(field: str, mine=mine) -> float:
+            return float(np.mean([getattr(cell, field) for cell in mine]))
+
+        seconds = [cell.seconds for cell in mine if cell.seconds is not None]
+        what = ", ".join(f"{key} {value}" for key, value in keys.items()) or "the recipe as shipped"
+        lines.append(
+            f"| {name} | {what} | {len(mine)} | {mean('likeness'):.3f} | {mean('best_half'):.3f} "
+            f"| {mean('nearest_reference'):.3f} | {mean('style_share'):.0%} "
+            f"| {sum(c.faces for c in mine)} of {sum(c.pictures for c in mine)} "
+            f"| {np.median(seconds) if seconds else float('nan'):.0f} |"
+        )
+    text = "\n".join(lines) + "\n"
+    (folder / "recipes.md").write_text(text, encoding="utf-8")
+    return text
+
+
+if __name__ == "__main__":
+    main()
