@@ -93,10 +93,11 @@ class FaceSettings(BaseModel):
     soft_eyes: float = Field(default=0.15, ge=0, le=1)
     """Below this the photo is accepted with a note."""
 
-    max_covered: float = Field(default=0.35, ge=0, le=1)
-    """Faces of which a larger share is hidden are refused; only where the masker tells."""
+    max_covered: float = Field(default=0.25, ge=0, le=1)
+    """Faces of which a larger share is hidden are refused; only where the masker tells. See
+    `mcap.occlusion.hidden_share`: sunglasses hide 0.26, hair over an eye 0.20."""
 
-    soft_covered: float = Field(default=0.15, ge=0, le=1)
+    soft_covered: float = Field(default=0.10, ge=0, le=1)
     """From here on the photo is accepted with a note."""
 
     near_duplicate: float = Field(default=0.98, ge=0, le=1)

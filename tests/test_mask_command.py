@@ -213,6 +213,62 @@ def test_several_people_are_refused_until_the_subject_is_named(tmp_path, mask):
     assert code == 3 and "does not say who the subject is" in result["error"]
 
 
+def test_a_lone_photo_is_asked_about_although_one_face_is_larger(tmp_path, mask):
+    # Beside the woman the same woman small and mirrored: two faces to every detector.
+    picture = np.full((320, 480, 3), 120, np.uint8)
+    picture[:, :320] = small_woman()
+    picture[40:200, 320:] = cv2.resize(small_woman(), (160, 160))[:, ::-1]
+    path = write(tmp_path / "two.png", picture)
+    code, result = mask(path, "--out", tmp_path / "out", "--size", 256)
+    assert code == 3 and "2 faces and none is the subject" in result["error"]
+    assert result["photos"][0]["kinds"] == ["undecided"] and "--subject" in result["error"]
+    # The photo itself will do where one face is clearly the largest.
+    code, result = mask(path, "--out", tmp_path / "out", "--size", 256, "--subject", path)
+    assert code == 0 and result["photos"][0]["box"][2] < 320
+    assert len(result["passed_over"]) == 1 and result["passed_over"][0]["photos"] == ["two.png"]
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert report["passed_over"][0]["faces"][0]["box"][0] > 320
+
+
+def test_preview_prints_a_small_table_and_writes_nothing(tmp_path, mask, capsys):
+    write(tmp_path / "a.png", small_woman())
+    write(tmp_path / "coffee.jpg", no_face())
+    before = snapshot(tmp_path)
+    sources = [str(tmp_path / "a.png"), str(tmp_path / "coffee.jpg")]
+    assert run(["mask", *sources, "--preview", "--size", "256", "--quiet"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    words = "photo verdict face blur light yaw pitch roll eyes hidden alike why"
+    assert " ".join(lines[0].split()) == words
+    cells = lines[1].split()
+    assert cells[:2] == ["a.png", "accepted"] and 100 < int(cells[2]) < 160
+    assert 0.3 < float(cells[3]) < 1.4 and 0.3 < float(cells[4]) < 0.8
+    assert cells[8:11] == ["-", "-", "1.00"]  # no mesh and no parser here
+    assert lines[2].split()[:3] == ["coffee.jpg", "refused", "-"] and "no face found" in lines[2]
+    assert "1 of 2 photos can be used." in lines
+    assert max(map(len, lines[:3])) < 120
+    # As JSON, and with --out beside what is written anyway; refusals alone are exit code 3.
+    code, result = mask(*sources, "--preview")
+    assert code == 0 and result["out"] is None
+    checks = {check["name"]: check for check in result["photos"][0]["checks"]}
+    assert checks["sharpness"]["value"] < checks["sharpness"]["accepted"][1] == 1.8
+    assert mask(sources[1], "--preview")[0] == 3
+    assert snapshot(tmp_path) == before
+    assert mask(*sources, "--preview", "--out", tmp_path / "out")[0] == 0
+    assert (tmp_path / "out/report.json").is_file()
+    # Neither the one nor the other: nothing to do.
+    code, result = mask(*sources)
+    assert code == 2 and "--out DIR" in result["error"] and "--preview" in result["error"]
+
+
+def test_thresholds_come_from_the_settings(tmp_path, mask, monkeypatch):
+    write(tmp_path / "a.png", small_woman())
+    assert mask(tmp_path / "a.png", "--preview")[1]["accepted"] == 1
+    monkeypatch.setenv("MCAP_FACES__MAX_BLUR", "0.1")
+    code, result = mask(tmp_path / "a.png", "--preview")
+    assert code == 3 and result["photos"][0]["kinds"] == ["sharpness"]
+    assert "at most 0.1 %" in result["error"] and "Hold the camera still" in result["error"]
+
+
 def test_same_stem_in_two_folders(tmp_path, mask):
     for folder, image in (("one", small_woman()), ("two", small_woman(300))):
         (tmp_path / folder).mkdir()

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from tiny import TinyIdentity, tiny_folder
 
 from mcap.cli import run
@@ -99,12 +100,16 @@ def test_from_photos_to_a_subject_and_again(place, capsys):
     assert "mcap generate me.mcap" in output.out
     assert "3 of 3 photos usable" in output.err  # the plan
     assert "2 + 2 steps" in output.err
+    assert "advice    3 photos to learn from are few: add 3 more" in output.err
     subject = read_subject(place / "me.mcap")
     manifest = subject.manifest
     assert manifest.profile.name == "plain"
     assert manifest.recipe["phase2_steps"] == 2
     assert manifest.backbone.source == str(tiny_folder())
     assert manifest.metrics["steps"] == 4
+    assert manifest.metrics["source_photos"] == 3
+    with safe_open(place / "me.mcap/adapter.safetensors", framework="pt") as file:
+        assert file.metadata()["ss_num_train_images"] == "12"  # four crops a photo
     assert set(manifest.inputs["source photos"]) == {"0.png", "1.png", "2.png"}
     assert subject.identity_network == "tiny"
     assert not (place / "me.mcap" / "latents").exists()

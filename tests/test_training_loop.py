@@ -376,6 +376,28 @@ def test_mirrored_pictures_have_mirrored_landmarks(tmp_path):
     assert not torch.equal(mirrored.latent, plain.latent)
 
 
+def test_what_a_crop_was_filled_up_with_is_neither_face_nor_style(tmp_path):
+    from dataclasses import replace
+
+    import numpy as np
+    from tiny_run import tiny_crop
+
+    from mcap.training.draw import make_example
+
+    backbone, crop = tiny_backbone(), tiny_crop("style", 0)
+    inside = np.ones_like(crop.mask)
+    inside[:, :16] = 0  # a quarter of the crop lies left of the photo
+    whole = make_example(backbone, crop, "reference")
+    filled = make_example(backbone, replace(crop, inside=inside), "reference")
+    columns = whole.mask.shape[-1] // 4
+    assert not filled.mask[..., :columns].any() and whole.mask[..., :columns].all()
+    assert torch.equal(filled.mask[..., columns:], whole.mask[..., columns:])
+    assert torch.equal(filled.face_region, whole.face_region)
+    assert torch.allclose(whole.face_region, 1 - whole.mask, atol=1e-6)
+    mirrored = make_example(backbone, replace(crop, inside=inside), "reference", mirrored=True)
+    assert torch.allclose(mirrored.mask, filled.mask.flip(-1), atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_frozen_half_precision_learns_in_single(tmp_path, dtype):
     from safetensors.torch import load_file

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import mcap
+from mcap.advice import summary
 from mcap.cli.output import human_bytes, note
 from mcap.cli.progress import progress
 from mcap.errors import UsageError
@@ -277,6 +278,7 @@ def make_plan(
         seconds=estimate_seconds(chosen, request.outline, measure_gflops(device, dtype)),
         weights=_weights(request),
         licences=_notices(request),
+        advice=summary(found.sources)[1:],  # the first line is the plan's own
     )
 
 
@@ -295,6 +297,8 @@ def print_plan(console: Any, plan: Plan) -> None:
     for line in plan.photos:
         if line.accepted and line.notes:
             console.print(f"note      {line.name}: {'; '.join(line.notes)}", markup=False)
+    for text in plan.advice:
+        console.print(f"advice    {text}", markup=False)
     for text in plan.licences:
         console.print(f"licence   {text}", markup=False)
 

@@ -141,6 +141,7 @@ class Plan:
     seconds: float | None
     weights: Sequence[WeightLine]
     licences: Sequence[str] = field(default_factory=tuple)  # notices: non-commercial parts
+    advice: Sequence[str] = field(default_factory=tuple)  # who was passed over, what to photograph
 
     def accepted(self, role: str) -> list[PhotoLine]:
         return [line for line in self.photos if line.role == role and line.accepted]
@@ -165,6 +166,7 @@ class Plan:
             "seconds": self.seconds,
             "weights": [vars(line) for line in self.weights],
             "licences": list(self.licences),
+            "advice": list(self.advice),
         }
 
 
