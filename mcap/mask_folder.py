@@ -321,7 +321,8 @@ def _refused_tiles(entry: RefusedPhoto) -> list[Tile]:
             overlay = _around(picture, entry.found.face)
     return [
         Tile(image, entry.path.name, _measured(entry), BAD),
-        Tile(overlay, "refused", (entry.reason,), BAD),
+        # A line of a tile is wrapped once and then cut: what is in brackets gets a line of its own.
+        Tile(overlay, "refused", tuple(re.split(r"; | (?=\()", entry.reason)), BAD),
         Tile(None, "", (), BAD),
     ]
 

@@ -291,11 +291,13 @@ def mask_photos(
     for path, entry in zip(files, in_order(finish, judged, threads_for(masker)), strict=True):
         entries.append(entry)
         tick(path)
+    all_faces = {photo.sha256: found for photo, found in zip(photos, faces, strict=True)}
+    chosen = {photo.sha256: choice for photo, choice in zip(photos, choices, strict=True)}
     return MaskedSet(
         tuple(entries),
         settings,
-        {photo.sha256: found for photo, found in zip(photos, faces, strict=True)},
-        () if role == "reference" else _passed_over(photos, faces, choices, same_person),
+        all_faces,
+        () if role == "reference" else _passed_over(entries, all_faces, chosen, same_person),
     )
 
 
@@ -303,6 +305,10 @@ def mask_photos(
 class _Look:
     faces: list[FoundFace]
     thumbnail: np.ndarray
+
+
+_UNRECOGNISABLE = ("resolution", "sharpness", "brightness", "burnt", "yaw", "pitch")
+"""Checks whose failing makes a similarity worthless."""
 
 
 @dataclass(frozen=True)
@@ -323,16 +329,7 @@ class _Judge:
     ) -> MaskedPhoto | RefusedPhoto:
         """Check the chosen face and draw its mask."""
         if choice.index is None:
-            return RefusedPhoto(
-                photo.name,
-                photo.path,
-                choice.reason or "",
-                photo,
-                faces[0] if len(faces) == 1 else None,
-                (choice.kind,),
-                tuple(self._checks(faces[0], choice)) if len(faces) == 1 else (),
-                choice.similarity,
-            )
+            return self._without_subject(photo, faces, choice)
         found = faces[choice.index]
         made = self._checks(found, choice)
         if self.same_person is not None and all(check.verdict != "refused" for check in made):
@@ -384,6 +381,24 @@ class _Judge:
             similarity=choice.similarity,
             checks=tuple(made),
             near=near,
+        )
+
+    def _without_subject(
+        self, photo: Photo, faces: Sequence[FoundFace], choice: Choice
+    ) -> RefusedPhoto:
+        """No face of the photo is the subject's, or none can be told to be."""
+        only = faces[0] if len(faces) == 1 else None
+        made = [] if only is None else self._checks(only, choice)
+        reason, kinds = choice.reason or "", (choice.kind,)
+        # A network that sees next to nothing does not tell who it is: that is what to say.
+        wrong = [
+            check for check in made if check.verdict == "refused" and check.name in _UNRECOGNISABLE
+        ]
+        if choice.kind == "stranger" and wrong:
+            reason = "; ".join([*(check.text for check in wrong), reason])
+            kinds = tuple(check.name for check in wrong)
+        return RefusedPhoto(
+            photo.name, photo.path, reason, photo, only, kinds, tuple(made), choice.similarity
         )
 
     def _checks(self, found: FoundFace, choice: Choice) -> list[Check]:
@@ -443,23 +458,36 @@ def _pinned(photo: Photo, found: _Look, settings: MaskSettings) -> Float32Array:
 
 
 def _passed_over(
-    photos: Sequence[Photo],
-    faces: Sequence[Sequence[FoundFace]],
-    choices: Sequence[Choice],
+    entries: Sequence[MaskedPhoto | RefusedPhoto],
+    all_faces: Mapping[str, Sequence[FoundFace]],
+    chosen: Mapping[str, Choice],
     same_person: float,
 ) -> tuple[Person, ...]:
-    chosen = [
+    """Everybody but the subject; a face that nobody could recognise is not another person."""
+    photos = [
+        entry.photo
+        for entry in entries
+        if entry.photo is not None
+        and (
+            isinstance(entry, MaskedPhoto)
+            or len(all_faces[entry.photo.sha256]) > 1
+            or entry.kinds in (("stranger",), ("undecided",))
+        )
+    ]
+    faces = [all_faces[photo.sha256] for photo in photos]
+    choices = [chosen[photo.sha256] for photo in photos]
+    subject = [
         its[choice.index].embedding
         for its, choice in zip(faces, choices, strict=True)
         if choice.index is not None
     ]
-    subject = _unit(chosen) if chosen else None
+    mean = _unit(subject) if subject else None
     people = []
     for group in other_people(faces, choices, same_person):
-        members = sorted(group)
-        its = tuple((photos[photo], faces[photo][index]) for photo, index in members)
-        mean = _unit([found.embedding for _, found in its])
-        similarity = None if subject is None else float(mean @ subject)
+        its = tuple((photos[photo], faces[photo][index]) for photo, index in sorted(group))
+        similarity = None
+        if mean is not None:
+            similarity = float(_unit([found.embedding for _, found in its]) @ mean)
         people.append(Person(tuple(photo.path.name for photo, _ in its), its, similarity))
     return tuple(people)
 

@@ -174,6 +174,7 @@ def test_every_refusal_has_its_kind_its_numbers_and_a_word_of_advice(tmp_path):
         soft=lambda image: cv2.GaussianBlur(image, (0, 0), 5),
         white=lambda image: np.clip(image.astype(int) * 5, 0, 255).astype(np.uint8),
         somebody=stranger,
+        night=lambda image: stranger(image // 40),
     )
     (tmp_path / "list.jpg").write_text("eggs")
     (tmp_path / "again.png").write_bytes(paths[0].read_bytes())
@@ -186,14 +187,16 @@ def test_every_refusal_has_its_kind_its_numbers_and_a_word_of_advice(tmp_path):
         "soft": ("sharpness",),
         "white": ("burnt",),
         "somebody": ("stranger",),
+        "night": ("brightness",),  # who that is cannot be told
         "list": ("unreadable",),
         "again": ("duplicate",),
     }
     for name in ("black", "soft", "white"):
         wrong = [check for check in refused[name].checks if check.verdict == "refused"]
         assert [check.text for check in wrong] == [refused[name].reason]
+    assert "too dark" in refused["night"].reason and "not the subject" in refused["night"].reason
     lines = summary(found)
-    assert lines[0] == "6 of 12 photos can be used."
+    assert lines[0] == "6 of 13 photos can be used."
     assert lines[1] == "Passed over: 1 other person, in 1 photo (somebody.png)."
     text = "\n".join(lines[2:])
     for name, word in (
@@ -209,7 +212,7 @@ def test_every_refusal_has_its_kind_its_numbers_and_a_word_of_advice(tmp_path):
     assert [item.kind for item in advise(found)][-1] == "views"
     # The same photos under kinder limits.
     kinder = masked_set(paths, min_brightness=0.0, dark=0.0, max_blur=9.0, max_burnt=1.0)
-    assert {entry.path.stem for entry in kinder.refused} == {"somebody"}
+    assert {entry.path.stem for entry in kinder.refused} == {"somebody", "night"}
     assert not masked_set(paths[:6], same_person=0.99, doubtful=0.0).refused
 
 
