@@ -28,8 +28,7 @@ pair of glasses to be clear."""
 def occlusion(masker: Masker, image: UInt8Image, face: Face) -> float | None:
     """The hidden share of a face, 0 (nothing is hidden) to 1; None where the masker cannot tell.
 
-    ``masker`` tells where it is a `FaceParser` (as the masker ``parsing`` is). To ask it for the
-    mask and for this of the same picture object costs one look.
+    ``masker`` tells where it is a `FaceParser` (as the masker ``parsing`` is).
     """
     if not isinstance(masker, FaceParser):
         return None

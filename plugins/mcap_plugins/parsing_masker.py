@@ -6,7 +6,6 @@ classes, P that of `mcap.face_parts.Part`.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,7 +55,7 @@ class ParsingMasker:
         for number, part in classes.items():
             self._groups[part, number] = 1.0
         self._plain = LandmarkMasker()
-        self._last: tuple[weakref.ref[Any], bytes, FaceParts] | None = None
+        self._last: tuple[UInt8Image, Float32Array] | None = None
 
     def mask(self, image: UInt8Image, face: Face) -> Float32Array:
         """float32[H, W] in [0, 1] for a picture uint8[H, W, 3] and one face in it."""
@@ -67,18 +66,15 @@ class ParsingMasker:
     def parts(self, image: UInt8Image, face: Face) -> FaceParts:
         """What the network sees in the upright frame around the face.
 
-        The last answer is kept as long as its picture lives, because the mask and the occlusion
-        of a photo are asked for one after the other and one look takes seconds on a CPU.
+        The last answer is kept: the occlusion and the mask of a photo are asked for one after the
+        other, and one look takes seconds on a CPU.
         """
-        key = np.asarray(face.landmarks, dtype=np.float32).tobytes()
-        if self._last is not None and self._last[0]() is image and self._last[1] == key:
-            return self._last[2]
         to_frame = framing(face.landmarks, SIDE, FFHQ_FACE_HEIGHT)
         # Edge pixels repeated: a mirrored surrounding could show the parser a second face.
         frame = resample(image, to_frame, SIDE, cv2.BORDER_REPLICATE)
-        seen = FaceParts(self._scores(frame), to_frame)
-        self._last = (weakref.ref(image), key, seen)
-        return seen
+        if self._last is None or not np.array_equal(self._last[0], frame):
+            self._last = frame, self._scores(frame)
+        return FaceParts(self._last[1], to_frame)
 
     @torch.inference_mode()
     def _scores(self, frame: UInt8Image) -> Float32Array:
