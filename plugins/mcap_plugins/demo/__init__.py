@@ -27,6 +27,9 @@ RECIPE = {
     # Few steps decide a small picture, and early: at 0.8 the person was at 0.37, at 0.4 at 0.36
     # (examples/selfies, dlib centred), and the pictures' better half at 0.49 and 0.46.
     "identity_limit": 0.8,
+    # The model knows faces in one place of the frame alone. On further crops of a photo its loss in
+    # the face is 0.585, on the plain ones 0.499 (22 photos, four timesteps, the same noise).
+    "crops": 1,
 }
 
 
