@@ -116,7 +116,9 @@ def draw_each(
         with watcher, torch.no_grad():
             latents = pipeline(
                 prompt=batch,
-                negative_prompt=[negative_prompt] * len(batch),
+                # None where it is empty: SDXL then starts from zeros, as it was trained, and not
+                # from the embedding of an empty text. With one text encoder there is no difference.
+                negative_prompt=[negative_prompt] * len(batch) if negative_prompt else None,
                 num_inference_steps=steps,
                 guidance_scale=guidance_scale,
                 width=width,

@@ -116,10 +116,66 @@ def test_a_folder_that_is_not_whole(tmp_path):
         sd_backbone.load("cpu", torch.float32, folder)
 
 
-def test_two_text_encoders_are_another_kind(tmp_path):
-    folder = shutil.copytree(tiny_folder(), tmp_path / "xl")
-    index = json.loads((folder / "model_index.json").read_text())
-    index["text_encoder_2"] = ["transformers", "CLIPTextModelWithProjection"]
-    (folder / "model_index.json").write_text(json.dumps(index))
-    with pytest.raises(UsageError, match="two text encoders"):
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"_class_name": "StableDiffusionInpaintPipeline"}, "another kind"),
+        ({"_class_name": "FluxPipeline", "unet": [None, None]}, "another kind .FluxPipeline"),
+        (
+            {"text_encoder": [None, None], "text_encoder_2": ["transformers", "CLIPTextModel"]},
+            "a refiner",
+        ),
+    ],
+)
+def test_models_of_another_kind_are_named(tmp_path, changes, words):
+    index = json.loads((tiny_folder() / "model_index.json").read_text())
+    (tmp_path / "model_index.json").write_text(json.dumps(index | changes))
+    with pytest.raises(UsageError, match=words):
+        sd_backbone.load("cpu", torch.float32, tmp_path)
+
+
+def _copy_weights(folder, name):
+    """Rename every weight of a model: ``name`` of the stem and the number of files."""
+    for file in folder.glob("*/*.safetensors"):
+        file.rename(file.with_name(name(file.name.removesuffix(".safetensors"))))
+
+
+def test_half_precision_files_are_read_where_there_are_no_others(tmp_path):
+    folder = shutil.copytree(tiny_folder(), tmp_path / "half")
+    whole = sd_backbone.hash_folder(folder)
+    _copy_weights(folder, "{}.fp16.safetensors".format)
+    backbone = sd_backbone.load("cpu", torch.float32, folder)
+    plain = tiny_backbone()
+    for ours, theirs in zip(backbone.unet.parameters(), plain.unet.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    half = sd_backbone.hash_folder(folder)
+    assert backbone.info.sha256 == half
+    # What lies beside the files that are read is no part of the model.
+    for file in tiny_folder().glob("*/*.safetensors"):
+        shutil.copy(file, folder / file.parent.name)
+    assert sd_backbone.hash_folder(folder) == whole != half
+
+
+def test_shards_are_read_and_hashed(tmp_path):
+    folder = tmp_path / "shards"
+    tiny_backbone().pipeline().save_pretrained(folder, max_shard_size="20KB")
+    assert len(list((folder / "unet").glob("*.safetensors"))) > 1
+    backbone = sd_backbone.load("cpu", torch.float32, folder)
+    before = backbone.info.sha256
+    shard = sorted((folder / "unet").glob("*.safetensors"))[-1]
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(bytes(data))
+    assert sd_backbone.hash_folder(folder) != before
+
+
+def test_pickles_are_not_read(tmp_path):
+    folder = shutil.copytree(tiny_folder(), tmp_path / "pickles")
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").rename(
+        folder / "unet" / "diffusion_pytorch_model.bin"
+    )
+    with pytest.raises(Missing, match=r"unet has no \.safetensors"):
         sd_backbone.load("cpu", torch.float32, folder)
+    (tmp_path / "model.ckpt").write_bytes(b"")
+    with pytest.raises(UsageError, match="can run code"):
+        sd_backbone.load("cpu", torch.float32, tmp_path / "model.ckpt")

@@ -1,7 +1,9 @@
-"""Tiny random models for tests: a Stable Diffusion folder and a face network, made in seconds.
+"""Tiny random models for tests: Stable Diffusion folders and a face network, made in seconds.
 
 `tiny_backbone` goes through the same loader as a real model. 64 x 64 pixels, latents 4 x 16 x 16,
-cross-attention at 16 x 16 and 8 x 8; random weights, so its pictures are noise.
+random weights, so its pictures are noise. Of SD1.5's kind it has cross-attention at 16 x 16 and
+8 x 8; of SDXL's kind (``kind="sdxl"``) at 8 x 8 and 4 x 4, two text encoders of different widths,
+and in its configuration files what SDXL's have: end of text 2, padding "!", the Euler scheduler.
 """
 
 from __future__ import annotations
@@ -26,9 +28,9 @@ _TEXT = (
 WORDS = _TEXT.split()
 
 
-def tiny_folder(prediction_type: str = "epsilon", seed: int = 0) -> Path:
+def tiny_folder(prediction_type: str = "epsilon", seed: int = 0, kind: str = "sd") -> Path:
     """A model in diffusers' layout, made once a session; do not write into it."""
-    return _made(prediction_type, seed)
+    return _made(prediction_type, seed, kind)
 
 
 def tiny_backbone(
@@ -38,87 +40,142 @@ def tiny_backbone(
     *,
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
+    kind: str = "sd",
 ):
     """A fresh backbone on every call; with ``tmp_path``, from a copy of the folder in there."""
     from mcap_plugins.sd_backbone import load
 
-    folder = tiny_folder(prediction_type, seed)
+    folder = tiny_folder(prediction_type, seed, kind)
     if tmp_path is not None:
         folder = Path(shutil.copytree(folder, Path(tmp_path) / "tiny"))
     return load(device, dtype, folder, id="tiny", licence="none", commercial=True)
 
 
 @lru_cache(maxsize=8)
-def _made(prediction_type: str, seed: int) -> Path:
-    from diffusers import (
-        AutoencoderKL,
-        DDIMScheduler,
-        StableDiffusionPipeline,
-        UNet2DConditionModel,
-    )
-    from transformers import CLIPTextConfig, CLIPTextModel
-
+def _made(prediction_type: str, seed: int, kind: str) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="mcap-tiny-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    tokenizer = tiny_tokenizer()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        unet = UNet2DConditionModel(
-            sample_size=LATENT,
-            block_out_channels=(8, 16),
-            layers_per_block=1,
-            norm_num_groups=4,
-            down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-            cross_attention_dim=16,
-            attention_head_dim=2,
-        )
-        vae = AutoencoderKL(
-            block_out_channels=(8, 8, 16),
-            down_block_types=("DownEncoderBlock2D",) * 3,
-            up_block_types=("UpDecoderBlock2D",) * 3,
-            norm_num_groups=4,
-            latent_channels=4,
-            sample_size=SIZE,
-        )
-        text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=16,
-                intermediate_size=32,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                max_position_embeddings=77,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-                initializer_factor=5.0,
-            )
-        )
-    scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-        prediction_type=prediction_type,
+        make = {"sd": _tiny_sd, "sdxl": _tiny_sdxl}[kind]
+        make(prediction_type).save_pretrained(folder)
+    return folder
+
+
+def _tiny_sd(prediction_type: str):
+    from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+    tokenizer = tiny_tokenizer()
+    unet = UNet2DConditionModel(
+        sample_size=LATENT,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=16,
+        attention_head_dim=2,
     )
-    pipeline = StableDiffusionPipeline(
+    vae = _tiny_vae()
+    text_encoder = CLIPTextModel(_text_config(tokenizer, 16, eos_token_id=tokenizer.eos_token_id))
+    return StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         unet=unet,
-        scheduler=scheduler,
+        scheduler=DDIMScheduler(
+            **_BETAS,
+            clip_sample=False,
+            set_alpha_to_one=False,
+            steps_offset=1,
+            prediction_type=prediction_type,
+        ),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    pipeline.save_pretrained(folder)
-    return folder
 
 
-def tiny_tokenizer():
+def _tiny_sdxl(prediction_type: str):
+    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    first, second = tiny_tokenizer(), tiny_tokenizer(pad_token="!")
+    narrow, wide, pooled, sizes = 16, 24, 20, 8
+    unet = UNet2DConditionModel(
+        sample_size=LATENT,
+        block_out_channels=(8, 16, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 1, 2),
+        attention_head_dim=(2, 2, 4),
+        cross_attention_dim=narrow + wide,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=sizes,
+        projection_class_embeddings_input_dim=6 * sizes + pooled,
+    )
+    vae = _tiny_vae(scaling_factor=0.13025)
+    text_encoder = CLIPTextModel(_text_config(first, narrow, eos_token_id=2))
+    text_encoder_2 = CLIPTextModelWithProjection(
+        _text_config(second, wide, eos_token_id=2, hidden_act="gelu", projection_dim=pooled)
+    )
+    return StableDiffusionXLPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        text_encoder_2=text_encoder_2,
+        tokenizer=first,
+        tokenizer_2=second,
+        unet=unet,
+        scheduler=EulerDiscreteScheduler(
+            **_BETAS,
+            steps_offset=1,
+            timestep_spacing="leading",
+            prediction_type=prediction_type,
+        ),
+        force_zeros_for_empty_prompt=True,
+        add_watermarker=False,
+    )
+
+
+_BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+
+def _tiny_vae(**config):
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(8, 8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        norm_num_groups=4,
+        latent_channels=4,
+        sample_size=SIZE,
+        **config,
+    )
+
+
+def _text_config(tokenizer, width: int, **config):
+    from transformers import CLIPTextConfig
+
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=77,
+        bos_token_id=tokenizer.bos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_factor=5.0,
+        **config,
+    )
+
+
+def tiny_tokenizer(**options):
     """CLIP's tokenizer with whole words for `WORDS` and single letters for all the rest.
 
     As in CLIP's own vocabulary the last two ids are the start and the end, so the end is not 2.
@@ -142,6 +199,7 @@ def tiny_tokenizer():
         vocab={piece: index for index, piece in enumerate(vocabulary)},
         merges=merges,
         model_max_length=77,
+        **options,
     )
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+from PIL import Image
 
 from mcap.atomic import write_with
 from mcap.crops import TrainingCrop, portrait_crops
+from mcap.drawing import draw
 from mcap.prompts import composed_prompts, fill, reference_prompts, source_prompts
 from mcap.training.device import untouched_randomness
 from mcap.training.draw import Prompts
@@ -56,7 +57,6 @@ def training_data(
     )
 
 
-@torch.no_grad()
 def draw_references(
     backbone: Backbone,
     profile: StyleProfile,
@@ -69,26 +69,15 @@ def draw_references(
 
     Those that are there already are not drawn again.
     """
-    defaults = backbone.info.generate_defaults
     prompts = [fill(text, profile.class_noun) for text in profile.references.prompts]
-    pipeline = None
     paths = []
     for number in range(count):
         path = folder / f"reference-{number + 1:02d}.png"
         paths.append(path)
         if not path.is_file():
             with untouched_randomness(backbone.device):
-                pipeline = pipeline or backbone.pipeline()
-                pipeline.set_progress_bar_config(disable=True)
-                picture = pipeline(
-                    prompts[number % len(prompts)],
-                    num_inference_steps=int(defaults.get("steps", 30)),
-                    guidance_scale=float(defaults.get("guidance_scale", 7.0)),
-                    height=backbone.info.native_size,
-                    width=backbone.info.native_size,
-                    generator=torch.Generator().manual_seed(seed + number),
-                ).images[0]
-            write_with(path, picture.save)
+                (pixels,) = draw(backbone, prompts[number % len(prompts)], [seed + number])
+            write_with(path, Image.fromarray(pixels).save)
         if on_picture is not None:
             on_picture(path)
     return paths

@@ -1,13 +1,12 @@
-"""Latent diffusion models with one CLIP text encoder, in diffusers' own classes."""
+"""Latent diffusion models in diffusers' own classes: those with one text encoder, and loading.
+
+`load` reads a folder in diffusers' layout, a single .safetensors checkpoint or a hub id, and gives
+a backbone of its kind; `mcap_plugins.sdxl_backbone` has the one with two text encoders.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,10 @@ import torch
 from mcap.contracts import BackboneInfo, PromptEmbedding
 from mcap.diffusion.attention import cross_attention_layers
 from mcap.diffusion.latents import vae_factor
-from mcap.errors import Missing, UsageError
+from mcap.model_source import find_model
+from mcap_plugins.model_files import LoadedParts, hash_folder, load_file, load_folder, load_hub
 
-PARTS = ("tokenizer", "text_encoder", "unet", "vae", "scheduler")
+__all__ = ["StableDiffusionBackbone", "hash_folder", "load"]
 
 # Watched attention maps have about this side: 16 x 16 at 512 pixels is where cross-attention
 # follows objects (Prompt-to-Prompt, arXiv 2208.01626; MagiCapture watches the same layers).
@@ -48,7 +48,10 @@ class StableDiffusionBackbone:
         self.vae = vae
         self.unet = unet
         self.scheduler = scheduler
-        for module in (text_encoder, vae, unet):
+        self._freeze()
+
+    def _freeze(self) -> None:
+        for module in (*self.text_encoders, self.vae, self.unet):
             module.to(self.device).eval().requires_grad_(False)
 
     def encode_prompt(self, input_ids: Sequence[torch.Tensor]) -> PromptEmbedding:
@@ -70,11 +73,14 @@ class StableDiffusionBackbone:
             text_encoder=self.text_encoders[0],
             tokenizer=self.tokenizers[0],
             unet=self.unet,
-            scheduler=type(self.scheduler).from_config(self.scheduler.config),
+            scheduler=self._own_scheduler(),
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,
         )
+
+    def _own_scheduler(self) -> Any:
+        return type(self.scheduler).from_config(self.scheduler.config)
 
 
 def load(
@@ -85,100 +91,43 @@ def load(
     id: str | None = None,
     licence: str = "the model's own",
     commercial: bool = False,
+    vae_folder: Path | None = None,
     **facts: Any,
 ) -> StableDiffusionBackbone:
-    """Load a folder in diffusers' layout, or a hub id, as a backbone.
+    """Load a folder in diffusers' layout, a .safetensors checkpoint or a hub id as a backbone.
 
-    ``facts`` are further fields of `BackboneInfo`. Raises `Missing` where the folder or parts of
-    it are not there, `UsageError` where the model is of another kind.
+    ``vae_folder`` holds another autoencoder for the same latents, to be used instead of the
+    model's own. ``facts`` are further fields of `BackboneInfo`. Raises `Missing` where the model
+    or parts of it are not there, `UsageError` where it is of another kind.
     """
-    folder, revision = _locate(source)
-    _check_kind(folder)
-    parts = _load_parts(folder, dtype)
-    unet, vae = parts["unet"], parts["vae"]
-    native = unet.config.sample_size * vae_factor(vae)
-    info = BackboneInfo(
-        id=id or str(source),
-        revision=revision,
-        sha256=hash_folder(folder),
-        licence=licence,
-        commercial=commercial,
-        native_size=native,
+    place = find_model(source)
+    if place.kind == "file":
+        parts = load_file(place.path, dtype)
+    elif place.kind == "hub":
+        parts = load_hub(place, dtype)
+    else:
+        parts = load_folder(place.path, dtype, vae_folder)
+    name = id or (place.repo if place.kind == "hub" else str(source))
+    info = _info(parts, id=name, licence=licence, commercial=commercial, **facts)
+    given = {"device": device, "dtype": dtype, **parts.modules}
+    if parts.architecture == "sdxl":
+        from mcap_plugins.sdxl_backbone import StableDiffusionXLBackbone
+
+        return StableDiffusionXLBackbone(info, zero_empty=parts.zero_empty, **given)
+    return StableDiffusionBackbone(info, **given)
+
+
+def _info(parts: LoadedParts, **facts: Any) -> BackboneInfo:
+    unet, vae = parts.modules["unet"], parts.modules["vae"]
+    return BackboneInfo(
+        revision=parts.revision,
+        sha256=parts.sha256,
+        native_size=unet.config.sample_size * vae_factor(vae),
         attention_divisor=_attention_divisor(unet, vae),
-        prediction_type=parts["scheduler"].config.prediction_type,
+        prediction_type=parts.modules["scheduler"].config.prediction_type,
         multiple_of=vae_factor(vae) * 2 ** (len(unet.config.block_out_channels) - 1),
         **facts,
     )
-    return StableDiffusionBackbone(info, device=device, dtype=dtype, **parts)
-
-
-def _locate(source: str | Path) -> tuple[Path, str]:
-    """The local folder and the revision of a folder or hub id."""
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        # The hub's cache keeps each revision in a folder named by its commit.
-        return folder, folder.name if folder.parent.name == "snapshots" else "local"
-    if isinstance(source, Path) or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
-        raise Missing(
-            f"There is no folder '{source}' and it is no hub id (OWNER/NAME). Give the folder of a "
-            "model in diffusers' layout, the one that holds model_index.json."
-        )
-    from mcap.weight_table import STABLE_DIFFUSION_FILES
-    from mcap.weights import hub_snapshot
-
-    snapshot = hub_snapshot(str(source), None, STABLE_DIFFUSION_FILES)
-    return snapshot, snapshot.name
-
-
-def _check_kind(folder: Path) -> None:
-    index = folder / "model_index.json"
-    missing = [name for name in PARTS if not (folder / name).is_dir()]
-    if not index.is_file() or missing:
-        what = ", ".join([*([] if index.is_file() else ["model_index.json"]), *missing])
-        raise Missing(
-            f"'{folder}' is not a whole model in diffusers' layout: {what} is not there. "
-            "Download or export the model again."
-        )
-    declared = json.loads(index.read_text())
-    if "text_encoder_2" in declared or (folder / "text_encoder_2").is_dir():
-        raise UsageError(
-            f"'{folder}' has two text encoders (SDXL's kind), which this version cannot train. "
-            "Use a model of Stable Diffusion 1.5's kind."
-        )
-
-
-def _load_parts(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
-    from diffusers import StableDiffusionPipeline
-
-    # Without dtype a half-precision folder loads with its text encoder in half precision and the
-    # rest in single.
-    with _quiet():
-        pipeline = StableDiffusionPipeline.from_pretrained(
-            folder,
-            dtype=dtype,
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-            local_files_only=True,
-        )
-    return {name: getattr(pipeline, name) for name in PARTS}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars for reading local files; put back as they were."""
-    import diffusers.utils.logging
-    import transformers.utils.logging
-
-    libraries = (diffusers.utils.logging, transformers.utils.logging)
-    shown = [library for library in libraries if library.is_progress_bar_enabled()]
-    for library in shown:
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library in shown:
-            library.enable_progress_bar()
 
 
 def _attention_divisor(unet: Any, vae: Any) -> int:
@@ -187,28 +136,3 @@ def _attention_divisor(unet: Any, vae: Any) -> int:
     latent = unet.config.sample_size
     best = min(strides, key=lambda stride: (abs(latent / stride - _MAP_SIDE), stride))
     return best * vae_factor(vae)
-
-
-def hash_folder(folder: Path) -> str:
-    """sha256 over the sorted per-file sha256 of the weights, each with its path in the folder."""
-    digest = hashlib.sha256()
-    for part in ("text_encoder", "unet", "vae"):
-        for file in sorted((folder / part).glob("*.safetensors")):
-            digest.update(f"{_hash_file(file)}  {part}/{file.name}\n".encode())
-    return digest.hexdigest()
-
-
-def _hash_file(file: Path) -> str:
-    # The hub's cache names a large file by its sha256 and links to it.
-    target = file.resolve()
-    if file.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", target.name):
-        return target.name
-    status = target.stat()
-    return _hash_bytes(str(target), status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _hash_bytes(path: str, size: int, modified: int) -> str:
-    """Read once a process; size and time are arguments so that a changed file is read again."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
