@@ -62,7 +62,17 @@ def folder(tmp_path_factory):
         model = SegformerForSemanticSegmentation(config)
         _teach(model)
     model.save_pretrained(place)
-    SegformerImageProcessor(size={"height": 256, "width": 256}).save_pretrained(place)
+    older = {  # as transformers wrote it when the published face parsers were trained
+        "do_normalize": True,
+        "do_resize": True,
+        "feature_extractor_type": "SegformerFeatureExtractor",
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+        "reduce_labels": False,
+        "resample": 2,
+        "size": 256,
+    }
+    (place / "preprocessor_config.json").write_text(json.dumps(older))
     return place
 
 
