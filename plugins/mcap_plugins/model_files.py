@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -117,8 +118,15 @@ def load_file(path: Path, dtype: torch.dtype) -> LoadedParts:
     """A single .safetensors checkpoint; see `mcap_plugins.single_file`."""
     from mcap_plugins.single_file import read_checkpoint
 
-    with _quiet():
-        architecture, modules = read_checkpoint(path, dtype)
+    # It warns of parts to be kept in single precision, and lists none.
+    noisy = logging.getLogger("diffusers.models.modeling_utils")
+    level = noisy.level
+    noisy.setLevel(logging.ERROR)
+    try:
+        with _quiet():
+            architecture, modules = read_checkpoint(path, dtype)
+    finally:
+        noisy.setLevel(level)
     return LoadedParts(architecture, modules, "local", _hash_file(path))
 
 
