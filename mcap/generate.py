@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import mcap
 from mcap import atomic, prompts, provenance, report
+from mcap.addons import Addons
 from mcap.drawing import GUIDANCE_SCALE, STEPS, Drawn, default_batch, draw, draw_each
 from mcap.errors import InputRefused, UsageError
 from mcap.framing import cut, dots_per_inch, drawing_size, framed, head_of
@@ -147,19 +148,26 @@ def generate(
     out: Path,
     settings: GenerateSettings | None = None,
     *,
+    addons: Addons | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> Iterator[Event]:
     """Draw, frame, measure and write pictures of a subject in one or more styles.
 
     Yields `Planned`, a `PictureReady` for each picture (those that were there already first) and
-    `Finished`. ``on_step`` hears of every denoising step, with the number of pictures in it. While
-    it draws, the subject is loaded into the backbone's modules; they are given back as they were,
-    also when the generator is closed early. `check_backbone` is for the caller to call.
+    `Finished`. ``addons`` are drawn with, too. ``on_step`` hears of every denoising step, with the
+    number of pictures in it. While it draws, the subject is loaded into the backbone's modules;
+    they are given back as they were, also when the generator is closed early. `check_backbone` is
+    for the caller to call.
 
-    Raises `UsageError` for a prompt that is wrong or too long and where ``identity`` is another
-    network than the one that the subject's embedding is from.
+    Raises `UsageError` for a prompt that is wrong or too long, for an addon that does not fit or
+    that no prompt uses, and where ``identity`` is another network than the one that the subject's
+    embedding is from.
     """
     settings = settings or GenerateSettings()
+    addons = addons or Addons()
+    settings = settings.model_copy(
+        update={"prompts": tuple(addons.fill(text) for text in settings.prompts)}
+    )
     profiles = list(profiles) if isinstance(profiles, Sequence) else [profiles]
     names = [profile.name for profile in profiles]
     for name in names:
@@ -177,14 +185,17 @@ def generate(
     jobs = [
         job
         for profile in profiles
-        for job in _jobs(subject, profile, backbone, pipeline, identity, settings)
+        for job in _jobs(subject, profile, backbone, pipeline, identity, settings, addons)
     ]
+    texts = dict.fromkeys(
+        text for job in jobs for text in (job.record["prompt"], job.record["negative_prompt"])
+    )
+    addons.require_use(texts, subject)
     prompts.require_fit(
-        dict.fromkeys(
-            text for job in jobs for text in (job.record["prompt"], job.record["negative_prompt"])
-        ),
+        [addons.expand(text) for text in texts],
         backbone.tokenizers,
         backbone.text_encoders,
+        learned=(*subject.embeddings, *addons.tokens),
     )
     shelf = _Shelf(out, settings.format)
     # Attention cannot be read off a finished picture, so with it everything is drawn again.
@@ -202,10 +213,10 @@ def generate(
 
     attention: list[Drawn] = []
     if waiting:
-        subject.load_into(pipeline, settings.adapter_scale, settings.token_scale)
+        addons.load_into(pipeline, subject, settings.adapter_scale, settings.token_scale)
         try:
             watch = tuple(subject.embeddings) if settings.attention_maps else ()
-            for job, drawn in _drawn(waiting, backbone, pipeline, settings, watch, on_step):
+            for job, drawn in _drawn(waiting, backbone, pipeline, settings, addons, watch, on_step):
                 picture = _finish(job, drawn, subject, identity, detector, shelf, settings)
                 pictures.append(picture)
                 shelf.write_results(pictures)  # what is there is known, whatever happens next
@@ -213,7 +224,7 @@ def generate(
                 if drawn.attention:
                     attention.append(drawn)
         finally:
-            subject.unload_from(pipeline)
+            addons.unload_from(pipeline, subject)
 
     ordered = shelf.sort(pictures, settings.best)
     results = shelf.write_results(ordered)
@@ -246,6 +257,7 @@ def _jobs(
     pipeline: Any,
     identity: IdentityModel,
     settings: GenerateSettings,
+    addons: Addons,
 ) -> Iterator[_Job]:
     info, defaults = backbone.info, backbone.info.generate_defaults
     # A backbone states steps and guidance only where others suit it badly, so it goes before the
@@ -266,7 +278,7 @@ def _jobs(
         "schema": 1,
         "kind": "generate",
         "mcap": mcap.__version__,
-        "subject": {"name": subject.name, "sha256": _subject_hash(subject)},
+        "subject": {"name": subject.name, "sha256": subject.sha256},
         "profile": profile.name,
         "negative_prompt": _first(settings.negative, profile.prompts.negative),
         "steps": int(steps),
@@ -282,6 +294,7 @@ def _jobs(
         },
         "drawn_size": list(drawing_size(info, profile.aspect_ratio)),
         "identity": identity.name,
+        **addons.record(),
     }
     # What decides about the picture and is not, or not as exactly, in the record itself.
     unseen = {
@@ -309,19 +322,12 @@ def _first(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
 
-def _subject_hash(subject: Subject) -> str:
-    """Over the files that drawing reads, so that a subject trained again is another one."""
-    digest = hashlib.sha256()
-    for name, sha256 in sorted(subject.manifest.files.items()):
-        digest.update(f"{sha256}  {name}\n".encode())
-    return digest.hexdigest()
-
-
 def _drawn(
     jobs: Sequence[_Job],
     backbone: Backbone,
     pipeline: Any,
     settings: GenerateSettings,
+    addons: Addons,
     watch: Sequence[str],
     on_step: Callable[[int], None] | None,
 ) -> Iterator[tuple[_Job, Drawn]]:
@@ -334,9 +340,9 @@ def _drawn(
         width, height = record["drawn_size"]
         pictures = draw_each(
             backbone,
-            [job.record["prompt"] for job in group],
+            [addons.expand(job.record["prompt"]) for job in group],
             [job.seed for job in group],
-            negative_prompt=record["negative_prompt"],
+            negative_prompt=addons.expand(record["negative_prompt"]),
             steps=record["steps"],
             guidance_scale=record["guidance_scale"],
             size=(width, height),

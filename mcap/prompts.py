@@ -268,10 +268,11 @@ def require_fit(
     tokenizers: Sequence[Any],
     text_encoders: Sequence[Any] | None = None,
     *,
+    learned: Sequence[str] = (ID_TOKEN, STYLE_TOKEN),
     where: str = "Prompt",
 ) -> None:
     """`mcap.errors.UsageError` that names every prompt that is too long and by how much."""
-    found = too_long(prompts, tokenizers, text_encoders)
+    found = too_long(prompts, tokenizers, text_encoders, learned=learned)
     if found:
         raise UsageError(
             f"{where}: {'; '.join(str(item) for item in found)}. Shorten the text: what does not "

@@ -16,10 +16,12 @@ Every file is written under a temporary name and renamed.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -135,13 +137,29 @@ class Subject:
     def name(self) -> str:
         return self.path.name.removesuffix(SUFFIX)
 
+    @property
+    def sha256(self) -> str:
+        """Over the files that drawing reads, so that a subject trained again is another one."""
+        digest = hashlib.sha256()
+        for name, sha256 in sorted(self.manifest.files.items()):
+            digest.update(f"{sha256}  {name}\n".encode())
+        return digest.hexdigest()
+
     def load_into(
-        self, pipeline: Any, adapter_scale: float = 1.0, token_scale: float = 1.0
+        self,
+        pipeline: Any,
+        adapter_scale: float = 1.0,
+        token_scale: float = 1.0,
+        *,
+        adapter_name: str = "mcap",
+        rename: Mapping[str, str] | None = None,
     ) -> None:
         """Put LoRA and learned tokens into a diffusers pipeline over the same backbone.
 
         ``adapter_scale`` scales the LoRA. ``token_scale`` goes from the words each token started
-        from (0) to what it learned (1), in a straight line, and beyond.
+        from (0) to what it learned (1), in a straight line, and beyond. A second subject beside
+        this one needs an ``adapter_name`` of its own and, with ``rename``, other tokens; its LoRA
+        is then the only active one until ``pipeline.set_adapters`` is told otherwise.
         """
         from mcap.training.device import untouched_randomness
 
@@ -150,21 +168,18 @@ class Subject:
         with untouched_randomness(pipeline.device):
             for record in self.manifest.tokens:
                 vectors = read_embedding(self.embeddings[record.token])
-                _load_token(pipeline, record, vectors, token_scale)
+                token = (rename or {}).get(record.token, record.token)
+                _load_token(pipeline, token, record.initial, vectors, token_scale)
             if self.adapter is not None and adapter_scale != 0:
-                with _quiet("diffusers.loaders.lora_base", "transformers"):
+                with quiet_libraries():
                     pipeline.load_lora_weights(
-                        str(self.path), weight_name=self.adapter.name, adapter_name="mcap"
+                        str(self.path), weight_name=self.adapter.name, adapter_name=adapter_name
                     )
-                pipeline.set_adapters("mcap", adapter_weights=adapter_scale)
+                pipeline.set_adapters(adapter_name, adapter_weights=adapter_scale)
 
     def unload_from(self, pipeline: Any) -> None:
-        """Take out again what `load_into` put in."""
-        if getattr(pipeline.unet, "peft_config", None):
-            pipeline.unload_lora_weights()
-        tokens = [record.token for record in self.manifest.tokens]
-        for encoder, tokenizer in _encoders(pipeline):
-            pipeline.unload_textual_inversion(tokens, tokenizer=tokenizer, text_encoder=encoder)
+        """Take out again what `load_into` put in, all of it or the part that it came to."""
+        unload(pipeline, [record.token for record in self.manifest.tokens])
 
 
 def read_subject(path: Path | str) -> Subject:
@@ -394,7 +409,7 @@ def _writer(data: Any) -> str:
     return f"mcap {version}" if version else "of unknown version"
 
 
-def _encoders(pipeline: Any) -> list[tuple[Any, Any]]:
+def text_encoders(pipeline: Any) -> list[tuple[Any, Any]]:
     """(text encoder, tokenizer) pairs of a pipeline: one for SD1.5, two for SDXL."""
     pairs = [(pipeline.text_encoder, pipeline.tokenizer)]
     if getattr(pipeline, "text_encoder_2", None) is not None:
@@ -402,44 +417,58 @@ def _encoders(pipeline: Any) -> list[tuple[Any, Any]]:
     return pairs
 
 
+def unload(pipeline: Any, tokens: Sequence[str]) -> None:
+    """Take every LoRA layer and these tokens out of a pipeline; those that it has."""
+    encoders = text_encoders(pipeline)
+    if any(getattr(m, "peft_config", None) for m in (pipeline.unet, *(e for e, _ in encoders))):
+        pipeline.unload_lora_weights()
+    for encoder, tokenizer in encoders:
+        there = [token for token in tokens if token in tokenizer.get_added_vocab()]
+        if there:
+            pipeline.unload_textual_inversion(there, tokenizer=tokenizer, text_encoder=encoder)
+
+
 def _load_token(
-    pipeline: Any, record: TokenRecord, vectors: list[torch.Tensor], scale: float
+    pipeline: Any, token: str, initial: str, vectors: list[torch.Tensor], scale: float
 ) -> None:
-    pairs = _encoders(pipeline)
+    pairs = text_encoders(pipeline)
     if len(pairs) != len(vectors):
         raise UsageError(
-            f"Token {record.token} was learned for {len(vectors)} text encoder(s), and this "
+            f"Token {token} was learned for {len(vectors)} text encoder(s), and this "
             f"backbone has {len(pairs)}; use the backbone that the subject was trained on."
         )
     for (encoder, tokenizer), learned in zip(pairs, vectors, strict=True):
         table = encoder.get_input_embeddings().weight
         if table.shape[1] != learned.shape[0]:
             raise UsageError(
-                f"Token {record.token} has {learned.shape[0]} values, and this backbone's text "
+                f"Token {token} has {learned.shape[0]} values, and this backbone's text "
                 f"encoder takes {table.shape[1]}; use the backbone that the subject was trained on."
             )
         if scale != 1:
-            ids = tokenizer(record.initial, add_special_tokens=False).input_ids
+            ids = tokenizer(initial, add_special_tokens=False).input_ids
             start = table[ids].detach().float().mean(dim=0).cpu()
             learned = start + scale * (learned - start)
-        with _quiet("transformers"):  # about how the rows begin that are overwritten next
+        with quiet_libraries():  # about how the rows begin that are overwritten next
             pipeline.load_textual_inversion(
-                {record.token: learned},
-                token=record.token,
+                {token: learned},
+                token=token,
                 text_encoder=encoder,
                 tokenizer=tokenizer,
             )
 
 
 @contextmanager
-def _quiet(*names: str) -> Iterator[None]:
-    """Errors only from these libraries: diffusers warns of every LoRA that has no text part."""
-    loggers = [logging.getLogger(name) for name in names]
+def quiet_libraries() -> Iterator[None]:
+    """Errors only: diffusers warns of each LoRA without a text part, transformers of new rows,
+    peft of a second adapter."""
+    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
+            yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -51,8 +51,10 @@ def make_profile(name: str = "test", **keys) -> StyleProfile:
     return StyleProfile.model_validate(values | keys)
 
 
-def make_subject(folder: Path, *, scale: float = 0.3, complete: bool = True) -> Subject:
-    """LoRA and tokens drawn from fixed seeds, strong enough to be seen in a picture."""
+def make_subject(
+    folder: Path, *, scale: float = 0.3, complete: bool = True, seed: int = 7
+) -> Subject:
+    """LoRA and tokens drawn from ``seed``, strong enough to be seen in a picture."""
     backbone = tiny_backbone()
     manifest = tiny_manifest(backbone, tiny_recipe()).model_copy(
         update={
@@ -65,7 +67,7 @@ def make_subject(folder: Path, *, scale: float = 0.3, complete: bool = True) -> 
         }
     )
     writer = SubjectWriter.create(folder, manifest)
-    random = torch.Generator().manual_seed(7)
+    random = torch.Generator().manual_seed(seed)
     parameters = add_lora(backbone.unet, rank=2)
     with torch.no_grad():
         for parameter in parameters:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
+import torch
+from foreign_files import chosen, flat_layers, kohya, pipeline, write
 from subjects import FixedDetector, make_subject
 from tiny import tiny_backbone, tiny_identity
 
@@ -123,11 +126,41 @@ def test_another_backbone(subject, capsys, backbone):
         (["--device", "tpu"], "tpu"),
         (["--backbone", "nothing"], "there are"),
         (["--backbone", "no/such/folder"], "--force"),
+        (["--lora", "nothing.safetensors:0.5"], "--lora nothing.safetensors: there is no such"),
+        (["--embedding", "nothing.pt"], "--embedding nothing.pt: there is no such"),
+        (["--with", "nobody.mcap"], "nobody.mcap: is not a subject folder"),
+        (["--prompt", "{id} and {id2}"], "given with --with"),
     ],
 )
 def test_wrong_options_are_named(subject, capsys, args, words):
     code, _, err = run(capsys, subject, *args)
     assert code == (4 if words == "there are" else 2) and words in err
+
+
+def test_files_of_other_programs_and_another_subject(subject, capsys, tmp_path):
+    state = kohya(chosen(flat_layers(pipeline()), ["attn2_to"]))
+    write(tmp_path / "film.safetensors", state)
+    write(tmp_path / "moody.safetensors", {"emb_params": torch.ones(2, 16)})
+    others = ["--lora", "film.safetensors:0.5", "--embedding", "moody.safetensors"]
+    args = [subject, *others, "--with", f"{subject}:0.5", "--count", "1"]
+    code, out, err = run(capsys, *args, "--prompt", "{id} and {id2}, moody")
+    assert code == 0 and "test-000000.png" in out and "takes part" not in err
+    code, _, err = run(capsys, *args, "--prompt", "{id}, moody")
+    assert code == 0 and "no --prompt says {id2} or {style2}" in err
+    code, _, err = run(capsys, *args)
+    assert code == 2 and "'moody' is in no prompt" in err
+
+
+def test_another_subject_of_another_backbone(subject, capsys, tmp_path):
+    shutil.copytree(subject, tmp_path / "other.mcap")
+    manifest = tmp_path / "other.mcap" / "manifest.json"
+    record = json.loads(manifest.read_text())
+    record["backbone"]["sha256"] = "0" * 64
+    manifest.write_text(json.dumps(record))
+    args = [subject, "--with", "other.mcap", "--count", "1", "--prompt", "{id} and {id2}"]
+    code, _, err = run(capsys, *args)
+    assert code == 2 and "other.mcap: was trained on backbone" in err
+    assert run(capsys, *args, "--force")[0] == 0
 
 
 def test_plugins_hear_of_new_pictures_only(subject, capsys, monkeypatch):

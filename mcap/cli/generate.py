@@ -10,6 +10,7 @@ import typer
 from mcap.cli import complete
 
 if TYPE_CHECKING:
+    from mcap.addons import Addons
     from mcap.contracts import Backbone
     from mcap.generate import Finished, GenerateSettings, Picture
     from mcap.profile import StyleProfile
@@ -80,6 +81,31 @@ def generate(
             max=2,
         ),
     ] = 1.0,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A LoRA file of another program (.safetensors; kohya, AUTOMATIC1111, ComfyUI, "
+            "diffusers), with its strength after a colon. More than once for several.",
+            metavar="FILE[:WEIGHT]",
+        ),
+    ] = None,
+    embedding: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A textual-inversion file (.safetensors, .pt, .bin). Its name without the suffix "
+            "is the word to write into --prompt or --negative. More than once for several.",
+            metavar="FILE",
+        ),
+    ] = None,
+    with_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with",
+            help="Another subject of the same backbone, with its LoRA's strength after a colon: "
+            "{id2} and {style2} in --prompt; the next is {id3} and {style3}.",
+            metavar="SUBJECT[:WEIGHT]",
+        ),
+    ] = None,
     format: Annotated[str, typer.Option(help="png, jpg or webp.", metavar="FORMAT")] = "png",
     quality: Annotated[
         int, typer.Option(help="Of jpg and webp; 100 in webp is lossless.", min=1, max=100)
@@ -124,7 +150,12 @@ def generate(
       mcap generate me.mcap --count 32 --best 4 --seed 100
 
       mcap generate me.mcap --prompt "a photo of a person in the {style} style, smiling"
+
+      mcap generate me.mcap --lora film.safetensors:0.6
+
+      mcap generate me.mcap --adapter-scale 0.7 --with you.mcap:0.7 --prompt "{id} and {id2}"
     """
+    from mcap.addons import read_addons
     from mcap.cli.output import emit, note, warn
     from mcap.errors import UsageError
     from mcap.generate import GenerateSettings
@@ -158,7 +189,14 @@ def generate(
     for profile in profiles:
         if profile.notice:
             note(ctx, f"{profile.name}: {profile.notice}")
-    finished = _draw(ctx, person, profiles, settings, wanted, out, backbone, force)
+    addons = read_addons(with_ or (), lora or (), embedding or ())
+    for companion in addons.companions:
+        slots = companion.slots
+        if not any(slot in text for slot in slots for text in wanted.prompts):
+            said = " or ".join(slots)
+            name = companion.subject.path
+            warn(ctx, f"--with {name}: no --prompt says {said}, so only its LoRA takes part.")
+    finished = _draw(ctx, person, profiles, settings, wanted, addons, out, backbone, force)
 
     from mcap.registry import registry
 
@@ -197,6 +235,7 @@ def _draw(
     profiles: list[StyleProfile],
     settings: Settings,
     wanted: GenerateSettings,
+    addons: Addons,
     out: Path,
     backbone_name: str | None,
     force: bool,
@@ -214,7 +253,8 @@ def _draw(
     detector = registry().create("detector", settings.detector)
     backbone = _backbone(subject, settings, backbone_name)
     if not force:
-        check_backbone(subject, backbone.info)
+        for person in (subject, *(companion.subject for companion in addons.companions)):
+            check_backbone(person, backbone.info)
 
     advance: list[Any] = []
     events = run(
@@ -225,6 +265,7 @@ def _draw(
         detector,
         out,
         wanted,
+        addons=addons,
         on_step=lambda pictures: advance[0](pictures),
     )
     advice = "Draw fewer pictures at once with --batch-size 1."

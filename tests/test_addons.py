@@ -1,0 +1,319 @@
+"""Files of other programs mean the same picture here as there, in float32."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from foreign_files import (
+    PROMPT,
+    chosen,
+    difference,
+    flat_layers,
+    kohya,
+    merged,
+    picture,
+    pipeline,
+    write,
+)
+from subjects import FixedDetector, make_profile, make_subject
+from tiny import tiny_backbone, tiny_identity
+
+from mcap.addons import Addons, read_addons, weighted
+from mcap.errors import UsageError
+from mcap.generate import GenerateSettings, generate
+
+ATTENTION = ("attn2_to", "attn1_to", "self_attn")
+EVERYTHING = ("",)
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory):
+    return make_subject(tmp_path_factory.mktemp("subject") / "jane.mcap")
+
+
+@pytest.fixture(scope="module")
+def bare(subject):
+    """A subject that adds nothing, so that a picture shows the file alone."""
+    return replace(
+        subject, adapter=None, manifest=subject.manifest.model_copy(update={"tokens": []})
+    )
+
+
+def drawn(bare, addons: Addons, prompt: str = PROMPT, negative=None, kind: str = "sd"):
+    found = pipeline(kind)
+    addons.load_into(found, bare)
+    return picture(found, addons.expand(prompt), negative and addons.expand(negative))
+
+
+# LoRA files
+
+
+@pytest.mark.parametrize(
+    ("words", "rank", "alpha"),
+    [
+        pytest.param(ATTENTION, lambda i: 4, lambda i: 1.0, id="alpha 1, rank 4"),
+        pytest.param(ATTENTION, lambda i: 4, lambda i: 1.0 + i % 3, id="alphas differ"),
+        pytest.param(ATTENTION, lambda i: 2 + i % 3, lambda i: 2.0, id="ranks differ"),
+        pytest.param(ATTENTION, lambda i: 2 + i % 3, lambda i: 1.0 + i % 2, id="both differ"),
+        pytest.param(ATTENTION, lambda i: 4, lambda i: None, id="no alpha"),
+        pytest.param(ATTENTION, lambda i: 4, lambda i: i % 2 or None, id="some without alpha"),
+        pytest.param(("lora_te_",), lambda i: 4, lambda i: 1.0 + i % 3, id="text encoder alone"),
+        pytest.param(EVERYTHING, lambda i: 2, lambda i: 1.0, id="every layer, convolutions too"),
+    ],
+)
+def test_kohyas_files(bare, tmp_path, words, rank, alpha):
+    layers = chosen(flat_layers(pipeline()), words)
+    assert len(layers) > 8
+    state = kohya(layers, rank=rank, alpha=alpha)
+    path = write(tmp_path / "theirs.safetensors", state, {"ss_network_alpha": "1"})
+    expected = picture(merged(pipeline(), state, 0.7))
+    found = drawn(bare, read_addons(loras=[f"{path}:0.7"]))
+    assert difference(found, expected) < 1e-5
+    assert difference(picture(pipeline()), expected) > 1e-2
+
+
+def test_two_files_each_at_its_strength(bare, tmp_path):
+    """One of them is for the text encoder alone, the other for the UNet."""
+    layers = flat_layers(pipeline())
+    first = kohya(chosen(layers, ["attn2_to"]), alpha=lambda i: 1 + i % 2)
+    second = kohya(chosen(layers, ["lora_te_"]), alpha=lambda i: 2.0, seed=2)
+    paths = [write(tmp_path / f"{i}.safetensors", s) for i, s in enumerate((first, second))]
+    expected = picture(merged(merged(pipeline(), first, -0.5), second, 0.25))
+    found = drawn(bare, read_addons(loras=[f"{paths[0]}:-0.5", f"{paths[1]}:0.25"]))
+    assert difference(found, expected) < 1e-5
+
+
+def _diffusers_names(state: dict, style: str) -> dict:
+    """A kohya-named file of the UNet's attention as diffusers has named it over the years."""
+    down, up = {
+        "peft": (".lora_A.weight", ".lora_B.weight"),
+        "diffusers": (".lora.down.weight", ".lora.up.weight"),
+    }[style]
+    modules = {
+        "lora_unet_" + name.replace(".", "_"): f"unet.{name}"
+        for name, _ in pipeline().unet.named_modules()
+    }
+    parts = {"lora_down.weight": down, "lora_up.weight": up}
+    return {
+        modules[name] + parts[part]: value
+        for (name, _, part), value in ((key.partition("."), value) for key, value in state.items())
+        if part in parts
+    }
+
+
+@pytest.mark.parametrize("style", ["peft", "diffusers"])
+def test_diffusers_files(bare, tmp_path, style):
+    """Without metadata alpha is the rank; with it, what it says."""
+    state = kohya(chosen(flat_layers(pipeline()), ["attn2_to"]), alpha=lambda i: None)
+    path = write(tmp_path / "theirs.safetensors", _diffusers_names(state, style))
+    found = drawn(bare, read_addons(loras=[str(path)]))
+    assert difference(found, picture(merged(pipeline(), state))) < 1e-5
+    if style == "peft":
+        targets = ["attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"]
+        config = {"unet.r": 4, "unet.lora_alpha": 1, "unet.target_modules": targets}
+        write(path, _diffusers_names(state, style), {"lora_adapter_metadata": json.dumps(config)})
+        expected = picture(merged(pipeline(), state, 1 / 4))
+        assert difference(drawn(bare, read_addons(loras=[str(path)])), expected) < 1e-5
+
+
+def test_what_is_refused(bare, tmp_path):
+    layers = chosen(flat_layers(pipeline()), ["attn2_to"])
+    plain = kohya(layers)
+    name = next(iter(layers))
+    wide = {**plain, f"{name}.lora_down.weight": torch.zeros(4, 2048)}
+    cases = {
+        "DoRA": {**plain, f"{name}.dora_scale": torch.ones(8, 1)},
+        "LoHa": {f"{name}.hada_w1_a": torch.ones(8, 4)},
+        "LoKr": {f"{name}.lokr_w1": torch.ones(8, 4)},
+        "Tucker": {**plain, f"{name}.lora_mid.weight": torch.ones(4, 4, 3, 3)},
+        "2 of its .* no place .* lora_te2_": {
+            **plain,
+            "lora_te2_x.lora_down.weight": torch.ones(4, 4),
+            "lora_te2_x.lora_up.weight": torch.ones(4, 4),
+            "lora_te2_y.lora_down.weight": torch.ones(4, 4),
+            "lora_te2_y.lora_up.weight": torch.ones(4, 4),
+        },
+        "of another size .*2048": wide,
+        "is not whole": {k: v for k, v in plain.items() if k != f"{name}.lora_down.weight"},
+        "none of a plain LoRA's": {**plain, f"{name}.bias": torch.ones(8)},
+        "peft alone": {"base_model.model.to_q.lora_A.weight": torch.ones(4, 8)},
+        "holds no LoRA": {"model.diffusion_model.out.2.weight": torch.ones(4, 8)},
+        "another kind of model": {
+            "unet.nowhere.to_q.lora_A.weight": torch.ones(4, 8),
+            "unet.nowhere.to_q.lora_B.weight": torch.ones(8, 4),
+        },
+        "does not fit": {
+            "unet.mid_block.attentions.0.proj_in.lora_A.weight": torch.ones(4, 3, 1, 1),
+            "unet.mid_block.attentions.0.proj_in.lora_B.weight": torch.ones(3, 4, 1, 1),
+        },
+    }
+    found = pipeline()
+    before = picture(found)
+    for message, state in cases.items():
+        path = write(tmp_path / "theirs.safetensors", state)
+        with pytest.raises(UsageError, match=f"theirs.safetensors.*{message}"):
+            read_addons(loras=[str(path)]).load_into(found, bare)
+    assert np.array_equal(picture(found), before)  # nothing of them stayed
+    (tmp_path / "note.safetensors").write_text("not tensors")
+    with pytest.raises(UsageError, match="cannot be read as"):
+        read_addons(loras=[str(tmp_path / "note.safetensors")]).load_into(found, bare)
+    with pytest.raises(UsageError, match="there is no such file"):
+        read_addons(loras=[str(tmp_path / "nobody.safetensors:0.5")])
+
+
+def test_weights_after_a_colon(tmp_path):
+    (tmp_path / "a:1").touch()
+    assert weighted("--lora", "x/film.safetensors:-0.5") == (Path("x/film.safetensors"), -0.5)
+    for text in ("film.safetensors", "C:\\film.safetensors", str(tmp_path / "a:1")):
+        path, weight = weighted("--lora", text)
+        assert (str(path), weight) == (text, 1.0)
+    for text in ("film:11", "film:nan"):
+        with pytest.raises(UsageError, match="between -10 and 10"):
+            weighted("--lora", text)
+
+
+# Embeddings
+
+
+def rows(count: int, width: int = 16, seed: int = 3) -> torch.Tensor:
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(
+    ("name", "state"),
+    [
+        ("kohya.safetensors", {"emb_params": rows(3)}),
+        ("diffusers.safetensors", {"<cat>": rows(3)}),
+        ("one.safetensors", {"<cat>": rows(3)[0]}),
+        ("a1111.pt", {"string_to_param": {"*": rows(3)}, "string_to_token": {"*": 265}, "step": 9}),
+    ],
+)
+def test_embeddings(bare, tmp_path, name, state):
+    """The picture is the one that plain diffusers draws with each vector as a word of its own."""
+    path = tmp_path / name
+    torch.save(state, path) if path.suffix == ".pt" else write(path, state)
+    word = path.stem
+    count = 1 if word == "one" else 3
+    plain = pipeline()
+    for index, row in enumerate(rows(3)[:count]):
+        plain.load_textual_inversion({f"<plain{index}>": row})
+    words = " ".join(f"<plain{index}>" for index in range(count))
+    positive, negative = "a photo of {}, good", "dark, {}"
+    expected = picture(plain, positive.format(words), negative.format(words))
+    addons = read_addons(embeddings=[str(path)])
+    for written in (word, word.upper(), f"<{word}>", f"embedding:{word}"):
+        texts = positive.format(written), negative.format(written)
+        if written == word:
+            assert difference(drawn(bare, addons, *texts), expected) < 1e-6
+        assert [addons.expand(text) for text in texts] == [
+            text.format(" ".join(addons.embeddings[0].tokens)) for text in (positive, negative)
+        ]
+    assert addons.expand(f"a {word}s, {word}-x, x{word}") == f"a {word}s, {word}-x, x{word}"
+    assert difference(picture(pipeline(), positive.format("cat")), expected) > 1e-3
+
+
+def test_embeddings_that_are_refused(subject, bare, tmp_path):
+    def given(name: str, state: dict) -> str:
+        path = tmp_path / name
+        torch.save(state, path) if path.suffix == ".pt" else write(path, state)
+        return str(path)
+
+    for message, path in {
+        "no such file": str(tmp_path / "nothing.pt"),
+        "is none of .safetensors, .pt, .bin": __file__,
+        r"is not one embedding \(it holds a, b": given(
+            "two.safetensors", {"a": rows(1), "b": rows(1)}
+        ),
+        "no rows": given("flat.safetensors", {"a": torch.ones(())}),
+        "unlike numbers": given("xl.safetensors", {"clip_l": rows(1), "clip_g": rows(2)}),
+        "cannot be read safely": given("code.pt", {"a": tmp_path}),
+    }.items():
+        with pytest.raises(UsageError, match=message):
+            read_addons(embeddings=[path])
+    bad = given("bad.safetensors", {"a": rows(2, 32)})
+    with pytest.raises(UsageError, match=r"32 values, .* take 16"):
+        drawn(bare, read_addons(embeddings=[bad]))
+    (tmp_path / "else").mkdir()
+    other = given("else/Bad.pt", {"a": rows(1)})
+    with pytest.raises(UsageError, match=r"is that of .*bad"):
+        read_addons(embeddings=[bad, other])
+    with pytest.raises(UsageError, match="'bad' is in no prompt"):
+        read_addons(embeddings=[bad]).require_use(["not bad-ish"], subject)
+    own = read_addons(embeddings=[given("mcap-id.safetensors", {"a": rows(1)})])
+    with pytest.raises(UsageError, match="a token of the subject"):
+        own.require_use(["a <mcap-id> person"], subject)
+
+
+# Several subjects
+
+
+def test_two_subjects_with_weights(subject, tmp_path):
+    """The second subject's tokens are words of their own, and the LoRA layers add up."""
+    other = make_subject(tmp_path / "john.mcap", scale=0.2, seed=8)
+    prompt = "a photo of a <mcap-id> person and a {id2} man, {style2} style"
+    addons = read_addons(companions=[f"{other.path}:0.5"])
+    assert addons.fill(prompt) == prompt.format(id2="<mcap-id-2>", style2="<mcap-style-2>")
+    found = pipeline()
+    addons.load_into(found, subject, 0.75)
+    ours = picture(found, addons.fill(prompt))
+    addons.unload_from(found, subject)
+    assert np.array_equal(picture(found), picture(pipeline()))
+    assert len(found.tokenizer) == len(pipeline().tokenizer)
+
+    plain = pipeline()
+    tokens = {"<mcap-id>": subject, "<mcap-id-2>": other, "<mcap-style-2>": other}
+    for token, person in tokens.items():
+        path = person.embeddings[token.replace("-2", "")]
+        plain.load_textual_inversion(str(path), token=token)
+    for name, person in (("jane", subject), ("john", other)):
+        plain.load_lora_weights(
+            str(person.path), weight_name="adapter.safetensors", adapter_name=name
+        )
+    plain.set_adapters(["jane", "john"], [0.75, 0.5])
+    theirs = picture(plain, addons.fill(prompt))
+    assert difference(ours, theirs) < 1e-6
+    with pytest.raises(UsageError, match=r"\{id3\} belongs to no subject.*\{id2\}"):
+        addons.fill("{id} and {id3}")
+
+
+# In pictures
+
+
+def test_pictures_say_what_they_were_drawn_with(subject, tmp_path):
+    state = kohya(chosen(flat_layers(pipeline()), ["attn2_to"]))
+    lora = write(tmp_path / "film.safetensors", state)
+    word = write(tmp_path / "moody.safetensors", {"emb_params": rows(2)})
+    addons = read_addons([f"{subject.path}:0.5"], [f"{lora}:0.5"], [str(word)])
+
+    def run(name: str, addons: Addons | None, **settings):
+        settings = GenerateSettings(count=1, **settings)
+        events = generate(
+            subject, make_profile(), tiny_backbone(), tiny_identity(), FixedDetector(),
+            tmp_path / name, settings, addons=addons,
+        )  # fmt: skip
+        *_, finished = events
+        return finished.pictures[0]
+
+    texts = {"prompts": ("{id} and {id2}, moody",), "negative": "dark"}
+    first = run("a", addons, **texts)
+    record = first.record
+    assert record["prompt"] == "<mcap-id> and <mcap-id-2>, moody"
+    assert record["loras"] == [{"name": "film", "sha256": addons.loras[0].sha256, "weight": 0.5}]
+    assert record["embeddings"][0]["word"] == "moody" and record["embeddings"][0]["vectors"] == 2
+    assert record["with"][0]["name"] == "jane" and record["with"][0]["weight"] == 0.5
+    assert str(tmp_path).encode() not in first.path.read_bytes()
+    assert not run("a", addons, **texts).new
+    stronger = replace(addons, loras=(replace(addons.loras[0], weight=1.0),))
+    assert run("a", stronger, **texts).new
+    plain = run("b", None)
+    assert not {"loras", "embeddings", "with"} & set(plain.record)
+    with pytest.raises(UsageError, match="'moody' is in no prompt"):
+        run("c", replace(addons, companions=()))
+    long = "moody " * 40
+    with pytest.raises(UsageError, match=r"8\d tokens long, of which 77 fit"):
+        run("d", addons, prompts=(f"{{id}} {long}",))
