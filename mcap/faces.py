@@ -100,7 +100,7 @@ class FaceSettings(BaseModel):
     soft_covered: float = Field(default=0.10, ge=0, le=1)
     """From here on the photo is accepted with a note."""
 
-    near_duplicate: float = Field(default=0.98, ge=0, le=1)
+    near_duplicate: float = Field(default=0.97, ge=0, le=1)
     """From this correlation on two photos are noted as nearly the same, see `mcap.duplicates`."""
 
     dominance: float = Field(default=2.0, ge=1)

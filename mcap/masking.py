@@ -263,7 +263,9 @@ def mask_photos(
             pinned=pinned,
         )
     near = near_duplicates(
-        [found.thumbnail for _, found in readable], settings.faces.near_duplicate
+        [found.thumbnail for _, found in readable],
+        settings.faces.near_duplicate,
+        [np.array([face.embedding for face in found.faces]) for _, found in readable],
     )
     twins = {
         photos[later].sha256: NearDuplicate(

@@ -19,6 +19,7 @@ from mcap.face_parts import FaceParts, Part
 from mcap.faces import FaceSettings, FoundFace, Pose
 from mcap.masking import MaskedPhoto, MaskSettings, RefusedPhoto, mask_photos
 from mcap.masks import LandmarkMasker, unit_frame
+from mcap.registry import registry
 from mcap.verdicts import checks
 
 GOOD = FoundFace(
@@ -108,6 +109,13 @@ def test_eyes_closed_where_the_mesh_tells():
     assert openness(None) is None and openness(mesh[:68]) is None
 
 
+def test_open_eyes_are_open_to_the_real_mesh(weights):
+    pytest.importorskip("mediapipe")
+    weights("face-landmarker")
+    mesh = registry().create("masker", "mediapipe").mesh(astronaut(), ASTRONAUT)
+    assert 0.15 < openness(mesh) < 0.45
+
+
 def test_near_duplicates():
     image = astronaut()
     other = np.ascontiguousarray(np.rot90(image, 2))
@@ -122,6 +130,14 @@ def test_near_duplicates():
     assert sorted(found) == [2, 3, 4, 5]  # two pictures of one colour say nothing
     assert [found[number].index for number in (2, 3, 4)] == [0, 0, 0]
     assert [found[number].mirrored for number in (2, 3, 4, 5)] == [False, False, False, True]
+    # Cut unevenly: found where the faces are alike, and not asked otherwise.
+    cut = [thumbnail(each) for each in (image, other, image[20:490, 30:500])]
+    assert near_duplicates(cut, 0.97) == {}
+    faces = [np.eye(3, dtype=np.float32)[[row]] for row in (0, 1, 0)]
+    assert near_duplicates(cut, 0.97, faces)[2].index == 0
+    assert near_duplicates(cut[::-1], 0.97, faces[::-1])[2].index == 0  # the whole after its part
+    assert near_duplicates(cut, 0.97, [*faces[:2], faces[1]]) == {}
+    assert near_duplicates(cut, 0.97, [*faces[:2], np.array([])]) == {}
     assert near_duplicates([], 0.98) == near_duplicates([thumbnail(image)], 0.98) == {}
 
 
