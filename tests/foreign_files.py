@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from original_names import original_state
 from safetensors.torch import save_file
 from tiny import tiny_backbone
 
@@ -37,23 +38,27 @@ def difference(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one - other).max())
 
 
-def flat_layers(pipeline, sgm: dict[str, str] | None = None) -> dict[str, torch.nn.Module]:
-    """Every layer by kohya's name; ``sgm`` renames the UNet's blocks by their beginnings."""
-    encoders = [pipeline.text_encoder]
-    if hasattr(pipeline, "text_encoder_2"):
+def flat_layers(pipeline) -> dict[str, torch.nn.Module]:
+    """Every layer by kohya's name; SDXL's UNet has its original names there."""
+    encoders, sdxl = [pipeline.text_encoder], hasattr(pipeline, "text_encoder_2")
+    if sdxl:
         encoders.append(pipeline.text_encoder_2)
-    found = {}
-    for name, module in pipeline.unet.named_modules():
-        for start, other in (sgm or {}).items():
-            if name.startswith(f"{start}."):
-                name = other + name[len(start) :]
-                break
-        found["lora_unet_" + name.replace(".", "_")] = module
+    names = {key: key for key in pipeline.unet.state_dict()}
+    if sdxl:
+        start = "model.diffusion_model."
+        original = [key for key in original_state(pipeline) if key.startswith(start)]
+        names = {key: other.removeprefix(start) for key, other in zip(names, original, strict=True)}
+    found = {
+        "lora_unet_" + names[f"{name}.weight"].removesuffix(".weight").replace(".", "_"): module
+        for name, module in pipeline.unet.named_modules()
+        if f"{name}.weight" in names
+    }
     for number, encoder in enumerate(encoders, start=1):
-        start = f"lora_te{number}_" if len(encoders) > 1 else "lora_te_"
+        prefix = f"lora_te{number}_" if sdxl else "lora_te_"
         for name, module in encoder.named_modules():
+            inside = "" if name == "text_projection" else "text_model_"
             name = name.removeprefix("text_model.")
-            found[f"{start}text_model_{name.replace('.', '_')}"] = module
+            found[prefix + inside + name.replace(".", "_")] = module
     return {
         name: module
         for name, module in found.items()
@@ -82,11 +87,9 @@ def kohya(
     return state
 
 
-def merged(
-    pipeline, state: dict[str, torch.Tensor], weight: float = 1.0, sgm: dict[str, str] | None = None
-):
+def merged(pipeline, state: dict[str, torch.Tensor], weight: float = 1.0):
     """The pipeline with the file added to its weights."""
-    layers = flat_layers(pipeline, sgm)
+    layers = flat_layers(pipeline)
     names = {key.split(".")[0] for key in state}
     assert names <= set(layers), sorted(names - set(layers))
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from tiny import SIZE, tiny_backbone, tiny_identity
 from tiny_run import tiny_manifest, tiny_recipe
 
 from mcap.contracts import Face
-from mcap.diffusion.lora import add_lora, lora_state, remove_lora
+from mcap.diffusion.lora import add_lora, add_text_lora, lora_state, remove_lora
 from mcap.profile import StyleProfile
 from mcap.subject import (
     Subject,
@@ -52,10 +53,21 @@ def make_profile(name: str = "test", **keys) -> StyleProfile:
 
 
 def make_subject(
-    folder: Path, *, scale: float = 0.3, complete: bool = True, seed: int = 7
+    folder: Path,
+    *,
+    scale: float = 0.3,
+    complete: bool = True,
+    seed: int = 7,
+    kind: str = "sd",
+    text: bool = False,
+    alpha: float | None = None,
 ) -> Subject:
-    """LoRA and tokens drawn from ``seed``, strong enough to be seen in a picture."""
-    backbone = tiny_backbone()
+    """LoRA and tokens drawn from ``seed``, strong enough to be seen in a picture.
+
+    ``kind`` is that of the tiny model, ``text`` adds LoRA to its text encoders, ``alpha`` is
+    written instead of the rank.
+    """
+    backbone = tiny_backbone(kind=kind)
     manifest = tiny_manifest(backbone, tiny_recipe()).model_copy(
         update={
             "recipe": {},
@@ -69,14 +81,23 @@ def make_subject(
     writer = SubjectWriter.create(folder, manifest)
     random = torch.Generator().manual_seed(seed)
     parameters = add_lora(backbone.unet, rank=2)
+    for encoder in backbone.text_encoders if text else ():
+        parameters += add_text_lora(encoder, rank=2)
     with torch.no_grad():
         for parameter in parameters:
             parameter.copy_(scale * torch.randn(parameter.shape, generator=random))
-    writer.write_adapter(*lora_state(backbone))
-    remove_lora(backbone.unet)
-    width = backbone.text_encoders[0].get_input_embeddings().weight.shape[1]
+    tensors, metadata = lora_state(backbone)
+    if alpha is not None:
+        config = json.loads(metadata["lora_adapter_metadata"])
+        config |= {key: alpha for key in config if key.endswith(".lora_alpha")}
+        metadata["lora_adapter_metadata"] = json.dumps(config)
+    writer.write_adapter(tensors, metadata)
+    for module in (backbone.unet, *backbone.text_encoders):
+        remove_lora(module)
+    widths = [e.get_input_embeddings().weight.shape[1] for e in backbone.text_encoders]
     for record in manifest.tokens:
-        writer.write_embedding(record.token, [torch.randn(width, generator=random)])
+        vectors = [torch.randn(width, generator=random) for width in widths]
+        writer.write_embedding(record.token, vectors)
     embedding = torch.nn.functional.normalize(torch.randn(32, generator=random), dim=0)
     writer.write_identity(embedding, tiny_identity().name)
     if complete:

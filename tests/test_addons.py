@@ -24,6 +24,7 @@ from subjects import FixedDetector, make_profile, make_subject
 from tiny import tiny_backbone, tiny_identity
 
 from mcap.addons import Addons, read_addons, weighted
+from mcap.diffusion.lora_names import layers_per_block, sgm_names
 from mcap.errors import UsageError
 from mcap.generate import GenerateSettings, generate
 
@@ -75,6 +76,43 @@ def test_kohyas_files(bare, tmp_path, words, rank, alpha):
     found = drawn(bare, read_addons(loras=[f"{path}:0.7"]))
     assert difference(found, expected) < 1e-5
     assert difference(picture(pipeline()), expected) > 1e-2
+
+
+def test_sdxls_files(bare, tmp_path):
+    """The UNet's layers have their original names, and there are two text encoders."""
+    state = kohya(chosen(flat_layers(pipeline("sdxl")), EVERYTHING), alpha=lambda i: 1 + i % 3)
+    names = " ".join(state)
+    blocks = ("input_blocks_3_1_", "middle_block_1_", "output_blocks_0_1_")
+    for word in (*blocks, "lora_te1_text_model_", "lora_te2_text_projection"):
+        assert word in names
+    expected = picture(merged(pipeline("sdxl"), state, 0.2))
+    path = write(tmp_path / "theirs.safetensors", state)
+    assert difference(drawn(bare, read_addons(loras=[f"{path}:0.2"]), kind="sdxl"), expected) < 1e-5
+    with pytest.raises(UsageError, match="no place in this backbone, such as lora_"):
+        drawn(bare, read_addons(loras=[str(path)]))
+
+
+@pytest.mark.parametrize(
+    ("name", "original"),
+    [
+        ("conv_in", "input_blocks.0.0"),
+        ("down_blocks.0.resnets.1.conv2", "input_blocks.2.0.out_layers.3"),
+        ("down_blocks.1.attentions.0.proj_in", "input_blocks.4.1.proj_in"),
+        ("down_blocks.1.downsamplers.0.conv", "input_blocks.6.0.op"),
+        ("down_blocks.2.attentions.1.proj_out", "input_blocks.8.1.proj_out"),
+        ("mid_block.attentions.0.proj_in", "middle_block.1.proj_in"),
+        ("mid_block.resnets.1.conv1", "middle_block.2.in_layers.2"),
+        ("up_blocks.0.attentions.2.proj_in", "output_blocks.2.1.proj_in"),
+        ("up_blocks.1.upsamplers.0.conv", "output_blocks.5.2.conv"),
+        ("up_blocks.2.resnets.0.conv_shortcut", "output_blocks.6.0.skip_connection"),
+        ("down_blocks.0.resnets.0.norm1", None),
+    ],
+)
+def test_names_of_the_full_sdxl(name, original):
+    """Two layers a block; the tiny model has one. From the published checkpoint's keys."""
+    others = ["up_blocks.0.attentions.2.proj_in", "up_blocks.1.attentions.0.proj_in"]
+    assert sgm_names([name, *others], 2).get(name) == original
+    assert layers_per_block(others) == 2
 
 
 def test_two_files_each_at_its_strength(bare, tmp_path):

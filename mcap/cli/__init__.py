@@ -127,7 +127,7 @@ for _name in ("mask", "train", "generate", "enhance"):
     app.command(_name)(getattr(importlib.import_module(f"mcap.cli.{_name}"), _name))
 for _name in ("profiles", "models"):
     app.add_typer(importlib.import_module(f"mcap.cli.{_name}").app, name=_name)
-for _name in ("plugins", "doctor", "inspect"):
+for _name in ("plugins", "doctor", "inspect", "export"):
     app.command(_name)(getattr(importlib.import_module(f"mcap.cli.{_name}"), _name))
 
 

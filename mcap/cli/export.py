@@ -1,0 +1,110 @@
+"""``mcap export``: a subject as the files that other programs load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from mcap.export import Exported
+    from mcap.profile import StyleProfile
+    from mcap.subject import Subject
+
+FORMATS = ("diffusers", "kohya", "a1111", "comfyui")
+
+
+def export(
+    ctx: typer.Context,
+    subjects: Annotated[
+        list[Path], typer.Argument(help="Subject folders that mcap train wrote.", metavar="SUBJECT")
+    ],
+    format: Annotated[
+        str,
+        typer.Option(
+            help="diffusers, kohya (sd-scripts), a1111 (AUTOMATIC1111, Forge) or comfyui.",
+            metavar="FORMAT",
+            autocompletion=lambda incomplete: [f for f in FORMATS if f.startswith(incomplete)],
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where the files go: the program's own folder, or any. Default: NAME-FORMAT.",
+            metavar="DIR",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="What the files and words are called; default: the subject's name."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace other files there.")] = False,
+) -> None:
+    """Write a subject's LoRA and learned words for another program.
+
+    Prints the prompt to use there; NAME.txt beside the LoRA says it too. mcap's own folder stays
+    as it is.
+
+    Examples:
+
+      mcap export me.mcap --format a1111 --out ~/stable-diffusion-webui
+
+      mcap export me.mcap --format comfyui --out ~/ComfyUI
+
+      mcap export me.mcap --format diffusers
+    """
+    from mcap.cli.output import emit, warn
+    from mcap.errors import UsageError
+    from mcap.export import export as write
+    from mcap.subject import read_subject
+
+    if format not in FORMATS:
+        raise UsageError(f"--format {format}: is unknown; allowed are {', '.join(FORMATS)}.")
+    if name is not None and len(subjects) > 1:
+        raise UsageError(f"--name {name}: names one subject, and {len(subjects)} are given.")
+    found = []
+    people = [read_subject(path) for path in subjects]  # all of them, before anything is written
+    for person in people:
+        done = write(person, format, out, name=name, profile=_profile(person), force=force)
+        for text in done.notes:
+            warn(ctx, f"{person.name}: {text}")
+        found.append((person, done))
+    emit(
+        ctx,
+        {"exported": [_entry(person, done) for person, done in found]},
+        lambda console: [_print(console, done) for _, done in found],
+    )
+
+
+def _profile(subject: Subject) -> StyleProfile | None:
+    """The style that it was trained with, where it still is, for the example prompt."""
+    from mcap.errors import UsageError
+    from mcap.profile import find_profile
+    from mcap.registry import registry
+
+    try:
+        return find_profile(subject.manifest.profile.name, registry().profile_dirs)
+    except UsageError:
+        return None
+
+
+def _entry(subject: Subject, done: Exported) -> dict[str, Any]:
+    return {
+        "subject": subject.name,
+        "format": done.format,
+        "out": done.folder,
+        "files": list(done.files),
+        "words": dict(done.words),
+        "prompt": done.prompt,
+        "negative_prompt": done.negative,
+        "notes": list(done.notes),
+    }
+
+
+def _print(console: Any, done: Exported) -> None:
+    for path in done.files:
+        console.print(str(path), markup=False)
+    console.print(f"Prompt: {done.prompt}", markup=False)
+    if done.negative:
+        console.print(f"Negative prompt: {done.negative}", markup=False)
