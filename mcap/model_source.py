@@ -79,11 +79,22 @@ def find_model(source: str | Path) -> ModelSource:
     found = _HUB_ID.fullmatch(str(source)) if not isinstance(source, Path) else None
     if found is None or suffix == ".safetensors" or str(source).startswith("."):
         raise Missing(
-            f"There is no folder or file '{source}', and it is no hub id (OWNER/NAME or "
-            "OWNER/NAME@REVISION). Give the folder of a model in diffusers' layout, the one that "
-            "holds model_index.json, or a .safetensors checkpoint."
+            f"Backbone '{source}': there is no such folder or file, and it is no hub id "
+            "(OWNER/NAME or OWNER/NAME@REVISION), nor the name of a backbone (`mcap plugins` lists "
+            "them). Give the folder of a model in diffusers' layout, the one that holds "
+            "model_index.json, or a .safetensors checkpoint."
         )
     return ModelSource("hub", None, found["repo"], found["revision"])
+
+
+def pinned(source: str | None, revision: str) -> str | None:
+    """A hub id at the commit it was trained at; anything else as it is."""
+    if source is None or not re.fullmatch(r"[0-9a-f]{40}", revision):
+        return source
+    found = _HUB_ID.fullmatch(source)
+    if found is None or Path(source).expanduser().exists():
+        return source
+    return f"{found['repo']}@{revision}"
 
 
 def describe(source: ModelSource) -> ModelFacts | None:

@@ -57,6 +57,8 @@ class HubFolder:
     patterns: tuple[str, ...]
     what: str = "Backbone"
     """What it is called where it cannot be had."""
+    large: tuple[tuple[str, int], ...] = ()
+    """Its weights with their bytes, for people who fetch them by hand."""
 
     def __str__(self) -> str:
         return f"hub {self.repo}@{self.revision[:10]}"
@@ -125,6 +127,20 @@ STABLE_DIFFUSION_FILES = (
     "vae/diffusion_pytorch_model.safetensors",
 )
 """What mcap reads of a hub repository in diffusers' layout: one precision, no pickles."""
+
+STABLE_DIFFUSION_XL_FILES = (
+    "model_index.json",
+    "scheduler/*.json",
+    "tokenizer/*",
+    "tokenizer_2/*",
+    "text_encoder/config.json",
+    "text_encoder/model.fp16.safetensors",
+    "text_encoder_2/config.json",
+    "text_encoder_2/model.fp16.safetensors",
+    "unet/config.json",
+    "unet/diffusion_pytorch_model.fp16.safetensors",
+)
+"""SDXL in half precision, which is half the download; its autoencoder is a weight of its own."""
 
 _OPENCV_ZOO = "https://github.com/opencv/opencv_zoo/raw/main/models"
 
@@ -250,9 +266,53 @@ _ALL = (
                 "stable-diffusion-v1-5/stable-diffusion-v1-5",
                 "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
                 STABLE_DIFFUSION_FILES,
+                large=(
+                    ("text_encoder/model.safetensors", 492_265_168),
+                    ("unet/diffusion_pytorch_model.safetensors", 3_438_167_536),
+                    ("vae/diffusion_pytorch_model.safetensors", 334_643_268),
+                ),
             ),
         ),
         used_for="backbone Stable Diffusion 1.5, 512 pixels",
+    ),
+    Weight(
+        name="sdxl",
+        file="stable-diffusion-xl-base-1.0",
+        sha256="",
+        bytes=6_774_000_000,
+        licence="CreativeML Open RAIL++-M",
+        commercial=True,
+        sources=(
+            HubFolder(
+                "stabilityai/stable-diffusion-xl-base-1.0",
+                "462165984030d82259a11f4367a4eed129e94a7b",
+                STABLE_DIFFUSION_XL_FILES,
+                large=(
+                    ("text_encoder/model.fp16.safetensors", 246_144_152),
+                    ("text_encoder_2/model.fp16.safetensors", 1_389_382_176),
+                    ("unet/diffusion_pytorch_model.fp16.safetensors", 5_135_149_760),
+                ),
+            ),
+        ),
+        used_for="backbone SDXL 1.0, 1024 pixels",
+    ),
+    Weight(
+        name="sdxl-vae",
+        file="sdxl-vae-fp16-fix",
+        sha256="",
+        bytes=334_643_869,
+        licence="MIT",
+        commercial=True,
+        sources=(
+            HubFolder(
+                "madebyollin/sdxl-vae-fp16-fix",
+                "207b116dae70ace3637169f1ddd2434b91b3a8cd",
+                ("config.json", "diffusion_pytorch_model.safetensors"),
+                what="Autoencoder",
+                large=(("diffusion_pytorch_model.safetensors", 334_643_238),),
+            ),
+        ),
+        used_for="SDXL's autoencoder, made to fit half precision",
     ),
     Weight(
         name="demo",

@@ -53,10 +53,12 @@ __all__ = [
     "Weight",
     "cache_dir",
     "fetch",
+    "hub_files",
     "hub_snapshot",
     "local_path",
     "offline",
     "origin",
+    "require_here",
     "set_cache_dir",
     "set_notice",
     "set_offline",
@@ -222,6 +224,8 @@ def fetch(
         return path
     if isinstance(source, HubFolder):
         _tell_licence(entry)
+        if stay_offline and local_path(entry) is None:
+            raise _missing([entry])
         return hub_snapshot(
             source.repo,
             source.revision,
@@ -300,6 +304,43 @@ def hub_snapshot(
             f"{shown} could not be fetched from the hub: {_short(error)}. Check the name and the "
             f"network{instead}."
         ) from error
+
+
+def hub_files(repo: str, revision: str | None = None) -> list[str]:
+    """The names of all files of a hub repository; `Missing` offline or where it cannot be had."""
+    from huggingface_hub import HfApi
+
+    shown = f"{repo}@{revision}" if revision else repo
+    if offline():
+        raise Missing(
+            f"Backbone {shown} is not wholly in the Hugging Face cache, and mcap is offline. Run "
+            "the command once without --offline, or give the path of a local diffusers folder."
+        )
+    try:
+        _reach_hub()
+        return HfApi().list_repo_files(repo, revision=revision)
+    except Exception as error:  # the hub's library raises its transport's errors too
+        raise Missing(
+            f"The files of {shown} cannot be listed: {_short(error)}. Check the name and the "
+            "network, or give the path of a local diffusers folder."
+        ) from error
+
+
+def require_here(names: Iterable[str | Weight]) -> None:
+    """Offline, `Missing` that tells of all weights that are not on this machine; else nothing.
+
+    To be asked before work begins, so that nobody waits for an error that was certain.
+    """
+    if not offline():
+        return
+    absent = [
+        entry
+        for entry in map(weight, names)
+        # What a package brings is no matter of the network; its own error says what to install.
+        if not isinstance(entry.sources[0], InstalledSource) and local_path(entry) is None
+    ]
+    if absent:
+        raise _missing(absent)
 
 
 @dataclass(frozen=True)
@@ -615,6 +656,40 @@ def _missing_offline(entry: Weight, path: Path) -> Missing:
         f"(sha256 {entry.sha256}).",
         details={"weight": entry.name, "path": str(path)},
     )
+
+
+def _missing(entries: Sequence[Weight]) -> Missing:
+    """What is not here while mcap is offline: files, sizes, licences, and the command to fetch."""
+    told, details = [], []
+    for entry in entries:
+        source, place = entry.sources[0], str(target(entry))
+        large = getattr(source, "large", ()) or ((entry.file, entry.bytes),)
+        files = ", ".join(f"{name} ({_size(size)})" for name, size in large)
+        whole = f"; in all about {_size(entry.bytes)}" if len(large) > 1 else ""
+        use = "" if entry.commercial else ", no commercial use"
+        told.append(
+            f"'{entry.name}' ({entry.used_for}): {files}{whole}; licence {entry.licence}{use}; "
+            f"from {origin(source)}; belongs to {place}"
+        )
+        details.append(
+            {
+                "weight": entry.name,
+                "files": dict(large),
+                "bytes": entry.bytes,
+                "licence": entry.licence,
+                "path": place,
+            }
+        )
+    command = f"mcap models pull {' '.join(entry.name for entry in entries)}"
+    return Missing(
+        f"Not on this machine, and mcap is offline: {'. '.join(told)}. Run '{command}' where there "
+        "is a network; what it fetches can be copied to the same place here.",
+        details={"missing": details, "command": command},
+    )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _installed(source: InstalledSource) -> Path | None:

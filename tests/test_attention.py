@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import tiny_backbone
 
-from mcap.diffusion.attention import AttentionRecorder, cross_attention_layers
+from mcap.diffusion.attention import AttentionRecorder, cross_attention_layers, spread_layers
 from mcap.diffusion.lora import add_lora
 
 
@@ -41,21 +41,27 @@ def test_layers_are_found_by_the_side_of_their_maps():
     assert not any(name.startswith("mid_block") for name in cross_attention_layers(unet))
 
 
-def test_sd15_has_five_watched_layers_at_16_by_16():
+@pytest.mark.parametrize(("kind", "size", "layers"), [("sd", 64, 5), ("sdxl", 128, 50)])
+def test_real_models_have_these_layers_at_one_32nd_of_the_side(kind, size, layers):
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
     from mcap_plugins.sd_backbone import _attention_divisor
+    from mcap_plugins.single_file import LAYOUTS
 
     with torch.device("meta"):  # the shapes alone: no memory, no weights
-        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
-        vae = AutoencoderKL(
-            block_out_channels=(32, 32, 32, 32),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
+        unet, vae = (
+            made.from_config(made.load_config(LAYOUTS / kind / part))
+            for made, part in ((UNet2DConditionModel, "unet"), (AutoencoderKL, "vae"))
         )
+    assert unet.config.sample_size == size
     divisor = _attention_divisor(unet, vae)
     assert divisor == 32
-    assert len(AttentionRecorder(unet, divisor // 8).layers) == 5
+    assert len(AttentionRecorder(unet, divisor // 8).layers) == layers
+    assert spread_layers(unet, divisor // 8, 0) is None
+    assert spread_layers(unet, divisor // 8, 50) is None
+    some = spread_layers(unet, divisor // 8, 4)
+    assert len(AttentionRecorder(unet, divisor // 8, some).layers) == len(set(some)) == 4
+    assert {name.split("_")[0] for name in some} == {"down", "up"}
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -125,7 +125,7 @@ def test_another_backbone(subject, capsys, backbone):
         (["--count", "0"], "count"),
         (["--device", "tpu"], "tpu"),
         (["--backbone", "nothing"], "there are"),
-        (["--backbone", "no/such/folder"], "--force"),
+        (["--backbone", "no/such/folder"], "there is no such folder or file"),
         (["--lora", "nothing.safetensors:0.5"], "--lora nothing.safetensors: there is no such"),
         (["--embedding", "nothing.pt"], "--embedding nothing.pt: there is no such"),
         (["--with", "nobody.mcap"], "nobody.mcap: is not a subject folder"),
@@ -134,7 +134,7 @@ def test_another_backbone(subject, capsys, backbone):
 )
 def test_wrong_options_are_named(subject, capsys, args, words):
     code, _, err = run(capsys, subject, *args)
-    assert code == (4 if words == "there are" else 2) and words in err
+    assert code == (4 if words.startswith("there") else 2) and words in err
 
 
 def test_files_of_other_programs_and_another_subject(subject, capsys, tmp_path):

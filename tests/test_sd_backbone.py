@@ -102,7 +102,7 @@ def test_the_packaged_demo_weights(monkeypatch, tmp_path):
 
 
 def test_a_folder_that_is_not_there():
-    with pytest.raises(Missing, match="no folder"):
+    with pytest.raises(Missing, match="no such folder"):
         sd_backbone.load("cpu", torch.float32, "/nowhere/at/all")
 
 

@@ -163,7 +163,7 @@ def test_a_damaged_file_is_named(tmp_path):
     path.write_bytes(b"\x10\0\0\0\0\0\0\0{")
     with pytest.raises(UsageError, match="not a whole"):
         describe(find_model(path))
-    with pytest.raises(Missing, match="no folder or file"):
+    with pytest.raises(Missing, match="no such folder"):
         find_model("nowhere/gone.safetensors")
 
 

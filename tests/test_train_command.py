@@ -288,3 +288,44 @@ def test_wrong_options_are_named_before_any_work(place, capsys, extra, code, wor
     assert run(command(*extra)) == code
     assert words in capsys.readouterr().err
     assert not (place / "me.mcap").exists()
+
+
+@pytest.mark.parametrize(
+    ("backbone", "words"),
+    [
+        (
+            "sd15",
+            ["unet/diffusion_pytorch_model.safetensors (3.4 GB)", "CreativeML OpenRAIL-M",
+             "'mcap models pull sd15'"],
+        ),
+        (
+            "sdxl",
+            ["text_encoder_2/model.fp16.safetensors (1.4 GB)", "CreativeML Open RAIL++-M", "MIT",
+             "'mcap models pull sdxl sdxl-vae'"],
+        ),
+        ("owner/model@v1", ["owner/model@v1", "offline"]),
+    ],
+)  # fmt: skip
+def test_offline_without_the_weights_it_says_what_to_fetch(
+    place, capsys, monkeypatch, backbone, words
+):
+    """Before it looks at a single photo."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(place / "hub"))
+    monkeypatch.setattr("mcap.weights._offline", None)
+    monkeypatch.setattr(_Detector, "detect", None)
+    assert run([*command("--backbone", backbone), "--offline"]) == 4
+    told = capsys.readouterr().err
+    for text in words:
+        assert text in told
+    assert not (place / "me.mcap").exists()
+
+
+def test_a_model_of_sdxls_kind_is_trained_with_what_suits_it(place, capsys):
+    """The entry is found by the folder's kind, and with it the recipe that SDXL likes."""
+    folder = str(tiny_folder(kind="sdxl"))
+    assert run(["--json", *command("--backbone", folder)]) == 0
+    manifest = read_subject(place / "me.mcap").manifest
+    assert (manifest.backbone.name, manifest.backbone.source) == ("sdxl", folder)
+    assert manifest.recipe["attention_layers"] == 10
+    assert manifest.recipe["gradient_checkpointing"]
+    assert manifest.state == "complete"

@@ -298,6 +298,8 @@ def _draw(
 
 
 def _backbone(subject: Subject, settings: Settings, given: str | None) -> Backbone:
+    from mcap.cli.backbone_choice import choose_backbone
+    from mcap.model_source import pinned
     from mcap.registry import registry
     from mcap.training.device import choose_device, choose_dtype
 
@@ -305,11 +307,10 @@ def _backbone(subject: Subject, settings: Settings, given: str | None) -> Backbo
     dtype = choose_dtype(device, settings.precision)
     trained = subject.manifest.backbone
     if given is None:
-        name, source = trained.name, trained.source
-    elif given not in registry().names("backbone") and ("/" in given or Path(given).is_dir()):
-        name, source = "sd15", given  # the entry that reads any folder or hub id of its kind
+        name, source = trained.name, pinned(trained.source, trained.revision)
     else:
-        name, source = given, None
+        entry, source = choose_backbone(given)
+        name = entry.name
     return registry().create("backbone", name, device, dtype, source=source)
 
 

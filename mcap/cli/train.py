@@ -47,7 +47,8 @@ def train(
     backbone: Annotated[
         str | None,
         typer.Option(
-            help="demo, sd15, a folder in diffusers' layout, or a hub id.",
+            help="demo, sd15, sdxl, a folder in diffusers' layout, a .safetensors checkpoint, or a "
+            "hub id OWNER/NAME or OWNER/NAME@REVISION.",
             autocompletion=complete.backbones,
         ),
     ] = None,
@@ -176,7 +177,13 @@ def _run(
     checkpoint_every: int,
 ) -> None:
     from mcap.cli.output import emit, note
-    from mcap.cli.train_plan import look_at_photos, make_plan, print_plan, print_weights
+    from mcap.cli.train_plan import (
+        look_at_photos,
+        make_plan,
+        print_plan,
+        print_weights,
+        require_weights,
+    )
     from mcap.registry import registry
     from mcap.training.checkpoint import latest_checkpoint
     from mcap.training.device import choose_device, choose_dtype, out_of_memory_is_ours, set_threads
@@ -190,6 +197,8 @@ def _run(
     threads = set_threads(checkpoint.threads if checkpoint else settings.threads)
 
     print_weights(ctx, request)
+    if not dry_run:  # a plan can be had without them
+        require_weights(request)
     found = look_at_photos(ctx, request)
     plan = make_plan(request, found, device, dtype, threads)
     if dry_run:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import mcap
 from mcap.advice import summary
+from mcap.cli.backbone_choice import choose_backbone
 from mcap.cli.output import human_bytes, note
 from mcap.cli.progress import progress
 from mcap.errors import UsageError
@@ -46,6 +47,7 @@ from mcap.training.plan import (
     weight_lines,
 )
 from mcap.training.recipe import Layer, low_memory, parse_override, recipe
+from mcap.weights import require_here
 
 if TYPE_CHECKING:
     import torch
@@ -56,9 +58,6 @@ if TYPE_CHECKING:
     from mcap.registry import Entry
     from mcap.settings import Settings
     from mcap.training.recipe import Recipe
-
-ANY_FOLDER = "sd15"
-"""The entry that loads a folder or hub id of Stable Diffusion 1.5's kind."""
 
 
 @dataclass(frozen=True)
@@ -108,15 +107,14 @@ def make_request(
             f"Style '{profile.name}' has neither reference photos nor prompts to draw some; give "
             "--reference DIR."
         )
-    backbone = settings.backbone
-    known = backbone in registry().names("backbone")
+    backbone, place = choose_backbone(settings.backbone, ask_the_hub=True)
     entries = {
         "detector": registry().get("detector", settings.detector),
         "identity": registry().get("identity", settings.identity),
         "masker": registry().get("masker", settings.masker),
-        "backbone": registry().get("backbone", _entry_of(backbone, known)),
+        "backbone": backbone,
     }
-    found = outline(entries["backbone"], None if known else backbone)
+    found = outline(backbone, place)
     chosen = _recipe(settings.recipe, found, profile, overrides, low_memory)
     if chosen.identity and not entries["identity"].facts.get("differentiable", True):
         raise UsageError(
@@ -191,6 +189,11 @@ def print_weights(ctx: typer.Context, request: Request) -> None:
         note(
             ctx, f"Backbone {request.outline.source} comes from the hub, where it is not here yet."
         )
+
+
+def require_weights(request: Request) -> None:
+    """Offline, `Missing` where a weight that the run needs is not here: before any work is done."""
+    require_here(line.name for line in _weights(request))
 
 
 def look_at_photos(ctx: typer.Context, request: Request) -> Found:
@@ -388,12 +391,6 @@ def refused_records(found: Found) -> list[RefusedRecord]:
 
 
 _ROLES = ("source", "reference")
-
-
-def _entry_of(backbone: str, known: bool) -> str:
-    """The registered entry for a --backbone: its own, or the one that loads folders and hub ids."""
-    looks_like_a_place = "/" in backbone or "\\" in backbone or Path(backbone).is_dir()
-    return backbone if known or not looks_like_a_place else ANY_FOLDER
 
 
 def _recipe(

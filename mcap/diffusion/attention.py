@@ -34,6 +34,17 @@ def cross_attention_layers(unet: Any) -> dict[str, tuple[Any, int]]:
     return found
 
 
+def spread_layers(unet: Any, stride: int, count: int) -> list[str] | None:
+    """``count`` names of layers of that stride, evenly spread; None, for all, where 0 or enough.
+
+    SDXL has fifty layers at 1/32 of its side, and maps of each cost time and memory.
+    """
+    names = [name for name, (_, found) in cross_attention_layers(unet).items() if found == stride]
+    if count == 0 or count >= len(names):
+        return None
+    return [names[(2 * i + 1) * len(names) // (2 * count)] for i in range(count)]
+
+
 class AttentionRecorder:
     """Watches the cross-attention layers whose maps are ``1 / stride`` of the latent's side.
 

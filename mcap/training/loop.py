@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mcap.diffusion.attention import AttentionRecorder
+from mcap.diffusion.attention import AttentionRecorder, spread_layers
 from mcap.diffusion.decode import FullDecoder, WindowDecoder
 from mcap.diffusion.latents import vae_factor
 from mcap.diffusion.lora import add_lora, add_text_lora, lora_state, remove_lora
@@ -442,7 +442,8 @@ def _set_up(
     if phase == 2 and recipe.attention and recipe.attention_weight:
         # After the LoRA layers, whose wrappers the hooks must sit on.
         stride = backbone.info.attention_divisor // vae_factor(backbone.vae)
-        recorder = stack.enter_context(AttentionRecorder(backbone.unet, stride).attached())
+        layers = spread_layers(backbone.unet, stride, recipe.attention_layers)
+        recorder = stack.enter_context(AttentionRecorder(backbone.unet, stride, layers).attached())
     return learner, recorder
 
 

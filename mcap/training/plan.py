@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcap.errors import Missing
+from mcap.model_source import ModelFacts, describe, find_model, folder_size
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +25,7 @@ class Outline:
     """What can be known of a backbone without loading it."""
 
     name: str  # of the registered entry
-    source: str | None  # folder or hub id where one was given
+    source: str | None  # folder, file or hub id where one was given
     native_size: int
     face_height: float
     recipe_overrides: Mapping[str, Any]
@@ -33,34 +34,32 @@ class Outline:
     memory_mb: float | None  # that training takes, about
     gflop_row: float | None  # one forward pass of the UNet for one row
     decode_rows: float | None  # cost of one decode, in rows
-    weights_key: str  # changes where a local folder's weights do; "" where there is none
-    local: bool  # the weights lie in a folder here
+    weights_key: str  # changes where a local model's weights do; "" where there is none
+    local: bool  # the weights lie in a folder or file here
 
 
 def outline(entry: Entry, source: str | None) -> Outline:
-    """From the entry's facts, and the configuration files of a local folder.
+    """From the entry's facts, and the configuration of a model that lies here.
 
-    ``Missing`` where ``source`` looks like a path and there is no such folder.
+    `Missing` where ``source`` looks like a path and nothing is there, `UsageError` where it is no
+    model that can be trained.
     """
     facts = entry.facts
-    folder = None
+    local, known = None, None
     if source is not None:
-        if Path(source).expanduser().is_dir():
-            folder = Path(source).expanduser()
-        elif source.count("/") != 1 or source.startswith((".", "/", "~")):
-            raise Missing(
-                f"Backbone '{source}': there is no such folder, and it is neither the name of a "
-                "backbone nor a hub id (OWNER/NAME). `mcap plugins` lists the names."
-            )
+        place = find_model(source)
+        local, known = place.path, describe(place)
     elif facts.get("folder"):
-        folder = Path(facts["folder"])
-        if not folder.is_dir():
+        local = Path(facts["folder"])
+        if not local.is_dir():
             raise Missing(
-                f"Backbone '{entry.name}': its weights are not in {folder}, where the package "
+                f"Backbone '{entry.name}': its weights are not in {local}, where the package "
                 f"'{entry.plugin}' should have brought them; install it again, or choose another "
                 "one with --backbone."
             )
-    size = _native_size(folder) if folder is not None else None
+        known = ModelFacts("sd", folder_size(local))
+    size = known.native_size if known is not None else None
+    alike_in_kind = known is not None and known.architecture == facts.get("architecture")
     # A model of another size than the entry's own costs something else.
     alike = source is None or size == facts.get("native_size")
     costs = facts if alike else {}
@@ -69,15 +68,18 @@ def outline(entry: Entry, source: str | None) -> Outline:
         source=source,
         native_size=size or int(facts.get("native_size", 512)),
         face_height=float(facts.get("face_height", 0.45)),
-        # Another model than the entry's own need not like what suits that one.
-        recipe_overrides=facts.get("recipe_overrides", {}) if source is None else {},
+        # Another model than the entry's own need not like what suits that one, unless it is of the
+        # same architecture.
+        recipe_overrides=(
+            facts.get("recipe_overrides", {}) if source is None or alike_in_kind else {}
+        ),
         licence=entry.licence if source is None else "the model's own",
         commercial=entry.commercial if source is None else False,
         memory_mb=costs.get("memory_mb"),
         gflop_row=costs.get("gflop_row"),
         decode_rows=costs.get("decode_rows"),
-        weights_key=_weights_key(folder) if folder is not None else "",
-        local=folder is not None,
+        weights_key=_weights_key(local) if local is not None else "",
+        local=local is not None,
     )
 
 
@@ -263,20 +265,10 @@ def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _native_size(folder: Path) -> int | None:
-    """Side in pixels from a diffusers folder's configuration files."""
-    try:
-        unet = json.loads((folder / "unet" / "config.json").read_text())
-        vae = json.loads((folder / "vae" / "config.json").read_text())
-        return int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # loading says what is wrong with it
-
-
-def _weights_key(folder: Path) -> str:
+def _weights_key(place: Path) -> str:
     """Changes with the weight files: their bytes where they are small, else size and time."""
     digest = hashlib.sha256()
-    for file in sorted(folder.glob("*/*.safetensors")):
+    for file in sorted(place.glob("*/*.safetensors")) if place.is_dir() else [place]:
         status = file.stat()
         digest.update(f"{file.parent.name}/{file.name} {status.st_size} ".encode())
         if status.st_size < 200e6:

@@ -89,6 +89,9 @@ class Recipe(BaseModel):
     """``own``: a row of its own at a small timestep. ``data``: the estimates of the source and
     composed rows, as in the released code (which predicts them a second time)."""
     identity_decode: Literal["full", "window", "tiny"] = "full"
+    attention_layers: Annotated[int, Field(ge=0, le=1000, strict=True)] = 0
+    """How many of the layers whose maps have the right size attention refocusing watches, evenly
+    spread over the network; 0: all of them."""
     identity_landmarks: Literal["detected", "reference"] = "reference"
     """On each decoded estimate (the paper), or once on the reference photo, whose pose it keeps."""
 

@@ -107,8 +107,13 @@ def load_hub(place: ModelSource, dtype: torch.dtype) -> LoadedParts:
             for part in parts
             for name in (_choose(names, part, "fp16") or _choose(names, part))
         ]
+        # What shards there are stands in a JSON file beside them.
+        sharded = {name.split("/")[0] for name in wanted if "-of-" in name}
         indexes = [
-            name for name in names if re.fullmatch(r"\w+/[\w.-]+\.index(\.\w+)?\.json", name)
+            name
+            for name in names
+            if name.split("/")[0] in sharded
+            and re.search(r"\.safetensors\.index[\w.]*\.json", name)
         ]
         hub_snapshot(place.repo, commit, [*CONFIG_FILES, *wanted, *indexes])
     return load_folder(folder, dtype)
