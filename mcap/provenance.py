@@ -120,7 +120,8 @@ def parameters_text(record: Mapping[str, Any]) -> str:
         "Model": backbone["id"],
         "Version": f"mcap {record['mcap']}",
     }
-    lines = [_one_line(record["prompt"])]
+    loras = (f" <lora:{lora['name']}:{lora['weight']:g}>" for lora in record.get("loras", ()))
+    lines = [_one_line(record["prompt"]) + "".join(loras)]
     if record.get("negative_prompt"):
         lines.append(f"Negative prompt: {_one_line(record['negative_prompt'])}")
     lines.append(", ".join(f"{key}: {_value(value)}" for key, value in pairs.items()))

@@ -23,6 +23,7 @@ from foreign_files import (
 from subjects import FixedDetector, make_profile, make_subject
 from tiny import tiny_backbone, tiny_identity
 
+from mcap import provenance
 from mcap.addons import Addons, read_addons, weighted
 from mcap.diffusion.lora_names import layers_per_block, sgm_names
 from mcap.errors import UsageError
@@ -345,6 +346,7 @@ def test_pictures_say_what_they_were_drawn_with(subject, tmp_path):
     assert record["embeddings"][0]["word"] == "moody" and record["embeddings"][0]["vectors"] == 2
     assert record["with"][0]["name"] == "jane" and record["with"][0]["weight"] == 0.5
     assert str(tmp_path).encode() not in first.path.read_bytes()
+    assert "moody <lora:film:0.5>" in provenance.read(first.path).parameters
     assert not run("a", addons, **texts).new
     stronger = replace(addons, loras=(replace(addons.loras[0], weight=1.0),))
     assert run("a", stronger, **texts).new

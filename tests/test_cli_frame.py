@@ -79,6 +79,7 @@ def test_help_lists_every_command():
         "plugins",
         "doctor",
         "inspect",
+        "export",
     ):
         assert f" {name} " in done.stdout, name
 

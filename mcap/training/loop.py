@@ -28,6 +28,7 @@ from mcap.diffusion.latents import vae_factor
 from mcap.diffusion.lora import add_lora, add_text_lora, lora_state, remove_lora
 from mcap.diffusion.tokens import ID_TOKEN, STYLE_TOKEN, LearnedTokens, install
 from mcap.errors import InputRefused, McapError, UsageError
+from mcap.provenance import public_name
 from mcap.training.checkpoint import (
     latest_checkpoint,
     random_state,
@@ -474,7 +475,7 @@ def _kohya_header(
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(recipe.lora_rank),
         "ss_network_alpha": str(recipe.lora_rank),
-        "ss_sd_model_name": writer.manifest.backbone.id,
+        "ss_sd_model_name": public_name(writer.manifest.backbone.id),  # no folder of this machine
         "ss_num_train_images": str(len(data.sources)),
         "ss_num_reg_images": str(len(data.references)),
         "ss_steps": str(recipe.phase2_steps),
