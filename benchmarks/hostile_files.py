@@ -7,8 +7,8 @@ bytes overwritten or doubled, under a wrong extension, with metadata of nonsense
 their headers or in truth that would fill the memory. Each goes alone through ``mcap mask`` in a
 child process that is watched from outside. A file passes where the command ends within 10 seconds
 of processor time (a minute by the clock) with exit code 0 or 3 (accepted or refused), prints no
-traceback and calls nothing a defect, and the process stays under 2 GiB. Prints a Markdown table and writes OUT/hostile.json; status 1 where
-a file failed. What failed stays in OUT/failed.
+traceback and calls nothing a defect, and the process stays under 2 GiB. Prints a Markdown table and
+writes OUT/hostile.json; status 1 where a file failed. What failed stays in OUT/failed.
 """
 
 from __future__ import annotations

@@ -283,9 +283,10 @@ def _person(person: Person) -> dict[str, Any]:
 def _accepted_tiles(entry: MaskedPhoto, image: np.ndarray, crop: np.ndarray) -> list[Tile]:
     colour = WARNING if entry.notes else GOOD
     verdict = "accepted, mask edited by hand" if entry.edited else "accepted"
+    picture = _small(image)
     return [
-        Tile(_small(image), entry.photo.path.name, _measured(entry), colour),
-        Tile(_overlay(image, entry.full_mask()), verdict, entry.notes, colour),
+        Tile(picture, entry.photo.path.name, _measured(entry), colour),
+        Tile(_overlay(picture, _small(entry.full_mask())), verdict, entry.notes, colour),
         Tile(_small(crop), "training crop", (), colour),
     ]
 
@@ -340,11 +341,10 @@ def _people_tiles(masked: MaskedSet) -> list[Tile]:
     return tiles + [Tile(None, "")] * (-len(tiles) % 3)
 
 
-def _overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def _overlay(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """What the mask leaves out is darkened and tinted."""
-    picture, small = _small(image), _small(mask)
-    weight = small[..., None].astype(np.float32) / 255.0
-    shaded = picture * 0.35 + np.array([30.0, 70.0, 110.0]) * 0.45
+    weight = mask[..., None].astype(np.float32) / np.float32(255.0)
+    shaded = picture * np.float32(0.35) + np.array([13.5, 31.5, 49.5], dtype=np.float32)
     return np.round(picture * weight + shaded * (1 - weight)).clip(0, 255).astype(np.uint8)
 
 

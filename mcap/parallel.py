@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 MOST = 8
@@ -26,6 +27,19 @@ def threads_for(*parts: Any) -> int:
     return cores() if all(getattr(part, "thread_safe", False) for part in parts) else 1
 
 
+@contextmanager
+def _opencv_single() -> Iterator[None]:
+    """OpenCV without threads of its own: they would wait for cores that other photos have."""
+    import cv2
+
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
 def in_order(
     function: Callable[[_Item], _Result], items: Iterable[_Item], threads: int
 ) -> Iterator[_Result]:
@@ -39,7 +53,7 @@ def in_order(
         yield from map(function, items)
         return
     pending: deque[Future[_Result]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
+    with _opencv_single(), ThreadPoolExecutor(threads) as pool:
         try:
             for item in items:
                 pending.append(pool.submit(function, item))
