@@ -134,9 +134,16 @@ class Addons:
         """
         from mcap.training.device import untouched_randomness
 
+        weights: dict[str, float] = {}
         try:
-            subject.load_into(pipeline, adapter_scale, token_scale)
-            weights = {"mcap": adapter_scale} if subject.adapter and adapter_scale else {}
+            # The subject's tokens come last and so have the highest numbers: SDXL's pooled vector
+            # is taken at the highest of a prompt, which is one of the subject's in training.
+            with untouched_randomness(pipeline.device):
+                for number, lora in enumerate(self.loras, start=1):
+                    lora.load_into(pipeline, f"lora-{number}")
+                    weights[f"lora-{number}"] = lora.weight
+                for embedding in self.embeddings:
+                    embedding.load_into(pipeline)
             for item in self.companions:
                 name = f"mcap-{item.number}"
                 item.subject.load_into(
@@ -144,12 +151,9 @@ class Addons:
                 )
                 if item.subject.adapter and item.weight:
                     weights[name] = item.weight
-            with untouched_randomness(pipeline.device):
-                for number, lora in enumerate(self.loras, start=1):
-                    lora.load_into(pipeline, f"lora-{number}")
-                    weights[f"lora-{number}"] = lora.weight
-                for embedding in self.embeddings:
-                    embedding.load_into(pipeline)
+            subject.load_into(pipeline, adapter_scale, token_scale)
+            if subject.adapter and adapter_scale:
+                weights["mcap"] = adapter_scale
             if weights and (self.companions or self.loras):
                 pipeline.set_adapters(list(weights), list(weights.values()))
         except BaseException:

@@ -300,6 +300,8 @@ def test_two_subjects_with_weights(subject, tmp_path):
     found = pipeline()
     addons.load_into(found, subject, 0.75)
     ours = picture(found, addons.fill(prompt))
+    number = found.tokenizer.convert_tokens_to_ids  # SDXL pools at the highest of a prompt
+    assert max(map(number, addons.tokens)) < min(map(number, subject.embeddings))
     addons.unload_from(found, subject)
     assert np.array_equal(picture(found), picture(pipeline()))
     assert len(found.tokenizer) == len(pipeline().tokenizer)
