@@ -39,6 +39,17 @@ def test_model_card_stands_beside_the_weights():
         assert word in card
 
 
+def test_model_card_gives_the_sizes_of_the_weights_beside_it(pipeline):
+    card = (DEMO / "MODEL_CARD.md").read_text(encoding="utf-8")
+    size = sum(path.stat().st_size for path in MODEL.rglob("*") if path.is_file())
+    assert f"Weights: {size:,} bytes" in card
+    side = pipeline.vae.config.sample_size
+    assert f"{side} x {side} pixels" in card
+    for part in (pipeline.vae, pipeline.unet, pipeline.text_encoder):
+        count = sum(parameter.numel() for parameter in part.parameters())
+        assert f"{count / 1e6:.2f} M" in card
+
+
 def test_tokenizer_survives_save_and_load(pipeline, tmp_path):
     pipeline.tokenizer.save_pretrained(tmp_path)
     again = CLIPTokenizer.from_pretrained(tmp_path)
@@ -73,8 +84,9 @@ def test_words_of_profiles_are_whole_tokens(pipeline, word):
 
 def test_latents_are_standardised(pipeline):
     """scaling_factor 1 is right only when latents of pictures have a deviation of about 1."""
+    side = pipeline.vae.config.sample_size
     pictures = torch.rand(2, 3, 1, 1, generator=torch.Generator().manual_seed(0)).expand(
-        2, 3, 128, 128
+        2, 3, side, side
     )
     with torch.no_grad():
         latent = pipeline.vae.encode(pictures * 2 - 1).latent_dist.mode()

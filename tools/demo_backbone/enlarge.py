@@ -39,7 +39,6 @@ def enlarge(small, channels):
             name = f"{head}down_blocks.{int(index) + 1}.{rest}"
         if not name.startswith("encoder.conv_in"):
             moved[name] = value
-    fresh = set(large.state_dict()) - set(moved)
     large.load_state_dict(moved, strict=False)
     decoder, top = large.decoder, large.decoder.up_blocks[last + 1]
     for block in (*large.encoder.down_blocks[0].resnets, *top.resnets):
@@ -48,7 +47,7 @@ def enlarge(small, channels):
     upsampler = decoder.up_blocks[last].upsamplers[0].conv
     torch.nn.init.dirac_(upsampler.weight)
     torch.nn.init.zeros_(upsampler.bias)
-    return large.to(memory_format=torch.channels_last), fresh
+    return large.to(memory_format=torch.channels_last)
 
 
 def front(encoder, x: torch.Tensor) -> torch.Tensor:
@@ -56,25 +55,34 @@ def front(encoder, x: torch.Tensor) -> torch.Tensor:
     return encoder.down_blocks[0](encoder.conv_in(x))
 
 
-def teach_front(large, small, pictures, seconds: float, rng, size: int = 4) -> float:
-    """Fits the new level to the small encoder's first layer; returns the relative error left."""
-    parts = [large.encoder.conv_in, large.encoder.down_blocks[0]]
-    learned = [p for part in parts for p in part.parameters()]
-    optimizer = torch.optim.Adam(learned, lr=3e-3)
-    clock, error = Clock(seconds), 1.0
+def teach_front(large, small, pictures, seconds: float, by_latents: bool, size: int = 4):
+    """Fits the encoder's new level to the small encoder, for some seconds.
+
+    First by what the small encoder's first layer makes of the halved picture, which is cheap; then
+    by the latents, since not all that the layer makes matters to them.
+    """
+    learned = [*large.encoder.conv_in.parameters(), *large.encoder.down_blocks[0].parameters()]
+    peak = 1e-3 if by_latents else 3e-3
+    optimizer = torch.optim.Adam(learned, lr=peak)
+    clock, rng = Clock(seconds), np.random.default_rng(1 + by_latents)
     while clock.progress < 1:
-        rows = rng.choice(pictures.train, size)
-        x = batch(pictures, rows, rng, 0.4)[0] * 2 - 1
+        x = batch(pictures, rng.choice(pictures.train, size), rng, 0.4)[0] * 2 - 1
         with torch.no_grad():
-            wanted = small.encoder.conv_in(F.avg_pool2d(x, 2))
-        loss = (front(large.encoder, x) - wanted).pow(2).mean() / wanted.var()
+            half = F.avg_pool2d(x, 2)
+            wanted = modes(small, half) if by_latents else small.encoder.conv_in(half)
+        made = modes(large, x) if by_latents else front(large.encoder, x)
+        scale = wanted.var((0, 2, 3), keepdim=True) + 1e-4
+        loss = ((made - wanted).pow(2) / scale).mean()
         for group in optimizer.param_groups:
-            group["lr"] = 3e-3 * (1 - clock.progress) + 1e-5
+            group["lr"] = peak * (1 - clock.progress) + 1e-5
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        error = 0.95 * error + 0.05 * loss.item() ** 0.5
-    return error
+
+
+def modes(vae, x: torch.Tensor) -> torch.Tensor:
+    """Latent modes of pictures in [-1, 1], as the encoder gives them (not standardised)."""
+    return vae.encode(x).latent_dist.mode()
 
 
 @torch.no_grad()
@@ -82,8 +90,7 @@ def agreement(large, small, pictures, count=16) -> float:
     """Deviation of the large encoder's latents from the small one's, in deviations of those."""
     rows = pictures.held_out[:count]
     x = batch(pictures, rows, np.random.default_rng(0), 0.0)[0] * 2 - 1
-    a = large.encode(x).latent_dist.mode()
-    b = small.encode(F.avg_pool2d(x, 2)).latent_dist.mode()
+    a, b = modes(large, x), modes(small, F.avg_pool2d(x, 2))
     return ((a - b).std((0, 2, 3)) / b.std((0, 2, 3))).mean().item()
 
 
@@ -92,7 +99,14 @@ def main():
     parser.add_argument("--data", required=True, type=Path, help="prepared at the large side")
     parser.add_argument("--sface", required=True)
     parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--front-seconds", type=float, default=150)
+    parser.add_argument("--front-seconds", type=float, default=900)
+    parser.add_argument(
+        "--refine-front",
+        type=float,
+        default=0,
+        metavar="SECONDS",
+        help="only that, on what is there",
+    )
     parser.add_argument("--seconds", type=float, default=2400)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--muon-lr", type=float, default=0.01)
@@ -105,16 +119,21 @@ def main():
     pictures, sface = Pictures(options.data), load_sface(options.sface)
     small = load_autoencoder(options.out).requires_grad_(False)
     channels = torch.load(options.out / "autoencoder.pt", weights_only=True)["channels"]
-    large, _ = enlarge(small, list(channels))
+    large = enlarge(small, list(channels))
     state, step, spent = options.out / "enlarged.pt", 0, 0.0
     kept = torch.load(state, weights_only=True) if state.exists() else None
     if kept:
         large.load_state_dict(kept["vae"])
         step, spent = kept["step"], kept["spent"]
     else:
-        error = teach_front(large, small, pictures, options.front_seconds, np.random.default_rng(1))
-        print(f"front: error {error:.4f}, latents {agreement(large, small, pictures):.4f}",
-              flush=True)  # fmt: skip
+        teach_front(large, small, pictures, options.front_seconds / 3, False)
+        teach_front(large, small, pictures, options.front_seconds * 2 / 3, True)
+        print(f"front: latents differ by {agreement(large, small, pictures):.4f}", flush=True)
+    if options.refine_front:
+        teach_front(large, small, pictures, options.refine_front, True)
+        print(f"front: latents differ by {agreement(large, small, pictures):.4f}", flush=True)
+        save(state, {**kept, "vae": large.state_dict()})
+        return
     large.encoder.requires_grad_(False)
     large.quant_conv.requires_grad_(False)
     learned = [(name, p) for name, p in large.named_parameters() if p.requires_grad]
@@ -132,7 +151,7 @@ def main():
         set_rate(made, rate(clock.progress, step, 50, options.flat))
         x, points = batch(pictures, rows, rng, 0.4)
         with torch.no_grad():
-            z = small.encode(F.avg_pool2d(x, 2) * 2 - 1).latent_dist.mode()
+            z = modes(small, F.avg_pool2d(x, 2) * 2 - 1)
         y = large.decode(z).sample / 2 + 0.5
         terms = picture_terms(y, x, options.chroma)
         distance = face_distance(sface, y[:1], x[:1], points[:1])
