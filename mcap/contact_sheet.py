@@ -90,7 +90,7 @@ def contact_sheet(
                 draw.text((x + padding, line_y), text, font=font, fill=colour)
                 line_y += line_height
         y += height + bar + text_height + margin
-    return np.array(sheet)
+    return np.asarray(sheet)
 
 
 def _place(sheet: Image.Image, image: UInt8Image | None, area: tuple[int, int, int, int]) -> None:

@@ -437,7 +437,8 @@ class _Judge:
                 image = photo.image
             else:  # one pixel that stands for all: decoding a photo again takes its time
                 image = np.broadcast_to(np.zeros((), dtype=np.uint8), (*photo.shape, 3))
-            mask = np.round(self.masker.mask(image, face) * 255.0).astype(np.uint8)
+            # To the nearest of 256 steps, and nothing beyond them.
+            mask = cv2.convertScaleAbs(self.masker.mask(image, face), alpha=255.0)
         if not mask.any():
             where = f"the mask {own} is black" if own else "the mask is empty"
             raise InputRefused(f"{where}: nothing of the photo would be learned")

@@ -14,7 +14,7 @@ import sys
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -37,6 +37,9 @@ HUNGRY = {"WEBP": 4, "AVIF": 4, "HEIF": 4}
 """Formats that are decoded whole and several times over: so many times fewer pixels of them are
 read. A WebP of 64 megapixels takes 1.0 to 1.2 GiB (16 to 19 bytes a pixel), a PNG, TIFF or JPEG
 0.45 to 0.6 (JPEG is reduced as it is decoded)."""
+
+HUNGRY_MODES = {"I": 2, "F": 2, "RGBA": 2, "LA": 2, "PA": 2}
+"""The same for Pillow's modes that are there twice as they are scaled (alpha is multiplied in)."""
 
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -124,7 +127,7 @@ class Photo:
 _recent: OrderedDict[tuple, tuple] = OrderedDict()
 """The photos decoded last, for a few photos are looked at several times in a row."""
 
-_RECENT_BYTES = 256_000_000
+_recent_bytes = 256_000_000
 _recent_lock = threading.Lock()
 
 
@@ -132,8 +135,20 @@ def _remember(key: tuple, stamp: tuple[int, int] | None, pixels: UInt8Image) -> 
     with _recent_lock:
         _recent[key] = (stamp, pixels)
         _recent.move_to_end(key)
-        while sum(entry[1].nbytes for entry in _recent.values()) > _RECENT_BYTES:
+        while sum(entry[1].nbytes for entry in _recent.values()) > _recent_bytes:
             _recent.popitem(last=False)
+
+
+def remember_more() -> None:
+    """Keep up to an eighth of the free memory, 768 MB at most, in decoded photos.
+
+    For a process that looks at its photos twice and then ends.
+    """
+    import psutil
+
+    global _recent_bytes
+    free = psutil.virtual_memory().available
+    _recent_bytes = max(_recent_bytes, min(free // 8, 768_000_000))
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -285,9 +300,11 @@ def _open(path: Path, data: bytes, settings: PhotoSettings) -> Image.Image:
             f"{path}: not a picture that mcap can read (JPEG, PNG, WebP, TIFF, AVIF, HEIC)"
         ) from error
     width, height = picture.size
-    most = settings.max_megapixels / HUNGRY.get(picture.format, 1)
+    mode = "PA" if picture.mode == "P" and "transparency" in picture.info else picture.mode
+    appetite = max(HUNGRY.get(picture.format, 1), HUNGRY_MODES.get(mode, 1))
+    most = settings.max_megapixels / appetite
     if width * height > most * 1e6:
-        of = f" of a {picture.format}" if picture.format in HUNGRY else ""
+        of = f" of such a {picture.format}" if appetite > 1 else ""
         picture.close()
         raise InputRefused(
             f"{path}: {width} x {height} pixels are more than the {most:g} megapixels that mcap "
@@ -367,13 +384,14 @@ def _eight_bits(picture: Image.Image, path: Path) -> Image.Image:
     (Pillow scales deep colour pictures itself as it decodes them.)
     """
     if picture.mode.startswith("I;16"):
-        values = np.asarray(picture)
-        return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
+        return Image.fromarray(
+            _by_strips(np.asarray(picture), lambda strip: (strip.astype(np.uint32) + 128) // 257)
+        )
     if picture.mode == "1":
         return picture.convert("L")
     if picture.mode not in ("I", "F"):
         return picture
-    values = np.asarray(picture, dtype=np.float32)
+    values = np.asarray(picture)
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all() or low < 0:
         raise InputRefused(f"{path}: pixel values from {low:g} to {high:g} are not a photograph")
@@ -381,7 +399,15 @@ def _eight_bits(picture: Image.Image, path: Path) -> Image.Image:
     white = 1.0 if picture.mode == "F" and high <= 1.0 else 255.0 if high <= 255 else 65535.0
     if high > white:
         raise InputRefused(f"{path}: pixel values up to {high:g} are not a photograph")
-    return Image.fromarray(np.round(values * (255.0 / white)).astype(np.uint8))
+    return Image.fromarray(_by_strips(values, lambda strip: np.round(strip * (255.0 / white))))
+
+
+def _by_strips(values: np.ndarray, scaled: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """``scaled(values)`` as uint8, a few rows at a time: enormous pictures are there only once."""
+    small = np.empty(values.shape, dtype=np.uint8)
+    for start in range(0, len(values), 64):
+        small[start : start + 64] = scaled(values[start : start + 64])
+    return small
 
 
 def _to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:

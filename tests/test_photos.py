@@ -224,7 +224,7 @@ def test_a_file_that_claims_to_be_enormous_is_refused_undecoded(tmp_path):
 
 def test_formats_that_need_more_memory_are_read_up_to_a_quarter(tmp_path):
     path = saved(tmp_path / "a.webp", Image.new("RGB", (300, 200)))
-    with pytest.raises(InputRefused, match=r"more than the 0\.05 megapixels .* of a WEBP"):
+    with pytest.raises(InputRefused, match=r"more than the 0\.05 megapixels .* of such a WEBP"):
         read_photo(path, PhotoSettings(max_megapixels=0.2))
     assert read_photo(path, PhotoSettings(max_megapixels=0.25)).width == 300
 

@@ -95,7 +95,7 @@ def mask(
         write_masks,
     )
     from mcap.masking import MaskSettings, mask_photos
-    from mcap.photos import find_photos
+    from mcap.photos import find_photos, remember_more
     from mcap.registry import registry
     from mcap.settings import load_settings
 
@@ -137,6 +137,7 @@ def mask(
     if out is not None and unchanged(out, earlier, request):
         report = dict(earlier.report)
     else:
+        remember_more()
         made = {kind: entry.factory() for kind, entry in entries.items()}
         passes = 2 if out is None else 3
         with progress(ctx, "Finding and masking faces", passes * len(paths), unit="passes") as bar:
