@@ -13,9 +13,10 @@ MODEL = Path(__file__).parent / "model"
 # module cannot import.
 FACE_HEIGHT = 0.742
 
-# What two CPU cores do in under five minutes. A small model takes higher rates than Stable Diffusion
-# does. benchmarks/recipes.py compared: a LoRA rate of 1e-3 with an identity row every second step
-# left the person at 0.37 (person 1, passport), 2e-3 with one every step at 0.42, and this at 0.51.
+# What two CPU cores do in under five minutes. A small model takes higher rates than Stable
+# Diffusion does. benchmarks/recipes.py compared: a LoRA rate of 1e-3 with an identity row every
+# second step left the person at 0.37 (person 1, passport), 2e-3 with one every step at 0.42, and
+# this at 0.51.
 RECIPE = {
     "phase1_steps": 400,
     "phase1_token_lr": 5e-3,
