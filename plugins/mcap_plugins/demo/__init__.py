@@ -13,9 +13,9 @@ MODEL = Path(__file__).parent / "model"
 # module cannot import.
 FACE_HEIGHT = 0.742
 
-# What two CPU cores do in under five minutes: on one thread (AVX-512) a step of phase 2 takes 0.13 s,
-# and 0.33 s with the identity row. A small model takes higher rates than Stable Diffusion does:
-# docs/benchmarks.md compares.
+# What two CPU cores do in under five minutes: on one thread (AVX-512) a step of phase 2 takes
+# 0.13 s, and 0.33 s with the identity row. A small model takes higher rates than Stable Diffusion
+# does: docs/benchmarks.md compares.
 RECIPE = {
     "phase1_steps": 400,
     "phase1_token_lr": 5e-3,
