@@ -312,9 +312,10 @@ def choose_subject(
     ``photos`` holds each photo's faces (perhaps none), ``pinned`` is the subject's embedding where
     the user has said who it is. The faces are grouped by average-linkage clustering, two faces of
     one photo never in one group; the group that is in the most photos is the subject, and where
-    two groups are in equally many, the one whose faces are ``dominance`` times as large in all. If
-    that says nothing either there is no subject, because a guess could train on a stranger. Nor is
-    there one where a single photo is all there is and shows several people.
+    two groups are in equally many, the one whose faces are ``dominance`` times as large in all, or
+    the only one that is one person for sure (`CLEARLY`). If that says nothing either there is no
+    subject, because a guess could train on a stranger. Nor is there one where a single photo is all
+    there is and shows several people.
     """
     if pinned is not None:
         return [_closest(faces, pinned, same_person) for faces in photos]
@@ -331,18 +332,38 @@ def choose_subject(
         key=lambda group: (len(group), sum(everyone[member].face.area for member in group)),
         reverse=True,
     )
-    first = groups[0]
-    rivals = [group for group in groups[1:] if len(group) == len(first)]
-    if rivals:
+    first, *others = groups
+    tied = [first, *(group for group in others if len(group) == len(first))]
+    if len(tied) > 1:
         if len(first) == 1:  # nobody recurs
             return _undecided(photos, 1)
-        size = sum(everyone[member].face.area for member in first)
-        rival = sum(everyone[member].face.area for member in rivals[0])
+        size, rival = (sum(everyone[member].face.area for member in group) for group in tied[:2])
         if size < dominance * rival:
-            return _undecided(photos, len(first))
+            sure = [
+                group
+                for group in tied
+                if _alike([everyone[member] for member in group]) >= same_person + CLEARLY
+            ]
+            if len(first) < 3 or len(sure) != 1:
+                return _undecided(photos, len(first))
+            first = sure[0]
     mean = np.mean([everyone[member].embedding for member in first], axis=0)
     mean = mean / max(float(np.linalg.norm(mean)), 1e-12)
     return [_closest(faces, mean, same_person) for faces in photos]
+
+
+CLEARLY = 0.15
+"""Three or more faces whose pairs are on average this much more alike than one person's must be are
+one person for sure, and no mere look-alikes. Measured with SFace (0.513 then) on people who do not
+exist: triples of one person's photos have 0.53 to 0.93 (5 %: 0.63), groups of look-alikes that
+cluster among six strangers 0.37 to 0.55 (99 %: 0.514)."""
+
+
+def _alike(faces: Sequence[FoundFace]) -> float:
+    """The mean cosine similarity of all pairs of two or more faces."""
+    count = len(faces)
+    total = np.sum([found.embedding for found in faces], axis=0, dtype=np.float64)
+    return float(total @ total - count) / (count * (count - 1))
 
 
 def cluster(embeddings: Float32Array, photos: np.ndarray, threshold: float) -> list[list[int]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -120,6 +122,18 @@ def test_a_couple_in_every_photo_is_not_guessed_at_unless_one_is_much_larger():
     assert "several people are in 3 photos each" in choices[0].reason
     behind = [[found(ME, 200, index), found(FRIEND, 90, index)] for index in range(3)]
     assert chosen(behind) == [0, 0, 0]
+
+
+def test_three_look_alikes_do_not_make_one_person_doubtful():
+    mine = [[found(ME, 100, index)] for index in range(3)]
+    # Three people, any two of whom would pass for one person just so.
+    basis = np.linalg.qr(np.random.default_rng(1).normal(size=(64, 4)))[0].T
+    alike = [np.sqrt(0.42) * basis[3] + np.sqrt(0.58) * basis[index] for index in range(3)]
+    others = [[replace(found(OTHER, 100), embedding=np.float32(each))] for each in alike]
+    assert chosen(mine + others) == [0, 0, 0, None, None, None]
+    # Two people in three photos each, both one person for sure: no guess.
+    friends = [[found(FRIEND, 100, index)] for index in range(3)]
+    assert chosen(mine + friends) == [None] * 6
 
 
 def test_a_pinned_subject_decides():
