@@ -13,9 +13,8 @@ MODEL = Path(__file__).parent / "model"
 # module cannot import.
 FACE_HEIGHT = 0.742
 
-# What two CPU cores do in under five minutes: on one thread (AVX-512) a step of phase 2 takes
-# 0.13 s, and 0.33 s with the identity row. A small model takes higher rates than Stable Diffusion
-# does: docs/benchmarks.md compares.
+# What two CPU cores do in five to seven minutes: on one thread (AVX-512) a step of phase 2 takes
+# 0.33 s. A small model takes higher rates than Stable Diffusion does: docs/benchmarks.md compares.
 RECIPE = {
     "phase1_steps": 400,
     "phase1_token_lr": 5e-3,
@@ -23,7 +22,8 @@ RECIPE = {
     "phase2_lora_lr": 3e-3,
     "phase2_token_lr": 1e-3,
     "lora_rank": 16,
-    "identity_every": 2,
+    "identity_every": 1,
+    "identity_weight": 2.0,
     # Few steps decide a small picture, and early. Measured on the first, 128-pixel weights: at 0.8
     # the person was at 0.37, at 0.4 at 0.36, and the pictures' better half at 0.49 and 0.46.
     "identity_limit": 0.8,
