@@ -93,7 +93,18 @@ class Masker(Protocol):
 
 @runtime_checkable
 class Restorer(Protocol):
-    """Super-resolution (``kind = "image"``) or face restoration (``kind = "face"``, aligned)."""
+    """Super-resolution (``kind = "image"``) or face restoration (``kind = "face"``, aligned).
+
+    A face restorer is given one upright face at a time, aligned to five landmarks; it may have
+    ``input_size`` (S, the side in pixels) and ``template`` (float32[5, 2] in pixels of S x S).
+    Without them it gets FFHQ's framing at 512 (`mcap.face_restore.FFHQ_512`). Its ``scale`` is
+    that of its result to S x S.
+
+    It may also have ``fidelity`` (settable, 0: best looking, 1: closest to the input), ``denoise``
+    (settable, 0: noise is kept, 1: taken away), and ``to(device, half=False)``, which moves it;
+    ``half`` is asked for only where ``half_precision`` is true. Whatever its precision, ``restore``
+    takes and gives float32 on the device where it is. One without ``to`` works on the CPU.
+    """
 
     kind: Literal["image", "face"]
     scale: int

@@ -41,7 +41,12 @@ def register_maskers(register: Register) -> None:
 
 @hookspec
 def register_restorers(register: Register) -> None:
-    """Register `mcap.contracts.Restorer` factories: ``factory() -> Restorer``."""
+    """Register `mcap.contracts.Restorer` factories: ``factory() -> Restorer``.
+
+    The fact ``kind`` is the restorer's own ("image" or "face"), known before it is made. A factory
+    with the fact ``reads``, a tuple of suffixes such as (".safetensors", ".pth"), makes a restorer
+    of a file that the user names: ``factory(path) -> Restorer``.
+    """
 
 
 @hookspec
