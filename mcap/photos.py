@@ -41,7 +41,7 @@ read. A WebP of 64 megapixels takes 1.0 to 1.2 GiB (16 to 19 bytes a pixel), a P
 HUNGRY_MODES = {"I": 2, "F": 2, "RGBA": 2, "LA": 2, "PA": 2}
 """The same for Pillow's modes that are there twice as they are scaled (alpha is multiplied in)."""
 
-_TRANSPOSE = {
+TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -168,15 +168,37 @@ def read_photo(path: Path | str, settings: PhotoSettings | None = None) -> Photo
     """
     settings = settings or PhotoSettings()
     path = Path(path)
+    with opened(path, settings) as (data, picture):
+        orientation = orientation_of(picture)
+        width, height = picture.size
+        image = _decode(picture, orientation, settings, path)
+    if orientation >= 5:
+        width, height = height, width
+    return Photo(
+        path=path,
+        name=path.stem,
+        sha256=hashlib.sha256(data).hexdigest(),
+        width=width,
+        height=height,
+        settings=settings,
+        pixels=image,
+    )
+
+
+@contextmanager
+def opened(path: Path, settings: PhotoSettings) -> Iterator[tuple[bytes, Image.Image]]:
+    """A file's bytes and Pillow's picture of them, for the caller to decode inside.
+
+    Whatever opening and decoding raise becomes `InputRefused`, its message the file and the reason.
+    Pictures of more than ``settings.max_megapixels`` are refused before their pixels are decoded.
+    """
     data = _read_bytes(path, settings)
     with _our_own_pixel_limit(), warnings.catch_warnings():
         # Pillow and tifffile warn about oddities in metadata; what matters raises.
         warnings.simplefilter("ignore")
         try:
             with _open(path, data, settings) as picture:
-                orientation = _orientation(picture)
-                width, height = picture.size
-                image = _decode(picture, orientation, settings, path)
+                yield data, picture
         except InputRefused:
             raise
         except MemoryError as error:
@@ -195,17 +217,6 @@ def read_photo(path: Path | str, settings: PhotoSettings | None = None) -> Photo
         ) as error:
             # Decoders meet damaged files with every kind of exception; each says the same to us.
             raise InputRefused(f"{path}: the picture is damaged or incomplete ({error})") from error
-    if orientation >= 5:
-        width, height = height, width
-    return Photo(
-        path=path,
-        name=path.stem,
-        sha256=hashlib.sha256(data).hexdigest(),
-        width=width,
-        height=height,
-        settings=settings,
-        pixels=image,
-    )
 
 
 def find_photos(sources: Sequence[Path | str], *, stdin: TextIO | None = None) -> list[Path]:
@@ -342,12 +353,12 @@ def _our_own_pixel_limit() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def _orientation(picture: Image.Image) -> int:
+def orientation_of(picture: Image.Image) -> int:
     try:
         value = picture.getexif().get(ExifTags.Base.Orientation, 1)
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):
         return 1  # damaged metadata on a good picture: taken as it lies
-    return value if value in _TRANSPOSE else 1
+    return value if value in TRANSPOSE else 1
 
 
 def _decode(
@@ -359,7 +370,7 @@ def _decode(
         # JPEG can be decoded at a half, a quarter or an eighth at once; others ignore this.
         picture.draft(None, target)
     picture.load()
-    picture = _eight_bits(picture, path)
+    picture = eight_bits(picture, path)
     if picture.size != target:
         # Resizing premultiplies alpha by itself; a palette has no meaningful average.
         if picture.mode == "P":
@@ -368,7 +379,7 @@ def _decode(
         # A gap of 1.1 halves or thirds by plain averages first: a quarter of Lanczos' time.
         picture = picture.resize(target, Image.Resampling.LANCZOS, reducing_gap=1.1)
     if orientation != 1:
-        picture = picture.transpose(_TRANSPOSE[orientation])
+        picture = picture.transpose(TRANSPOSE[orientation])
     return np.array(_to_srgb(picture, profile))
 
 
@@ -378,7 +389,7 @@ def _reduced_size(size: tuple[int, int], settings: PhotoSettings) -> tuple[int, 
     return width, height
 
 
-def _eight_bits(picture: Image.Image, path: Path) -> Image.Image:
+def eight_bits(picture: Image.Image, path: Path) -> Image.Image:
     """Deep grey pictures, which Pillow's own conversion would clip, scaled to 8 bits.
 
     (Pillow scales deep colour pictures itself as it decodes them.)
@@ -421,7 +432,7 @@ def _to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
         alpha = picture.getchannel("A")
         picture = picture.convert("RGB")
     if profile:
-        picture = _apply_profile(picture, profile)
+        picture = apply_profile(picture, profile)
     if picture.mode != "RGB":
         picture = picture.convert("RGB")
     if alpha is not None:
@@ -431,7 +442,7 @@ def _to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
     return picture
 
 
-def _apply_profile(picture: Image.Image, profile: bytes) -> Image.Image:
+def apply_profile(picture: Image.Image, profile: bytes) -> Image.Image:
     """Colours through the embedded profile; a profile that does not fit the picture is ignored."""
     try:
         embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
