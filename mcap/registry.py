@@ -34,8 +34,16 @@ KINDS = MappingProxyType(
     }
 )
 
-EXTRAS = ("insightface", "mediapipe", "dlib")
-"""What ``pip install 'mcap[NAME]'`` knows; an entry's ``needs`` names one as ``mcap[NAME]``."""
+EXTRAS = MappingProxyType(
+    {
+        "insightface": "insightface",
+        "mediapipe": "mediapipe",
+        "dlib": "dlib",
+        "codeformer": "spandrel_extra_arches",
+    }
+)
+"""What ``pip install 'mcap[NAME]'`` knows, and the module that shows that it is there; an entry's
+``needs`` names one as ``mcap[NAME]``."""
 
 
 @dataclass(frozen=True)

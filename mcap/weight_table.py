@@ -142,6 +142,12 @@ STABLE_DIFFUSION_XL_FILES = (
 )
 """SDXL in half precision, which is half the download; its autoencoder is a weight of its own."""
 
+_REAL_ESRGAN = "https://github.com/xinntao/Real-ESRGAN/releases/download"
+_GFPGAN = "https://github.com/TencentARC/GFPGAN/releases/download"
+_CODEFORMER = "https://github.com/sczhou/CodeFormer/releases/download"
+# Their authors publish no hashes. Those below are what several other projects, independently of one
+# another, found at these addresses and pin themselves.
+
 _OPENCV_ZOO = "https://github.com/opencv/opencv_zoo/raw/main/models"
 
 _ALL = (
@@ -253,6 +259,92 @@ _ALL = (
         commercial=False,
         sources=(LibrarySource("insightface", "mcap_plugins.insightface_pack"),),
         used_for="SCRFD detector and ArcFace identity, 512 numbers (extra insightface)",
+    ),
+    Weight(
+        name="demo-sr",
+        file="model.safetensors",
+        sha256="",
+        bytes=2_500_000,
+        licence="Apache-2.0",
+        commercial=True,
+        sources=(
+            InstalledSource(
+                "mcap_plugins.demo_sr",
+                "model.safetensors",
+                "install mcap again: it is in the wheel",
+            ),
+        ),
+        used_for="restorer demo-sr: pictures of faces 4 times as large (default)",
+    ),
+    Weight(
+        name="realesrgan-x4plus",
+        file="RealESRGAN_x4plus.pth",
+        sha256="4fa0d38905f75ac06eb49a7951b426670021be3018265fd191d2125df9d682f1",
+        bytes=67_040_989,
+        licence="BSD-3-Clause",
+        commercial=True,
+        sources=(HttpsSource(f"{_REAL_ESRGAN}/v0.1.0/RealESRGAN_x4plus.pth"),),
+        used_for="restorer realesrgan: photos 4 times as large",
+    ),
+    Weight(
+        name="realesrgan-x2plus",
+        file="RealESRGAN_x2plus.pth",
+        sha256="49fafd45f8fd7aa8d31ab2a22d14d91b536c34494a5cfe31eb5d89c2fa266abb",
+        bytes=67_061_725,
+        licence="BSD-3-Clause",
+        commercial=True,
+        sources=(HttpsSource(f"{_REAL_ESRGAN}/v0.2.1/RealESRGAN_x2plus.pth"),),
+        used_for="restorer realesrgan-x2: photos twice as large",
+    ),
+    Weight(
+        name="realesr-general-x4v3",
+        file="realesr-general-x4v3.pth",
+        sha256="8dc7edb9ac80ccdc30c3a5dca6616509367f05fbc184ad95b731f05bece96292",
+        bytes=4_885_111,
+        licence="BSD-3-Clause",
+        commercial=True,
+        sources=(HttpsSource(f"{_REAL_ESRGAN}/v0.2.5.0/realesr-general-x4v3.pth"),),
+        used_for="restorer realesrgan-general: takes noise away",
+    ),
+    Weight(
+        name="realesr-general-wdn-x4v3",
+        file="realesr-general-wdn-x4v3.pth",
+        sha256="1641f8c4464b9f097c9fdda5589273713f67cf59f3d909e0bd688f0cee269dca",
+        bytes=4_885_111,
+        licence="BSD-3-Clause",
+        commercial=True,
+        sources=(HttpsSource(f"{_REAL_ESRGAN}/v0.2.5.0/realesr-general-wdn-x4v3.pth"),),
+        used_for="restorer realesrgan-general: leaves noise where it is",
+    ),
+    Weight(
+        name="gfpgan-1.4",
+        file="GFPGANv1.4.pth",
+        sha256="e2cd4703ab14f4d01fd1383a8a8b266f9a5833dacee8e6a79d3bf21a1b6be5ad",
+        bytes=348_632_874,
+        licence="Apache-2.0",
+        commercial=True,
+        sources=(HttpsSource(f"{_GFPGAN}/v1.3.0/GFPGANv1.4.pth"),),
+        used_for="restorer gfpgan: faces, 512 pixels",
+    ),
+    Weight(
+        name="gfpgan-1.3",
+        file="GFPGANv1.3.pth",
+        sha256="c953a88f2727c85c3d9ae72e2bd4846bbaf59fe6972ad94130e23e7017524a70",
+        bytes=348_632_874,
+        licence="Apache-2.0",
+        commercial=True,
+        sources=(HttpsSource(f"{_GFPGAN}/v1.3.0/GFPGANv1.3.pth"),),
+        used_for="restorer gfpgan-1.3: faces, 512 pixels",
+    ),
+    Weight(
+        name="codeformer",
+        file="codeformer.pth",
+        sha256="1009e537e0c2a07d4cabce6355f53cb66767cd4b4297ec7a4a64ca4b8a5684b7",
+        bytes=376_637_898,
+        licence="S-Lab License 1.0: non-commercial",
+        commercial=False,
+        sources=(HttpsSource(f"{_CODEFORMER}/v0.1.0/codeformer.pth"),),
+        used_for="restorer codeformer: faces, 512 pixels (extra codeformer)",
     ),
     Weight(
         name="sd15",

@@ -106,12 +106,13 @@ def test_the_wheel_has_entry_points_licence_and_metadata(wheel):
             "dlib",
             "stable_diffusion",
             "demo",
+            "spandrel",
         )
     }
     assert "Requires-Python: >=3.11" in metadata
     assert "License-Expression: Apache-2.0" in metadata
     assert "Apache License" in licence and "END OF TERMS AND CONDITIONS" in licence
-    for extra in ("insightface", "mediapipe", "dlib", "all", "dev"):
+    for extra in ("insightface", "mediapipe", "dlib", "codeformer", "all", "dev"):
         assert f"Provides-Extra: {extra}" in metadata
 
 

@@ -203,14 +203,14 @@ def test_the_built_in_plugins_load_and_are_light():
             "print([str(failure) for failure in found.failures if 'mcap 'in "
             "found.origins[failure.plugin]])\n"
             "print([name for name in ('torch', 'cv2', 'diffusers', 'mediapipe', 'insightface',"
-            " 'dlib', 'transformers') if name in sys.modules])",
+            " 'dlib', 'transformers', 'spandrel') if name in sys.modules])",
         ],
         capture_output=True,
         text=True,
         check=True,
     )
     plugins, failures, heavy = done.stdout.splitlines()
-    for name in ("demo", "dlib", "insightface", "mediapipe", "opencv", "parsing"):
+    for name in ("demo", "dlib", "insightface", "mediapipe", "opencv", "parsing", "spandrel"):
         assert f"'{name}'" in plugins
     assert failures == "[]"
     assert heavy == "[]"

@@ -499,7 +499,7 @@ def test_every_weight_says_what_it_is():
         assert item.licence and item.used_for and item.sources
         if item.downloaded:
             assert len(item.sha256) == 64 and item.bytes > 0
-            assert item.file.endswith((".onnx", ".task", ".tflite", ".safetensors"))
+            assert item.file.endswith((".onnx", ".task", ".tflite", ".safetensors", ".pth"))
 
 
 def test_an_unknown_name_lists_the_names():

@@ -172,7 +172,7 @@ def _extras() -> list[Finding]:
 
     from mcap.registry import EXTRAS
 
-    there = [name for name in EXTRAS if find_spec(name) is not None]
+    there = [name for name, module in EXTRAS.items() if find_spec(module) is not None]
     absent = [name for name in EXTRAS if name not in there]
     text = f"installed: {', '.join(there) or 'none'}; not installed: {', '.join(absent) or 'none'}"
     remedy = f"only if you want them: pip install 'mcap[{','.join(absent)}]'" if absent else ""

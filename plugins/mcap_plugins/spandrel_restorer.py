@@ -1,0 +1,277 @@
+"""spandrel's networks as restorers.
+
+Legend: B pictures of H x W pixels; s is the network's scale.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from spandrel import (
+    MAIN_REGISTRY,
+    ArchRegistry,
+    ImageModelDescriptor,
+    ModelTiling,
+    UnsupportedModelError,
+    canonicalize_state_dict,
+)
+from torch import nn
+
+from mcap.errors import UsageError
+
+FIDELITY = 0.5
+"""CodeFormer's own default: half way between best looking and closest to the input."""
+
+DENOISE = 0.5
+"""Real-ESRGAN's own default for general-x4v3."""
+
+
+class SpandrelRestorer:
+    """A network that spandrel has read, as a `mcap.contracts.Restorer`.
+
+    ``reach``: how many input pixels away the network still sees, which is how far a tile's edge is
+    wrong; None where that is not counted. ``overlap``: input pixels that tiles should share.
+    ``bytes_per_pixel``: what its activations take in single precision, about.
+    """
+
+    def __init__(self, descriptor: ImageModelDescriptor) -> None:
+        self._descriptor = descriptor.eval()
+        for parameter in descriptor.model.parameters():
+            parameter.requires_grad_(False)
+        needs = descriptor.size_requirements
+        self.kind: Literal["image", "face"] = "face" if descriptor.purpose == "FaceSR" else "image"
+        self.scale: int = descriptor.scale
+        self.multiple_of: int = needs.multiple_of
+        self.minimum_size: int = max(1, needs.minimum)
+        self.half_precision: bool = descriptor.supports_half
+        self.tileable: bool = descriptor.tiling is not ModelTiling.INTERNAL
+        self.reach = _reach(descriptor)
+        if self.reach is not None:
+            self.overlap = 2 * self.reach
+
+    @property
+    def architecture(self) -> str:
+        """spandrel's name for it, e.g. "ESRGAN"."""
+        return self._descriptor.architecture.id
+
+    @cached_property
+    def bytes_per_pixel(self) -> float | None:
+        return _bytes_per_pixel(self._descriptor)
+
+    def to(self, device: Any, half: bool = False) -> SpandrelRestorer:
+        """Move the network; ``half`` needs ``half_precision``."""
+        self._descriptor.to(torch.device(device), torch.float16 if half else torch.float32)
+        return self
+
+    @torch.inference_mode()
+    def restore(self, image: torch.Tensor) -> torch.Tensor:
+        """float32[B, 3, H, W] in [0, 1] RGB -> float32[B, 3, s * H, s * W] in [0, 1]."""
+        given = image.to(self._descriptor.dtype)
+        # spandrel takes one picture at a time, and clamps what comes out.
+        pictures = [self._call(picture[None]) for picture in given]
+        return pictures[0].float() if len(pictures) == 1 else torch.cat(pictures).float()
+
+    def _call(self, picture: torch.Tensor) -> torch.Tensor:
+        return self._descriptor(picture)
+
+
+class InterpolatedRestorer(SpandrelRestorer):
+    """Real-ESRGAN's general-x4v3, between its two sets of weights.
+
+    Deep network interpolation (Wang et al., CVPR 2019, eq. 1): each weight is ``denoise`` times
+    that of ``strong``, plus the rest of that of ``weak``, which leaves the noise where it is.
+    """
+
+    def __init__(self, strong: dict[str, torch.Tensor], weak: dict[str, torch.Tensor]) -> None:
+        different = sorted(
+            name
+            for name in strong.keys() | weak.keys()
+            if name not in strong or name not in weak or strong[name].shape != weak[name].shape
+        )
+        if different:
+            raise UsageError(
+                f"The two files are not of one network: they differ in {different[0]} and "
+                f"{len(different) - 1} more."
+            )
+        super().__init__(_describe(strong, MAIN_REGISTRY, "The file"))
+        self._strong, self._weak = strong, weak
+        self.denoise = DENOISE
+
+    @property
+    def denoise(self) -> float:
+        """0: noise is kept, 1: taken away."""
+        return self._denoise
+
+    @denoise.setter
+    def denoise(self, value: float) -> None:
+        if not 0 <= value <= 1:
+            raise UsageError(f"denoise must lie between 0 and 1, not {value}.")
+        self._denoise = value
+        mixed = {
+            name: torch.lerp(self._weak[name].float(), weight.float(), value)
+            for name, weight in self._strong.items()
+        }
+        self._descriptor.model.load_state_dict(mixed)
+
+
+class GfpganRestorer(SpandrelRestorer):
+    """GFPGAN's "clean" network, 512 x 512, FFHQ's framing.
+
+    It takes and gives [-1, 1], which spandrel leaves to its caller. Its noise inputs are those of
+    the weight file: with new ones at each call, as its own program has them, a picture could not be
+    made twice.
+    """
+
+    def _call(self, picture: torch.Tensor) -> torch.Tensor:
+        made = self._descriptor.model(picture * 2 - 1, return_rgb=False, randomize_noise=False)[0]
+        return made.add_(1).div_(2).clamp_(0, 1)
+
+
+class CodeFormerRestorer(SpandrelRestorer):
+    """CodeFormer, 512 x 512, FFHQ's framing; it takes and gives [-1, 1]."""
+
+    def __init__(self, descriptor: ImageModelDescriptor) -> None:
+        super().__init__(descriptor)
+        self.fidelity = FIDELITY
+
+    @property
+    def fidelity(self) -> float:
+        """0: best looking, 1: closest to the input; the w of the paper's eq. 4."""
+        return self._fidelity
+
+    @fidelity.setter
+    def fidelity(self, value: float) -> None:
+        if not 0 <= value <= 1:
+            raise UsageError(f"fidelity must lie between 0 and 1, not {value}.")
+        self._fidelity = value
+
+    def _call(self, picture: torch.Tensor) -> torch.Tensor:
+        made = self._descriptor.model(picture * 2 - 1, weight=self.fidelity)[0]
+        return made.add_(1).div_(2).clamp_(0, 1)
+
+
+_OWN_CALL: dict[str, type[SpandrelRestorer]] = {
+    "GFPGAN": GfpganRestorer,
+    "CodeFormer": CodeFormerRestorer,
+}
+
+
+def load(path: Path, architectures: ArchRegistry = MAIN_REGISTRY) -> SpandrelRestorer:
+    """The restorer in a .safetensors or .pth file, on the CPU.
+
+    Raises `UsageError` where the file is damaged, holds more than weights, or is no network that
+    takes and gives one colour picture.
+    """
+    descriptor = _describe(read_weights(path), architectures, str(path))
+    return _OWN_CALL.get(descriptor.architecture.id, SpandrelRestorer)(descriptor)
+
+
+def load_interpolated(strong: Path, weak: Path) -> InterpolatedRestorer:
+    """general-x4v3 and its twin that leaves noise; see `InterpolatedRestorer`."""
+    return InterpolatedRestorer(read_weights(strong), read_weights(weak))
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Name -> tensor, under the names that spandrel looks for. No code of the file is run."""
+    if not path.is_file():
+        raise UsageError(f"--restorer {path}: there is no such file.")
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".safetensors":
+            found: Any = load_file(path)
+        elif suffix == ".pth":
+            found = torch.load(path, map_location="cpu", weights_only=True)
+        else:
+            raise UsageError(f"--restorer {path}: a network is a .safetensors or .pth file.")
+    except pickle.UnpicklingError as error:
+        raise UsageError(
+            f"--restorer {path} is refused: it is damaged, or holds more than weights, which could "
+            "run as a program. Convert it to .safetensors where you trust it."
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"--restorer {path} cannot be read: {reason}.") from error
+    weights = canonicalize_state_dict(found) if isinstance(found, dict) else {}
+    if not weights or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise UsageError(f"--restorer {path} does not hold the weights of a network.")
+    return weights
+
+
+def _describe(
+    weights: dict[str, torch.Tensor], architectures: ArchRegistry, shown: str
+) -> ImageModelDescriptor:
+    try:
+        descriptor = architectures.load(weights)
+    except UnsupportedModelError as error:
+        raise UsageError(
+            f"{shown} is of no network that spandrel knows; see the list of architectures in its "
+            "documentation."
+        ) from error
+    except Exception as error:  # an architecture that was recognised by some of its names
+        raise UsageError(
+            f"{shown} looks like a network that spandrel knows, and cannot be read as one: "
+            f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}."
+        ) from error
+    if not isinstance(descriptor, ImageModelDescriptor):
+        raise UsageError(
+            f"{shown} is a network for filling holes ({descriptor.architecture.id}), no restorer."
+        )
+    channels = (descriptor.input_channels, descriptor.output_channels)
+    if channels != (3, 3):
+        raise UsageError(
+            f"{shown} takes {channels[0]} and gives {channels[1]} channels; a restorer of photos "
+            "takes and gives 3."
+        )
+    return descriptor
+
+
+def _reach(descriptor: ImageModelDescriptor) -> int | None:
+    """Half the side of the square of input pixels that one place depends on, less its middle.
+
+    Counted for SRVGGNetCompact, a plain chain of convolutions at the input's size. Real-ESRGAN's
+    large network reaches some 350 pixels by the same count, of which all but a few weigh nothing.
+    """
+    if descriptor.architecture.id != "Compact":
+        return None
+    layers = [layer for layer in descriptor.model.modules() if isinstance(layer, nn.Conv2d)]
+    return sum(layer.kernel_size[0] // 2 for layer in layers)
+
+
+TRIAL = 64
+"""Side in pixels of the picture whose activations are counted; nothing is computed."""
+
+WORKSPACE = 1.5
+"""What the CPU's convolutions take beside the layer's own input and output."""
+
+
+@torch.no_grad()
+def _bytes_per_pixel(descriptor: ImageModelDescriptor) -> float | None:
+    """The largest layer's input and output in bytes, per pixel of the picture, with `WORKSPACE`.
+
+    Counted on the meta device. None where an architecture cannot run there.
+    """
+    largest = 0
+
+    def count(layer: nn.Module, given: Any, made: Any) -> None:
+        nonlocal largest
+        tensors = [tensor for tensor in (*given, made) if isinstance(tensor, torch.Tensor)]
+        largest = max(largest, sum(tensor.numel() * 4 for tensor in tensors))
+
+    model = copy.deepcopy(descriptor.model).to(device="meta", dtype=torch.float32)
+    for layer in model.modules():
+        if not any(layer.children()):
+            layer.register_forward_hook(count)
+    side = max(TRIAL, descriptor.size_requirements.minimum)
+    side += -side % descriptor.size_requirements.multiple_of
+    try:
+        model(torch.empty(1, 3, side, side, device="meta"))
+    except (NotImplementedError, RuntimeError):
+        return None
+    return WORKSPACE * largest / side**2 if largest else None
