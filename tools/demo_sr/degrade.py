@@ -1,0 +1,116 @@
+"""Degradations: what cameras, programs and networks do to a picture before it is enlarged.
+
+Twice blurred, resized, made noisy and compressed, in the manner of Real-ESRGAN (Wang et al. 2021,
+"Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data", sections 3.1
+to 3.4), with milder ranges: portraits are seldom ruined. Pictures are float32[H, W, 3] RGB in
+[0, 1]; every random choice comes from the numpy Generator given, so a seed fixes the outcome.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+SCALE = 4
+INTERPOLATIONS = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC)
+
+
+def gaussian_kernel(side: int, sigmas: tuple[float, float], angle: float, power: float):
+    """float32[side, side] summing to 1: exp(-r^(2 * power) / 2), r in the turned, scaled axes.
+
+    power 1 is Gaussian, below it has longer tails, above it is nearer to a disc.
+    """
+    axis = np.arange(side, dtype=np.float32) - (side - 1) / 2
+    x, y = np.meshgrid(axis, axis)
+    u = (np.cos(angle) * x + np.sin(angle) * y) / sigmas[0]
+    v = (np.cos(angle) * y - np.sin(angle) * x) / sigmas[1]
+    kernel = np.exp(-0.5 * (u * u + v * v) ** power)
+    return (kernel / kernel.sum()).astype(np.float32)
+
+
+def sinc_kernel(side: int, cutoff: float):
+    """float32[side, side] summing to 1: ideal low pass in both directions, cutoff in radians.
+
+    Cut off at the kernel's border, hence ringing, as sharpening and scaling programs leave it.
+    """
+    axis = np.arange(side, dtype=np.float32) - (side - 1) / 2
+    row = np.sinc(axis * cutoff / np.pi)
+    kernel = np.outer(row, row)
+    return (kernel / kernel.sum()).astype(np.float32)
+
+
+def blur(image, rng, largest: float):
+    """A random kernel: even or stretched Gaussian, generalised, or a sinc."""
+    side = int(rng.integers(3, 11)) * 2 + 1
+    if rng.random() < 0.1:
+        kernel = sinc_kernel(side, rng.uniform(np.pi / 2, np.pi))
+    else:
+        first = rng.uniform(0.2, largest)
+        second = first if rng.random() < 0.5 else rng.uniform(0.2, largest)
+        power = 1.0 if rng.random() < 0.7 else rng.uniform(0.5, 2.5)
+        kernel = gaussian_kernel(side, (first, second), rng.uniform(0, np.pi), power)
+    return cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REFLECT_101)
+
+
+def resize(image, side: tuple[int, int], rng):
+    """To side = (height, width), by a random interpolation."""
+    way = INTERPOLATIONS[rng.integers(len(INTERPOLATIONS))]
+    return cv2.resize(image, (side[1], side[0]), interpolation=way)
+
+
+def noise(image, rng, largest: float):
+    """Sensor noise (variance grows with the light) or even noise; in colour or in grey.
+
+    largest: of the even noise's standard deviation, in 1 / 255.
+    """
+    channels = 1 if rng.random() < 0.4 else 3
+    shape = (*image.shape[:2], channels)
+    grains = rng.standard_normal(shape, dtype=np.float32)
+    if rng.random() < 0.5:
+        return image + grains * np.float32(rng.uniform(0, largest) / 255)
+    light = image.mean(2, keepdims=True) if channels == 1 else image
+    # A sensor that counts 255 / share photons at white.
+    share = rng.uniform(0, largest / 12)
+    return image + grains * np.sqrt(np.maximum(light, 0) * np.float32(share / 255))
+
+
+def compress(image, quality: int):
+    """Through JPEG and back."""
+    levels = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)[..., ::-1]
+    _, data = cv2.imencode(".jpg", levels, [cv2.IMWRITE_JPEG_QUALITY, int(quality)])
+    return cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1].astype(np.float32) / 255
+
+
+def photo(image, rng):
+    """Both stages: [H, W, 3] -> [H / 4, W / 4, 3]."""
+    height, width = image.shape[:2]
+    small = (height // SCALE, width // SCALE)
+    if rng.random() < 0.9:
+        image = blur(image, rng, 2.5)
+    chance = rng.random()
+    factor = rng.uniform(0.35, 1) if chance < 0.7 else rng.uniform(1, 1.3) if chance < 0.9 else 1
+    if factor != 1:
+        image = resize(image, (round(height * factor), round(width * factor)), rng)
+    if rng.random() < 0.8:
+        image = noise(image, rng, 15)
+    if rng.random() < 0.7:
+        image = compress(image, rng.integers(45, 96))
+    if rng.random() < 0.6:
+        image = blur(image, rng, 1.2)
+    factor = rng.uniform(0.8, 1.5)
+    image = resize(image, (round(small[0] * factor), round(small[1] * factor)), rng)
+    if rng.random() < 0.6:
+        image = noise(image, rng, 8)
+    if rng.random() < 0.5:
+        image = compress(image, rng.integers(60, 96))
+        return np.clip(resize(image, small, rng), 0, 1)
+    return compress(resize(image, small, rng), rng.integers(60, 96))
+
+
+def clean(image, rng):
+    """Made small once, perhaps soft or lightly compressed: what a careful program hands on."""
+    small = (image.shape[0] // SCALE, image.shape[1] // SCALE)
+    if rng.random() < 0.4:
+        image = blur(image, rng, 1.6)
+    image = np.clip(resize(image, small, rng), 0, 1)
+    return compress(image, rng.integers(80, 101)) if rng.random() < 0.5 else image
