@@ -22,6 +22,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +105,7 @@ def spans(
     starts = [number * (whole - side) // (count - 1) * multiple for number in range(count)]
     side *= multiple
     borders = [(0, 0)]
-    for start, before in zip(starts[1:], starts[:-1], strict=True):
+    for before, start in pairwise(starts):
         stop = before + side
         width = stop - start
         cut = width // 4 if reach is None else min(reach, width // 2)
@@ -114,7 +115,7 @@ def spans(
     borders.append((length, length))
     return [
         Span(start, start + side, *before, *after)
-        for start, before, after in zip(starts, borders[:-1], borders[1:], strict=True)
+        for start, (before, after) in zip(starts, pairwise(borders), strict=True)
     ]
 
 

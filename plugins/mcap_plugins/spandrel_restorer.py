@@ -52,6 +52,7 @@ class SpandrelRestorer:
         self.minimum_size: int = max(1, needs.minimum)
         self.half_precision: bool = descriptor.supports_half
         self.tileable: bool = descriptor.tiling is not ModelTiling.INTERNAL
+        self._single: dict[str, torch.Tensor] | None = None
         self.reach = _reach(descriptor)
         if self.reach is not None:
             self.overlap = 2 * self.reach
@@ -67,6 +68,12 @@ class SpandrelRestorer:
 
     def to(self, device: Any, half: bool = False) -> SpandrelRestorer:
         """Move the network; ``half`` needs ``half_precision``."""
+        model = self._descriptor.model
+        if half and self._single is None:  # the way back is to the weights as they were
+            self._single = {name: weight.cpu() for name, weight in model.state_dict().items()}
+        if not half and self._single is not None:
+            model.float().load_state_dict(self._single)
+            self._single = None
         self._descriptor.to(torch.device(device), torch.float16 if half else torch.float32)
         return self
 
@@ -119,6 +126,8 @@ class InterpolatedRestorer(SpandrelRestorer):
             for name, weight in self._strong.items()
         }
         self._descriptor.model.load_state_dict(mixed)
+        if self._single is not None:
+            self._single = mixed
 
 
 class GfpganRestorer(SpandrelRestorer):

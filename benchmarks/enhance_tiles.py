@@ -1,0 +1,245 @@
+"""What do tiles cost over plain spandrel on the same tiles, and how much memory does a large
+picture take?
+
+    python benchmarks/enhance_tiles.py --out out/tiles
+
+Full-size networks with random weights, which cost what trained ones do, and demo-sr's own file.
+
+*Time*: the calls of spandrel's network on the very tiles that `mcap.tiles.restore_tiled` cuts, one
+after the other, against `restore_tiled` on the picture, result as 8 bits. The two take turns in one
+process, so that other work on the machine slows both; the middle one of the rounds' ratios counts.
+
+*Memory*: the largest resident size of a process of its own that enlarges a picture of 6,000 x 4,000
+pixels. Networks that would take hours are stopped after ``--most`` tiles, which is told: what a
+process holds does not grow after the first row of tiles, whose finished rows leave it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from spandrel.architectures.Compact import Compact
+from spandrel.architectures.ESRGAN import ESRGAN
+
+from mcap import tiles, weights
+from mcap.tiles import restore_tiled, spans
+from mcap_plugins.spandrel_restorer import SpandrelRestorer, load
+
+LARGE = (4000, 6000)  # height, width
+
+TIMED = {  # height and width of the picture, tile
+    "demo-sr": (768, 1024, 512),
+    "realesr-general-x4v3": (768, 1024, 512),
+    "RealESRGAN_x4plus": (160, 224, 128),
+    "RealESRGAN_x2plus": (320, 448, 256),
+}
+
+
+def network(name: str, folder: Path) -> SpandrelRestorer:
+    """The restorer of that name: demo-sr's file, the others' architecture with random weights."""
+    if name == "demo-sr":
+        return load(weights.fetch("demo-sr"))
+    torch.manual_seed(0)
+    model = {
+        "realesr-general-x4v3": lambda: Compact(num_feat=64, num_conv=32, upscale=4),
+        "RealESRGAN_x4plus": lambda: ESRGAN(num_filters=64, num_blocks=23, scale=4),
+        "RealESRGAN_x2plus": lambda: ESRGAN(
+            in_nc=12, num_filters=64, num_blocks=23, scale=4, shuffle_factor=2
+        ),
+    }[name]()
+    path = folder / f"{name}.pth"
+    torch.save({"params": model.state_dict()}, path)
+    return load(path)
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    """uint8[height, width, 3]: slopes and some noise."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
+    image = np.empty((height, width, 3), np.uint8)
+    for channel in range(3):
+        levels = 120 + 100 * np.sin(rows / 90 + channel) * np.cos(columns / 70)
+        image[..., channel] = np.clip(levels + rng.normal(0, 6, rows.shape), 0, 255)
+    return image
+
+
+def plain_tiles(restorer: SpandrelRestorer, image: np.ndarray, tile: int) -> list[torch.Tensor]:
+    """The tiles that `restore_tiled` cuts from a picture that is a multiple of what it needs."""
+    overlap = getattr(restorer, "overlap", tiles.OVERLAP)
+    along = [
+        spans(
+            length,
+            tile,
+            min(overlap, tile // 2),
+            multiple=restorer.multiple_of,
+            minimum=restorer.minimum_size,
+            reach=restorer.reach,
+        )
+        for length in image.shape[:2]
+    ]
+    whole = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    return [
+        whole[:, :, row.start : row.stop, column.start : column.stop].contiguous()
+        for row in along[0]
+        for column in along[1]
+    ]
+
+
+def timed(name: str, folder: Path, rounds: int) -> dict:
+    height, width, tile = TIMED[name]
+    restorer = network(name, folder)
+    descriptor = restorer._descriptor
+    image = picture(height, width)
+    cut = plain_tiles(restorer, image, tile)
+    descriptor(cut[0])  # the first call sets things up
+    found = []
+    for number in range(rounds):
+        seconds = {}
+        order = ("plain", "mcap") if number % 2 == 0 else ("mcap", "plain")
+        for side in order:
+            started = time.perf_counter(), time.process_time()
+            if side == "plain":
+                for part in cut:
+                    descriptor(part)
+            else:
+                made = restore_tiled(restorer, image, tile=tile, memory=2**40)
+            seconds[side] = time.perf_counter() - started[0], time.process_time() - started[1]
+        if made.tiles != len(cut):
+            raise RuntimeError(f"{name}: {made.tiles} tiles against {len(cut)}")
+        found.append(seconds)
+        print(name, {side: round(times[0], 2) for side, times in seconds.items()}, flush=True)
+    ratios = [
+        statistics.median(each["mcap"][clock] / each["plain"][clock] for each in found)
+        for clock in (0, 1)
+    ]
+    best = {side: min(each[side][0] for each in found) for side in ("plain", "mcap")}
+    return {
+        "network": name,
+        "picture": [width, height],
+        "tile": tile,
+        "tiles": len(cut),
+        "seconds": best,
+        "ratio": ratios[0],
+        "processor_ratio": ratios[1],
+    }
+
+
+class Enough(Exception):
+    pass
+
+
+def peak(name: str, folder: Path, tile: int, most: int, dtype: str) -> dict:
+    """In a process of its own: see `child`."""
+    command = [sys.executable, __file__, "--child", name, "--tile", str(tile), "--out", str(folder)]
+    command += ["--most", str(most), "--dtype", dtype]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def child(options: argparse.Namespace) -> None:
+    options.out.mkdir(parents=True, exist_ok=True)
+    restorer = network(options.child, options.out)
+    kind = np.dtype(options.dtype)
+    image = picture(*LARGE)
+    if kind == np.uint16:
+        image = image.astype(np.uint16) * 257
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    count = [0, 0]
+
+    def on_tile(done: int, total: int) -> None:
+        count[:] = done, total
+        if options.most and done >= options.most:
+            raise Enough
+
+    started = time.perf_counter()
+    notes: tuple[str, ...] = ()
+    size = None
+    try:
+        made = restore_tiled(
+            restorer, image, tile=options.tile, on_tile=on_tile, dtype=kind, scratch=options.out
+        )
+        notes, size = made.notes, list(made.image.shape)
+    except Enough:
+        pass
+    record = {
+        "network": options.child,
+        "tile": options.tile,
+        "dtype": kind.name,
+        "tiles": count,
+        "result": size,
+        "seconds": time.perf_counter() - started,
+        "before_mib": before / 1024,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "notes": notes,
+    }
+    print(json.dumps(record))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", default=",".join(TIMED))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--part", choices=("time", "memory", "both"), default="both")
+    parser.add_argument("--tile", type=int, default=512, help="of the large picture")
+    parser.add_argument("--most", type=int, default=0, help="tiles of the large picture; 0: all")
+    parser.add_argument("--dtype", choices=("uint8", "uint16"), default="uint8")
+    parser.add_argument("--out", type=Path, default=Path("out/tiles"))
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        child(options)
+        return
+    options.out.mkdir(parents=True, exist_ok=True)
+    names = [name for name in options.networks.split(",") if name]
+    record: dict = {"threads": torch.get_num_threads(), "time": [], "memory": []}
+    lines = [f"{torch.get_num_threads()} threads.", ""]
+    with tempfile.TemporaryDirectory(dir=options.out) as scratch:
+        if options.part != "memory":
+            record["time"] = [timed(name, Path(scratch), options.rounds) for name in names]
+            lines += [
+                "| network | picture | tile | tiles | spandrel | mcap | ratio | processor |",
+                "| --- | --- | --- | --- | --- | --- | --- | --- |",
+            ]
+            for each in record["time"]:
+                lines.append(
+                    f"| {each['network']} | {each['picture'][0]} x {each['picture'][1]} "
+                    f"| {each['tile']} | {each['tiles']} | {each['seconds']['plain']:.2f} s "
+                    f"| {each['seconds']['mcap']:.2f} s | {each['ratio']:.3f} "
+                    f"| {each['processor_ratio']:.3f} |"
+                )
+            lines.append("")
+        if options.part != "time":
+            record["memory"] = [
+                peak(name, Path(scratch), options.tile, options.most, options.dtype)
+                for name in names
+            ]
+            lines += [
+                f"A picture of {LARGE[1]} x {LARGE[0]} pixels, {options.dtype}:",
+                "",
+                "| network | tile | tiles done | time | largest resident size |",
+                "| --- | --- | --- | --- | --- |",
+            ]
+            for each in record["memory"]:
+                lines.append(
+                    f"| {each['network']} | {each['tile']} | {each['tiles'][0]} of "
+                    f"{each['tiles'][1]} | {each['seconds']:.0f} s "
+                    f"| {each['peak_mib'] / 1024:.2f} GiB |"
+                )
+    text = "\n".join(lines) + "\n"
+    (options.out / "tiles.md").write_text(text, encoding="utf-8")
+    (options.out / "tiles.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print("\n" + text)
+
+
+if __name__ == "__main__":
+    main()
