@@ -193,7 +193,7 @@ def opened(path: Path, settings: PhotoSettings) -> Iterator[tuple[bytes, Image.I
     Pictures of more than ``settings.max_megapixels`` are refused before their pixels are decoded.
     """
     data = _read_bytes(path, settings)
-    with _our_own_pixel_limit(), warnings.catch_warnings():
+    with pixel_limit_lifted(), warnings.catch_warnings():
         # Pillow and tifffile warn about oddities in metadata; what matters raises.
         warnings.simplefilter("ignore")
         try:
@@ -338,7 +338,7 @@ _limit_lock = threading.Lock()
 
 
 @contextmanager
-def _our_own_pixel_limit() -> Iterator[None]:
+def pixel_limit_lifted() -> Iterator[None]:
     """Pillow's limit is one for the process and lower than large telephones; ours is in `_open`.
 
     The lock is held while a picture is decoded, so that several threads never hold several

@@ -24,8 +24,10 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from mcap.enhance_settings import EnhanceSettings
 from mcap.errors import UsageError
 from mcap.faces import FaceSettings
+from mcap.finish import FinishSettings
 from mcap.photos import PhotoSettings
 from mcap.profile_folders import config_dir
 
@@ -60,6 +62,8 @@ class Settings(BaseSettings):
     seed: int | None = Field(default=None, ge=0)
     photos: PhotoSettings = PhotoSettings()
     faces: FaceSettings = FaceSettings()
+    enhance: EnhanceSettings = EnhanceSettings()
+    finish: FinishSettings = FinishSettings()
 
 
 class _Layer(InitSettingsSource):

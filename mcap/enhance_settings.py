@@ -1,0 +1,63 @@
+"""What a user can choose about enhancing: the settings' slice ``[enhance]``. Imports nothing heavy.
+
+The measured figures are of SFace on degraded faces; `docs/enhance.md` has the table.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class EnhanceSettings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    restorers: tuple[str, ...] = ("demo-sr",)
+    """In the order in which they work; () for none."""
+
+    scale: float | None = Field(default=None, gt=0, le=16)
+    """Times as many pixels on a side as the input; None: what the restorers make of it."""
+
+    fidelity: float | None = Field(default=None, ge=0, le=1)
+    """0: best looking, 1: closest to the input; for restorers that have it. None: their own."""
+
+    denoise: float | None = Field(default=None, ge=0, le=1)
+    """0: noise is kept, 1: taken away; for restorers that have it. None: their own."""
+
+    tile: int = Field(default=512, ge=32)
+    """Side in input pixels of what a restorer sees at once."""
+
+    max_megapixels: float = Field(default=512.0, gt=0)
+    """Larger results are refused before work begins: of 512 megapixels the file alone is a
+    gigabyte."""
+
+    min_face: int = Field(default=32, ge=1)
+    """Faces of fewer pixels of height in the input are not given to face restorers: they hold
+    too little of a person for anything but a guess."""
+
+    max_yaw: float = Field(default=60.0, gt=0, le=90)
+    """Degrees. Faces turned further are not given to face restorers, which know them from the
+    front and half turned."""
+
+    colour_match: bool = True
+    """Shades and colours of a restored face stay the input's; only what is finer is new."""
+
+    guard: Literal["blend", "refuse", "off"] = "blend"
+    """What becomes of a face that a restorer makes too unlike itself: as much of the restoration
+    as keeps it like (blend), none of it (refuse), or all of it, measured all the same (off)."""
+
+    max_change: float = Field(default=0.4, ge=0, le=2)
+    """Cosine similarity that a face may lose to itself before."""
+
+    max_loss: float = Field(default=0.05, ge=0, le=2)
+    """Cosine similarity that a face may lose to the person, where photos of the person or a
+    subject are given."""
+
+    format: Literal["png", "jpg", "webp"] = "png"
+    quality: int = Field(default=95, ge=1, le=100)
+    """Of jpg and webp; 100 in webp is lossless."""
+
+    metadata: Literal["all", "label", "none"] = "all"
+    """all: everything that the input carries, and how it was enhanced; label: only the mark where
+    the picture comes from; none: nothing."""

@@ -1,0 +1,266 @@
+"""Faces through a face restorer: align, restore, match colours, paste back through a soft mask.
+
+Legend: H, W are the picture's pixels; S is the side of the restorer's frame times its scale; a
+*region* is the part of the picture that a frame covers. Pictures are in [0, 1] as float32, or in
+the whole range of uint8 and uint16. Points are (x, y) pixels from the corner of the first pixel.
+
+What is pasted is not the restored face but what the restorer changed: restored minus aligned,
+brought back and added. So what a restorer leaves alone stays exactly as it is, whatever the size of
+the frame: a face larger than it keeps its finest detail, an identity restorer changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from mcap.affine import similarity
+from mcap.faces import pose
+
+if TYPE_CHECKING:
+    from mcap.contracts import Face, Float32Array, Masker, Restorer, UInt8Image
+
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1
+
+
+@dataclass(frozen=True)
+class FaceFrame:
+    """Where a restorer wants a face: ``size`` pixels a side, ``template`` float64[5, 2] in them."""
+
+    size: int
+    template: np.ndarray
+
+
+FFHQ_512 = FaceFrame(
+    512,
+    np.array(
+        [
+            [192.98, 239.95],
+            [318.90, 240.19],
+            [256.63, 314.02],
+            [201.26, 371.41],
+            [313.09, 371.15],
+        ]
+    ),
+)
+"""FFHQ's framing (Karras, Laine and Aila, arXiv 1812.04948) as GFPGAN and CodeFormer were trained
+on it: facexlib's mean landmarks of FFHQ at 512 pixels."""
+
+MISFIT = 0.4
+"""Five points that lie further than this (root mean square, in eye distances of the template) from
+a face's are no face. Measured on 10,477 portraits, 27 of them turned by more than 40 degrees: 0.04
+in the median, at most 0.29. Of five random points 95 % lie further."""
+
+RIM = 0.06
+"""The part of the frame's side over which a change runs out at the frame's edge, where restorers
+draw worst."""
+
+COARSE = 1 / 12
+"""Deviation, in sides of the frame, of the blur above which shades and colours are the input's."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A face that was found, and why it is not restored; ``reason`` is empty where it is."""
+
+    face: Face
+    reason: str = ""
+
+
+def candidates(
+    faces: Sequence[Face], *, min_score: float, min_face: float, max_yaw: float
+) -> list[Candidate]:
+    """Which of a detector's findings are faces, and which of those can be restored.
+
+    Findings below ``min_score`` and those whose landmarks cannot be a face's are left out.
+    ``min_face`` is in pixels of height, ``max_yaw`` in degrees.
+    """
+    found = []
+    for face in faces:
+        if face.score < min_score or not is_face(face.landmarks):
+            continue
+        turned = pose(face.landmarks).yaw
+        reason = ""
+        if face.height < min_face:
+            reason = f"too small: {face.height:.0f} pixels high, {min_face:.0f} are needed"
+        elif abs(turned) > max_yaw:
+            reason = f"turned too far: {abs(turned):.0f} degrees, at most {max_yaw:.0f}"
+        found.append(Candidate(face, reason))
+    return found
+
+
+def is_face(landmarks: Float32Array) -> bool:
+    """Whether five landmarks can be a face's: in the right order, about in the right places."""
+    points = np.asarray(landmarks, dtype=np.float64)
+    if not np.isfinite(points).all():
+        return False
+    across = points[1] - points[0]
+    down = points[3:].mean(axis=0) - points[:2].mean(axis=0)
+    if across[0] * down[1] - across[1] * down[0] <= 0:  # a face seen in a mirror from behind
+        return False
+    template = FFHQ_512.template
+    matrix = similarity(points, template)
+    placed = points @ matrix[:, :2].T + matrix[:, 2]
+    misfit = np.sqrt(((placed - template) ** 2).sum(axis=1).mean())
+    return float(misfit) <= MISFIT * float(np.hypot(*(template[1] - template[0])))
+
+
+def frame_of(restorer: Restorer) -> FaceFrame:
+    """The restorer's own frame, or FFHQ's at its own size, or at 512 pixels."""
+    size = int(getattr(restorer, "input_size", FFHQ_512.size))
+    template = getattr(restorer, "template", None)
+    if template is None:
+        template = FFHQ_512.template * (size / FFHQ_512.size)
+    return FaceFrame(size, np.asarray(template, dtype=np.float64))
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a restorer changes of a picture."""
+
+    box: Box
+    """Where, in pixels of the picture."""
+    values: Float32Array
+    """float32[h, w, 3], to be added to the picture in [0, 1]; already masked."""
+
+    def region(self, picture: np.ndarray, weight: float = 1.0) -> np.ndarray:
+        """That part of the picture [H, W, 3] with so much of the change in it, of its type."""
+        x0, y0, x1, y1 = self.box
+        part = picture[y0:y1, x0:x1]
+        if part.dtype == np.float32:
+            return np.clip(part + np.float32(weight) * self.values, 0.0, 1.0)
+        white = np.float32(np.iinfo(part.dtype).max)
+        mixed = part.astype(np.float32) + (np.float32(weight) * white) * self.values
+        return np.clip(np.rint(mixed), 0, white).astype(part.dtype)
+
+    def apply(self, picture: np.ndarray, weight: float = 1.0) -> None:
+        """Write it into the picture."""
+        x0, y0, x1, y1 = self.box
+        picture[y0:y1, x0:x1] = self.region(picture, weight)
+
+
+def restoration(
+    restorer: Restorer,
+    picture: np.ndarray,
+    face: Face,
+    masker: Masker,
+    *,
+    device: Any = "cpu",
+    colour_match: bool = True,
+) -> Change:
+    """What ``restorer`` changes of one face of a picture [H, W, 3].
+
+    The restorer is where it is to work already (``device``). Beyond the picture's edges the frame
+    is filled with its mirror image. ``masker`` says where the face is; outside its mask, and near
+    the frame's edge, nothing changes.
+    """
+    import torch
+
+    frame = frame_of(restorer)
+    scale = int(restorer.scale)
+    side = frame.size * scale
+    to_frame = similarity(face.landmarks, frame.template * scale)
+    box = covered(to_frame, side, picture.shape[:2])
+    x0, y0, x1, y1 = box
+    region = _as_float(picture[y0:y1, x0:x1])
+    here = _from_corner(to_frame, (x0, y0))
+    aligned = warp(region, here, (side, side), cv2.BORDER_REFLECT_101)
+    aligned = np.clip(aligned, 0.0, 1.0)
+    seen = aligned
+    if scale > 1:
+        seen = cv2.resize(aligned, (frame.size, frame.size), interpolation=cv2.INTER_AREA)
+    tensor = torch.from_numpy(np.ascontiguousarray(seen.transpose(2, 0, 1)))[None].to(device)
+    with torch.inference_mode():
+        restored = restorer.restore(tensor)[0].float().clamp(0.0, 1.0).cpu().numpy()
+    if restored.shape != (3, side, side):
+        raise ValueError(
+            f"the restorer gave {list(restored.shape)} for a face of {frame.size} pixels at "
+            f"scale {scale}: [3, {side}, {side}] was expected"
+        )
+    change = restored.transpose(1, 2, 0) - aligned
+    mask = np.clip(masker.mask(_eight_bits(region), moved(face, -x0, -y0)), 0.0, 1.0)
+    if colour_match:
+        in_frame = np.clip(warp(mask, here, (side, side), cv2.BORDER_CONSTANT), 0.0, 1.0)
+        change -= shades(change, in_frame)
+    change *= _inner(side)[..., None]
+    back = _inverse(here)
+    values = warp(change, back, (x1 - x0, y1 - y0), cv2.BORDER_CONSTANT)
+    return Change(box, values * mask[..., None])
+
+
+def shades(change: Float32Array, mask: Float32Array) -> Float32Array:
+    """The coarse part of a change float32[S, S, 3]: its mean around each place, inside the mask."""
+    deviation = COARSE * len(mask)
+    weight = cv2.GaussianBlur(mask, (0, 0), deviation)[..., None]
+    coarse = cv2.GaussianBlur(change * mask[..., None], (0, 0), deviation)
+    return coarse / np.maximum(weight, 1e-3)
+
+
+def moved(face: Face, x: float, y: float, zoom: float = 1.0) -> Face:
+    """A face in pixels of another frame: enlarged by ``zoom``, then shifted."""
+    shift = np.array([x, y], dtype=np.float32)
+    box = np.array(face.box, dtype=np.float64) * zoom + (x, y, x, y)
+    return replace(
+        face,
+        box=tuple(float(value) for value in box),
+        landmarks=(face.landmarks * np.float32(zoom) + shift).astype(np.float32),
+        mesh=None if face.mesh is None else face.mesh * np.float32(zoom) + shift,
+    )
+
+
+def covered(to_frame: np.ndarray, side: int, shape: tuple[int, ...]) -> Box:
+    """The part of a picture of ``shape`` (H, W) that a frame shows, and two pixels around it."""
+    height, width = shape[:2]
+    corners = np.array([[0, 0], [side, 0], [0, side], [side, side]], dtype=np.float64)
+    places = (corners - to_frame[:, 2]) @ np.linalg.inv(to_frame[:, :2]).T
+    low = np.clip(np.floor(places.min(axis=0)) - 2, 0, (width - 1, height - 1)).astype(int)
+    high = np.clip(np.ceil(places.max(axis=0)) + 2, low + 1, (width, height)).astype(int)
+    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
+
+
+def warp(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int], border: int) -> Float32Array:
+    """float32[H, W(, 3)] through a similarity into (width, height): cubic, and where it becomes
+    smaller averaged by area first."""
+    zoom = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    if zoom < 1.0:
+        height, width = image.shape[:2]
+        reduced = (max(1, round(width * zoom)), max(1, round(height * zoom)))
+        factors = np.array([width / reduced[0], height / reduced[1]])
+        image = cv2.resize(image, reduced, interpolation=cv2.INTER_AREA)
+        matrix = np.concatenate([matrix[:, :2] * factors, matrix[:, 2:]], axis=1)
+    # OpenCV counts from the centre of the first pixel.
+    shift = matrix[:, :2] @ np.array([0.5, 0.5]) + matrix[:, 2] - 0.5
+    centred = np.concatenate([matrix[:, :2], shift[:, None]], axis=1)
+    return cv2.warpAffine(image, centred, size, flags=cv2.INTER_CUBIC, borderMode=border)
+
+
+def _inner(side: int) -> Float32Array:
+    """float32[side, side]: 1 inside, falling to 0 at the rim."""
+    along = (np.arange(side, dtype=np.float32) + 0.5) / side
+    near = np.clip(np.minimum(along, 1 - along) / RIM, 0.0, 1.0)
+    smooth = near * near * (3 - 2 * near)
+    return smooth[:, None] * smooth[None, :]
+
+
+def _from_corner(matrix: np.ndarray, corner: tuple[int, int]) -> np.ndarray:
+    shift = matrix[:, :2] @ np.array(corner, dtype=np.float64) + matrix[:, 2]
+    return np.concatenate([matrix[:, :2], shift[:, None]], axis=1)
+
+
+def _inverse(matrix: np.ndarray) -> np.ndarray:
+    linear = np.linalg.inv(matrix[:, :2])
+    return np.concatenate([linear, (-linear @ matrix[:, 2])[:, None]], axis=1)
+
+
+def _as_float(values: np.ndarray) -> Float32Array:
+    if values.dtype == np.float32:
+        return np.array(values)
+    return values.astype(np.float32) / np.float32(np.iinfo(values.dtype).max)
+
+
+def _eight_bits(values: Float32Array) -> UInt8Image:
+    return np.rint(values * 255.0).clip(0, 255).astype(np.uint8)
