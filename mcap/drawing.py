@@ -7,12 +7,14 @@ The backbone may have a subject loaded, learned tokens at their initial values, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from mcap import schedulers
 from mcap.diffusion.attention import AttentionRecorder
 from mcap.diffusion.latents import decode, vae_factor
 from mcap.prompts import require_fit
@@ -26,8 +28,8 @@ BATCH_PIXELS = 8 * 256 * 256
 """Pixels drawn at once by default: eight pictures of the demo backbone, two of SD1.5, one of SDXL.
 Larger batches are hardly faster on a CPU, and a GPU of 8 GB holds these."""
 WATCHED = (0.3, 0.5, 0.7)
-"""At which fractions of the steps attention is recorded: earlier there is no picture yet to look
-at, later only texture is left to be decided."""
+"""At which fractions of the UNet's calls attention is recorded: earlier there is no picture yet to
+look at, later only texture is left to be decided."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ def draw_each(
     generator of its own on the CPU, seeded with ``seeds[i]``, so that it can be drawn again alone
     and on any device (up to the last bits of floating point, which depend on batch and device).
     ``steps`` and ``guidance_scale`` default to the backbone's own, ``size`` = (width, height) to
-    its native square. ``on_step`` is called after each step with the number of pictures in it.
+    its native square. ``on_step`` is called after each call of the UNet (one a step, with some
+    schedulers two) with the number of pictures in it.
     ``watch`` names tokens whose attention is recorded. torch's global random state is not touched.
 
     Raises `mcap.errors.UsageError` for a prompt that the tokenizer would cut.
@@ -107,31 +110,63 @@ def draw_each(
         guidance_scale = float(info.generate_defaults.get("guidance_scale", GUIDANCE_SCALE))
     width, height = size or (info.native_size, info.native_size)
     pipeline = pipeline if pipeline is not None else backbone.pipeline()
-    pipeline.set_progress_bar_config(disable=True)
     batch_size = batch_size or default_batch(width * height)
+    calls = schedulers.calls(pipeline.scheduler, steps)
     for first in range(0, len(seeds), batch_size):
         chosen = slice(first, first + batch_size)
         batch = texts[chosen]
-        watcher = _Watcher(pipeline, backbone, batch, watch, steps, (width, height), on_step)
-        with watcher, torch.no_grad():
-            latents = pipeline(
-                prompt=batch,
-                # None where it is empty: SDXL then starts from zeros, as it was trained, and not
-                # from the embedding of an empty text. With one text encoder there is no difference.
-                negative_prompt=[negative_prompt] * len(batch) if negative_prompt else None,
-                num_inference_steps=steps,
+        watcher = _Watcher(pipeline, backbone, batch, watch, calls, (width, height), on_step)
+        with watcher:
+            latents = denoise(
+                pipeline,
+                batch,
+                seeds[chosen],
+                negative_prompt=negative_prompt,
+                steps=steps,
                 guidance_scale=guidance_scale,
-                width=width,
-                height=height,
-                generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds[chosen]],
-                output_type="latent",
-                callback_on_step_end=watcher.after_step,
-            ).images
+                size=(width, height),
+                after_step=watcher.after_step,
+            )
         images = decode_pictures(backbone.vae, latents)
         found = watcher.result()
         for row, (prompt, seed) in enumerate(zip(batch, seeds[chosen], strict=True)):
             attention = {token: maps[row] for token, maps in found.items()}
             yield Drawn(images[row], prompt, seed, attention)
+
+
+@torch.no_grad()
+def denoise(
+    pipeline: Any,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    negative_prompt: str,
+    steps: int,
+    guidance_scale: float,
+    size: tuple[int, int],
+    after_step: Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]],
+) -> torch.Tensor:
+    """One batch's scaled latents float[B, C, h, w]; row i starts from the noise of ``seeds[i]``.
+
+    ``size`` is (width, height) in pixels. ``after_step`` is diffusers' ``callback_on_step_end``,
+    which sees and may give back ``latents``.
+    """
+    pipeline.set_progress_bar_config(disable=True)
+    width, height = size
+    return pipeline(
+        prompt=list(prompts),
+        # None where it is empty: SDXL then starts from zeros, as it was trained, and not
+        # from the embedding of an empty text. With one text encoder there is no difference.
+        negative_prompt=[negative_prompt] * len(prompts) if negative_prompt else None,
+        num_inference_steps=steps,
+        guidance_scale=guidance_scale,
+        width=width,
+        height=height,
+        generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+        output_type="latent",
+        callback_on_step_end=after_step,
+        callback_on_step_end_tensor_inputs=["latents"],
+    ).images
 
 
 def default_batch(pixels: int) -> int:
@@ -171,16 +206,17 @@ class _Watcher:
         backbone: Backbone,
         prompts: Sequence[str],
         tokens: Sequence[str],
-        steps: int,
+        calls: int,
         size: tuple[int, int],
         on_step: Callable[[int], None] | None,
     ) -> None:
         self.on_step = on_step
         self.rows = len(prompts)
-        self.steps_watched = {min(steps - 1, int(part * steps)) for part in WATCHED}
+        self.watched = {min(calls - 1, int(part * calls)) for part in WATCHED}
         self.sums: dict[str, torch.Tensor] = {}
         self.columns: dict[str, torch.Tensor] = {}
         self.recorder: AttentionRecorder | None = None
+        self.recording = ExitStack()
         if not tokens:
             return
         factor = vae_factor(backbone.vae)
@@ -204,28 +240,39 @@ class _Watcher:
     def __enter__(self) -> _Watcher:
         if self.recorder is not None:
             self.recorder.attach()
-            self._recording = self.recorder.recording()
-            self._recording.__enter__()
+            self._record(0)
         return self
 
     def __exit__(self, *error: Any) -> None:
+        self.recording.close()
         if self.recorder is not None:
-            self._recording.__exit__(*error)
             self.recorder.detach()
 
+    def _record(self, call: int) -> None:
+        """Keep queries and keys of this call only where it is watched: SDXL's are half a GB."""
+        if call in self.watched:
+            self.recording.enter_context(self.recorder.recording())
+
     def after_step(
-        self, pipeline: Any, step: int, _timestep: Any, kwargs: dict[str, Any]
+        self, pipeline: Any, call: int, _timestep: Any, kwargs: dict[str, Any]
     ) -> dict[str, Any]:
-        if self.recorder is not None and step in self.steps_watched:
-            # With guidance the first half of the rows is the negative prompt.
-            first = self.rows if pipeline.do_classifier_free_guidance else 0
-            rows = range(first, first + self.rows)
-            for token, columns in self.columns.items():
-                maps = self.recorder.maps(columns, self.grid, rows).mean(dim=1).cpu()
-                self.sums[token] = self.sums.get(token, 0) + maps / len(self.steps_watched)
+        if self.recorder is not None:
+            if call in self.watched:
+                self._add(pipeline)
+            self.recording.close()
+            self.recorder.clear()
+            self._record(call + 1)
         if self.on_step is not None:
             self.on_step(self.rows)
         return kwargs
+
+    def _add(self, pipeline: Any) -> None:
+        # With guidance the first half of the rows is the negative prompt.
+        first = self.rows if pipeline.do_classifier_free_guidance else 0
+        rows = range(first, first + self.rows)
+        for token, columns in self.columns.items():
+            maps = self.recorder.maps(columns, self.grid, rows).mean(dim=1).cpu()
+            self.sums[token] = self.sums.get(token, 0) + maps / len(self.watched)
 
     def result(self) -> dict[str, Float32Array]:
         return {token: maps.numpy().astype(np.float32) for token, maps in self.sums.items()}

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,12 +26,13 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 import mcap
-from mcap import atomic, prompts, provenance, report
+from mcap import prompts, provenance, report, schedulers
 from mcap.addons import Addons
 from mcap.drawing import GUIDANCE_SCALE, STEPS, Drawn, default_batch, draw, draw_each
-from mcap.errors import InputRefused, UsageError
+from mcap.errors import UsageError
 from mcap.framing import cut, dots_per_inch, drawing_size, framed, head_of
-from mcap.ranking import likeness, ranked
+from mcap.ranking import likeness
+from mcap.shelf import Picture, Shelf
 
 if TYPE_CHECKING:
     from mcap.contracts import Backbone, BackboneInfo, FaceDetector, IdentityModel
@@ -51,8 +51,6 @@ __all__ = [
     "generate",
 ]
 
-RESULTS = "results.jsonl"
-REST = "rest"
 LARGEST_SEED = 2**63 - 1
 
 
@@ -72,6 +70,8 @@ class GenerateSettings(BaseModel):
     negative: str | None = None
     steps: int | None = Field(default=None, ge=1, le=1000)
     guidance_scale: float | None = Field(default=None, ge=0, le=50)
+    scheduler: str | None = None
+    """One of `mcap.schedulers.names`, or another name that `mcap.schedulers.find` knows."""
     adapter_scale: float = Field(default=1.0, ge=0, le=2)
     token_scale: float = Field(default=1.0, ge=0, le=2)
     batch_size: int | None = Field(default=None, ge=1)
@@ -83,31 +83,9 @@ class GenerateSettings(BaseModel):
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One written picture; ``rank`` counts from 1 and is 0 until all are there."""
-
-    path: Path
-    record: dict[str, Any]
-    """What its metadata holds; see `mcap.provenance`."""
-    new: bool
-    """False: it was there already."""
-    rank: int = 0
-    kept: bool = True
-    """False: it lies in ``rest/``."""
-
-    @property
-    def similarity(self) -> float | None:
-        """Cosine in [-1, 1]; None where no face was found."""
-        return self.record["similarity"]
-
-    @property
-    def style(self) -> str:
-        return self.record["profile"]
-
-
-@dataclass(frozen=True)
 class Planned:
-    """Before anything is drawn. ``steps`` counts one for each step of each picture."""
+    """Before anything is drawn. ``steps`` counts the calls of the UNet, a picture at a time: one a
+    step, or about two with a scheduler that takes two."""
 
     pictures: int
     to_draw: int
@@ -136,7 +114,12 @@ class _Job:
     profile: StyleProfile
     seed: int
     record: dict[str, Any]  # without what is known only once the picture is drawn
+    scheduler: Any  # diffusers'
     path: Path | None = None  # where it lies already and is drawn again
+
+    @property
+    def stem(self) -> str:
+        return f"{self.profile.name}-{self.seed:06d}"
 
 
 def generate(
@@ -185,7 +168,7 @@ def generate(
     jobs = [
         job
         for profile in profiles
-        for job in _jobs(subject, profile, backbone, pipeline, identity, settings, addons)
+        for job in _jobs(subject, profile, backbone, identity, settings, addons)
     ]
     texts = dict.fromkeys(
         text for job in jobs for text in (job.record["prompt"], job.record["negative_prompt"])
@@ -197,17 +180,18 @@ def generate(
         backbone.text_encoders,
         learned=(*subject.embeddings, *addons.tokens),
     )
-    shelf = _Shelf(out, settings.format)
+    shelf = Shelf(out, settings.format)
     # Attention cannot be read off a finished picture, so with it everything is drawn again.
     waiting: list[_Job] = []
     pictures: list[Picture] = []
     for job in jobs:
-        picture = shelf.find(job)
+        picture = shelf.find(job.stem, job.record["settings_sha256"])
         if picture is None or settings.attention_maps:
             waiting.append(replace(job, path=picture and picture.path))
         else:
             pictures.append(picture)
-    yield Planned(len(jobs), len(waiting), sum(job.record["steps"] for job in waiting))
+    total = sum(schedulers.calls(job.scheduler, job.record["steps"]) for job in waiting)
+    yield Planned(len(jobs), len(waiting), total)
     for picture in pictures:
         yield PictureReady(picture)
 
@@ -254,7 +238,6 @@ def _jobs(
     subject: Subject,
     profile: StyleProfile,
     backbone: Backbone,
-    pipeline: Any,
     identity: IdentityModel,
     settings: GenerateSettings,
     addons: Addons,
@@ -269,6 +252,16 @@ def _jobs(
         profile.generate.guidance_scale,
         GUIDANCE_SCALE,
     )
+    name = schedulers.find(
+        _first(
+            settings.scheduler,
+            defaults.get("scheduler"),
+            profile.generate.scheduler,
+            schedulers.MODEL,
+        )
+    )
+    scheduler = schedulers.make(name, backbone.scheduler)
+    schedulers.calls(scheduler, int(steps))  # refused now and not when the drawing has begun
     if settings.prompts:
         templates = [prompts.personal_prompt(t, profile.class_noun) for t in settings.prompts]
     else:
@@ -283,7 +276,8 @@ def _jobs(
         "negative_prompt": _first(settings.negative, profile.prompts.negative),
         "steps": int(steps),
         "guidance_scale": float(guidance),
-        "sampler": provenance.sampler_name(pipeline.scheduler),
+        "scheduler": name,
+        "sampler": schedulers.title(scheduler),
         "adapter_scale": settings.adapter_scale,
         "token_scale": settings.token_scale,
         "precision": str(backbone.dtype).removeprefix("torch."),
@@ -298,7 +292,12 @@ def _jobs(
     }
     # What decides about the picture and is not, or not as exactly, in the record itself.
     unseen = {
-        "scheduler": {key: str(value) for key, value in sorted(pipeline.scheduler.config.items())},
+        # What begins with an underscore is diffusers' own, and in another order in each process.
+        "scheduler": {
+            key: str(value)
+            for key, value in sorted(scheduler.config.items())
+            if not key.startswith("_")
+        },
         "aspect": profile.aspect,
         "size_mm": profile.size_mm,
         "framing": profile.framing.model_dump(),
@@ -311,11 +310,13 @@ def _jobs(
             "prompt": prompts.fill(templates[index % len(templates)], profile.class_noun),
             "seed": settings.seed + index,
         }
-        # The version is left out: a new mcap that draws the same need not draw again.
-        hashed = {key: value for key, value in record.items() if key != "mcap"} | unseen
+        # The version is left out: a new mcap that draws the same need not draw again. And the
+        # scheduler's name, which can be another for the same one ("model").
+        told = ("mcap", "scheduler")
+        hashed = {key: value for key, value in record.items() if key not in told} | unseen
         text = json.dumps(hashed, sort_keys=True, ensure_ascii=False)
         record["settings_sha256"] = hashlib.sha256(text.encode()).hexdigest()
-        yield _Job(profile, record["seed"], record)
+        yield _Job(profile, record["seed"], record, scheduler)
 
 
 def _first(*values: Any) -> Any:
@@ -338,6 +339,7 @@ def _drawn(
     for group in groups.values():
         record = group[0].record
         width, height = record["drawn_size"]
+        pipeline.scheduler = group[0].scheduler
         pictures = draw_each(
             backbone,
             [addons.expand(job.record["prompt"]) for job in group],
@@ -360,7 +362,7 @@ def _finish(
     subject: Subject,
     identity: IdentityModel,
     detector: FaceDetector,
-    shelf: _Shelf,
+    shelf: Shelf,
     settings: GenerateSettings,
 ) -> Picture:
     """Cut to the profile's aspect, measure, write."""
@@ -383,7 +385,7 @@ def _finish(
         "face": [round(float(value), 1) for value in face.box] if face else None,
         "framing": asdict(framed(whole, head_of(face), profile.framing)) if face else None,
     }
-    path = job.path or shelf.free(job)
+    path = job.path or shelf.free(job.stem)
     provenance.save(
         path,
         Image.fromarray(image),
@@ -393,98 +395,3 @@ def _finish(
         dpi=dots_per_inch(size, profile.size_mm),
     )
     return Picture(path, record, new=True)
-
-
-class _Shelf:
-    """The output folder: finds, names, sorts and lists pictures."""
-
-    def __init__(self, out: Path, extension: str) -> None:
-        self.out = out
-        self.suffix = provenance.FORMATS[extension]
-        if out.exists() and not out.is_dir():
-            raise UsageError(f"--out {out}: is a file; give a folder.")
-        self._listed = {entry["settings_sha256"]: entry for entry in self._read_results()}
-
-    def _candidates(self, job: _Job) -> list[Path]:
-        stem = f"{job.profile.name}-{job.seed:06d}"
-        name = re.compile(re.escape(stem) + r"(-\d+)?" + re.escape(self.suffix))
-        return [
-            path
-            for folder in (self.out, self.out / REST)
-            if folder.is_dir()
-            for path in sorted(folder.iterdir())
-            if name.fullmatch(path.name)
-        ]
-
-    def find(self, job: _Job) -> Picture | None:
-        """The picture of the very same settings, known by its own record or by results.jsonl."""
-        wanted = job.record["settings_sha256"]
-        for path in self._candidates(job):
-            try:
-                record = provenance.read(path).record
-            except InputRefused:
-                continue  # not a whole picture, and so not one of ours: drawn anew beside it
-            if record is None:
-                record = self._listed_record(path, wanted)
-            if record is not None and record.get("settings_sha256") == wanted:
-                return Picture(path, record, new=False, kept=path.parent == self.out)
-        return None
-
-    def _listed_record(self, path: Path, wanted: str) -> dict[str, Any] | None:
-        entry = self._listed.get(wanted)
-        if entry is None or self.out / entry["file"] != path:
-            return None
-        if atomic.sha256_of(path) != entry["sha256"]:
-            return None
-        return {key: value for key, value in entry.items() if key not in _PLACE}
-
-    def free(self, job: _Job) -> Path:
-        """A name that no other picture has, in the folder or in its ``rest``."""
-        taken = {path.name for path in self._candidates(job)}
-        stem = f"{job.profile.name}-{job.seed:06d}"
-        name, number = f"{stem}{self.suffix}", 1
-        while name in taken:
-            number += 1
-            name = f"{stem}-{number}{self.suffix}"
-        return self.out / name
-
-    def sort(self, pictures: Sequence[Picture], best: int | None) -> list[Picture]:
-        """Rank the pictures and move those that are not among the K best of their style."""
-        counts: dict[str, int] = {}
-        ordered = []
-        for rank, picture in enumerate(ranked(pictures, lambda item: item.similarity), start=1):
-            place = counts[picture.style] = counts.get(picture.style, 0) + 1
-            kept = best is None or place <= best
-            target = (self.out if kept else self.out / REST) / picture.path.name
-            if target != picture.path:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                picture.path.replace(target)
-            ordered.append(replace(picture, path=target, rank=rank, kept=kept))
-        return ordered
-
-    def write_results(self, pictures: Sequence[Picture]) -> Path:
-        path = self.out / RESULTS
-        lines = []
-        for picture in pictures:
-            entry = {
-                "rank": picture.rank or None,
-                "file": picture.path.relative_to(self.out).as_posix(),
-                "kept": picture.kept,
-                "sha256": atomic.sha256_of(picture.path),
-                **picture.record,
-            }
-            lines.append(json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n")
-        atomic.write_bytes(path, "".join(lines).encode())
-        return path
-
-    def _read_results(self) -> list[dict[str, Any]]:
-        try:
-            lines = (self.out / RESULTS).read_text(encoding="utf-8").splitlines()
-            entries = [json.loads(line) for line in lines]
-        except (OSError, ValueError):
-            return []  # none, or somebody else's file of that name, which knows nothing of ours
-        return [e for e in entries if isinstance(e, dict) and set(e) >= _PLACE | _KEY]
-
-
-_PLACE = {"rank", "file", "kept", "sha256"}
-_KEY = {"settings_sha256", "similarity"}

@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from mcap import schedulers
 from mcap.errors import UsageError
 from mcap.profile_folders import (
     ProfileFolder,
@@ -98,6 +99,13 @@ def _aspect(value: str) -> str:
     return value
 
 
+def _scheduler(value: str) -> str:
+    found = schedulers.lookup(value)
+    if found is None:
+        raise ValueError(f"must be one of {', '.join(schedulers.names())}")
+    return found
+
+
 def _range(value: tuple[float, float]) -> tuple[float, float]:
     if value[0] > value[1]:
         raise ValueError("must be [smallest, largest]")
@@ -148,6 +156,7 @@ class Background(_Table):
 class Generate(_Table):
     steps: Annotated[int, Field(ge=1, le=1000, strict=True)] | None = None
     guidance_scale: Annotated[float, Field(ge=0, le=50, strict=True)] | None = None
+    scheduler: Annotated[str, AfterValidator(_scheduler)] | None = None
     count: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 8
 
 

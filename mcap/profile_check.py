@@ -120,6 +120,7 @@ negative = ""
 count = 8
 # steps = 30
 # guidance_scale = 7.0
+# scheduler = "dpm++-2m-karras"   # left out: the model's own
 
 # Keys of the recipe that suit this style better.
 [train]

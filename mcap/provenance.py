@@ -55,21 +55,6 @@ _PNG_XMP = "XML:com.adobe.xmp"
 _JPEG_SEGMENT = 65_000  # bytes that an APP1 segment holds, less its headers
 
 
-# The names under which AUTOMATIC1111 knows the samplers.
-_SAMPLERS = {
-    "DDIMScheduler": "DDIM",
-    "DPMSolverMultistepScheduler": "DPM++ 2M",
-    "DPMSolverSinglestepScheduler": "DPM++ 2S",
-    "EulerAncestralDiscreteScheduler": "Euler a",
-    "EulerDiscreteScheduler": "Euler",
-    "HeunDiscreteScheduler": "Heun",
-    "LCMScheduler": "LCM",
-    "LMSDiscreteScheduler": "LMS",
-    "PNDMScheduler": "PLMS",
-    "UniPCMultistepScheduler": "UniPC",
-}
-
-
 @dataclass(frozen=True)
 class Provenance:
     """What `read` found in a file; None or empty where there was nothing."""
@@ -87,17 +72,6 @@ class Provenance:
     def generated(self) -> bool:
         """Whether the file is marked as made by a generative model."""
         return self.digital_source_type == TRAINED_ALGORITHMIC_MEDIA
-
-
-def sampler_name(scheduler: Any) -> str:
-    """AUTOMATIC1111's name of a diffusers scheduler; its class's own name where there is none."""
-    name = type(scheduler).__name__
-    sampler = _SAMPLERS.get(name, name.removesuffix("Scheduler"))
-    config = getattr(scheduler, "config", {})
-    karras = config.get("use_karras_sigmas", False)
-    if name == "DPMSolverMultistepScheduler" and config.get("algorithm_type") == "sde-dpmsolver++":
-        sampler = "DPM++ 2M SDE"
-    return f"{sampler} Karras" if karras else sampler
 
 
 def public_name(source: str) -> str:

@@ -31,16 +31,12 @@ def likeness(
     """Cosine similarity of the largest face in a picture uint8[H, W, 3] to ``target`` float32[D].
 
     ``target`` is the person's mean embedding by the same network; it need not be of unit length.
-    ``identity`` is on the CPU: one small face at a time is not worth a journey to a GPU.
+    ``identity`` best is on the CPU: one small face at a time is not worth a journey to a GPU.
     """
-    faces = detector.detect(image)
-    if not faces:
+    found = largest_face(image, detector, identity)
+    if found is None:
         return Likeness(None, None)
-    face = max(faces, key=lambda found: found.area)
-    pixels = torch.tensor(image).permute(2, 0, 1)[None]
-    points = torch.tensor(face.landmarks)[None]
-    with torch.no_grad():
-        embedding = embed_faces(identity, pixels.float() / 255, points)[0]
+    face, embedding = found
     wanted = torch.as_tensor(np.asarray(target, dtype=np.float32)).to(embedding)
     if wanted.shape != embedding.shape:
         raise ValueError(
@@ -49,6 +45,21 @@ def likeness(
         )
     cosine = torch.nn.functional.cosine_similarity(embedding, wanted, dim=0)
     return Likeness(float(cosine), face)
+
+
+def largest_face(
+    image: UInt8Image, detector: FaceDetector, identity: IdentityModel
+) -> tuple[Face, torch.Tensor] | None:
+    """The largest face in a picture and its embedding float[D], of unit length; None for none."""
+    faces = detector.detect(image)
+    if not faces:
+        return None
+    face = max(faces, key=lambda found: found.area)
+    place = getattr(identity, "device", None) or torch.device("cpu")  # of a network in training
+    pixels = torch.tensor(image).permute(2, 0, 1)[None].to(place)
+    points = torch.tensor(face.landmarks)[None]
+    with torch.no_grad():
+        return face, embed_faces(identity, pixels.float() / 255, points)[0]
 
 
 def ranked(items: Iterable[T], similarity: Callable[[T], float | None]) -> list[T]:

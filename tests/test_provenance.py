@@ -143,15 +143,6 @@ def test_names_without_folders(source, public):
     assert provenance.public_name(source) == public
 
 
-def test_samplers_have_their_common_names():
-    from diffusers import DDIMScheduler, DEISMultistepScheduler, DPMSolverMultistepScheduler
-
-    assert provenance.sampler_name(DDIMScheduler()) == "DDIM"
-    karras = DPMSolverMultistepScheduler(use_karras_sigmas=True)
-    assert provenance.sampler_name(karras) == "DPM++ 2M Karras"
-    assert provenance.sampler_name(DEISMultistepScheduler()) == "DEISMultistep"
-
-
 # Files of others
 
 

@@ -35,6 +35,12 @@ def restorers(incomplete: str) -> list[str]:
     return _entries("restorer", incomplete)
 
 
+def schedulers(incomplete: str) -> list[str]:
+    from mcap.schedulers import names
+
+    return _starting(names(), incomplete)
+
+
 def _entries(kind: str, incomplete: str) -> list[str]:
     from mcap.registry import registry
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("png", "jpg", "webp")
 METADATA = ("all", "label", "none")
+EDITING = "Editing a finished picture"
 
 
 def generate(
@@ -59,9 +60,12 @@ def generate(
             help="Of the first picture; the next has one more. Default: 0.", min=0, max=2**63 - 1
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where the pictures go.", metavar="DIR")] = Path(
-        "portraits"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where the pictures go. Default: portraits; with --edit: edits.", metavar="DIR"
+        ),
+    ] = None,
     best: Annotated[
         int | None,
         typer.Option(help="Keep the K best of each style; the others go to DIR/rest.", min=1),
@@ -69,6 +73,16 @@ def generate(
     steps: Annotated[int | None, typer.Option(help="Denoising steps.", min=1, max=1000)] = None,
     guidance_scale: Annotated[
         float | None, typer.Option(help="How closely to follow the prompt.", min=0, max=50)
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            help="How a picture is got out of noise: ddim, euler-a, dpm++-2m-karras, ... as "
+            "AUTOMATIC1111 and diffusers name them; a name that does not exist lists them all. "
+            "Default: the profile's, else the model's own.",
+            metavar="NAME",
+            autocompletion=complete.schedulers,
+        ),
     ] = None,
     adapter_scale: Annotated[
         float, typer.Option(help="Strength of the LoRA: 0 without it, 1 as trained.", min=0, max=2)
@@ -129,6 +143,66 @@ def generate(
             autocompletion=complete.backbones,
         ),
     ] = None,
+    edit: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Change a picture that mcap drew: it is drawn again with other words and keeps "
+            "its composition. With --replace, --weight or --prompt; more than once for several.",
+            metavar="PICTURE",
+            rich_help_panel=EDITING,
+        ),
+    ] = None,
+    replace: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Words of the picture's prompt and what to put in their place.",
+            metavar="OLD=NEW",
+            rich_help_panel=EDITING,
+        ),
+    ] = None,
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="By how much a word counts: 2 more, 0.5 less, 0 not at all, below 0 away from it.",
+            metavar="WORD:FACTOR",
+            rich_help_panel=EDITING,
+        ),
+    ] = None,
+    keep: Annotated[
+        float,
+        typer.Option(
+            help="How much of the composition stays, 0 to 1: the share of the steps in which it "
+            "is held.",
+            min=0,
+            max=1,
+            rich_help_panel=EDITING,
+        ),
+    ] = 0.8,
+    layout: Annotated[
+        float | None,
+        typer.Option(
+            help="The share in which layout is held, too. Default: half of --keep.",
+            min=0,
+            max=1,
+            rich_help_panel=EDITING,
+        ),
+    ] = None,
+    local: Annotated[
+        bool,
+        typer.Option(
+            "--local",
+            help="Change the picture only where the changed words look.",
+            rich_help_panel=EDITING,
+        ),
+    ] = False,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Change the picture only where these words of the old or the new prompt look.",
+            metavar="WORDS",
+            rich_help_panel=EDITING,
+        ),
+    ] = None,
     force: Annotated[
         bool,
         typer.Option(
@@ -154,11 +228,17 @@ def generate(
       mcap generate me.mcap --lora film.safetensors:0.6
 
       mcap generate me.mcap --adapter-scale 0.7 --with you.mcap:0.7 --prompt "{id} and {id2}"
+
+      mcap generate me.mcap --edit portraits/passport-000003.png --replace white=blue
+
+      mcap generate me.mcap --edit portraits/passport-000003.png --weight "{style}:1.5"
     """
     from mcap.addons import read_addons
+    from mcap.cli.edit import check_options
     from mcap.cli.output import emit, note, warn
     from mcap.errors import UsageError
     from mcap.generate import GenerateSettings
+    from mcap.schedulers import find as find_scheduler
     from mcap.settings import load_settings
     from mcap.subject import read_subject
 
@@ -166,7 +246,36 @@ def generate(
         raise UsageError(f"--format {format}: is unknown; allowed are {', '.join(FORMATS)}.")
     if metadata not in METADATA:
         raise UsageError(f"--metadata {metadata}: is unknown; allowed are {', '.join(METADATA)}.")
+    check_options(ctx, editing=bool(edit))
     settings = load_settings(ctx.obj, seed=seed, device=device, precision=precision)
+    if edit:
+        from mcap.cli.edit import factors, replacements, run_edit
+        from mcap.edit import EditSettings
+        from mcap.training.device import set_threads
+
+        if prompt and len(prompt) > 1:
+            raise UsageError("--prompt: is given more than once; an edit has one.")
+        changes = EditSettings(
+            replace=replacements(replace or ()),
+            prompt=prompt[0] if prompt else None,
+            weights=factors(weight or ()),
+            keep=keep,
+            layout=layout,
+            local=local,
+            where=tuple(where or ()),
+            batch_size=batch_size,
+            format=format,
+            quality=quality,
+            metadata=metadata,
+        )
+        person = read_subject(subject)
+        addons = read_addons(with_ or (), lora or (), embedding or ())
+        set_threads(settings.threads)
+        loaded = _backbone(person, settings, backbone)
+        folder = out or Path("edits")
+        run_edit(ctx, person, edit, loaded, settings, changes, addons, folder, force)
+        return
+    out = out or Path("portraits")
     wanted = GenerateSettings(
         count=count,
         seed=settings.seed or 0,
@@ -175,6 +284,7 @@ def generate(
         negative=negative,
         steps=steps,
         guidance_scale=guidance_scale,
+        scheduler=scheduler and find_scheduler(scheduler),
         adapter_scale=adapter_scale,
         token_scale=token_scale,
         batch_size=batch_size,

@@ -1,0 +1,206 @@
+"""``mcap generate --edit``: a finished picture and other words in, the changed picture out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import typer
+
+    from mcap.addons import Addons
+    from mcap.contracts import Backbone
+    from mcap.edit import Edited, EditSettings
+    from mcap.settings import Settings
+    from mcap.subject import Subject
+
+FIXED = (
+    "style", "all_prompts", "negative", "count", "seed", "best", "steps", "guidance_scale",
+    "scheduler", "adapter_scale", "token_scale", "attention_maps",
+)  # fmt: skip
+"""Options that a picture decides for itself."""
+ONLY = ("replace", "weight", "keep", "layout", "local", "where")
+"""Options that mean nothing without ``--edit``."""
+
+
+def check_options(ctx: typer.Context, editing: bool) -> None:
+    """`UsageError` for an option that has no place with ``--edit``, or without it."""
+    from mcap.errors import UsageError
+
+    for name in FIXED if editing else ONLY:
+        source = ctx.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(
+                f"{flag}: has no place with --edit; an edit is drawn as the picture was."
+                if editing
+                else f"{flag}: belongs to --edit PICTURE."
+            )
+
+
+def replacements(given: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """``OLD=NEW`` -> both."""
+    from mcap.errors import UsageError
+
+    found = []
+    for text in given:
+        old, equals, new = text.partition("=")
+        if not equals or not old.strip():
+            raise UsageError(
+                f"--replace {text}: must be OLD=NEW, words of the prompt and what to put in their "
+                "place (nothing to take them out)."
+            )
+        found.append((old.strip(), new.strip()))
+    return tuple(found)
+
+
+def factors(given: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    """``WORD:FACTOR`` -> both."""
+    from mcap.edit import LARGEST_FACTOR
+    from mcap.errors import UsageError
+
+    found = []
+    for text in given:
+        word, _, factor = text.rpartition(":")
+        try:
+            value = float(factor)
+        except ValueError:
+            value = float("nan")
+        if not word.strip() or not abs(value) <= LARGEST_FACTOR:
+            raise UsageError(
+                f"--weight {text}: must be WORD:FACTOR, a word of the prompt and by how much it "
+                f"counts, from -{LARGEST_FACTOR:g} to {LARGEST_FACTOR:g} (1 as before)."
+            )
+        found.append((word.strip(), value))
+    return tuple(found)
+
+
+def run_edit(
+    ctx: typer.Context,
+    subject: Subject,
+    pictures: Sequence[Path],
+    backbone: Backbone,
+    settings: Settings,
+    wanted: EditSettings,
+    addons: Addons,
+    out: Path,
+    force: bool,
+) -> None:
+    from mcap.cli.output import emit, note, warn
+    from mcap.cli.progress import progress
+    from mcap.edit import Edited, NotTheSame, edit, require_source
+    from mcap.errors import Interrupted
+    from mcap.generate import PictureReady
+    from mcap.registry import registry
+    from mcap.training.device import out_of_memory_is_ours
+
+    if not force:
+        for path in pictures:
+            require_source(path, subject, backbone.info.sha256)
+    advance: list[Any] = []
+    events = edit(
+        subject,
+        pictures,
+        backbone,
+        registry().create("identity", subject.identity_network),
+        registry().create("detector", settings.detector),
+        out,
+        wanted,
+        addons=addons,
+        on_step=lambda count: advance[0](count),
+    )
+    ready = 0
+    finished: Edited | None = None
+    try:
+        with out_of_memory_is_ours("drawing", "Edit fewer pictures at once with --batch-size 1."):
+            plan = next(events)
+            there = plan.pictures - plan.to_draw
+            note(
+                ctx,
+                f"{subject.name}: {plan.to_draw} pictures to edit"
+                + (f", {there} are there already" if there else "")
+                + f"; backbone {backbone.info.id} on {backbone.device}.",
+            )
+            with progress(ctx, "editing", plan.steps, unit="steps") as bar:
+                advance.append(bar.advance)
+                for event in events:
+                    if isinstance(event, NotTheSame):
+                        warn(ctx, _not_the_same(event))
+                    if isinstance(event, PictureReady):
+                        ready += 1
+                    if isinstance(event, Edited):
+                        finished = event
+    except KeyboardInterrupt:
+        events.close()
+        raise Interrupted(
+            f"Interrupted. {ready} of the pictures are in {out}; the same command again goes on."
+        ) from None
+    assert finished is not None  # the last event
+    for picture in finished.pictures:
+        if picture.new:
+            for failure in registry().image_saved(picture.path, picture.record):
+                warn(ctx, f"plugin {failure}")
+    emit(ctx, _result(subject, pictures, out, finished), lambda console: _print(console, finished))
+
+
+def _not_the_same(event: Any) -> str:
+    if event.difference is None:
+        return (
+            f"{event.path}: has been cut or scaled since it was drawn; the edit starts from what "
+            "was drawn."
+        )
+    return (
+        f"{event.path}: drawn again here it differs by {event.difference:.1f} of 255 levels on "
+        "average (another device, precision or version, or changed since); the edit starts from "
+        "the picture as it is drawn here."
+    )
+
+
+def _result(
+    subject: Subject, sources: Sequence[Path], out: Path, finished: Edited
+) -> dict[str, Any]:
+    return {
+        "subject": subject.name,
+        "out": out,
+        "pictures": [
+            {
+                "file": picture.path,
+                "edited": source,
+                "prompt": picture.record["prompt"],
+                "similarity": picture.similarity,
+                "similarity_before": picture.record["similarity_before"],
+                "face_kept": picture.record["face_kept"],
+                "new": picture.new,
+            }
+            for source, picture in zip(sources, finished.pictures, strict=True)
+        ],
+        "identity": subject.identity_network,
+        "results": finished.results,
+        "contact_sheet": finished.contact_sheet,
+    }
+
+
+def _print(console: Any, finished: Edited) -> None:
+    from rich.table import Table
+
+    def shown(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("similarity", "before", "face kept"):
+        table.add_column(title, justify="right")
+    table.add_column("picture", overflow="fold")
+    table.add_column("")
+    for picture in finished.pictures:
+        record = picture.record
+        table.add_row(
+            shown(picture.similarity),
+            shown(record["similarity_before"]),
+            shown(record["face_kept"]),
+            str(picture.path),
+            "" if picture.new else "was there already",
+        )
+    console.print(table)
+    console.print(f"Contact sheet: {finished.contact_sheet}", markup=False)
