@@ -446,9 +446,8 @@ class _Work:
         restored = made[box[1] : box[3], box[0] : box[2]]
         white = np.float32(1.0 if made.dtype == np.float32 else np.iinfo(made.dtype).max)
         change = (plain.astype(np.float32) - restored.astype(np.float32)) / white
-        shown = to_eight_bits(restored) if made.dtype != np.float32 else restored
-        mask = self.tools.masker.mask(shown, moved(after, -box[0], -box[1]))
-        return Change(box, change * np.clip(mask, 0.0, 1.0)[..., None])
+        # Not the masker's mask: the recogniser looks beyond the face's outline as well.
+        return Change(box, change * _soft_box(after, box, made.shape)[..., None])
 
     def _restore_faces(
         self,
@@ -809,6 +808,21 @@ def _around(face: Face, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     x1 = max(min(math.ceil(face.box[2] + room), width), x0 + 1)
     y1 = max(min(math.ceil(face.box[3] + room), height), y0 + 1)
     return x0, y0, x1, y1
+
+
+def _soft_box(face: Face, box: tuple[int, int, int, int], shape: tuple[int, ...]) -> Float32Array:
+    """1 on all that is near a face, 0 at the edge of ``box`` where the picture goes on there."""
+    reach = max(1.0, SURROUNDINGS / 2 * max(face.width, face.height))
+    sides = []
+    for low, high, length in ((box[1], box[3], shape[0]), (box[0], box[2], shape[1])):
+        place = np.arange(high - low, dtype=np.float32) + 0.5
+        side = np.ones_like(place)
+        if low > 0:
+            side = np.minimum(side, place / reach)
+        if high < length:
+            side = np.minimum(side, place[::-1] / reach)
+        sides.append(side)
+    return sides[0][:, None] * sides[1][None, :]
 
 
 def _resized(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:

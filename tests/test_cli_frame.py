@@ -325,13 +325,6 @@ def test_a_terminal_gets_a_bar_and_no_color_is_respected(monkeypatch):
         assert colours is not no_color
 
 
-def test_enhance_says_what_is_missing(capsys):
-    code, out, err = run(capsys, "enhance", "picture.png", "--json")
-    assert code == 4
-    assert json.loads(out)["restorers"] == []
-    assert "No restorer is registered" in err
-
-
 def test_doctor_reports_and_decides(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("MCAP_CACHE_DIR", str(tmp_path))
     code, out, _ = run(capsys, "doctor", "--json")
