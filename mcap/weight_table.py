@@ -406,6 +406,27 @@ _ALL = (
         ),
         used_for="SDXL's autoencoder, made to fit half precision",
     ),
+    *(
+        Weight(
+            name=name,
+            file=name,
+            sha256="",
+            bytes=9_800_000,
+            licence="MIT",
+            commercial=True,
+            sources=(
+                HubFolder(
+                    f"madebyollin/{name}",
+                    "main",  # no commit of it is known to this table
+                    ("config.json", "diffusion_pytorch_model.safetensors"),
+                    what="Tiny autoencoder",
+                    large=(("diffusion_pytorch_model.safetensors", 9_800_000),),
+                ),
+            ),
+            used_for=f"training of {kind}: identity_decode tiny",
+        )
+        for name, kind in (("taesd", "Stable Diffusion 1.5"), ("taesdxl", "SDXL"))
+    ),
     Weight(
         name="demo",
         file="model",

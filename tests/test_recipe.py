@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from mcap.errors import UsageError
-from mcap.training.recipe import RECIPES, Layer, Recipe, low_memory, parse_override, recipe
+from mcap.training.recipe import (
+    RECIPES,
+    Layer,
+    Recipe,
+    decided_by,
+    low_memory,
+    parse_override,
+    recipe,
+)
 
 
 def test_magicapture_is_the_papers_form():
@@ -126,6 +134,31 @@ def test_low_memory_is_a_valid_layer_of_every_recipe(name):
     base = recipe(name)
     small = recipe(name, [Layer("--low-memory", low_memory(base))])
     assert small.gradient_checkpointing
-    assert small.identity_every >= 2
     assert small.rows in ("apart", "in-turn")
-    assert small.identity_decode == "window"
+    detects = base.identity_landmarks == "detected"  # it cannot search a window
+    assert small.identity_decode == ("auto" if detects else "window")
+    # It is computed otherwise and is the same run.
+    assert decided_by(small) == decided_by(base)
+
+
+def test_low_memory_takes_no_more_than_it_takes_to_fit():
+    base = recipe()
+    tried = []
+
+    def fits(found):
+        tried.append(found)
+        return found.rows == "apart"
+
+    assert low_memory(base, fits) == {"identity_decode": "window", "rows": "apart"}
+    assert [found.rows for found in tried] == ["together", "together", "apart"]
+    assert low_memory(base, lambda _: True) == {}
+    assert low_memory(base, lambda _: False) == low_memory(base)
+
+
+def test_a_recipe_of_before_is_filled_up_with_defaults():
+    now = decided_by(recipe())
+    before = recipe().model_dump()
+    for key in ("patience", "optimiser", "compile"):
+        del before[key]
+    assert decided_by(before) == now
+    assert decided_by({**before, "batch": 2}) != now

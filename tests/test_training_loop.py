@@ -12,22 +12,27 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny import tiny_backbone
 from tiny_run import run, tiny_data, tiny_recipe
 
+from mcap.contracts import Face
 from mcap.errors import InputRefused, McapError, OutOfMemory, UsageError
 from mcap.subject import read_subject
-from mcap.training import loop
+from mcap.training import decoder_choice, loop
 from mcap.training.events import (
     CheckpointSaved,
+    DecodeChosen,
     Finished,
     PhaseStarted,
     PreviewSaved,
     StepEvent,
     Stopped,
 )
+from mcap.training.preview import Preview
 
 RESULTS = (
     "adapter.safetensors",
@@ -254,6 +259,96 @@ def test_previews_change_nothing(uninterrupted, tmp_path):
     assert results(folder) == results(uninterrupted[0])
 
 
+class FaceInTheMiddle:
+    def detect(self, image):
+        points = np.array([[24, 26], [40, 26], [32, 34], [26, 42], [38, 42]], np.float32)
+        return [Face((16.0, 16.0, 48.0, 48.0), 0.9, points)]
+
+
+def test_previews_are_judged_and_logged(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = tmp_path / "judged.mcap"
+    parts = {"detector": FaceInTheMiddle()}
+    events = list(run(folder, tiny_recipe(), preview_every=4, parts=parts))
+    seen = {e.step: e.similarity for e in events if isinstance(e, PreviewSaved)}
+    assert set(seen) == {4, 8}
+    assert all(-1 <= value <= 1 for value in seen.values())
+    logged = [record for record in metrics(folder) if "preview" in record]
+    assert [record["preview"] for record in logged] == [
+        "samples/step-000004.jpg",
+        "samples/step-000008.jpg",
+    ]
+    assert [record["similarity"] for record in logged] == pytest.approx(
+        list(seen.values()), abs=1e-4
+    )
+    board = EventAccumulator(str(folder / "tensorboard"))
+    board.Reload()
+    assert [point.step for point in board.Scalars("preview/similarity")] == [4, 8]
+    assert [point.step for point in board.Images("preview")] == [4, 8]
+    assert {"loss/loss", "loss/identity", "lr/lora"} <= set(board.Tags()["scalars"])
+
+
+SIMILARITIES = [0.1, 0.4, 0.405, 0.3, 0.9]  # the second look is the last that rises by enough
+
+
+@pytest.fixture
+def judged(monkeypatch):
+    """Previews cost nothing and are judged as `SIMILARITIES` says."""
+    looks = []
+
+    def fake(_backbone, _prompt, _seed, _path, _judge):
+        looks.append(None)
+        return Preview(np.zeros((8, 8, 3), np.uint8), SIMILARITIES[len(looks) - 1])
+
+    monkeypatch.setattr(loop, "preview", fake)
+    return {"detector": FaceInTheMiddle()}
+
+
+STOPPING = {"patience": 2, "look_every": 1, "phase1_steps": 2, "phase2_steps": 6}
+
+
+def test_it_stops_when_similarity_stops_rising_with_the_weights_of_the_best_look(tmp_path, judged):
+    early, short = tmp_path / "early.mcap", tmp_path / "short.mcap"
+    events = list(run(early, tiny_recipe(lr_schedule="constant", **STOPPING), parts=judged))
+    assert events[-1].ended_early
+    assert events[-1].steps == 6  # four looks in phase 2
+    assert read_subject(early).manifest.state == "complete"
+    plain = {**STOPPING, "patience": 0, "phase2_steps": 2}
+    list(run(short, tiny_recipe(lr_schedule="constant", **plain)))
+    for name in RESULTS:
+        one, other = load_file(early / name), load_file(short / name)
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_an_interrupted_run_stops_where_it_would_have(tmp_path, judged, monkeypatch):
+    found = tiny_recipe(**STOPPING)
+    list(run(tmp_path / "whole.mcap", found, parts=judged))
+    folder = tmp_path / "resumed.mcap"
+    numbers = iter(SIMILARITIES)
+
+    def look(*_):
+        return Preview(np.zeros((8, 8, 3), np.uint8), next(numbers))
+
+    monkeypatch.setattr(loop, "preview", look)
+    events = run(folder, found, parts=judged)
+    assert next(e for e in events if isinstance(e, CheckpointSaved) and e.step == 4)
+    events.close()  # after two looks
+    again = list(run(folder, found, parts=judged, resume=True))
+    assert again[-1].ended_early
+    assert again[-1].steps == 6
+    assert results(folder) == results(tmp_path / "whole.mcap")
+
+
+def test_it_never_stops_unless_asked(tmp_path, judged):
+    events = list(run(tmp_path / "on.mcap", tiny_recipe(**{**STOPPING, "patience": 0})))
+    assert events[-1].steps == 8
+    assert not events[-1].ended_early
+    with pytest.raises(ValueError, match="patience needs a face detector"):
+        list(run(tmp_path / "none.mcap", tiny_recipe(**STOPPING)))
+
+
 def test_a_loss_that_is_not_finite_stops_and_names_the_step(tmp_path, monkeypatch):
     folder = tmp_path / "nan.mcap"
     real = loop.training_step
@@ -315,6 +410,65 @@ def test_a_term_that_is_off_is_gone(uninterrupted, tmp_path, keys, missing):
     every = [event for event in uninterrupted[1] if isinstance(event, StepEvent)][-1].losses
     found = last_losses(tmp_path / "off.mcap", phase1_steps=1, phase2_steps=1, **keys)
     assert set(every) - set(found) == missing
+
+
+def far_away(data):
+    """The faces half as large, so that a window around one is smaller than the picture."""
+    smaller = [dataclasses.replace(c, landmarks=16 + c.landmarks / 2) for c in data.references]
+    return dataclasses.replace(data, references=smaller)
+
+
+def test_the_decode_is_chosen_and_kept_over_an_interruption(tmp_path, monkeypatch):
+    """Noise pictures' windows are not faithful; one that is (told so) is taken, and stays."""
+    folder = tmp_path / "auto.mcap"
+    found = tiny_recipe(phase1_steps=0)
+    data = far_away(tiny_data())
+    (chosen,) = [e for e in run(folder, found, data=data) if isinstance(e, DecodeChosen)]
+    window = chosen.measured["window"]
+    assert chosen.name == ("window" if window.enough else "full")
+    assert 0 < window.cosine < 1
+
+    monkeypatch.setattr(decoder_choice, "LEAST_COSINE", -1.0)
+    monkeypatch.setattr(decoder_choice, "LEAST_GRADIENT_COSINE", -1.0)
+    folder = tmp_path / "window.mcap"
+    events = run(folder, found, data=data)
+    assert next(e for e in events if isinstance(e, DecodeChosen)).name == "window"
+    next(e for e in events if isinstance(e, CheckpointSaved))
+    events.close()
+    monkeypatch.setattr(decoder_choice, "LEAST_COSINE", 2.0)
+    again = list(run(folder, found, data=data, resume=True))
+    assert again[-1].decode == "window"
+
+
+def test_nothing_is_measured_where_no_window_would_be_smaller(uninterrupted):
+    (chosen,) = [event for event in uninterrupted[1] if isinstance(event, DecodeChosen)]
+    assert (chosen.name, chosen.measured) == ("full", {})
+
+
+def test_a_tiny_autoencoder_is_the_first_that_is_tried(tmp_path):
+    from diffusers import AutoencoderTiny
+
+    blocks = {"encoder_block_out_channels": (8, 8, 8), "decoder_block_out_channels": (8, 8, 8)}
+    counts = {"num_encoder_blocks": (1, 1, 1), "num_decoder_blocks": (1, 1, 1)}
+    tiny = AutoencoderTiny(**blocks, **counts).requires_grad_(False)
+    events = run(tmp_path / "t.mcap", tiny_recipe(phase1_steps=0), parts={"tiny_vae": tiny})
+    chosen = next(event for event in events if isinstance(event, DecodeChosen))
+    assert next(iter(chosen.measured)) == "tiny"
+    assert chosen.name != "tiny"  # random weights show another picture
+    events.close()
+    forced = tiny_recipe(phase1_steps=0, phase2_steps=1, identity_decode="tiny")
+    events = list(run(tmp_path / "f.mcap", forced, parts={"tiny_vae": tiny}))
+    assert events[-1].decode == "tiny"
+    assert "identity" in events[-1].losses
+
+
+def test_after_running_out_of_memory_it_goes_on_with_less(tmp_path):
+    """Keys that only say how a step is computed may change between two parts of a run."""
+    folder = tmp_path / "less.mcap"
+    stop_after_two(folder)
+    small = tiny_recipe(rows="apart", gradient_checkpointing=True, identity_decode="window")
+    events = list(run(folder, small, resume=True))
+    assert [e.step for e in events if isinstance(e, StepEvent)] == list(range(3, 9))
 
 
 def test_identity_row_every_other_step(tmp_path):

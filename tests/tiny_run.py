@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +91,16 @@ def tiny_manifest(backbone: Any, found: Recipe, seed: int = 0) -> Manifest:
 
 
 def run(
-    folder: Path, found: Recipe, *, data: TrainingData | None = None, backbone=None, **options: Any
+    folder: Path,
+    found: Recipe,
+    *,
+    data: TrainingData | None = None,
+    backbone=None,
+    parts: Mapping[str, Any] | None = None,
+    **options: Any,
 ):
-    """The generator of a run that writes ``folder``; ``options`` are those of the loop."""
+    """The generator of a run that writes ``folder``; ``parts`` (detector, tiny_vae) and
+    ``options`` are those of the loop."""
     backbone = backbone or tiny_backbone()
     given = Options(**{"checkpoint_every": 2, **options})
     manifest = tiny_manifest(backbone, found, given.seed)
@@ -100,9 +108,8 @@ def run(
         writer = SubjectWriter.reopen(folder)
     else:
         writer = SubjectWriter.create(folder, manifest)
-    yield from train(
-        data or tiny_data(), found, backbone, writer, identity=tiny_identity(), options=given
-    )
+    given_parts = {"identity": tiny_identity(), **(parts or {})}
+    yield from train(data or tiny_data(), found, backbone, writer, options=given, **given_parts)
     writer.complete({})
 
 

@@ -252,7 +252,10 @@ def _train(
     else:
         writer = SubjectWriter.create(request.out, first_manifest(request, plan, backbone))
     references = found.references or draw_style(ctx, request, backbone, writer.references, found)
-    writer.amend(refused=refused_records(found), threads=plan.threads)
+    # A run may go on with other keys that only say how it is computed.
+    writer.amend(
+        refused=refused_records(found), threads=plan.threads, recipe=plan.recipe.model_dump()
+    )
     data = training_data(
         found.sources.require_accepted(),
         references.require_accepted(),
@@ -292,6 +295,8 @@ def _train(
         {
             "steps": last.steps,
             "seconds": round(last.seconds, 2),
+            "ended_early": last.ended_early,
+            "identity_decode": last.decode,
             "losses": {name: round(value, 6) for name, value in last.losses.items()},
             "skipped": dict(last.skipped),
             "source_photos": len(found.sources.accepted),
@@ -304,8 +309,9 @@ def _show(ctx: typer.Context, events: Any) -> Any:
     """Draw the loop's events as one bar a phase; returns the last event."""
     from contextlib import ExitStack
 
+    from mcap.cli.output import note
     from mcap.cli.progress import progress
-    from mcap.training.events import PhaseStarted, PreviewSaved, StepEvent
+    from mcap.training.events import DecodeChosen, PhaseStarted, PreviewSaved, StepEvent
 
     titles = {1: "phase 1, tokens", 2: "phase 2, tokens and LoRA"}
     event = None
@@ -324,9 +330,21 @@ def _show(ctx: typer.Context, events: Any) -> Any:
                     # L_id is 1 - cos: what people want to see is the similarity.
                     shown["similarity"] = 1 - event.losses["identity"]
                 bar.advance(1, **shown)
+            elif isinstance(event, DecodeChosen) and event.measured:
+                note(ctx, _decode_line(event))
             elif isinstance(event, PreviewSaved):
-                bar.note(f"preview: {event.path}")
+                like = "" if event.similarity is None else f", similarity {event.similarity:.2f}"
+                bar.note(f"preview: {event.path}{like}")
     return event
+
+
+def _decode_line(event: Any) -> str:
+    """Which decode the identity term takes, and how close the candidates come to the full one."""
+    measured = ", ".join(
+        f"{name} {found.cosine:.3f} (gradient {found.gradient_cosine:.2f})"
+        for name, found in event.measured.items()
+    )
+    return f"Identity decode: {event.name}; similarity to the full one: {measured}."
 
 
 class _stop_on_interrupt:
@@ -355,20 +373,28 @@ class _stop_on_interrupt:
 
 
 def _tiny_vae(recipe: Any, backbone: Any) -> Any:
-    """The small autoencoder for this backbone's latents, where the recipe decodes with one."""
-    if not (recipe.identity and recipe.identity_decode == "tiny"):
+    """The small autoencoder for this backbone's latents, where the recipe decodes with one.
+
+    ``auto`` takes one that is here and fetches none.
+    """
+    if not (recipe.identity and recipe.identity_decode in ("tiny", "auto")):
         return None
-    from diffusers import AutoencoderTiny
-
     from mcap.errors import Missing
-    from mcap.weights import WEIGHTS, fetch
+    from mcap.weights import fetch, local_path
 
-    if "taesd" not in WEIGHTS or backbone.vae.config.latent_channels != 4:
+    name = None
+    if backbone.vae.config.latent_channels == 4:
+        name = "taesdxl" if len(backbone.text_encoders) == 2 else "taesd"
+    if recipe.identity_decode == "auto" and (name is None or local_path(name) is None):
+        return None
+    if name is None:
         raise Missing(
             "identity_decode 'tiny' needs a tiny autoencoder for this backbone's latents, and "
             "there is none; use --set identity_decode=window or full."
         )
-    vae = AutoencoderTiny.from_pretrained(fetch("taesd"), torch_dtype=backbone.dtype)
+    from diffusers import AutoencoderTiny
+
+    vae = AutoencoderTiny.from_pretrained(fetch(name), torch_dtype=backbone.dtype)
     return vae.to(backbone.device).eval().requires_grad_(False)
 
 
@@ -419,9 +445,10 @@ def _result(request: Request, manifest: Manifest, *, already: bool) -> Mapping[s
 def _print_result(console: Any, request: Request, manifest: Manifest) -> None:
     metrics = manifest.metrics
     minutes, seconds = divmod(round(metrics["seconds"]), 60)
+    early = ", ended early: similarity stopped rising" if metrics.get("ended_early") else ""
     console.print(
-        f"{request.out} is complete: {metrics['steps']} steps, {minutes}:{seconds:02d} minutes in "
-        "this run.",
+        f"{request.out} is complete: {metrics['steps']} steps{early}, "
+        f"{minutes}:{seconds:02d} minutes in this run.",
         markup=False,
     )
     similarity = metrics["losses"].get("identity")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -33,6 +33,7 @@ from mcap.subject import (
     read_manifest,
 )
 from mcap.training.plan import (
+    HEADROOM,
     Outline,
     PhotoLine,
     Plan,
@@ -46,7 +47,7 @@ from mcap.training.plan import (
     rows_per_step,
     weight_lines,
 )
-from mcap.training.recipe import Layer, low_memory, parse_override, recipe
+from mcap.training.recipe import Layer, decided_by, low_memory, parse_override, recipe
 from mcap.weights import require_here
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def make_request(
         "backbone": backbone,
     }
     found = outline(backbone, place)
-    chosen = _recipe(settings.recipe, found, profile, overrides, low_memory)
+    chosen = _recipe(settings, found, profile, overrides, low_memory)
     if chosen.identity and not entries["identity"].facts.get("differentiable", True):
         raise UsageError(
             f"--identity {settings.identity}: this network gives no gradients, so it can measure "
@@ -149,7 +150,7 @@ def state_of(
     if force:
         return "new"
     manifest = read_manifest(out)
-    changed = differing(manifest.inputs, request.inputs)
+    changed = differing(_deciding(manifest.inputs), _deciding(request.inputs))
     if not changed:
         return manifest.state
     what = "complete" if manifest.state == "complete" else "interrupted"
@@ -260,11 +261,18 @@ def make_plan(
     request: Request, found: Found, device: torch.device, dtype: torch.dtype, threads: int
 ) -> Plan:
     """The plan, with the steps for the photos that are left."""
-    from mcap.training.device import precision_name
+    from mcap.training.device import precision_name, total_memory_mb
     from mcap.training.prepare import REFERENCES_DRAWN
 
     chosen = request.recipe.for_photos(len(found.sources.accepted))
     photos = [*_lines(found.sources, "source"), *_lines(found.references, "reference")]
+    half, room = dtype.itemsize == 2, total_memory_mb(device)
+    memory = estimate_memory_mb(chosen, request.outline, half=half)
+    advice = summary(found.sources)[1:]  # the first line is the plan's own
+    if memory is not None and memory > HEADROOM * room:
+        smallest = chosen.model_copy(update=low_memory(chosen))
+        least = estimate_memory_mb(smallest, request.outline, half=half)
+        advice = [*advice, _too_large(memory, room, least, half)]
     return Plan(
         out=request.out,
         style=request.profile.name,
@@ -277,12 +285,24 @@ def make_plan(
         precision=precision_name(dtype),
         threads=threads,
         rows=rows_per_step(chosen),
-        memory_mb=estimate_memory_mb(chosen, request.outline, half=dtype.itemsize == 2),
+        memory_mb=memory,
+        device_memory_mb=room,
         seconds=estimate_seconds(chosen, request.outline, measure_gflops(device, dtype)),
         weights=_weights(request),
         licences=_notices(request),
-        advice=summary(found.sources)[1:],  # the first line is the plan's own
+        advice=advice,
     )
+
+
+def _too_large(memory: float, room: float, least: float | None, half: bool) -> str:
+    text = (
+        f"This run may need {memory / 1000:.1f} GB, and the device has {room / 1000:.1f} GB in all."
+    )
+    if least is not None and least < 0.95 * memory:
+        text += f" --low-memory needs about {least / 1000:.1f} GB."
+    if not half:
+        text += " On a GPU, --precision bf16 needs about half."
+    return text
 
 
 def print_plan(console: Any, plan: Plan) -> None:
@@ -313,6 +333,8 @@ def _plan_lines(plan: Plan) -> list[tuple[str, str]]:
     if plan.references_to_draw:
         style = f"{plan.references_to_draw} photos drawn with the backbone"
     memory = "not known" if plan.memory_mb is None else f"about {plan.memory_mb / 1000:.1f} GB"
+    if plan.device_memory_mb is not None:
+        memory += f", of {plan.device_memory_mb / 1000:.0f} GB that this device has"
     time = "known after the first steps" if plan.seconds is None else _about(plan.seconds)
     rows = f"{plan.rows[1]:.3g} and {plan.rows[2]:.3g} rows a step"
     here = [line.name for line in plan.weights if line.here]
@@ -390,24 +412,51 @@ def refused_records(found: Found) -> list[RefusedRecord]:
     ]
 
 
+def _deciding(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs without what only says how they are computed: a run that ran out of memory goes
+    on with --low-memory."""
+    try:
+        return {**inputs, "recipe": decided_by(inputs["recipe"])}
+    except (KeyError, ValueError):  # of a version whose recipes had other keys
+        return dict(inputs)
+
+
 _ROLES = ("source", "reference")
 
 
 def _recipe(
-    name: str,
+    settings: Settings,
     found: Outline,
     profile: StyleProfile,
     overrides: Sequence[str],
     small: bool,
 ) -> Recipe:
+    name = settings.recipe
     layers = [
         Layer(f"backbone {found.name}", found.recipe_overrides),
         Layer(f"style profile '{profile.name}', table [train]", profile.train),
     ]
+    given = [Layer(f"--set {text}", dict([parse_override(text)])) for text in overrides]
     if small:
-        layers.append(Layer("--low-memory", low_memory(recipe(name, layers))))
-    layers += [Layer(f"--set {text}", dict([parse_override(text)])) for text in overrides]
-    return recipe(name, layers)
+        wanted = recipe(name, [*layers, *given])
+        keys = low_memory(wanted, _fits(settings, found))
+        layers.append(Layer("--low-memory", keys))
+    return recipe(name, [*layers, *given])
+
+
+def _fits(settings: Settings, found: Outline) -> Callable[[Recipe], bool] | None:
+    """Whether a recipe fits into the device, by the plan's estimate; None where that is unknown."""
+    from mcap.training.device import choose_device, choose_dtype, total_memory_mb
+
+    device = choose_device(settings.device)
+    half = choose_dtype(device, settings.precision).itemsize == 2
+    room = HEADROOM * total_memory_mb(device)
+
+    def fits(tried: Recipe) -> bool:
+        needed = estimate_memory_mb(tried, found, half=half)
+        return needed is not None and needed <= room
+
+    return fits
 
 
 def _inputs(request: Request) -> dict[str, Any]:

@@ -68,9 +68,8 @@ class WindowDecoder:
     def __call__(self, latent: torch.Tensor, box: tuple[float, float, float, float]) -> Decoded:
         vae, decoder = self.vae, self.vae.decoder
         factor = vae_factor(vae)
-        left, right = _span(box[0], box[2], factor, self.margin, latent.shape[3])
-        top, bottom = _span(box[1], box[3], factor, self.margin, latent.shape[2])
-        weight = next(vae.parameters())
+        left, top, right, bottom = self.window(latent, box)
+        weight = decoder.conv_in.weight
         hidden = latent.to(device=weight.device, dtype=weight.dtype)
         hidden = hidden / vae.config.scaling_factor + shift_factor(vae)
         if vae.post_quant_conv is not None:
@@ -84,6 +83,20 @@ class WindowDecoder:
         image = decoder.conv_out(decoder.conv_act(decoder.conv_norm_out(hidden)))
         image = image.to(torch.promote_types(image.dtype, torch.float32)) / 2 + 0.5
         return Decoded(image, left * factor, top * factor)
+
+    def window(
+        self, latent: torch.Tensor, box: tuple[float, float, float, float]
+    ) -> tuple[int, int, int, int]:
+        """Latent positions (left, top, right, bottom) that are decoded for ``box``."""
+        factor, (height, width) = vae_factor(self.vae), latent.shape[-2:]
+        left, right = _span(box[0], box[2], factor, self.margin, width)
+        top, bottom = _span(box[1], box[3], factor, self.margin, height)
+        return left, top, right, bottom
+
+    def share(self, latent: torch.Tensor, box: tuple[float, float, float, float]) -> float:
+        """The part of the latent that is decoded for ``box``; 1 where nothing is saved."""
+        left, top, right, bottom = self.window(latent, box)
+        return (right - left) * (bottom - top) / (latent.shape[-2] * latent.shape[-1])
 
 
 def template_box(

@@ -60,7 +60,7 @@ def decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
     ``vae`` is any of diffusers' autoencoders for this latent space, AutoencoderTiny (taesd) too.
     Clamping would cut the gradient wherever an estimate overshoots.
     """
-    weight = next(vae.parameters())
+    weight = next(vae.decoder.parameters())  # the encoder may be parked elsewhere
     latents = latents.to(device=weight.device, dtype=weight.dtype)
     picture = vae.decode(latents / vae.config.scaling_factor + shift_factor(vae)).sample
     return picture.to(torch.promote_types(picture.dtype, torch.float32)) / 2 + 0.5

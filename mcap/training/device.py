@@ -122,6 +122,17 @@ def peak_memory_mb(device: torch.device) -> float:
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
+def total_memory_mb(device: torch.device) -> float:
+    """What the device has altogether, in MiB: the same each time, unlike what is free of it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory / 2**20
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() / 2**20
+    import psutil
+
+    return psutil.virtual_memory().total / 2**20
+
+
 @contextmanager
 def untouched_randomness(device: torch.device) -> Iterator[None]:
     """Whatever draws random numbers inside leaves torch's global generators as they were."""

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mcap.training.decoder_choice import Fidelity
 
 
 @dataclass(frozen=True)
@@ -34,9 +38,18 @@ class CheckpointSaved:
 
 
 @dataclass(frozen=True)
+class DecodeChosen:
+    """How the identity term decodes: "full", "window" or "tiny"."""
+
+    name: str
+    measured: Mapping[str, Fidelity]  # of the candidates, where the recipe left the choice
+
+
+@dataclass(frozen=True)
 class PreviewSaved:
     step: int
     path: Path
+    similarity: float | None = None  # mean cosine of its faces to the person; None: not looked at
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,10 @@ class Finished:
     seconds: float  # of the steps of this process
     losses: Mapping[str, float] = field(default_factory=dict)  # means over the last steps
     skipped: Mapping[str, int] = field(default_factory=dict)
+    decode: str | None = None  # how the identity term decoded
+    ended_early: bool = False  # because similarity stopped rising
 
 
-Event = PhaseStarted | StepEvent | CheckpointSaved | PreviewSaved | Stopped | Finished
+Event = (
+    PhaseStarted | StepEvent | CheckpointSaved | DecodeChosen | PreviewSaved | Stopped | Finished
+)

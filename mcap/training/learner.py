@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mcap.errors import McapError
+from mcap.errors import McapError, Missing
 
 if TYPE_CHECKING:
     from mcap.training.recipe import Recipe
+
+
+EIGHT_BIT = "bitsandbytes"
+"""The package whose AdamW keeps its moments in eight bits."""
 
 
 class Learner:
@@ -32,13 +36,13 @@ class Learner:
             for parameter in parameters:
                 if parameter.dtype not in (torch.float32, torch.float64):
                     raise ValueError(f"{name} learns in {parameter.dtype}, which is too coarse")
-        self.optimiser = torch.optim.AdamW(
+        self.optimiser = _adamw(
             [
                 {"params": list(parameters), "lr": rate, "weight_decay": decay}
                 for parameters, rate, decay in groups.values()
             ],
-            betas=(0.9, 0.999),
-            eps=1e-8,
+            recipe.optimiser,
+            backbone.device,
         )
         # Half precision's gradients vanish below 6e-8 unless the loss is scaled up first.
         half = backbone.dtype == torch.float16
@@ -85,23 +89,53 @@ class Learner:
         self.optimiser.zero_grad(set_to_none=True)
         return rates
 
+    def values(self) -> dict[str, list[torch.Tensor]]:
+        """name -> a copy of what learns, on the CPU."""
+        return {
+            name: [parameter.detach().cpu().clone() for parameter in group]
+            for name, group in self.groups.items()
+        }
+
+    @torch.no_grad()
+    def take(self, values: Mapping[str, Sequence[torch.Tensor]]) -> None:
+        """Take back what `values` gave."""
+        for name, group in self.groups.items():
+            for parameter, value in zip(group, values[name], strict=True):
+                parameter.copy_(value)
+
     def state(self) -> dict[str, Any]:
         """Values, moments and gradient scale, for a checkpoint."""
         return {
-            "parameters": {
-                name: [parameter.detach().cpu().clone() for parameter in group]
-                for name, group in self.groups.items()
-            },
+            "parameters": self.values(),
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
         }
 
-    @torch.no_grad()
     def load(self, state: Mapping[str, Any]) -> None:
         """Take back exactly what `state` gave."""
-        for name, group in self.groups.items():
-            for parameter, value in zip(group, state["parameters"][name], strict=True):
-                parameter.copy_(value)
+        self.take(state["parameters"])
         self.optimiser.load_state_dict(state["optimiser"])
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
+
+
+def _adamw(
+    groups: Sequence[Mapping[str, Any]], name: str, device: torch.device
+) -> torch.optim.Optimizer:
+    """AdamW over ``groups``: torch's, in one kernel where the device has one, or in eight bits.
+
+    `Missing` where eight bits are asked for and bitsandbytes is not installed.
+    """
+    options = {"betas": (0.9, 0.999), "eps": 1e-8}
+    if name == "adamw-8bit":
+        try:
+            from bitsandbytes.optim import AdamW8bit
+        except ImportError as error:
+            raise Missing(
+                f"optimiser 'adamw-8bit' needs the package {EIGHT_BIT}: pip install {EIGHT_BIT}; "
+                "or leave --set optimiser out. It halves what the optimiser keeps, which matters "
+                "with a large lora_rank only."
+            ) from error
+        return AdamW8bit(groups, **options)
+    fused = device.type in ("cuda", "cpu")
+    return torch.optim.AdamW(groups, fused=fused, **options)

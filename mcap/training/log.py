@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mcap.subject import SubjectWriter
     from mcap.training.events import StepEvent
+    from mcap.training.preview import Preview
 
 
 class RunLog:
@@ -43,3 +46,12 @@ class RunLog:
             self.board.add_scalar(f"loss/{name}", value, event.step)
         for name, rate in event.lr.items():
             self.board.add_scalar(f"lr/{name}", rate, event.step)
+
+    def preview(self, step: int, path: Path, seen: Preview) -> None:
+        """The preview's pictures in TensorBoard, and a line of its own in metrics.jsonl."""
+        record = {"step": step, "preview": f"{path.parent.name}/{path.name}"}
+        if seen.similarity is not None:
+            record["similarity"] = round(seen.similarity, 4)
+            self.board.add_scalar("preview/similarity", seen.similarity, step)
+        self.writer.log(record)
+        self.board.add_image("preview", seen.pictures, step, dataformats="HWC")

@@ -23,9 +23,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mcap.diffusion.attention import AttentionRecorder, spread_layers
-from mcap.diffusion.decode import FullDecoder, WindowDecoder
+from mcap.diffusion.compiled import compile_blocks, compile_errors_are_ours, plain_blocks
+from mcap.diffusion.decode import Decoder, FullDecoder, WindowDecoder, template_box
 from mcap.diffusion.latents import vae_factor
 from mcap.diffusion.lora import add_lora, add_text_lora, lora_state, remove_lora
+from mcap.diffusion.parking import Parked, idle_parts
+from mcap.diffusion.prompt_cache import PromptCache
 from mcap.diffusion.tokens import ID_TOKEN, STYLE_TOKEN, LearnedTokens, install
 from mcap.errors import InputRefused, McapError, UsageError
 from mcap.provenance import public_name
@@ -36,6 +39,7 @@ from mcap.training.checkpoint import (
     restore_random_state,
     save_checkpoint,
 )
+from mcap.training.decoder_choice import LOOKED_AT, Fidelity, choose_decoder
 from mcap.training.device import (
     out_of_memory_is_ours,
     peak_memory_mb,
@@ -45,6 +49,7 @@ from mcap.training.device import (
 from mcap.training.draw import KINDS, Draw, Prompts, make_example
 from mcap.training.events import (
     CheckpointSaved,
+    DecodeChosen,
     Event,
     Finished,
     PhaseStarted,
@@ -54,9 +59,9 @@ from mcap.training.events import (
 )
 from mcap.training.learner import Learner
 from mcap.training.log import RunLog
-from mcap.training.preview import preview
-from mcap.training.recipe import Recipe
-from mcap.training.step import IdentityGuide, Row, StepTerms, training_step
+from mcap.training.preview import Judge, Plateau, preview
+from mcap.training.recipe import Recipe, decided_by
+from mcap.training.step import IdentityGuide, Row, StepTerms, clean_estimates, training_step
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,6 +76,24 @@ ADVICE = (
     "Try --low-memory (one row at a time, gradient checkpointing, a window decoded for the "
     "identity term), --precision bf16, a smaller --set batch, or --device cpu."
 )
+
+
+def advice(recipe: Recipe, device: torch.device, dtype: torch.dtype) -> str:
+    """What needs less memory than this run and has not been tried yet."""
+    tries = []
+    if recipe.rows == "together" or not recipe.gradient_checkpointing:
+        tries.append("--low-memory (the same command then goes on from the last checkpoint)")
+    if dtype.itemsize > 2 and device.type != "cpu":
+        tries.append("--precision bf16")
+    if recipe.batch > 1:
+        tries.append("--set batch=1")
+    if recipe.identity and recipe.identity_decode != "tiny":
+        tries.append("--set identity_decode=tiny (a tiny autoencoder decodes for the face network)")
+    if device.type != "cpu":
+        tries.append("--device cpu, which has the whole machine's memory and is slow")
+    else:
+        tries.append("closing other programs, or a smaller backbone")
+    return f"Try {', '.join(tries[:-1])}{' or ' if len(tries) > 1 else ''}{tries[-1]}."
 
 
 @dataclass(frozen=True)
@@ -132,7 +155,11 @@ def train(
 
     with ExitStack() as stack:
         stack.callback(_hand_back, backbone)
-        stack.enter_context(out_of_memory_is_ours("training", ADVICE))
+        stack.enter_context(
+            out_of_memory_is_ours("training", advice(recipe, backbone.device, backbone.dtype))
+        )
+        if recipe.compile:
+            stack.enter_context(compile_errors_are_ours("Leave out --set compile=true."))
         _freeze(backbone, recipe, stack)
         tokens = install(
             backbone, {ID_TOKEN: recipe.id_words or id_words, STYLE_TOKEN: recipe.style_words}
@@ -146,12 +173,23 @@ def train(
             tokens,
             recipe,
         )
-        guide = _guide(data, recipe, backbone, identity, detector, tiny_vae)
+        # Every picture is a latent now.
+        decodes = recipe.identity and recipe.phase2_steps > 0 and recipe.identity_decode != "tiny"
+        idle = idle_parts(backbone.vae, decodes=decodes)
+        parked = stack.enter_context(Parked(idle, backbone.device))
+        prompts = PromptCache(backbone, tokens)
+        judge = None
+        if detector is not None and identity is not None:
+            judge = Judge(detector, identity.to(backbone.device), data.target)
+        plateau = Plateau(recipe.patience, recipe.least_rise)
+        guide: IdentityGuide | None = None
+        decode: str | None = None
         generator = torch.Generator().manual_seed(options.seed)
         skipped: Counter[str] = Counter()
         recent: deque[Mapping[str, float]] = deque(maxlen=MEAN_OVER)
         saved: Path | None = checkpoint.path if checkpoint else None
         seconds = 0.0
+        ended_early = False
 
         first = 0  # the step at which the phase begins
         for phase, steps in ((1, recipe.phase1_steps), (2, recipe.phase2_steps)):
@@ -170,16 +208,25 @@ def train(
                 draw.load(state["draw"])
                 generator.set_state(state["generator"])
                 skipped.update(state["skipped"])
+                if state.get("plateau"):
+                    plateau.load(state["plateau"])
+                decode = state.get("decode")
                 restore_random_state(state["random"], backbone.device)
                 checkpoint = None
             yield PhaseStarted(phase, steps, done, learner.counts())
+            if phase == 2 and recipe.identity and identity is not None:
+                decode, measured = _choose_decode(
+                    decode, data, recipe, backbone, identity, tiny_vae, draw, prompts, options
+                )
+                yield DecodeChosen(decode, measured)
+                guide = _guide(decode, data, recipe, backbone, identity, detector, tiny_vae)
 
             for step in range(done - first, steps):
                 began = time.perf_counter()
                 rows = draw.rows(phase, step, generator)
                 losses = _one_step(
-                    rows, terms, learner, backbone, tokens, recorder, guide, generator, skipped,
-                    recipe, step / steps, where=f"step {first + step + 1} (phase {phase})",
+                    rows, terms, learner, backbone, tokens, recorder, guide, prompts, generator,
+                    skipped, recipe, step / steps, where=f"step {first + step + 1} (phase {phase})",
                 )  # fmt: skip
                 rates = learner.update(step)
                 if phase == 1 and recipe.token_norms:
@@ -195,11 +242,23 @@ def train(
                 log.write(event)
                 yield event
 
-                if options.preview_every and done % options.preview_every == 0:
+                looks = bool(recipe.patience) and phase == 2 and (step + 1) % recipe.look_every == 0
+                enough = False
+                if looks or (options.preview_every and done % options.preview_every == 0):
                     path = writer.sample_path(done)
                     prompt = options.preview_prompt or data.prompts.composed[0]
-                    preview(backbone, prompt, options.seed, path)
-                    yield PreviewSaved(done, path)
+                    with parked.at_home():
+                        seen = preview(backbone, prompt, options.seed, path, judge)
+                    log.preview(done, path, seen)
+                    yield PreviewSaved(done, path, seen.similarity)
+                    if looks:
+                        values = {"tokens": tokens.state(), "learner": learner.values()}
+                        enough = plateau.look(seen.similarity, values)
+                if enough and done < last:
+                    tokens.load(plateau.kept["tokens"])
+                    learner.take(plateau.kept["learner"])
+                    ended_early = True
+                    break
                 stop = options.should_stop()
                 if stop or done == last or done % options.checkpoint_every == 0:
                     saved = save_checkpoint(
@@ -210,6 +269,8 @@ def train(
                             "draw": draw.state(),
                             "generator": generator.get_state(),
                             "skipped": dict(skipped),
+                            "plateau": plateau.state() if recipe.patience else None,
+                            "decode": decode,
                             "random": random_state(backbone.device),
                         },
                         step=done,
@@ -225,7 +286,7 @@ def train(
             first = last
 
         _write(writer, backbone, tokens, recipe, data, identity, options)
-        yield Finished(done, seconds, _mean(recent), dict(skipped))
+        yield Finished(done, seconds, _mean(recent), dict(skipped), decode, ended_early)
 
 
 def inputs_of(
@@ -237,6 +298,7 @@ def inputs_of(
     id_words: str,
 ) -> dict[str, str]:
     """Everything that a result depends on: name -> value or hash. What a checkpoint belongs to."""
+    decides = decided_by(recipe)
     found = {
         "source photos": _hash_crops(data.sources),
         "reference photos": _hash_crops(data.references),
@@ -250,7 +312,7 @@ def inputs_of(
         "precision": precision_name(backbone.dtype),
     }
     # Key by key, so that a refusal names the one that changed.
-    return found | {f"recipe {key}": str(value) for key, value in recipe.model_dump().items()}
+    return found | {f"recipe {key}": str(value) for key, value in decides.items()}
 
 
 def _one_step(
@@ -261,6 +323,7 @@ def _one_step(
     tokens: LearnedTokens,
     recorder: AttentionRecorder | None,
     guide: IdentityGuide | None,
+    prompts: PromptCache,
     generator: torch.Generator,
     skipped: Counter[str],
     recipe: Recipe,
@@ -283,6 +346,7 @@ def _one_step(
             generator=generator,
             recorder=recorder,
             guide=guide,
+            prompts=prompts,
             progress=progress,
         )
         loss = share * result.loss
@@ -327,6 +391,8 @@ def _check(
         raise ValueError("identity_landmarks 'detected' needs a face detector")
     if recipe.identity and recipe.identity_decode == "tiny" and tiny_vae is None:
         raise ValueError("identity_decode 'tiny' needs a tiny autoencoder")
+    if recipe.patience and recipe.phase2_steps and (detector is None or identity is None):
+        raise ValueError("patience needs a face detector and an identity network to look with")
 
 
 def _freeze(backbone: Backbone, recipe: Recipe, stack: ExitStack) -> None:
@@ -339,9 +405,15 @@ def _freeze(backbone: Backbone, recipe: Recipe, stack: ExitStack) -> None:
         for module in (backbone.unet, backbone.vae):
             module.enable_gradient_checkpointing()
             stack.callback(module.disable_gradient_checkpointing)
+    half_on_gpu = backbone.device.type == "cuda" and backbone.dtype.itemsize == 2
+    if recipe.channels_last == "on" or (recipe.channels_last == "auto" and half_on_gpu):
+        for module in (backbone.unet, backbone.vae.decoder):
+            module.to(memory_format=torch.channels_last)
+            stack.callback(module.to, memory_format=torch.contiguous_format)
 
 
 def _hand_back(backbone: Backbone) -> None:
+    plain_blocks(backbone.unet)
     for module in (backbone.unet, *backbone.text_encoders):
         remove_lora(module)
 
@@ -363,24 +435,75 @@ def _examples(
     ]
 
 
-def _guide(
+def _decoder(name: str, backbone: Backbone, tiny_vae: Any | None) -> Decoder:
+    if name == "window":
+        return WindowDecoder(backbone.vae)
+    return FullDecoder(tiny_vae if name == "tiny" else backbone.vae)
+
+
+def _choose_decode(
+    known: str | None,
     data: TrainingData,
     recipe: Recipe,
     backbone: Backbone,
-    identity: IdentityModel | None,
+    identity: IdentityModel,
+    tiny_vae: Any | None,
+    draw: Draw,
+    prompts: PromptCache,
+    options: Options,
+) -> tuple[str, Mapping[str, Fidelity]]:
+    """How the identity term decodes, and what was measured to find out.
+
+    ``known``: what was chosen before a run was interrupted. Everything random comes from a
+    generator of its own, so that the run's draws stay as they are.
+    """
+    if recipe.identity_decode != "auto":
+        return recipe.identity_decode, {}
+    if known is not None:
+        return known, {}
+    faces = [plain for plain, _ in draw.examples["reference"] if plain.landmarks is not None]
+    faces = faces[:LOOKED_AT]
+    window = WindowDecoder(backbone.vae)
+    boxes = [
+        template_box(face.landmarks, torch.as_tensor(identity.template), identity.input_size)
+        for face in faces
+    ]
+    saves = [window.share(face.latent, box) < 1 for face, box in zip(faces, boxes, strict=True)]
+    candidates: list[tuple[str, Decoder]] = []
+    if tiny_vae is not None:
+        candidates.append(("tiny", FullDecoder(tiny_vae)))
+    if any(saves) and recipe.identity_landmarks == "reference":
+        candidates.append(("window", window))
+    if not candidates or not faces:
+        return "full", {}
+    composed = tuple(ids[0] for ids in draw.ids["composed"])
+    rows = [Row("identity", face, composed) for face in faces]
+    estimates = clean_estimates(
+        backbone, rows, _terms(recipe, 2), prompts=prompts,
+        generator=torch.Generator().manual_seed(options.seed),
+    )  # fmt: skip
+    return choose_decoder(
+        candidates,
+        FullDecoder(backbone.vae),
+        [(latent[None], face.landmarks) for latent, face in zip(estimates, faces, strict=True)],
+        identity.to(backbone.device),
+        torch.as_tensor(data.target),
+    )
+
+
+def _guide(
+    decode: str,
+    data: TrainingData,
+    recipe: Recipe,
+    backbone: Backbone,
+    identity: IdentityModel,
     detector: FaceDetector | None,
     tiny_vae: Any | None,
-) -> IdentityGuide | None:
-    if not recipe.identity or identity is None or not recipe.phase2_steps:
-        return None
-    if recipe.identity_decode == "window":
-        decoder = WindowDecoder(backbone.vae)
-    else:
-        decoder = FullDecoder(tiny_vae if recipe.identity_decode == "tiny" else backbone.vae)
+) -> IdentityGuide:
     return IdentityGuide(
         identity.to(backbone.device),
         torch.as_tensor(data.target),
-        decoder,
+        _decoder(decode, backbone, tiny_vae),
         detector if recipe.identity_landmarks == "detected" else None,
     )
 
@@ -445,6 +568,9 @@ def _set_up(
         stride = backbone.info.attention_divisor // vae_factor(backbone.vae)
         layers = spread_layers(backbone.unet, stride, recipe.attention_layers)
         recorder = stack.enter_context(AttentionRecorder(backbone.unet, stride, layers).attached())
+    if recipe.compile:
+        plain_blocks(backbone.unet)
+        compile_blocks(backbone.unet)
     return learner, recorder
 
 

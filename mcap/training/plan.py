@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,24 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Memory:
+    """What a backbone takes at its native size in single precision, MB (of 2^20 bytes).
+
+    Counted on the architecture by benchmarks/count_memory.py. "Kept" is what autograd holds for the
+    backward pass.
+    """
+
+    weights: float  # UNet and text encoders
+    decoder: float  # of the VAE: its weights
+    row: float  # kept of one row through text encoders and UNet
+    row_checkpointed: float  # the same with gradient checkpointing
+    row_block: float  # kept of one row by the block that is run again
+    decode: float  # kept of one whole decode
+    decode_checkpointed: float
+    decode_block: float
+
+
+@dataclass(frozen=True)
 class Outline:
     """What can be known of a backbone without loading it."""
 
@@ -31,7 +50,8 @@ class Outline:
     recipe_overrides: Mapping[str, Any]
     licence: str
     commercial: bool
-    memory_mb: float | None  # that training takes, about
+    memory_mb: float | None  # that training takes, about, measured
+    memory: Memory | None  # the same in parts, counted
     gflop_row: float | None  # one forward pass of the UNet for one row
     decode_rows: float | None  # cost of one decode, in rows
     weights_key: str  # changes where a local model's weights do; "" where there is none
@@ -76,6 +96,7 @@ def outline(entry: Entry, source: str | None) -> Outline:
         licence=entry.licence if source is None else "the model's own",
         commercial=entry.commercial if source is None else False,
         memory_mb=costs.get("memory_mb"),
+        memory=Memory(**costs["memory"]) if "memory" in costs else None,
         gflop_row=costs.get("gflop_row"),
         decode_rows=costs.get("decode_rows"),
         weights_key=_weights_key(local) if local is not None else "",
@@ -140,6 +161,7 @@ class Plan:
     threads: int
     rows: Mapping[int, float]  # UNet rows a step in each phase, on average
     memory_mb: float | None
+    device_memory_mb: float | None
     seconds: float | None
     weights: Sequence[WeightLine]
     licences: Sequence[str] = field(default_factory=tuple)  # notices: non-commercial parts
@@ -165,6 +187,7 @@ class Plan:
             "precision": self.precision,
             "threads": self.threads,
             "memory_mb": self.memory_mb,
+            "device_memory_mb": self.device_memory_mb,
             "seconds": self.seconds,
             "weights": [vars(line) for line in self.weights],
             "licences": list(self.licences),
@@ -228,16 +251,54 @@ def measure_gflops(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * side**3 / best / 1e9
 
 
-def estimate_memory_mb(recipe: Recipe, found: Outline, *, half: bool = False) -> float | None:
-    """The backbone's own figure, for the default rows in single precision, scaled to this run.
+WINDOW_SHARE = 0.4
+"""Of the latent, that a window covers: a face of 0.45 of the side, what SD1.5's and SDXL's crops
+are cut to, has a template box of 0.55 of it, and 2 latents more on each side."""
 
-    ``half`` precision halves weights and activations, not what learns nor the libraries.
+WORKSPACE = 1.1
+"""What is measured over what is counted: gradients on their way, and the convolutions' own room."""
+
+RUNTIME_MB = 700.0
+"""Of Python, torch and the face network, before anything is loaded."""
+
+HEADROOM = 0.9
+"""Of the device's memory a run may plan to take."""
+
+
+def estimate_memory_mb(recipe: Recipe, found: Outline, *, half: bool = False) -> float | None:
+    """The most that training takes at a time, in MB; None where the backbone's cost is not known.
+
+    Nothing is allocated to find out. ``half`` precision halves weights and activations, not what
+    learns nor the libraries.
     """
+    rows = rows_per_step(recipe)[2 if recipe.phase2_steps else 1]
+    rows = math.ceil(rows) if recipe.rows != "apart" else 1
+    if found.memory is None:
+        return _scaled_memory_mb(recipe, found, rows, half)
+    kept, block, decode, decode_block = _kept(recipe, found.memory)
+    at_once = rows * kept + decode + max(rows * block, decode_block)
+    networks = found.memory.weights + found.memory.decoder
+    return RUNTIME_MB + (networks + WORKSPACE * at_once) * (0.5 if half else 1.0)
+
+
+def _kept(recipe: Recipe, cost: Memory) -> tuple[float, float, float, float]:
+    """MB of a row, of its largest block run again, of the decode, and of that one's block."""
+    small = recipe.gradient_checkpointing
+    row, block = (cost.row_checkpointed, cost.row_block) if small else (cost.row, 0.0)
+    if not (recipe.identity and recipe.phase2_steps):
+        return row, block, 0.0, 0.0
+    share = {"window": WINDOW_SHARE, "tiny": 0.05}.get(recipe.identity_decode, 1.0)
+    if recipe.identity_rows != "own":  # several rows are decoded
+        share *= max(1.0, decodes_per_step(recipe)) if recipe.rows == "together" else 1.0
+    if small:
+        return row, block, share * cost.decode_checkpointed, share * cost.decode_block
+    return row, block, share * cost.decode, 0.0
+
+
+def _scaled_memory_mb(recipe: Recipe, found: Outline, rows: float, half: bool) -> float | None:
+    """From the one figure that was measured, with the default rows in single precision."""
     if not found.memory_mb:
         return None
-    rows = rows_per_step(recipe)[2 if recipe.phase2_steps else 1]
-    if recipe.rows == "apart":
-        rows = 1.0
     # The share that does not grow with the rows, from SD1.5 with and without --low-memory:
     # 7.6 and 18.6 GB (benchmarks/full_size.py).
     fixed = 0.35 * found.memory_mb

@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -88,12 +88,24 @@ class Recipe(BaseModel):
     identity_rows: Literal["own", "data"] = "own"
     """``own``: a row of its own at a small timestep. ``data``: the estimates of the source and
     composed rows, as in the released code (which predicts them a second time)."""
-    identity_decode: Literal["full", "window", "tiny"] = "full"
+    identity_decode: Literal["auto", "full", "window", "tiny"] = "auto"
+    """The whole latent; the window of it that the face network looks at; the whole latent by a tiny
+    autoencoder. ``auto``: the cheapest of them that shows the network what the whole one would,
+    measured when phase 2 begins (mcap.training.decoder_choice)."""
     attention_layers: Annotated[int, Field(ge=0, le=1000, strict=True)] = 0
     """How many of the layers whose maps have the right size attention refocusing watches, evenly
     spread over the network; 0: all of them."""
     identity_landmarks: Literal["detected", "reference"] = "reference"
     """On each decoded estimate (the paper), or once on the reference photo, whose pose it keeps."""
+
+    # When to end early.
+    patience: Annotated[int, Field(ge=0, le=1000, strict=True)] = 0
+    """Phase 2 ends, with the weights of the best look, after this many looks without a rise of the
+    previews' mean similarity to the person; 0: never."""
+    look_every: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 100
+    """Steps between two looks, each of which draws a preview."""
+    least_rise: Rate = 0.01
+    """Of the mean similarity: less is no rise."""
 
     # How it is computed.
     rows: Literal["together", "apart", "in-turn"] = "together"
@@ -104,6 +116,13 @@ class Recipe(BaseModel):
     flip: Switch = False
     """Mirror half of the pictures. A face is not symmetric, so the default keeps it as it is."""
     gradient_checkpointing: Switch = False
+    optimiser: Literal["adamw", "adamw-8bit"] = "adamw"
+    """``adamw-8bit`` keeps the moments in eight bits; it needs bitsandbytes."""
+    channels_last: Literal["auto", "on", "off"] = "auto"
+    """The memory layout of the UNet's and the decoder's convolutions; ``auto``: on a CUDA GPU in
+    half precision, where it is the faster one."""
+    compile: Switch = False
+    """Compile the UNet's transformer blocks with torch.compile: minutes once, then faster steps."""
 
     @model_validator(mode="after")
     def _detector_sees_the_whole_picture(self) -> Recipe:
@@ -153,14 +172,6 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
-LOW_MEMORY: Mapping[str, Any] = {
-    "batch": 1,
-    "rows": "apart",
-    "gradient_checkpointing": True,
-    "identity_decode": "window",
-}
-"""What ``--low-memory`` sets; `low_memory` also draws the identity row less often."""
-
 
 class Layer(NamedTuple):
     """Recipe keys and where they were given, for the error message."""
@@ -191,14 +202,47 @@ def recipe(name: str = "magicapture", layers: Sequence[Layer] = ()) -> Recipe:
     return found if layers else Recipe.model_validate(values)
 
 
-def low_memory(found: Recipe) -> dict[str, Any]:
-    """The keys that make ``found`` need less memory and more time."""
-    keys = {**LOW_MEMORY, "identity_every": max(found.identity_every, 2)}
-    if found.rows == "in-turn":
-        del keys["rows"]  # that is one row a step already
-    if found.identity_landmarks == "detected":
-        keys["identity_landmarks"] = "reference"  # a detector cannot search a window
+COMPUTED = ("identity_decode", "gradient_checkpointing", "channels_last", "compile")
+"""Keys that say how a result is computed and not, beyond rounding and the identity decode's
+closeness, which one: an interrupted run may go on with others."""
+
+
+def decided_by(found: Recipe | Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe's keys without those that only say how it is computed.
+
+    Keys that a recipe of an earlier version lacks have their defaults.
+    """
+    keys = (found if isinstance(found, Recipe) else Recipe.model_validate(found)).model_dump()
+    keys["rows"] = "in-turn" if keys["rows"] == "in-turn" else "of every kind"
+    return {key: value for key, value in keys.items() if key not in COMPUTED}
+
+
+def low_memory(found: Recipe, fits: Callable[[Recipe], bool] | None = None) -> dict[str, Any]:
+    """The keys with which ``found`` needs less memory: as many as it takes until it ``fits``.
+
+    In the order of what they cost in time: a window decoded for the identity term, which saves
+    time; one row at a time; gradient checkpointing, which runs the forward pass twice. None of them
+    changes what is learned. Without ``fits``, or where nothing does, all of them.
+    """
+    keys: dict[str, Any] = {}
+    for measure in _smaller(found):
+        if fits is not None and fits(found.model_copy(update=keys)):
+            break
+        keys |= measure
     return keys
+
+
+def _smaller(found: Recipe) -> Iterator[dict[str, Any]]:
+    if (
+        found.identity
+        and found.identity_decode in ("auto", "full")
+        and found.identity_landmarks == "reference"  # a detector cannot search a window
+    ):
+        yield {"identity_decode": "window"}
+    if found.rows == "together":
+        yield {"rows": "apart"}
+    if not found.gradient_checkpointing:
+        yield {"gradient_checkpointing": True}
 
 
 def parse_override(text: str) -> tuple[str, Any]:

@@ -28,6 +28,7 @@ from mcap.align import embed_faces
 from mcap.diffusion.decode import Decoder, template_box
 from mcap.diffusion.latents import region, vae_factor
 from mcap.diffusion.noise import add_noise, clean_estimate, sample_timestep, training_target
+from mcap.diffusion.prompt_cache import PromptCache
 from mcap.diffusion.tokens import ID_TOKEN, STYLE_TOKEN
 from mcap.losses.attention_refocusing import attention_refocusing
 from mcap.losses.identity import identity
@@ -149,6 +150,7 @@ def training_step(
     generator: torch.Generator,
     recorder: AttentionRecorder | None = None,
     guide: IdentityGuide | None = None,
+    prompts: PromptCache | None = None,
     progress: float = 1.0,
 ) -> StepResult:
     """Predict all rows in one UNet call and add up the terms.
@@ -156,8 +158,9 @@ def training_step(
     ``tokens`` and an attached ``recorder`` are needed where ``terms.attention`` is not 0, and
     ``guide`` where a row of ``terms.identity_roles`` comes with ``terms.identity`` not 0; the
     recorder must stay attached until ``result.loss.backward()`` has run. ``generator`` is a CPU
-    generator; ``progress`` in [0, 1] is how much of the phase is over. Draws nothing from the
-    global random state. ValueError where something needed is missing.
+    generator; ``prompts`` keeps embeddings from step to step; ``progress`` in [0, 1] is how much of
+    the phase is over. Draws nothing from the global random state. ValueError where something needed
+    is missing.
     """
     _check(rows, terms, tokens, recorder, guide)
     alphas = backbone.scheduler.alphas_cumprod
@@ -179,7 +182,7 @@ def training_step(
     )
     watch = recorder is not None and terms.attention != 0
     with recorder.recording() if watch else nullcontext():
-        prediction = _predict(backbone, noised, timesteps, input_ids).to(precision)
+        prediction = _predict(backbone, noised, timesteps, input_ids, prompts).to(precision)
 
     total = _Total()
     _reconstruct(total, rows, terms, prediction, target, masks, progress)
@@ -196,6 +199,29 @@ def training_step(
     # With every row left out there is still something to call backward on.
     loss = (prediction * 0).sum() if total.loss is None else total.loss
     return StepResult(loss, total.terms, dict(total.skipped), tuple(timesteps.tolist()))
+
+
+@torch.no_grad()
+def clean_estimates(
+    backbone: Any,
+    rows: Sequence[Row],
+    terms: StepTerms,
+    *,
+    generator: torch.Generator,
+    prompts: PromptCache | None = None,
+) -> torch.Tensor:
+    """What the identity term decodes of ``rows``: B x C x h x w in float32, without gradients."""
+    alphas = backbone.scheduler.alphas_cumprod
+    drawn = [_draw(row, terms, len(alphas), generator) for row in rows]
+    timesteps = torch.tensor([t for t, _ in drawn])
+    precision = torch.promote_types(backbone.dtype, torch.float32)
+    place = {"device": backbone.device, "dtype": precision}
+    latents = torch.stack([row.example.latent for row in rows]).to(**place)
+    noise = torch.stack([noise for _, noise in drawn]).to(**place)
+    noised = add_noise(latents, noise, timesteps, alphas)
+    ids = tuple(torch.stack(each) for each in zip(*(row.input_ids for row in rows), strict=True))
+    prediction = _predict(backbone, noised, timesteps, ids, prompts).to(precision)
+    return clean_estimate(noised, prediction, timesteps, alphas, backbone.info.prediction_type)
 
 
 class _Total:
@@ -227,8 +253,12 @@ def _predict(
     noised: torch.Tensor,
     timesteps: torch.Tensor,
     input_ids: Sequence[torch.Tensor],
+    prompts: PromptCache | None,
 ) -> torch.Tensor:
-    embedding = backbone.encode_prompt([ids.to(backbone.device) for ids in input_ids])
+    if prompts is not None:
+        embedding = prompts.encode(input_ids)
+    else:
+        embedding = backbone.encode_prompt([ids.to(backbone.device) for ids in input_ids])
     factor = vae_factor(backbone.vae)
     size = (noised.shape[2] * factor, noised.shape[3] * factor)
     return backbone.unet(

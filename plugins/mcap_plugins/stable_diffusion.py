@@ -9,6 +9,29 @@ from typing import Any
 import mcap
 
 
+# MB in single precision, counted by benchmarks/count_memory.py: `mcap.training.plan.Memory`.
+SD15_MEMORY = {
+    "weights": 3748,
+    "decoder": 189,
+    "row": 1444,
+    "row_checkpointed": 323,
+    "row_block": 106,
+    "decode": 5688,
+    "decode_checkpointed": 816,
+    "decode_block": 2688,
+}
+SDXL_MEMORY = {
+    "weights": 12913,
+    "decoder": 189,
+    "row": 10263,
+    "row_checkpointed": 1120,
+    "row_block": 240,
+    "decode": 22753,
+    "decode_checkpointed": 3265,
+    "decode_block": 10752,
+}
+
+
 @mcap.hookimpl
 def register_backbones(register: Any) -> None:
     register(
@@ -20,7 +43,7 @@ def register_backbones(register: Any) -> None:
         commercial=True,
         needs=("sd15",),
         native_size=512,
-        memory_mb=18600,  # measured on the CPU: benchmarks/full_size.py
+        memory=SD15_MEMORY,
         gflop_row=800.0,
         decode_rows=2.75,
         architecture="sd",
@@ -34,9 +57,7 @@ def register_backbones(register: Any) -> None:
         commercial=True,
         needs=("sdxl", "sdxl-vae"),
         native_size=1024,
-        # Counted on the architecture, not measured: weights, what autograd keeps of four rows and
-        # of the decode in single precision, times what SD1.5 took of its own count (0.73).
-        memory_mb=90_000,
+        memory=SDXL_MEMORY,
         gflop_row=6760.0,  # counted
         decode_rows=1.4,  # counted, times the same of SD1.5: 2.75 measured, 3.13 counted
         recipe_overrides=SDXL_RECIPE,

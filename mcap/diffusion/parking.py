@@ -1,0 +1,62 @@
+"""Modules that a run does not need for now, out of the device's memory.
+
+Once every training picture is a latent, the VAE's encoder has nothing left to do; where no
+identity term decodes, neither has its decoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+class Parked:
+    """Moves modules to ``away`` while it is entered, and back to ``home`` at the end.
+
+    On a device that shares the machine's memory (``home`` is the CPU) nothing is moved.
+
+    >>> with Parked([vae.encoder], home=backbone.device) as parked:
+    ...     train()
+    ...     with parked.at_home():  # a pipeline asks the whole VAE where it is
+    ...         preview()
+    """
+
+    def __init__(
+        self, modules: list[Any], home: torch.device, away: torch.device | str = "cpu"
+    ) -> None:
+        self.modules = [module for module in modules if module is not None]
+        self.home = torch.device(home)
+        self.away = torch.device(away)
+
+    def __enter__(self) -> Parked:
+        self._move(self.away)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._move(self.home)
+
+    @contextmanager
+    def at_home(self) -> Iterator[None]:
+        self._move(self.home)
+        try:
+            yield
+        finally:
+            self._move(self.away)
+
+    def _move(self, place: torch.device) -> None:
+        if self.home == self.away:
+            return
+        for module in self.modules:
+            module.to(place)
+        if place == self.away and self.home.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def idle_parts(vae: Any, *, decodes: bool) -> list[Any]:
+    """What of a VAE training does not use: its encoder, or all of it where nothing is decoded."""
+    if not decodes:
+        return [vae]
+    return [getattr(vae, "encoder", None), getattr(vae, "quant_conv", None)]
