@@ -264,9 +264,9 @@ _ALL = (
         name="demo-sr",
         file="model.safetensors",
         sha256="",
-        bytes=2_500_000,
-        licence="Apache-2.0",
-        commercial=True,
+        bytes=1_250_000,
+        licence="see its model card",
+        commercial=False,
         sources=(
             InstalledSource(
                 "mcap_plugins.demo_sr",

@@ -64,7 +64,7 @@ def test_what_is_registered_says_what_it_is():
         entry = entries[name]
         assert (entry.facts["kind"], entry.facts["scale"]) == (kind, scale)
         assert all(need in weights.WEIGHTS or need == "mcap[codeformer]" for need in entry.needs)
-    assert [name for name in NAMES if not entries[name].commercial] == ["codeformer"]
+    assert [name for name in NAMES if not entries[name].commercial] == ["demo-sr", "codeformer"]
     assert "non-commercial" in entries["codeformer"].licence
     assert entries["spandrel"].facts["reads"] == (".safetensors", ".pth")
 

@@ -23,7 +23,8 @@ def register_restorers(register: Any) -> None:
         kind="image",
         scale=4,
         summary="comes with mcap: small pictures of faces 4 times as large, no download",
-        licence="Apache-2.0 (see its model card)",
+        licence="Apache-2.0 code; see the model card for the weights",
+        commercial=False,
         needs=("demo-sr",),
     )
     register(
