@@ -84,7 +84,8 @@ def random_backbone(name: str, device: torch.device, dtype: torch.dtype, size: i
 def random_tiny_vae(device: torch.device, dtype: torch.dtype) -> AutoencoderTiny:
     """taesd's shape, which is AutoencoderTiny's default."""
     torch.manual_seed(0)
-    return AutoencoderTiny().to(device, dtype).eval().requires_grad_(False)
+    made = AutoencoderTiny().eval().requires_grad_(False)
+    return torch.nn.Module.to(made, device, dtype)  # without diffusers' warning for loaded ones
 
 
 def _scheduler(layout: Path) -> Any:

@@ -137,10 +137,17 @@ def test_a_window_that_is_the_whole_latent_is_the_full_decode():
 
 def test_a_window_covers_its_box_and_margin():
     vae = tiny_backbone().vae
-    decoded = WindowDecoder(vae)(_latent(), (17.0, 21.0, 30.0, 39.0))
-    # Latent positions 4 to 8 and 5 to 10 are touched; two more on each side; 4 pixels each.
-    assert (decoded.left, decoded.top) == (8, 12)
-    assert decoded.image.shape == (1, 3, (10 - 5 + 4) * 4, (8 - 4 + 4) * 4)
+    box = (17.0, 21.0, 30.0, 39.0)
+    window = WindowDecoder(vae)
+    # Latent positions 4 to 8 and 5 to 10 are touched; two more on each side.
+    assert window.window(_latent(), box) == (2, 3, 10, 12)
+    assert window.share(_latent(), box) == 8 * 9 / 16**2
+    # Of which the last block keeps one, at 4 pixels each.
+    decoded = window(_latent(), box)
+    assert (decoded.left, decoded.top) == (12, 16)
+    assert decoded.image.shape == (1, 3, (10 - 5 + 2) * 4, (8 - 4 + 2) * 4)
+    wide = WindowDecoder(vae, margin=3)(_latent(), box)  # half of it is no whole latent
+    assert (wide.left, wide.top) == (10, 14)
     beyond = WindowDecoder(vae)(_latent(), (200.0, 200.0, 220.0, 220.0))
     assert beyond.image.numel() > 0
 

@@ -53,8 +53,13 @@ class WindowDecoder:
 
     The decoder's first convolution and middle block, which attend globally, run on the whole
     latent; only the upsampling blocks, where the work is, run on the window. Their GroupNorms
-    then see other statistics, so a window is close to the full decode and not equal to it.
-    Needs an AutoencoderKL.
+    then see other statistics, so a window is close to the full decode and not equal to it. The
+    last two blocks, which cost most and see least around them, keep three quarters and one half of
+    the margin.
+
+    Measured with SFace on the demo backbone's decoder, six photos at 0.35, 0.5 and 0.65 of the
+    picture's side, with and without noise in the latent, margin 2: cosine to the full decode at
+    least 0.997, of the gradient 0.94; margin 1: 0.99 and 0.90. Needs an AutoencoderKL.
     """
 
     whole = False
@@ -75,22 +80,37 @@ class WindowDecoder:
         if vae.post_quant_conv is not None:
             hidden = vae.post_quant_conv(hidden)
         hidden = decoder.mid_block(decoder.conv_in(hidden))[:, :, top:bottom, left:right]
-        for block in decoder.up_blocks:
+        blocks = list(decoder.up_blocks)
+        for index, (block, part) in enumerate(zip(blocks, _margins(len(blocks)), strict=True)):
+            grid = 2**index  # of positions that the block has for one of the latent
+            x0, y0, x1, y1 = self.window(latent, box, part, grid)
+            rows = slice(round((y0 - top) * grid), round((y1 - top) * grid))
+            columns = slice(round((x0 - left) * grid), round((x1 - left) * grid))
+            hidden, (left, top) = hidden[:, :, rows, columns], (x0, y0)
             if decoder.gradient_checkpointing and torch.is_grad_enabled():
                 hidden = checkpoint(block, hidden, use_reentrant=False)
             else:
                 hidden = block(hidden)
         image = decoder.conv_out(decoder.conv_act(decoder.conv_norm_out(hidden)))
         image = image.to(torch.promote_types(image.dtype, torch.float32)) / 2 + 0.5
-        return Decoded(image, left * factor, top * factor)
+        return Decoded(image, round(left * factor), round(top * factor))
 
     def window(
-        self, latent: torch.Tensor, box: tuple[float, float, float, float]
-    ) -> tuple[int, int, int, int]:
-        """Latent positions (left, top, right, bottom) that are decoded for ``box``."""
+        self,
+        latent: torch.Tensor,
+        box: tuple[float, float, float, float],
+        part: float = 1.0,
+        grid: int = 1,
+    ) -> tuple[Any, Any, Any, Any]:
+        """Latent positions (left, top, right, bottom) that are decoded for ``box``.
+
+        With ``part`` of the margin, rounded up to one ``grid``-th of a position.
+        """
         factor, (height, width) = vae_factor(self.vae), latent.shape[-2:]
-        left, right = _span(box[0], box[2], factor, self.margin, width)
-        top, bottom = _span(box[1], box[3], factor, self.margin, height)
+        margin = math.ceil(self.margin * part * grid) / grid
+        margin = int(margin) if margin.is_integer() else margin
+        left, right = _span(box[0], box[2], factor, margin, width)
+        top, bottom = _span(box[1], box[3], factor, margin, height)
         return left, top, right, bottom
 
     def share(self, latent: torch.Tensor, box: tuple[float, float, float, float]) -> float:
@@ -116,7 +136,12 @@ def template_box(
     return (low[0], low[1], high[0], high[1])
 
 
-def _span(low: float, high: float, factor: int, margin: int, length: int) -> tuple[int, int]:
+def _margins(blocks: int) -> list[float]:
+    """The part of the margin that each upsampling block sees."""
+    return [1.0] * (blocks - 2) + [0.75, 0.5] if blocks > 2 else [1.0] * blocks
+
+
+def _span(low: float, high: float, factor: int, margin: float, length: int) -> tuple[Any, Any]:
     """Latent positions of a pixel interval, widened and cut to the latent; never empty."""
     start = math.floor(low / factor) - margin
     stop = math.ceil(high / factor) + margin

@@ -8,7 +8,6 @@ from typing import Any
 
 import mcap
 
-
 # MB in single precision, counted by benchmarks/count_memory.py: `mcap.training.plan.Memory`.
 SD15_MEMORY = {
     "weights": 3748,
