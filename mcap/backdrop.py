@@ -56,47 +56,43 @@ def pure(image: Float32Array, matte: Float32Array, layers: Layers) -> Float32Arr
 
 
 def _layers(image: Float32Array, matte: Float32Array, coarse: int, fine: int) -> Layers:
-    """The smooth colours of both sides, from far away, then from near by (Forte, blur fusion).
-
-    What is far from any person (or any background) has the mean colour of all of it.
-    """
-    share = matte[..., None]
+    """The smooth colours of both sides, from far away, then from near by (Forte, blur fusion)."""
     person = behind = image
     for radius in (coarse, fine):
-        far_person, far_behind = _mean(image, share), _mean(image, 1 - share)
-        smooth_person = _blurred_mean(person, matte, radius, far_person)
-        smooth_behind = _blurred_mean(behind, 1 - matte, radius, far_behind)
+        smooth_person = _blurred_mean(person, matte, radius)
+        smooth_behind = _blurred_mean(behind, 1 - matte, radius)
         layers = Layers(matte, smooth_person, smooth_behind)
-        person, behind = pure(image, matte, layers), smooth_behind
+        if radius == coarse:
+            person, behind = pure(image, matte, layers), smooth_behind
     return layers
 
 
-def _blurred_mean(
-    values: Float32Array, weights: Float32Array, radius: int, fallback: Float32Array
-) -> Float32Array:
-    """Mean of the values round each pixel, by the weights; ``fallback`` where there are none."""
-    side = (2 * radius + 1, 2 * radius + 1)
-    total = cv2.blur(values * weights[..., None], side, borderType=cv2.BORDER_REFLECT)
-    weight = cv2.blur(weights, side, borderType=cv2.BORDER_REFLECT)[..., None]
-    # What lies a little beyond the blur's reach takes its colour from ever wider rings.
-    reach, filled = radius, weight > 1e-3
-    values_out = np.where(filled, total / np.maximum(weight, _TINY), fallback)
-    while not filled.all() and reach < max(weights.shape):
-        reach *= 4
+def _blurred_mean(values: Float32Array, weights: Float32Array, radius: int) -> Float32Array:
+    """Mean of the values round each pixel, by the weights.
+
+    Where there are none within the radius, it is taken from ever wider rings. Worked out on a
+    reduced copy: a mean over hundreds of pixels is as smooth there.
+    """
+    size = values.shape[1::-1]
+    by = max(1, radius // 4)
+    smaller = tuple(max(1, round(side / by)) for side in size)
+    sums = np.dstack([values * weights[..., None], weights])
+    if by > 1:
+        sums = cv2.resize(sums, smaller, interpolation=cv2.INTER_AREA)
+    result = np.zeros_like(sums)
+    empty = np.ones(sums.shape[:2], bool)
+    reach = max(1, round(radius / by))
+    while empty.any():
         side = (2 * reach + 1, 2 * reach + 1)
-        wide = cv2.blur(weights, side, borderType=cv2.BORDER_REFLECT)[..., None]
-        sums = cv2.blur(values * weights[..., None], side, borderType=cv2.BORDER_REFLECT)
-        fresh = ~filled & (wide > 1e-3)
-        values_out = np.where(fresh, sums / np.maximum(wide, _TINY), values_out)
-        filled |= fresh
-    return values_out.astype(np.float32)
-
-
-def _mean(values: Float32Array, weights: Float32Array) -> Float32Array:
-    total = float(weights.sum())
-    if total < 1.0:
-        return values.reshape(-1, 3).mean(axis=0)
-    return (values * weights).reshape(-1, 3).sum(axis=0) / total
+        wide = cv2.blur(sums, side, borderType=cv2.BORDER_REFLECT)
+        # Beyond the picture's own size there is only the mean of all of it.
+        last = reach > max(smaller)
+        fresh = empty if last else empty & (wide[..., 3] > 1e-3)
+        result[fresh] = wide[fresh]
+        empty &= ~fresh
+        reach *= 4
+    mean = result[..., :3] / np.maximum(result[..., 3:], _TINY)
+    return cv2.resize(mean, size, interpolation=cv2.INTER_LINEAR) if by > 1 else mean
 
 
 def _by_colour(image: Float32Array, layers: Layers, reach: int) -> Float32Array:
@@ -126,5 +122,5 @@ def _by_colour(image: Float32Array, layers: Layers, reach: int) -> Float32Array:
         here = cv2.blur(squares, side, borderType=cv2.BORDER_REFLECT) / np.maximum(count, 0.01)
         spread += here
     trust = distance / (distance + 8.0 * spread + 0.005)
-    weight = np.clip(edge, 0.0, 1.0) * np.clip(2.0 * trust - 1.0, 0.0, 1.0)
+    weight = np.clip(4.0 * edge, 0.0, 1.0) * np.clip(2.0 * trust - 1.0, 0.0, 1.0)
     return np.clip(matte + weight * (share - matte), 0.0, 1.0).astype(np.float32)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mcap.contracts import Float32Array
     from mcap.framing import Box
 
-STEEPEST = 1.6
+STEEPEST = 2.5
 """A shoulder goes outwards by at most so many pixels a row: the lines of a few rows are uncertain,
 and what is meant to go on for a tenth of the picture must not run away."""
 
@@ -30,6 +30,17 @@ NECKLINE = 0.8
 NECK_HUE = 0.045
 """Shares of red and green within this of the face's are skin; white, grey, blue and black clothes
 are off by more."""
+
+NECK_SHADOW = 0.4
+"""A neck is darker than the face by no more than this."""
+
+NECK_WIDEST = 7.0
+"""Half of the widest neck, in strips of STRIP of the head's height."""
+
+STRIP = 0.06
+"""Of the head's height: so many rows next to the edge are looked at."""
+
+_LOOKED_AT = 200.0  # height in pixels of a face when its background's roughness is measured
 
 _SEED = 20  # of the grain, which is the same each time
 
@@ -109,6 +120,7 @@ def extend_person(
     known: Box,
     head_height: float,
     skin: Float32Array | None = None,
+    middle: float | None = None,
 ) -> tuple[Float32Array, Float32Array]:
     """A person's own colours and matte over the whole canvas -> the same, with what was cut off.
 
@@ -120,13 +132,16 @@ def extend_person(
     height, width = matte.shape
     x0, y0, x1, y1 = known
     inner = matte[y0:y1, x0:x1]
-    strip = int(np.clip(round(0.06 * head_height), 3, y1 - y0))
+    strip = int(np.clip(round(STRIP * head_height), 3, y1 - y0))
     map_x = np.tile(np.arange(width, dtype=np.float32), (height, 1))
     map_y = np.repeat(np.arange(height, dtype=np.float32)[:, None], width, axis=1)
     fade = np.ones_like(matte)
     if y1 < height:
         line = outline(inner, strip, top=False) if touches(inner, 3) else None
-        neck = None if skin is None else _neck(colours[y0:y1, x0:x1], inner, skin, strip)
+        neck = None
+        if line is not None and skin is not None:
+            under = line.middle if middle is None else middle - x0
+            neck = _neck(colours[y0:y1, x0:x1], inner, skin, under, strip)
         _downwards(map_x, map_y, fade, line, neck, known, strip)
     if y0 > 0:
         line = outline(inner, strip, top=True) if touches(inner, 1) else None
@@ -137,7 +152,7 @@ def extend_person(
     source = columns.copy()
     for side, beyond in ((0, columns < x0), (2, columns >= x1)):
         distance = np.maximum(x0 - columns, columns - (x1 - 1))[beyond]
-        inwards = _saturating(distance, float(strip))
+        inwards = _saturating(distance, 0.4 * strip)
         source[beyond] = x0 + inwards if side == 0 else x1 - 1 - inwards
         if not touches(inner, side):
             fade[:, beyond] = 0.0
@@ -166,12 +181,13 @@ def _saturating(distance: np.ndarray, reach: float) -> np.ndarray:
 
 
 def _neck(
-    colours: Float32Array, matte: Float32Array, skin: Float32Array, strip: int
+    colours: Float32Array, matte: Float32Array, skin: Float32Array, middle: float, strip: int
 ) -> Outline | None:
-    """Where the lowest rows show bare skin: its widest run, as an outline; None where none does.
+    """Where the lowest rows show bare skin under the chin, as an outline; None where none does.
 
-    Skin in the shadow of a chin is darker and hardly of another hue, so it is known by its
-    chromaticity: the shares of red and green in the colour.
+    Looked for round the column ``middle``, no further than a neck is wide. Skin in the shadow of a
+    chin is darker and hardly of another hue, so it is known by its chromaticity (the shares of red
+    and green in the colour), and hair, which can have that too, by being darker still.
     """
 
     def chromaticity(values: np.ndarray) -> np.ndarray:
@@ -179,12 +195,14 @@ def _neck(
 
     rows = colours[-strip:].mean(axis=0)
     near = np.abs(chromaticity(rows) - chromaticity(skin)).max(axis=-1) < NECK_HUE
-    near &= (matte[-1] > 0.5) & (rows.max(axis=-1) > 0.15)
+    near &= (matte[-1] > 0.5) & (rows.sum(axis=-1) > NECK_SHADOW * skin.sum())
+    near &= np.abs(np.arange(len(near)) - middle) < NECK_WIDEST * strip
     columns = np.flatnonzero(near)
     if len(columns) == 0:
         return None
-    runs = np.split(columns, np.flatnonzero(np.diff(columns) > max(2, strip // 4)) + 1)
-    run = max(runs, key=len)
+    # A beard or a chain divides a neck; single columns are something else.
+    runs = np.split(columns, np.flatnonzero(np.diff(columns) > strip // 4) + 1)
+    run = np.concatenate([run for run in runs if len(run) >= strip / 3] or [columns[:0]])
     if len(run) < strip:
         return None
     return Outline(float(run[0]), float(run[-1] + 1), -NECKLINE, -NECKLINE)
@@ -205,32 +223,41 @@ def _downwards(
         fade[rows] = 0.0
         return
     columns = np.arange(map_x.shape[1], dtype=np.float64)
+    slopes = [min(max(slope, -0.2), STEEPEST) for slope in (line.left_slope, line.right_slope)]
+    bare = [False, False]
+    if neck is not None:
+        # Where the skin is the outer edge there are no clothes to close it, and no shoulder yet.
+        bare = [neck.left - line.left < strip / 8, line.right - neck.right < strip / 8]
+        slopes = [
+            min(slope, 0.5) if skin else slope for slope, skin in zip(slopes, bare, strict=True)
+        ]
     for row in rows:
         depth = row - y1 + 1.0
         source = float(_saturating(np.array(depth), float(strip)))
         map_y[row] = y1 - source
-        # Where four lines are in this row (the outer edges, the neck's) and in the row it is
-        # taken from; columns between them are moved in proportion.
-        here, there = [], []
-        for edge, sign, slope in (
-            (line.left, -1.0, line.left_slope),
-            (line.right, 1.0, line.right_slope),
-        ):
-            slope = float(np.clip(slope, -0.2, STEEPEST))
-            here.append(edge + sign * slope * depth)
-            there.append(edge - sign * slope * source)
-        if neck is not None:
-            narrowed = max(neck.half - NECKLINE * depth, 0.0)
-            inner = (neck.middle - narrowed, neck.middle + narrowed)
-            if here[0] < inner[0] and inner[1] < here[1]:
-                here = [here[0], *inner, here[1]]
-                there = [there[0], neck.left, neck.right, there[1]]
-        if here[-1] - here[0] < 2:
+        # The outer edges here and in the row that this one is taken from.
+        (left, left_from), (right, right_from) = (
+            (edge + sign * slope * depth, edge - sign * slope * source)
+            for edge, sign, slope in (
+                (line.left, -1.0, slopes[0]),
+                (line.right, 1.0, slopes[1]),
+            )
+        )
+        if right - left < 2:
             fade[row] = 0.0
             continue
+        here, there = [left, right], [left_from, right_from]
+        if neck is not None:
+            # Clothes beside a gap that closes, moved in proportion.
+            half = max(neck.half - NECKLINE * depth, 0.0)
+            if not bare[1]:
+                here.insert(1, max(neck.middle + half, left))
+                there.insert(1, neck.right)
+            if not bare[0]:
+                # Closed, from here on the two sides meet.
+                here.insert(1, min(neck.middle - half, right) - (1e-3 if half == 0.0 else 0.0))
+                there.insert(1, neck.left)
         here, there = np.array(here) + x0, np.array(there) + x0
-        steps = np.diff(here, prepend=here[0] - 1)
-        here, there = here[steps > 1e-6], there[steps > 1e-6]
         moved = np.interp(columns, here, there)
         # Beyond the outer edges everything is moved along with them.
         moved = np.where(columns < here[0], columns - here[0] + there[0], moved)
@@ -251,7 +278,7 @@ def _upwards(
         fade[rows] = 0.0
         return
     depth = (y0 - rows).astype(np.float32)
-    source = _saturating(depth, 2.0 * strip)
+    source = _saturating(depth, 0.4 * strip)
     map_y[rows] = (y0 - 1 + source)[:, None]
     middle, rise = x0 + line.middle, cap(line)
     slope = max((-line.left_slope - line.right_slope) / 2, 0.15)
@@ -263,12 +290,26 @@ def _upwards(
     fade[rows] = np.clip((rise - depth) / max(2.0, 0.05 * rise) + 0.5, 0.0, 1.0)[:, None]
 
 
+def _blurred(values: np.ndarray, sigma: float) -> np.ndarray:
+    """A Gaussian blur; a wide one on a reduced copy, where it costs next to nothing."""
+    by = int(sigma / 4)
+    if by < 2 or min(values.shape[:2]) < 2 * by:
+        return cv2.GaussianBlur(values, (0, 0), max(0.5, sigma))
+    size = values.shape[1::-1]
+    smaller = tuple(max(1, round(side / by)) for side in size)
+    reduced = cv2.resize(values, smaller, interpolation=cv2.INTER_AREA)
+    reduced = cv2.GaussianBlur(reduced, (0, 0), sigma * smaller[0] / size[0])
+    return cv2.resize(reduced, size, interpolation=cv2.INTER_LINEAR)
+
+
 def _softer_outside(values: Float32Array, known: Box, radius: float) -> Float32Array:
     """Blurred the more, the further a pixel lies outside ``known``; untouched inside."""
-    share = np.clip(distance_outside(values.shape[:2], known) / max(3.0 * radius, 1.0), 0.0, 1.0)
-    share = share[..., None] if values.ndim == 3 else share
-    blurred = cv2.GaussianBlur(values, (0, 0), max(0.5, radius / 2))
-    return values + share * (blurred - values)
+    distance = distance_outside(values.shape[:2], known)
+    distance = distance[..., None] if values.ndim == 3 else distance
+    for sigma, begins, full in ((0.5, 0.0, 3.0), (0.9, 2.0, 10.0)):
+        share = (distance / max(radius, 1.0) - begins) / (full - begins)
+        values = values + np.clip(share, 0.0, 1.0) * (_blurred(values, sigma * radius) - values)
+    return values
 
 
 def distance_outside(shape: tuple[int, int], known: Box) -> np.ndarray:
@@ -307,7 +348,7 @@ def extend_background(image: Float32Array, matte: Float32Array, known: Box) -> F
     filled = np.broadcast_to(whole, (height, width, 3)).astype(np.float32)
     distance = distance_outside((height, width), known)
     for sigma in (0.2 * size, 0.06 * size, 0.02 * size, 0.006 * size):
-        blurred = cv2.GaussianBlur(seen, (0, 0), max(0.6, sigma))
+        blurred = _blurred(seen, max(0.6, sigma))
         known_here = np.clip(blurred[..., 3] / 0.05, 0.0, 1.0)
         # The nearer to the picture, the sharper; the widest serves everywhere.
         near = np.clip(1.5 - distance / (4.0 * sigma), 0.0, 1.0) if sigma < 0.1 * size else 1.0
@@ -335,15 +376,20 @@ def roughness(image: Float32Array, matte: Float32Array, side: int, face_height: 
     face's height, within a third of it from the side; 0 is a plain wall. Infinite where there is no
     background.
     """
-    depth = max(4, round(face_height / 3))
     turned = np.rot90(np.dstack([image, matte]), (3, 0, 1, 2)[side])  # the side is up
+    depth = max(4, round(face_height / 3))
+    turned = np.ascontiguousarray(turned[: 2 * depth])
+    by = max(1.0, face_height / _LOOKED_AT)
+    if by > 1.0:
+        size = tuple(max(1, round(length / by)) for length in turned.shape[1::-1])
+        turned = cv2.resize(turned, size, interpolation=cv2.INTER_AREA)
+        depth = max(2, round(depth / by))
     free = (turned[..., 3] < 0.05).astype(np.float32)
-    luma = turned[..., :3].mean(axis=-1).astype(np.float32)
-    luma, free = luma[: 2 * depth], free[: 2 * depth]
     if free[:depth].mean() < 0.02:
         return float("inf")
-    sigma = max(1.0, 0.2 * face_height)
-    weight = np.maximum(cv2.GaussianBlur(free, (0, 0), sigma), 1e-4)
-    smooth = cv2.GaussianBlur(luma * free, (0, 0), sigma) / weight
+    luma = turned[..., :3].mean(axis=-1).astype(np.float32)
+    sigma = max(1.0, 0.2 * face_height / by)
+    weight = np.maximum(_blurred(free, sigma), 1e-4)
+    smooth = _blurred(luma * free, sigma) / weight
     squares = ((luma - smooth) ** 2 * free)[:depth]
     return float(np.sqrt(squares.sum() / max(float(free[:depth].sum()), 1.0)))

@@ -36,15 +36,19 @@ if TYPE_CHECKING:
 
 SIDES = ("left", "upper", "right", "lower")
 
-WORKING_HEAD = 1000.0
+WORKING_HEAD = 800.0
 """The height in pixels of a head at which its matte and colours are worked out; larger pictures
 get them enlarged. Hair is softer than that in most photos."""
 
-WORKING_SIDE = 3000
+WORKING_SIDE = 2400
 
 _FACE_ALONE = 0.85
 """A matte that is this much the same as the face's oval (intersection over union) is no person's:
 the person masker falls back to the oval where it sees nobody, and hair and body would be lost."""
+
+_PRICES = (6.0, 8.0, 6.0, 4.0)
+"""What it costs to make up a person's left, top, right and lower side (`mcap.reframing.Room`):
+clothes can be drawn out further than hair before one sees it."""
 
 _ROWS = 512  # rows of a large picture that are in memory as floats
 
@@ -59,7 +63,7 @@ class FinishSettings(BaseModel):
     extend_background: float = Field(default=0.5, ge=0, le=1)
     """Share of the finished picture's height or width, on each side, that may be made up where only
     background is missing."""
-    extend_person: float = Field(default=0.2, ge=0, le=0.5)
+    extend_person: float = Field(default=0.25, ge=0, le=0.5)
     """The same where the picture cuts the person off: shoulders below a close-up."""
     plain: float = Field(default=0.05, ge=0)
     """A background whose brightness varies less than this next to the picture's edge is extended;
@@ -241,22 +245,20 @@ class _View:
 
     def room(self, settings: FinishSettings) -> Room:
         """How far the picture may go on beyond each side."""
+        rough = [
+            roughness(self.image, self.layers.matte, side, self.head.height) for side in range(4)
+        ]
         limits, prices = [], []
         for side in range(4):
             cut_off = self.touched(side)
-            # Where the person fills the side, the background beside it is looked at.
-            rough = roughness(self.image, self.layers.matte, side, self.head.height)
-            if not np.isfinite(rough):
-                others = (
-                    roughness(self.image, self.layers.matte, s, self.head.height) for s in range(4)
-                )
-                rough = min(others)
-            plain = self.coloured or rough <= settings.plain
+            # Where the person fills the side, another side's background says what it is like.
+            here = rough[side] if np.isfinite(rough[side]) else min(rough)
+            plain = self.coloured or here <= settings.plain
             most = settings.extend_person if cut_off else settings.extend_background
             if cut_off and not self.sure:
                 most = 0.0
             limits.append(most if plain else 0.0)
-            prices.append(4.0 if cut_off else 0.2 if self.coloured else 1.0)
+            prices.append(_PRICES[side] if cut_off else 0.2 if self.coloured else 1.0)
         return Room(tuple(limits), tuple(prices))
 
     def top_of_hair(self) -> float | None:
@@ -396,7 +398,8 @@ def _canvas(
     layers = Layers(matte, on_canvas(view.layers.person), on_canvas(view.layers.behind))
     own = pure(image, matte, layers)
     if known is not None:
-        own, matte = extend_person(own, matte, here, view.head.height, view.skin)
+        head = view.head
+        own, matte = extend_person(own, matte, here, head.height, view.skin, head.center_x - x0)
     if colour is not None:
         finished = _over(own, matte, colour)
         alpha = np.ones_like(matte)

@@ -1,0 +1,182 @@
+"""Is a picture that `mcap.finish` framed for a profile framed, when somebody else measures it?
+
+    python benchmarks/framing.py --pictures FOLDER --profile passport --out out/framing
+
+Takes ``--count`` pictures evenly out of FOLDER (one face each), finishes them for the profile with
+the default detector (YuNet) and the person masker, and measures head height and eye line in the
+finished picture again with MediaPipe's 478-point mesh, which shares nothing with YuNet: the eyes
+are the irises, the chin is the mesh's lowest point on the face's outline, and the crown, which is
+under the hair, lies as far above the eyes as the chin below them, as in `mcap.framing.head_of`.
+
+Prints a Markdown table and writes OUT/framing.md, OUT/framing.json and a contact sheet of before
+and after.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mcap import atomic
+from mcap.contact_sheet import GOOD, WARNING, Tile, contact_sheet
+from mcap.finish import Finished, finish
+from mcap.framing import head_of
+from mcap.photos import find_photos, read_photo
+from mcap.profile import Framing, find_profile
+from mcap.registry import registry
+
+CHIN = 152  # of MediaPipe's mesh
+NAMES = ("head_height", "eye_line", "head_center_x")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One picture: what the mesh says of the finished one; None where it finds no face in it."""
+
+    name: str
+    finished: Finished
+    again: dict[str, float] | None
+    straight_chin: float | None
+    """Eye-to-chin distance by YuNet over that by the mesh, both in the input."""
+    seconds: float
+
+    def inside(self, framing: Framing, names: tuple[str, ...] = NAMES) -> bool:
+        if self.again is None:
+            return False
+        return all(
+            (wanted := getattr(framing, name)) is None or wanted[0] <= self.again[name] <= wanted[1]
+            for name in names
+        )
+
+
+def measure(image: np.ndarray, mesh: Any) -> dict[str, float] | None:
+    """Head height, eye line and the head's middle by the mesh, as fractions of the picture."""
+    faces = mesh.detect(image)
+    if not faces or faces[0].mesh is None:
+        return None
+    height, width = image.shape[:2]
+    points = faces[0].mesh
+    eyes = float(faces[0].landmarks[:2, 1].mean())
+    half = float(points[CHIN, 1]) - eyes
+    return {
+        "head_height": 2 * half / height,
+        "eye_line": (height - eyes) / height,
+        "head_center_x": float(points[:, 0].min() + points[:, 0].max()) / 2 / width,
+    }
+
+
+def chins(image: np.ndarray, face: Any, mesh: Any) -> float | None:
+    """By how much the two detectors differ about the distance from eyes to chin."""
+    faces = mesh.detect(image)
+    if not faces or faces[0].mesh is None:
+        return None
+    head = head_of(face)
+    eyes = float(faces[0].landmarks[:2, 1].mean())
+    return (head.chin - head.eyes) / (float(faces[0].mesh[CHIN, 1]) - eyes)
+
+
+def run(arguments: argparse.Namespace) -> tuple[list[Measured], list[Tile]]:
+    found = registry()
+    detector, mesh = found.create("detector", "yunet"), found.create("detector", "mediapipe")
+    masker = found.create("masker", "person")
+    profile = find_profile(arguments.profile)
+    paths = find_photos([arguments.pictures])
+    chosen = np.unique(np.linspace(0, len(paths) - 1, arguments.count).astype(int))
+    results, tiles = [], []
+    for index in chosen:
+        image = read_photo(paths[index]).image
+        faces = detector.detect(image)
+        started = time.process_time()
+        finished = finish(image, faces, profile, masker=masker)
+        seconds = time.process_time() - started
+        results.append(
+            Measured(
+                paths[index].name,
+                finished,
+                measure(finished.image, mesh),
+                chins(image, max(faces, key=lambda face: face.area), mesh) if faces else None,
+                seconds,
+            )
+        )
+        good = results[-1].inside(profile.framing)
+        if len(tiles) < 2 * arguments.shown:
+            lines = (f"made up below: {100 * finished.made_up[3]:.0f} %",)
+            tiles.append(Tile(image, paths[index].name))
+            tiles.append(Tile(finished.image, "", lines, GOOD if good else WARNING))
+        print(f"{paths[index].name}: {'inside' if good else results[-1].again}", flush=True)
+    return results, tiles
+
+
+def table(results: list[Measured], framing: Framing) -> str:
+    seen = [result for result in results if result.again is not None]
+    lines = [
+        "| | asked for | mean | 5 % | 95 % | inside |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in NAMES:
+        wanted = getattr(framing, name)
+        values = np.array([result.again[name] for result in seen])
+        inside = sum(result.inside(framing, (name,)) for result in results)
+        low, high = np.percentile(values, [5, 95])
+        asked = "-" if wanted is None else f"{wanted[0]:.2f} to {wanted[1]:.2f}"
+        lines.append(
+            f"| {name} | {asked} | {values.mean():.3f} | {low:.3f} | {high:.3f} | "
+            f"{inside} of {len(results)} |"
+        )
+    both = sum(result.inside(framing, NAMES[:2]) for result in results)
+    every = sum(result.inside(framing) for result in results)
+    claimed = sum(bool(r.finished.framed and r.finished.framed.met) for r in results)
+    chin = np.array([r.straight_chin for r in results if r.straight_chin is not None])
+    made_up = np.array([result.finished.made_up for result in results])
+    lines += [
+        "",
+        f"Head height and eye line inside: {both} of {len(results)}; all three: {every}; said to "
+        f"be met by mcap: {claimed}. Faces not found again: {len(results) - len(seen)}.",
+        f"Eyes to chin, YuNet over mesh, in the inputs: mean {chin.mean():.3f}, deviation "
+        f"{chin.std():.3f}.",
+        "Made up, median and largest share: "
+        + ", ".join(
+            f"{side} {100 * np.median(shares):.0f} % / {100 * shares.max():.0f} %"
+            for side, shares in zip(("left", "above", "right", "below"), made_up.T, strict=True)
+        )
+        + ".",
+        f"Processor seconds a picture: {np.mean([r.seconds for r in results]):.2f}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--pictures", type=Path, required=True)
+    parser.add_argument("--profile", default="passport")
+    parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--shown", type=int, default=24, help="pictures on the contact sheet")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    results, tiles = run(arguments)
+    text = table(results, find_profile(arguments.profile).framing)
+    print(text)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    atomic.write_bytes(arguments.out / "framing.md", text.encode())
+    entries = [
+        {
+            "name": result.name,
+            **result.finished.record(),
+            "again": result.again,
+            "chin": result.straight_chin,
+        }
+        for result in results
+    ]
+    atomic.write_bytes(arguments.out / "framing.json", json.dumps(entries, indent=1).encode())
+    Image.fromarray(contact_sheet(tiles, 8, (180, 230))).save(arguments.out / "framing.jpg")
+
+
+if __name__ == "__main__":
+    main()
