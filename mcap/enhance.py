@@ -70,6 +70,10 @@ SURROUNDINGS = 0.35
 templates reach a little over the detector's box."""
 
 
+CLOSE_UP = 0.02
+"""The same of the report's close-ups."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """A restorer with its name."""
@@ -602,13 +606,13 @@ class _Work:
     def _close_ups(
         self, source: PictureFile, canvas: np.ndarray, factor: float, found: list[_FaceState]
     ) -> tuple[UInt8Image, UInt8Image] | None:
-        """The largest face before and after, as the identity network sees it."""
+        """The largest face before and after, filling the picture."""
         if not found:
             return None
         face = max((state.candidate.face for state in found), key=lambda face: face.area)
         return (
-            self._seen(source, source.pixels, face)[0],
-            self._seen(source, canvas, moved(face, 0, 0, factor))[0],
+            self._seen(source, source.pixels, face, CLOSE_UP)[0],
+            self._seen(source, canvas, moved(face, 0, 0, factor), CLOSE_UP)[0],
         )
 
     def _small(self, source: PictureFile, pixels: np.ndarray) -> UInt8Image:
@@ -799,10 +803,12 @@ def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _around(face: Face, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """Whole pixels around a face, inside a picture of ``shape``, x0, y0, x1, y1."""
+def _around(
+    face: Face, shape: tuple[int, ...], room: float = SURROUNDINGS
+) -> tuple[int, int, int, int]:
+    """Whole pixels around a face, inside a picture of ``shape``: x0, y0, x1, y1."""
     height, width = shape[:2]
-    room = SURROUNDINGS * max(face.width, face.height)
+    room *= max(face.width, face.height)
     x0 = min(max(math.floor(face.box[0] - room), 0), width - 1)
     y0 = min(max(math.floor(face.box[1] - room), 0), height - 1)
     x1 = max(min(math.ceil(face.box[2] + room), width), x0 + 1)

@@ -1,7 +1,4 @@
-"""What a user can choose about enhancing: the settings' slice ``[enhance]``. Imports nothing heavy.
-
-The measured figures are of SFace on degraded faces; `docs/enhance.md` has the table.
-"""
+"""What a user can choose about enhancing: the settings' slice ``[enhance]``."""
 
 from __future__ import annotations
 
@@ -33,8 +30,9 @@ class EnhanceSettings(BaseModel):
     gigabyte."""
 
     min_face: int = Field(default=32, ge=1)
-    """Faces of fewer pixels of height in the input are not given to face restorers: they hold
-    too little of a person for anything but a guess."""
+    """Faces of fewer pixels of height in the input are not given to face restorers: they hold too
+    little of a person. Measured with SFace on 30 faces made small and compressed: at 24 pixels 5 %
+    are less than 0.45 similar to what they were, at 16 pixels 0.18; strangers reach 0.49 (1 %)."""
 
     max_yaw: float = Field(default=60.0, gt=0, le=90)
     """Degrees. Faces turned further are not given to face restorers, which know them from the
@@ -48,7 +46,13 @@ class EnhanceSettings(BaseModel):
     as keeps it like (blend), none of it (refuse), or all of it, measured all the same (off)."""
 
     max_change: float = Field(default=0.4, ge=0, le=2)
-    """Cosine similarity that a face may lose to itself before."""
+    """Cosine similarity that a face may lose to itself before.
+
+    A restoration that brought back the very face would lose, measured with SFace on 30 faces and
+    told as what 5 % exceed: 0.43 of a face of 32 pixels, 0.21 of 48, 0.12 of 64, 0.05 of 96; 0.19
+    of one of 95 pixels that is blurred, noisy and compressed twice, and 0.34 at most. Between
+    strangers there is 0.44 and more (435 pairs). So 0.4 lets through what a poor picture needs, and
+    no other person."""
 
     max_loss: float = Field(default=0.05, ge=0, le=2)
     """Cosine similarity that a face may lose to the person, where photos of the person or a
