@@ -2,11 +2,14 @@
 
 Twice blurred, resized, made noisy and compressed, in the manner of Real-ESRGAN (Wang et al. 2021,
 "Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data", sections 3.1
-to 3.4), with milder ranges: portraits are seldom ruined. Pictures are float32[H, W, 3] RGB in
-[0, 1]; every random choice comes from the numpy Generator given, so a seed fixes the outcome.
+to 3.4): with about the published ranges, and with milder ones, since portraits are seldom ruined.
+Pictures are float32[H, W, 3] RGB in [0, 1]; every random choice comes from the numpy Generator
+given, so a seed fixes the outcome.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -81,30 +84,43 @@ def compress(image, quality: int):
     return cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1].astype(np.float32) / 255
 
 
-def photo(image, rng):
+@dataclass(frozen=True)
+class Ranges:
+    """Of both stages: largest blur in pixels, largest noise in 1 / 255, lowest JPEG quality."""
+
+    blur: tuple[float, float]
+    noise: tuple[float, float]
+    quality: tuple[int, int]
+
+
+PUBLISHED = Ranges(blur=(3.0, 1.5), noise=(30, 25), quality=(30, 30))
+MILD = Ranges(blur=(2.5, 1.2), noise=(15, 8), quality=(45, 60))
+
+
+def photo(image, rng, ranges: Ranges = MILD):
     """Both stages: [H, W, 3] -> [H / 4, W / 4, 3]."""
     height, width = image.shape[:2]
     small = (height // SCALE, width // SCALE)
     if rng.random() < 0.9:
-        image = blur(image, rng, 2.5)
+        image = blur(image, rng, ranges.blur[0])
     chance = rng.random()
     factor = rng.uniform(0.35, 1) if chance < 0.7 else rng.uniform(1, 1.3) if chance < 0.9 else 1
     if factor != 1:
         image = resize(image, (round(height * factor), round(width * factor)), rng)
     if rng.random() < 0.8:
-        image = noise(image, rng, 15)
+        image = noise(image, rng, ranges.noise[0])
     if rng.random() < 0.7:
-        image = compress(image, rng.integers(45, 96))
+        image = compress(image, rng.integers(ranges.quality[0], 96))
     if rng.random() < 0.6:
-        image = blur(image, rng, 1.2)
+        image = blur(image, rng, ranges.blur[1])
     factor = rng.uniform(0.8, 1.5)
     image = resize(image, (round(small[0] * factor), round(small[1] * factor)), rng)
     if rng.random() < 0.6:
-        image = noise(image, rng, 8)
+        image = noise(image, rng, ranges.noise[1])
     if rng.random() < 0.5:
-        image = compress(image, rng.integers(60, 96))
+        image = compress(image, rng.integers(ranges.quality[1], 96))
         return np.clip(resize(image, small, rng), 0, 1)
-    return compress(resize(image, small, rng), rng.integers(60, 96))
+    return compress(resize(image, small, rng), rng.integers(ranges.quality[1], 96))
 
 
 def clean(image, rng):
@@ -114,3 +130,10 @@ def clean(image, rng):
         image = blur(image, rng, 1.6)
     image = np.clip(resize(image, small, rng), 0, 1)
     return compress(image, rng.integers(80, 101)) if rng.random() < 0.5 else image
+
+
+def degrade(image, rng, clean_share: float, published_share: float = 0.35):
+    """One of the three kinds, at random: clean, and of the rest a share as published."""
+    if rng.random() < clean_share:
+        return clean(image, rng)
+    return photo(image, rng, PUBLISHED if rng.random() < published_share else MILD)

@@ -17,7 +17,7 @@ import backbone_tools  # noqa: F401
 import cv2
 import numpy as np
 import torch
-from degrade import SCALE, photo
+from degrade import MILD, PUBLISHED, SCALE, photo
 from evaluate import fill, to_bytes
 from measures import gmsd, psnr
 from pairs import Pictures
@@ -53,8 +53,9 @@ def cases(pictures: Pictures, kind: str, count: int | None):
         side = wanted.shape[0] // SCALE
         if kind == "generated":
             given = np.asarray(pictures.seen[row], np.float32) / 255
-        elif kind == "degraded":
-            given = photo(wanted, np.random.default_rng(int(pictures.numbers[name][row])))
+        elif kind in RANGES:
+            rng = np.random.default_rng(int(pictures.numbers[name][row]))
+            given = photo(wanted, rng, RANGES[kind])
         else:
             given = cv2.resize(wanted, (side, side), interpolation=cv2.INTER_AREA)
         yield given, wanted, pictures.points[name][row]
@@ -75,8 +76,10 @@ class Likeness:
         }
 
 
+RANGES = {"degraded": PUBLISHED, "mild": MILD}
 KINDS = {
-    "degraded": "degraded 128 to 512",
+    "degraded": "degraded, 128 to 512",
+    "mild": "degraded mildly, 128 to 512",
     "plain": "only made smaller, 128 to 512",
     "generated": "as the demo backbone draws, 256 to 1024",
 }

@@ -16,7 +16,10 @@ class FaceFeatures:
         seen, last = {}, {}
 
         def look(name):
-            return lambda _module, _given, made: seen.setdefault(name, tuple(made.shape))
+            def hook(_module, _given, made):
+                seen[name] = tuple(made.shape)
+
+            return hook
 
         parts = [(n, m) for n, m in self.network.named_modules() if not list(m.children())]
         hooks = [module.register_forward_hook(look(name)) for name, module in parts]

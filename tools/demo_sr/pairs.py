@@ -7,7 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from degrade import SCALE, clean, photo
+from degrade import SCALE, degrade
 from draw_large import HELD_OUT
 
 RIGHT_LEFT = [1, 0, 2, 4, 3]
@@ -81,7 +81,7 @@ def degraded_pair(pictures: Pictures, side: int, rng, clean_share: float):
     if taken != whole:
         image = cv2.resize(image, (whole, whole), interpolation=cv2.INTER_AREA)
     image = tone(rng)(image)
-    given = (clean if rng.random() < clean_share else photo)(image, rng)
+    given = degrade(image, rng, clean_share)
     y, x = rng.integers(MARGIN + 1, size=2)
     wanted = image[y * SCALE : (y + side) * SCALE, x * SCALE : (x + side) * SCALE]
     return given[y : y + side, x : x + side], wanted
@@ -100,14 +100,23 @@ def patches(pictures: Pictures, count: int, side: int, rng, generated: float, cl
 
 
 def whole_face(pictures: Pictures, side: int, rng, clean_share: float):
-    """A whole portrait: given [side, side, 3], wanted [4 side, 4 side, 3], landmarks in wanted."""
+    """A whole face: given [side, side, 3], wanted [4 side, 4 side, 3], landmarks in wanted.
+
+    Of a portrait degraded to between side and 4 / 3 of it, the square around the landmarks: what
+    the recogniser looks at covers four fifths of a portrait.
+    """
     row = rng.choice(pictures.train["half"])
-    large = side * SCALE
+    portrait = int(rng.integers(side, side * 4 // 3 + 1))
+    large = portrait * SCALE
     image = np.asarray(pictures.arrays["half"][row], np.float32) / 255
     image = tone(rng)(cv2.resize(image, (large, large), interpolation=cv2.INTER_AREA))
     points = (pictures.points["half"][row] + 0.5) * (large / 512) - 0.5
+    given = degrade(image, rng, clean_share)
+    x, y = np.clip(np.round(points.mean(0) / SCALE - side / 2), 0, portrait - side).astype(int)
+    given = given[y : y + side, x : x + side]
+    image = image[y * SCALE : (y + side) * SCALE, x * SCALE : (x + side) * SCALE]
+    points = points - [x * SCALE, y * SCALE]
     if rng.random() < 0.5:
-        image = np.ascontiguousarray(image[:, ::-1])
-        points = points[RIGHT_LEFT] * [-1, 1] + [large - 1, 0]
-    given = (clean if rng.random() < clean_share else photo)(image, rng)
+        image, given = image[:, ::-1], given[:, ::-1]
+        points = points[RIGHT_LEFT] * [-1, 1] + [side * SCALE - 1, 0]
     return given, image, points.astype(np.float32)

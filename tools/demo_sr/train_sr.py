@@ -27,6 +27,8 @@ from pairs import Pictures, patches, whole_face
 from picture_loss import differences
 from schedule import Clock, rate, save, set_rate
 
+CRITIC_SIDE = 128  # pixels of a made patch that the critic sees, anywhere in it
+
 
 def tensor(images: np.ndarray) -> torch.Tensor:
     """float32[B, H, W, 3] -> [B, 3, H, W], channels last in memory."""
@@ -75,14 +77,14 @@ def main():
     parser.add_argument("--seconds", type=float, default=1500)
     parser.add_argument("--features", type=int, default=64)
     parser.add_argument("--layers", type=int, default=16)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--side", type=int, default=48)
-    parser.add_argument("--face-side", type=int, default=64)
-    parser.add_argument("--muon-lr", type=float, default=0.01)
+    parser.add_argument("--face-side", type=int, default=96)
+    parser.add_argument("--muon-lr", type=float, default=0.006)
     parser.add_argument("--adam-lr", type=float, default=1e-3)
-    parser.add_argument("--flat", type=float, default=0.4, help="share of time before decay")
+    parser.add_argument("--flat", type=float, default=0.1, help="share of time before decay")
     parser.add_argument("--sharp", type=float, default=0.25)
-    parser.add_argument("--identity", type=float, default=0.03)
+    parser.add_argument("--identity", type=float, default=0.1)
     parser.add_argument("--seen-by-face", type=float, default=0.02)
     parser.add_argument("--adversarial", type=float, default=0.0)
     parser.add_argument("--critic-lr", type=float, default=4e-4)
@@ -133,19 +135,22 @@ def main():
         share = portrait.numel() / (portrait.numel() + wanted.numel())
         terms = {
             "l1": (1 - share) * (y - wanted).abs().mean() + share * (whole - portrait).abs().mean(),
-            "sharp": options.sharp * differences(y, wanted),
+            "sharp": options.sharp
+            * ((1 - share) * differences(y, wanted) + share * differences(whole, portrait)),
             "identity": options.identity * apart,
             "face": options.seen_by_face * unlike,
         }
         if critic is not None:
             # Hinge loss; the critic learns from the same patches first.
-            real, fake = critic(wanted), critic(y.detach())
+            top, left = (int(v) for v in rng.integers(0, 4 * options.side - CRITIC_SIDE + 1, 2))
+            part = (..., slice(top, top + CRITIC_SIDE), slice(left, left + CRITIC_SIDE))
+            real, fake = critic(wanted[part]), critic(y.detach()[part])
             doubt = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
             judge[0].zero_grad(set_to_none=True)
             doubt.backward()
             judge[0].step()
             critic.requires_grad_(False)
-            terms["adversarial"] = -options.adversarial * critic(y).mean()
+            terms["adversarial"] = -options.adversarial * critic(y[part]).mean()
             critic.requires_grad_(True)
             means["critic"] = means.get("critic", doubt.item()) * 0.98 + 0.02 * doubt.item()
         for optimizer in made:
