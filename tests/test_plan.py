@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from tiny import tiny_folder
@@ -87,11 +91,52 @@ def test_estimates_grow_with_what_is_asked():
     assert estimate_seconds(plain, found, 2e4) == pytest.approx(seconds / 2)
     assert estimate_seconds(with_keys(identity_every=5), found, 1e4) < seconds
     assert estimate_seconds(with_keys(gradient_checkpointing=True), found, 1e4) > seconds
+    window = estimate_seconds(with_keys(identity_decode="window"), found, 1e4)
+    assert estimate_seconds(with_keys(identity_decode="tiny"), found, 1e4) < window < seconds
     assert estimate_memory_mb(plain, found) == 6000
     assert 3000 <= estimate_memory_mb(plain, found, half=True) < 6000
     small = recipe("magicapture", [Layer("--low-memory", low_memory(plain))])
     assert estimate_memory_mb(small, found) < 4000
     assert estimate_memory_mb(with_keys(batch=4), found) > 6000
+
+
+@pytest.mark.parametrize(
+    ("keys", "measured"),
+    [
+        ({"phase2_steps": 0}, 8765),
+        ({"identity_decode": "full"}, 18635),
+        ({"identity_decode": "window", "rows": "apart", "gradient_checkpointing": True}, 7627),
+    ],
+)
+def test_memory_counted_agrees_with_what_sd15_took_on_a_cpu(keys, measured):
+    found = outline(registry().get("backbone", "sd15"), None)
+    assert estimate_memory_mb(with_keys(**keys), found) == pytest.approx(measured, rel=0.06)
+
+
+def test_what_the_consumer_cards_hold_in_half_precision():
+    def half(name, **keys):
+        found = outline(registry().get("backbone", name), None)
+        chosen = recipe("magicapture", [Layer(name, {**found.recipe_overrides, **keys})])
+        return estimate_memory_mb(chosen, found, half=True, device="cuda")
+
+    assert half("sd15", gradient_checkpointing=True) < 8000
+    assert half("sd15") < 12_000
+    assert half("sdxl", **low_memory(with_keys())) < 16_000
+
+
+def test_the_numbers_are_those_of_the_architecture():
+    folder = Path(__file__).parents[1] / "benchmarks"
+    if not folder.is_dir():
+        pytest.skip("benchmarks/ is not in this copy")
+    spec = importlib.util.spec_from_file_location("count_memory", folder / "count_memory.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(folder))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(folder))
+    found = registry().get("backbone", "sd15").facts["memory"]
+    assert module.count("sd15") == pytest.approx(found, rel=0.01)
 
 
 def test_what_is_not_known_is_not_guessed():

@@ -267,11 +267,12 @@ def make_plan(
     chosen = request.recipe.for_photos(len(found.sources.accepted))
     photos = [*_lines(found.sources, "source"), *_lines(found.references, "reference")]
     half, room = dtype.itemsize == 2, total_memory_mb(device)
-    memory = estimate_memory_mb(chosen, request.outline, half=half)
+    how = {"half": half, "device": device.type}
+    memory = estimate_memory_mb(chosen, request.outline, **how)
     advice = summary(found.sources)[1:]  # the first line is the plan's own
     if memory is not None and memory > HEADROOM * room:
         smallest = chosen.model_copy(update=low_memory(chosen))
-        least = estimate_memory_mb(smallest, request.outline, half=half)
+        least = estimate_memory_mb(smallest, request.outline, **how)
         advice = [*advice, _too_large(memory, room, least, half)]
     return Plan(
         out=request.out,
@@ -453,7 +454,7 @@ def _fits(settings: Settings, found: Outline) -> Callable[[Recipe], bool] | None
     room = HEADROOM * total_memory_mb(device)
 
     def fits(tried: Recipe) -> bool:
-        needed = estimate_memory_mb(tried, found, half=half)
+        needed = estimate_memory_mb(tried, found, half=half, device=device.type)
         return needed is not None and needed <= room
 
     return fits

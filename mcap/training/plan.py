@@ -215,12 +215,17 @@ def decodes_per_step(recipe: Recipe) -> float:
     return recipe.batch * (kinds / (2 + recipe.composed) if recipe.rows == "in-turn" else kinds)
 
 
-BACKWARD = 2.0
-"""A backward pass costs about twice its forward pass; the frozen weights' own gradients, which are
-not computed, make up for LoRA, text encoder and optimiser."""
+WINDOW_SHARE = 0.4
+"""Of the latent, that a window covers: a face of 0.45 of the side, what SD1.5's and SDXL's crops
+are cut to, has a template box of 0.55 of it, and 2 latents more on each side."""
 
-EFFICIENCY = 0.45
-"""Of the speed of a large matrix product, what a UNet's layers reach: measured on a CPU."""
+BACKWARD = 1.0
+"""A backward pass costs about its forward pass: gradients of the activations alone, since the
+weights are frozen."""
+
+EFFICIENCY = 0.6
+"""Of the speed of a large matrix product, what a UNet's layers reach: measured on a CPU with SD1.5,
+0.62 at 512 pixels on two cores and 0.70 at 256 on one (benchmarks/README.md)."""
 
 
 def estimate_seconds(recipe: Recipe, found: Outline, gflops: float) -> float | None:
@@ -228,9 +233,9 @@ def estimate_seconds(recipe: Recipe, found: Outline, gflops: float) -> float | N
     if not found.gflop_row:
         return None
     rows = rows_per_step(recipe)
-    window = 0.6 if recipe.identity_decode == "window" else 1.0
-    tiny = 0.1 if recipe.identity_decode == "tiny" else 1.0
-    decode = decodes_per_step(recipe) * (found.decode_rows or 0.0) * window * tiny
+    # A window's own part, and the middle block on the whole latent.
+    share = {"window": WINDOW_SHARE + 0.05, "tiny": 0.1}.get(recipe.identity_decode, 1.0)
+    decode = decodes_per_step(recipe) * (found.decode_rows or 0.0) * share
     repeat = 1.0 if recipe.gradient_checkpointing else 0.0  # the forward pass runs twice
     work = recipe.phase1_steps * rows[1] + recipe.phase2_steps * (rows[2] + decode)
     return work * found.gflop_row * (1 + BACKWARD + repeat) / (gflops * EFFICIENCY)
@@ -251,25 +256,26 @@ def measure_gflops(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * side**3 / best / 1e9
 
 
-WINDOW_SHARE = 0.4
-"""Of the latent, that a window covers: a face of 0.45 of the side, what SD1.5's and SDXL's crops
-are cut to, has a template box of 0.55 of it, and 2 latents more on each side."""
-
 WORKSPACE = 1.1
 """What is measured over what is counted: gradients on their way, and the convolutions' own room."""
 
-RUNTIME_MB = 700.0
-"""Of Python, torch and the face network, before anything is loaded."""
+RUNTIME_MB = {"cpu": 1500.0}
+OTHER_RUNTIME_MB = 700.0
+"""Of torch, the face network and what was freed and not given back: on the CPU of the process, of a
+GPU its context. With it SD1.5's estimates at 512 pixels are 8.6, 18.0 and 7.3 GB for phase 1, phase
+2 and phase 2 with --low-memory, where 8.8, 18.6 and 7.6 were measured (benchmarks/README.md)."""
 
 HEADROOM = 0.9
 """Of the device's memory a run may plan to take."""
 
 
-def estimate_memory_mb(recipe: Recipe, found: Outline, *, half: bool = False) -> float | None:
+def estimate_memory_mb(
+    recipe: Recipe, found: Outline, *, half: bool = False, device: str = "cpu"
+) -> float | None:
     """The most that training takes at a time, in MB; None where the backbone's cost is not known.
 
     Nothing is allocated to find out. ``half`` precision halves weights and activations, not what
-    learns nor the libraries.
+    learns nor the libraries. ``device`` is its kind: "cpu", "cuda", "mps".
     """
     rows = rows_per_step(recipe)[2 if recipe.phase2_steps else 1]
     rows = math.ceil(rows) if recipe.rows != "apart" else 1
@@ -278,7 +284,8 @@ def estimate_memory_mb(recipe: Recipe, found: Outline, *, half: bool = False) ->
     kept, block, decode, decode_block = _kept(recipe, found.memory)
     at_once = rows * kept + decode + max(rows * block, decode_block)
     networks = found.memory.weights + found.memory.decoder
-    return RUNTIME_MB + (networks + WORKSPACE * at_once) * (0.5 if half else 1.0)
+    runtime = RUNTIME_MB.get(device, OTHER_RUNTIME_MB)
+    return runtime + (networks + WORKSPACE * at_once) * (0.5 if half else 1.0)
 
 
 def _kept(recipe: Recipe, cost: Memory) -> tuple[float, float, float, float]:
