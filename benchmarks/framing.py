@@ -6,7 +6,7 @@ Takes ``--count`` pictures evenly out of FOLDER (one face each), finishes them f
 the default detector (YuNet) and the person masker, and measures head height and eye line in the
 finished picture again with MediaPipe's 478-point mesh, which shares nothing with YuNet: the eyes
 are the irises, the chin is the mesh's lowest point on the face's outline, and the crown, which is
-under the hair, lies as far above the eyes as the chin below them, as in `mcap.framing.head_of`.
+under the hair, lies as far above the eyes as the chin below them, as in `mcap.crown_to_chin`.
 
 Prints a Markdown table and writes OUT/framing.md, OUT/framing.json and a contact sheet of before
 and after.
@@ -26,8 +26,8 @@ from PIL import Image
 
 from mcap import atomic
 from mcap.contact_sheet import GOOD, WARNING, Tile, contact_sheet
+from mcap.crown_to_chin import crown_to_chin
 from mcap.finish import Finished, finish
-from mcap.framing import head_of
 from mcap.photos import find_photos, read_photo
 from mcap.profile import Framing, find_profile
 from mcap.registry import registry
@@ -77,7 +77,7 @@ def chins(image: np.ndarray, face: Any, mesh: Any) -> float | None:
     faces = mesh.detect(image)
     if not faces or faces[0].mesh is None:
         return None
-    head = head_of(face)
+    head = crown_to_chin(face)
     eyes = float(faces[0].landmarks[:2, 1].mean())
     return (head.chin - head.eyes) / (float(faces[0].mesh[CHIN, 1]) - eyes)
 

@@ -5,7 +5,7 @@
             -> exact pixels
 
 Crown to chin is measured as ICAO Doc 9303 and ISO/IEC 19794-5 define it, the crown being the top of
-the head without the hair; `mcap.framing.head_of` estimates it. The hair itself, whose top the
+the head without the hair; `mcap.crown_to_chin` estimates it. The hair itself, whose top the
 person's matte shows, is kept inside the picture where the profile's ranges leave room for it.
 
 Pixels, (x, y), origin at the top left corner of the top left pixel, as everywhere in mcap.
@@ -23,8 +23,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mcap.backdrop import Layers, pure, take_apart
 from mcap.contracts import Face
+from mcap.crown_to_chin import crown_to_chin
 from mcap.extending import cap, extend_background, extend_person, outline, roughness, touches
-from mcap.framing import Box, Framed, Head, framed, head_of
+from mcap.framing import Box, Framed, Head, framed
 from mcap.masks import LandmarkMasker, iou
 from mcap.reframing import Room, outside, place
 
@@ -130,7 +131,7 @@ def finish(
     settings = settings or FinishSettings()
     white = _white(image)
     face = _largest(faces)
-    head = head_of(face) if face else None
+    head = crown_to_chin(face) if face else None
     size = _print_pixels(profile, settings.dpi)
     aspect = size[0] / size[1] if size else profile.aspect_ratio
     notes = [] if face else ["No face was found: cut about the middle, background left as it is."]
@@ -141,7 +142,7 @@ def finish(
     if reduced > 1:
         image = _reduce(image, reduced)
         face = _scaled(face, 1 / reduced) if face else None
-        head = head_of(face) if face else None
+        head = crown_to_chin(face) if face else None
 
     view = None
     if face and head and _needs_view(image.shape[1::-1], aspect, head, profile):
@@ -232,7 +233,7 @@ class _View:
         return cls(
             floats,
             layers,
-            head_of(there),
+            crown_to_chin(there),
             scale,
             _skin(floats, there),
             sure,

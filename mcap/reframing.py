@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Sides = tuple[float, float, float, float]  # left, top, right, bottom
 
-HEAD_DOUBT = 0.04
+HEAD_DOUBT = 0.06
 """A head's height is aimed this fraction inside the profile's range, where the range is wide
 enough: another detector puts the chin elsewhere. See docs/enhance.md for how much."""
 

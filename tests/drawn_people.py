@@ -73,7 +73,7 @@ def person(
 
     own, matte = (cv2.resize(values, size, interpolation=cv2.INTER_AREA) for values in (own, matte))
     landmarks = np.array(
-        [(-0.28, 0), (0.28, 0), (0, 0.32), (-0.2, 0.58), (0.2, 0.58)], np.float32
+        [(-0.28, 0), (0.28, 0), (0, 0.32), (-0.235, 0.58), (0.235, 0.58)], np.float32
     ) * half + np.array(middle, np.float32)
     x, y = middle
     face = Face((x - 0.7 * half, y - 0.7 * half, x + 0.7 * half, y + half), 0.95, landmarks)

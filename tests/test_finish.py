@@ -13,6 +13,7 @@ from subjects import make_profile
 
 from mcap.backdrop import Layers, pure, take_apart
 from mcap.contracts import Face
+from mcap.crown_to_chin import crown_to_chin
 from mcap.extending import (
     Outline,
     cap,
@@ -23,7 +24,6 @@ from mcap.extending import (
     touches,
 )
 from mcap.finish import FinishSettings, finish
-from mcap.framing import head_of
 from mcap.masks import LandmarkMasker
 
 PASSPORT = {
@@ -66,7 +66,7 @@ def test_a_plain_background_leaves_no_trace_in_single_hairs():
     assert unmixed < 0.33 * naive
     # The hairs themselves are there: the matte is the true one, not the segmenter's.
     above = np.zeros_like(someone.matte, bool)
-    above[: round(head_of(someone.face).crown) - 4] = True
+    above[: round(crown_to_chin(someone.face).crown) - 4] = True
     assert someone.matte[above].sum() > 100
     assert (
         np.abs(layers.matte - someone.matte)[above].mean()
@@ -356,7 +356,7 @@ def test_a_photo_is_framed_as_it_is_measured_again(weights):
     photo = astronaut()
     result = finish(photo, detector.detect(photo), passport(), masker=masker)
     assert result.framed.met and result.image.shape == (531, 413, 3)
-    head = head_of(detector.detect(result.image)[0])
+    head = crown_to_chin(detector.detect(result.image)[0])
     assert 0.70 <= head.height / 531 <= 0.80
     assert 0.55 <= (531 - head.eyes) / 531 <= 0.65
     assert np.abs(result.image[:30, :30] / 255 - LIGHT).max() < 0.01
