@@ -121,7 +121,14 @@ class NotTheSame:
     """Mean over the pixels in levels of 255; None where the file has been cut or scaled since."""
 
 
-Event = Planned | PictureReady | NotTheSame | Edited
+@dataclass(frozen=True)
+class NowhereToChange:
+    """The words that say where a local edit changes the picture look at no place in it."""
+
+    path: Path
+
+
+Event = Planned | PictureReady | NotTheSame | NowhereToChange | Edited
 
 
 @dataclass(frozen=True)
@@ -161,7 +168,8 @@ def edit(
     """Edit pictures that `mcap.generate.generate` or this function wrote.
 
     Yields `Planned`, a `PictureReady` for each picture, before it a `NotTheSame` where the picture
-    that the edit starts from is not the file's, and `Edited`. Subject, backbone and ``addons`` are
+    that the edit starts from is not the file's and a `NowhereToChange` where a local edit changes
+    nothing, and `Edited`. Subject, backbone and ``addons`` are
     those that the pictures were drawn with; the first two are for `require_source` to check.
 
     Raises `InputRefused` for a picture without a whole record, `UsageError` for words that are not
@@ -226,6 +234,8 @@ def edit(
                 difference = _difference(job, found.source)
                 if difference is None or difference > SAME_PICTURE[_format(job.path)]:
                     yield NotTheSame(job.path, difference)
+                if found.region is not None and not found.region.any():
+                    yield NowhereToChange(job.path)
                 picture = _finish(job, found, subject, identity, detector, shelf, settings)
                 pictures[index], regions[index] = picture, found
                 shelf.write_results([pictures[i] for i in sorted(pictures)])

@@ -81,21 +81,33 @@ def test_drawing_leaves_the_global_random_state_alone(backbone):
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_drawing_equals_plain_diffusers(backbone):
-    """Same prompt, same noise: the picture is what the pipeline gives when called by hand."""
+@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+@pytest.mark.parametrize("guidance", [1.0, 5.0])
+@pytest.mark.parametrize("negative", ["", "dark, black and white"])
+def test_drawing_equals_plain_diffusers(kind, guidance, negative):
+    """Same prompt, same noise: each picture of a batch of several prompts, not square, is what the
+    pipeline gives when it is called by hand for that picture alone."""
+    backbone = tiny_backbone(kind=kind)
     pipeline = backbone.pipeline()
     pipeline.set_progress_bar_config(disable=True)
-    plain = pipeline(
-        PROMPT,
-        num_inference_steps=3,
-        guidance_scale=5.0,
-        height=SIZE,
-        width=SIZE,
-        generator=torch.Generator("cpu").manual_seed(9),
-        output_type="np",
-    ).images[0]
-    ours = draw(backbone, PROMPT, [9], steps=3, guidance_scale=5.0)[0]
-    assert close((plain * 255).round().astype(np.uint8), ours)
+    prompts = [PROMPT, "a portrait of a man, light background"]
+    options = {"guidance_scale": guidance}
+    ours = draw(
+        backbone, prompts, [9, 10], negative_prompt=negative, steps=3, size=(48, 80), **options
+    )
+    for prompt, seed, image in zip(prompts, [9, 10], ours, strict=True):
+        plain = pipeline(
+            prompt,
+            negative_prompt=negative or None,
+            num_inference_steps=3,
+            height=80,
+            width=48,
+            generator=torch.Generator("cpu").manual_seed(seed),
+            output_type="np",
+            **options,
+        ).images[0]
+        assert image.shape == (80, 48, 3)
+        assert close((plain * 255).round().astype(np.uint8), image)
 
 
 def test_batches_change_nothing_but_speed(backbone):
@@ -384,6 +396,41 @@ def test_the_backbones_own_defaults_go_before_the_profiles(subject, tmp_path):
     *_, finished = run(subject, backbone, tmp_path, count=1, steps=2, guidance_scale=3.0)
     record = finished.pictures[0].record
     assert (record["steps"], record["guidance_scale"]) == (2, 3.0)
+
+
+def test_which_scheduler(subject, tmp_path):
+    """The user's, else the backbone's own choice, else the profile's, else the model's."""
+    from dataclasses import replace
+
+    backbone = tiny_backbone()
+    plain, styled = (
+        make_profile("plain"),
+        make_profile("styled", generate={"steps": 2, "count": 1, "scheduler": "Euler a"}),
+    )
+
+    def used(name: str, profiles, **settings) -> dict[str, tuple[str, str]]:
+        *_, finished = run(subject, backbone, tmp_path / name, profiles, count=1, **settings)
+        return {
+            picture.style: (picture.record["scheduler"], picture.record["sampler"])
+            for picture in finished.pictures
+        }
+
+    both = [plain, styled]
+    assert used("a", both) == {"plain": ("model", "DDIM"), "styled": ("euler-a", "Euler a")}
+    heun = ("heun", "Heun")
+    assert used("b", both, scheduler="Heun") == {"plain": heun, "styled": heun}
+    pictures = [(tmp_path / name / "plain-000000.png").read_bytes() for name in "ab"]
+    assert pictures[0] != pictures[1]
+    # Said or not, the same scheduler draws the same picture, which need not be drawn again.
+    assert run(subject, backbone, tmp_path / "a", plain, count=1, scheduler="ddim")[0].to_draw == 0
+    events = run(subject, backbone, tmp_path / "c", plain, count=1, scheduler="heun", steps=3)
+    assert events[0].steps == 5
+    backbone.info = replace(backbone.info, generate_defaults={"scheduler": "lms"})
+    assert used("d", both) == {"plain": ("lms", "LMS"), "styled": ("lms", "LMS")}
+    with pytest.raises(UsageError, match="--steps 60: the scheduler LCM"):
+        run(subject, backbone, tmp_path / "e", plain, scheduler="lcm", steps=60)
+    with pytest.raises(Exception, match=r"generate\.scheduler"):
+        make_profile(generate={"scheduler": "best"})
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg", "webp"])

@@ -90,7 +90,7 @@ def run_edit(
 ) -> None:
     from mcap.cli.output import emit, note, warn
     from mcap.cli.progress import progress
-    from mcap.edit import Edited, NotTheSame, edit, require_source
+    from mcap.edit import Edited, NotTheSame, NowhereToChange, edit, require_source
     from mcap.errors import Interrupted
     from mcap.generate import PictureReady
     from mcap.registry import registry
@@ -128,6 +128,13 @@ def run_edit(
                 for event in events:
                     if isinstance(event, NotTheSame):
                         warn(ctx, _not_the_same(event))
+                    if isinstance(event, NowhereToChange):
+                        warn(
+                            ctx,
+                            f"{event.path}: the changed words look at no place of their own in it, "
+                            "so nothing was changed; name others with --where, or leave --local "
+                            "away.",
+                        )
                     if isinstance(event, PictureReady):
                         ready += 1
                     if isinstance(event, Edited):

@@ -169,15 +169,15 @@ def generate(
         ),
     ] = None,
     keep: Annotated[
-        float,
+        float | None,
         typer.Option(
             help="How much of the composition stays, 0 to 1: the share of the steps in which it "
-            "is held.",
+            "is held. Default: 0.8.",
             min=0,
             max=1,
             rich_help_panel=EDITING,
         ),
-    ] = 0.8,
+    ] = None,
     layout: Annotated[
         float | None,
         typer.Option(
@@ -259,7 +259,7 @@ def generate(
             replace=replacements(replace or ()),
             prompt=prompt[0] if prompt else None,
             weights=factors(weight or ()),
-            keep=keep,
+            **({} if keep is None else {"keep": keep}),
             layout=layout,
             local=local,
             where=tuple(where or ()),

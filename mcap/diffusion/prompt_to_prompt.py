@@ -5,13 +5,18 @@ at decides where things are; so while the picture takes shape the edited one loo
 looks, and only at other words. In the conditional rows of the UNet, for source s and target t:
 
     self-attention    softmax(q_s k_s) v_t                                     (section 3.2)
-    cross-attention   [ softmax(q_s k_s) A + softmax(q_t k_t) diag(o) ] diag(w) v_t
+    cross-attention   [ softmax(q_s k_s) A + softmax(q_t k_t) diag(o) ] / n  diag(w) v_t
 
 A spreads each source token's column over the target's tokens that stand for it, o is 1 at tokens
-that are new (their attention is the target's own) and w scales tokens (re-weighting). Both are
+that are new (their attention is the target's own) and w scales tokens (re-weighting). Everything is
 linear in the values, so that A, o and w are applied to v and the probabilities are never laid open:
-attention stays with torch's fused kernels, in any precision, and costs one call more only where a
-prompt has new words.
+attention stays with torch's fused kernels, in any precision, and costs more calls only where a
+prompt has words more or fewer.
+
+n is the sum of the bracket's rows, which the paper leaves out. It is 1 where words are exchanged;
+words that are added bring attention of their own to a full sum, words that are gone leave a gap.
+With Stable Diffusion's maps, where the start of the text takes nearly all, that is little. The demo
+backbone looks at few words and at those hard: ", black and white" appended turned pictures orange.
 
 Legend: P pairs of source and target, B rows of a UNet call, L tokens of a padded prompt.
 """
@@ -35,7 +40,11 @@ ones hold texture and not layout (the paper's code does the same at 64 x 64)."""
 BLEND_FROM = 0.2
 """Share of the calls after which the rest of the picture is held fast (the paper's code)."""
 BLEND_THRESHOLD = 0.3
-"""Of a map's own maximum: where a word looks (the paper's code)."""
+"""Of a map between its own minimum and maximum: where a word looks (the paper's code; it divides by
+the maximum alone, and the minimum is near 0 in Stable Diffusion)."""
+FLAT = 0.1
+"""A map whose range is less than this share of its maximum says nothing of a place."""
+SMALLEST_TOTAL = 0.01
 
 
 @dataclass(frozen=True)
@@ -160,7 +169,9 @@ class AttentionEditor:
         self.spread = torch.stack([edit.spread for edit in edits])[:, None]  # P x 1 x L x L
         self.own = torch.stack([edit.own for edit in edits])[:, None, :, None]  # P x 1 x L x 1
         self.weight = torch.stack([edit.weight for edit in edits])[:, None, :, None]
-        self.has_new = bool((self.own * self.weight != 0).any())
+        kept = self.spread.sum(dim=-1)  # P x 1 x L: 1 where a source token still counts
+        self.kept = kept[..., None]
+        self.whole = bool(((kept - 1).abs() < 1e-6).all() and not self.own.any())
         self.cross_calls = round(cross * calls)
         self.layout_calls = round(layout * calls)
         stride = max(1.0, native_side / LAYOUT_SIDE)
@@ -218,21 +229,27 @@ class AttentionEditor:
                 query, key = query.clone(), key.clone()
                 query[targets], key[targets] = query[sources], key[sources]
             return scaled_dot_product_attention(query, key, value)
-        spread, own, weight = (part.to(value) for part in (self.spread, self.own, self.weight))
+        spread, own, kept, weight = (
+            part.to(value) for part in (self.spread, self.own, self.kept, self.weight)
+        )
         weighted = weight * value[targets]
         value = value.clone()
         if self.call >= self.cross_calls:
             value[targets] = weighted
             return scaled_dot_product_attention(query, key, value)
-        new = None
-        if self.has_new:
-            new = scaled_dot_product_attention(query[targets], key[targets], own * weighted)
+        own_query, own_key = query[targets], key[targets]
         query, key = query.clone(), key.clone()
         query[targets], key[targets] = query[sources], key[sources]
         value[targets] = spread @ weighted
         found = scaled_dot_product_attention(query, key, value)
-        if new is not None:
-            found[targets] += new
+        if not self.whole:
+            # The sums of rows are attention, too: of values that are all the same.
+            new = scaled_dot_product_attention(own_query, own_key, own * weighted)
+            total = scaled_dot_product_attention(
+                query[sources], key[sources], kept.expand_as(weighted)
+            ) + scaled_dot_product_attention(own_query, own_key, own.expand_as(weighted))
+            # Next to nothing is left where everything looked at is gone, and stays so.
+            found[targets] = (found[targets] + new) / total.clamp_min(SMALLEST_TOTAL)
         return found
 
 
@@ -276,7 +293,8 @@ class LocalBlend:
 
     After each call from `BLEND_FROM` on, the target's latent is the source's outside of the union
     of the two regions: where the source's changed words look in the source, and the target's in the
-    target. A region is where the mean attention so far exceeds `BLEND_THRESHOLD` of its maximum.
+    target. A region is where the mean attention so far exceeds `BLEND_THRESHOLD`; words that look
+    everywhere alike (`FLAT`) have none.
     """
 
     def __init__(
@@ -312,13 +330,18 @@ class LocalBlend:
         self.sums = maps if self.sums is None else self.sums + maps
         if call < self.first:
             return latents
-        pooled = max_pool2d(self.sums[:, None], 3, stride=1, padding=1)
-        peak = pooled.amax(dim=(2, 3), keepdim=True)
-        region = (pooled > BLEND_THRESHOLD * peak) & (peak > 0)
-        first, second = region.chunk(2)
+        first, second = _regions(self.sums).chunk(2)
         self.mask = (first | second)[:, 0]
         latents = latents.clone()
         kept = latents[sources]
         blended = torch.where(self.mask[:, None], latents[targets], kept)
         latents[targets] = blended
         return latents
+
+
+def _regions(maps: torch.Tensor) -> torch.Tensor:
+    """Maps float[B, h, w], all at least 0 -> bool[B, 1, h, w], where they look."""
+    maps = maps[:, None]
+    most, least = (pick(maps, dim=(2, 3), keepdim=True) for pick in (torch.amax, torch.amin))
+    pooled = max_pool2d(maps, 3, stride=1, padding=1)
+    return (pooled > least + BLEND_THRESHOLD * (most - least)) & (most - least > FLAT * most)
