@@ -157,6 +157,58 @@ def test_dry_run_prints_the_plan_and_writes_nothing(place, capsys):
     assert not (place / "me.mcap").exists()
 
 
+SD15 = ("--backbone", "sd15", "--device", "cpu", "--precision", "fp32")
+
+
+@pytest.mark.parametrize(
+    ("memory", "keys"),
+    [
+        (64_000, {"rows": "together", "identity_decode": "auto"}),
+        (18_000, {"rows": "together", "identity_decode": "window"}),
+        (12_000, {"rows": "apart", "gradient_checkpointing": False}),
+        (6_000, {"rows": "apart", "gradient_checkpointing": True}),
+    ],
+)
+def test_low_memory_takes_what_fits_and_the_plan_says_so(place, capsys, monkeypatch, memory, keys):
+    """By the estimate alone: SD1.5's weights are not here."""
+    monkeypatch.setattr("mcap.training.device.total_memory_mb", lambda _device: memory)
+    assert run(["--json", *command(*SD15, "--low-memory", "--dry-run")]) == 0
+    plan = printed(capsys)
+    assert {key: plan["recipe"][key] for key in keys} == keys
+    assert plan["device_memory_mb"] == memory
+    fits = plan["memory_mb"] <= 0.9 * memory
+    assert fits == (memory > 6_000)
+    assert any("may need" in line for line in plan["advice"]) == (not fits)
+
+
+def test_a_run_that_may_not_fit_is_told_what_would(place, capsys, monkeypatch):
+    monkeypatch.setattr("mcap.training.device.total_memory_mb", lambda _device: 16_000)
+    assert run(["--json", *command(*SD15, "--dry-run")]) == 0
+    (told,) = [line for line in printed(capsys)["advice"] if "may need" in line]
+    assert "may need 18.0 GB, and the device has 16.0 GB" in told
+    assert "--low-memory needs about 7.3 GB" in told
+
+
+def test_out_of_memory_is_exit_code_5_and_goes_on_with_less(place, capsys, monkeypatch):
+    from mcap.training import loop
+
+    real = loop.training_step
+
+    def too_large(backbone, tokens, rows, *args, **options):
+        if len(rows) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return real(backbone, tokens, rows, *args, **options)
+
+    monkeypatch.setattr(loop, "training_step", too_large)
+    assert run(command()) == 5
+    told = capsys.readouterr().err
+    assert "Tried to allocate 2.00 GiB" in told
+    assert "--low-memory" in told
+    assert run(command("--low-memory")) == 0
+    assert "after step 2 of 4" in capsys.readouterr().err
+    assert read_subject(place / "me.mcap").manifest.recipe["rows"] == "apart"
+
+
 def test_one_bad_selfie_does_not_kill_the_run(place, capsys):
     (place / "me" / "notes.jpg").write_text("this is no picture")
     photo(place / "style" / "wall.png", 6, face=False)
