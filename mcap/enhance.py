@@ -30,8 +30,15 @@ import mcap
 from mcap import atomic, enhance_report, provenance
 from mcap.enhance_report import Previews, reduced
 from mcap.enhance_settings import EnhanceSettings
-from mcap.errors import InputRefused, UsageError
-from mcap.face_restore import Candidate, Change, candidates, moved, restoration
+from mcap.errors import InputRefused, McapError, UsageError
+from mcap.face_restore import (
+    Candidate,
+    Change,
+    NotNumbers,
+    candidates,
+    moved,
+    restoration,
+)
 from mcap.faces import FaceSettings
 from mcap.identity_guard import Before, IdentityGuard, Verdict
 from mcap.photos import PhotoSettings
@@ -280,6 +287,8 @@ class _Work:
         self.stages, self.tools, self.settings = tuple(stages), tools, settings
         self.photos, self.faces, self.framing = photos, faces, framing
         self.device, self.half = device, half
+        self._in_single: set[str] = set()
+        """Face restorers that half precision does not hold."""
         self.guard = IdentityGuard(
             tools.identity,
             max_change=settings.max_change,
@@ -361,7 +370,7 @@ class _Work:
             else:
                 if canvas is source.pixels:
                     canvas = canvas.copy()
-                self._restore_faces(stage, canvas, factor, found, source)
+                self._restore_faces(stage, canvas, factor, found, source, notes)
                 counter.piece()
         counter.finish()
         canvas = _resized(canvas, job.size)
@@ -392,9 +401,11 @@ class _Work:
             for candidate in chosen
         ]
 
-    def _seen(self, source: PictureFile, canvas: np.ndarray, face: Face) -> tuple[UInt8Image, Face]:
+    def _seen(
+        self, source: PictureFile, canvas: np.ndarray, face: Face, room: float = SURROUNDINGS
+    ) -> tuple[UInt8Image, Face]:
         """The part of a picture around a face, as the identity network is to see it."""
-        x0, y0, x1, y1 = _around(face, canvas.shape)
+        x0, y0, x1, y1 = _around(face, canvas.shape, room)
         part = to_srgb(to_eight_bits(canvas[y0:y1, x0:x1]), source.icc)
         return np.ascontiguousarray(part), moved(face, -x0, -y0)
 
@@ -460,23 +471,13 @@ class _Work:
         factor: float,
         found: list[_FaceState],
         source: PictureFile,
+        notes: list[str],
     ) -> None:
-        to = getattr(stage.restorer, "to", None)
-        device = self.device if to is not None else "cpu"
-        if to is not None:
-            to(self.device, half=self.half and stage.restorer.half_precision)
         for state in found:
             if state.candidate.reason:
                 continue
             face = moved(state.candidate.face, 0, 0, factor)
-            change = restoration(
-                stage.restorer,
-                canvas,
-                face,
-                self.tools.masker,
-                device=device,
-                colour_match=self.settings.colour_match,
-            )
+            change = self._restored(stage, canvas, face, notes)
 
             def seen(
                 weight: float, change: Change = change, face: Face = face
@@ -487,6 +488,30 @@ class _Work:
             change.apply(canvas, verdict.weight)
             state.redrawn |= verdict.weight > 0
             self._note(state, stage, verdict)
+
+    def _restored(self, stage: Stage, canvas: np.ndarray, face: Face, notes: list[str]) -> Change:
+        to = getattr(stage.restorer, "to", None)
+        half = self.half and stage.restorer.half_precision and stage.name not in self._in_single
+        if to is not None:
+            to(self.device, half=half)
+        try:
+            return restoration(
+                stage.restorer,
+                canvas,
+                face,
+                self.tools.masker,
+                device="cpu" if to is None else self.device,
+                colour_match=self.settings.colour_match,
+            )
+        except NotNumbers as error:
+            if not half or to is None:
+                raise McapError(
+                    f"{stage.name}: {error}; its file is damaged, or it is not made for pictures "
+                    "in [0, 1]."
+                ) from error
+        self._in_single.add(stage.name)
+        notes.append(f"{stage.name}: half precision could not hold a face; went on in single.")
+        return self._restored(stage, canvas, face, notes)
 
     def _with_change(
         self,
@@ -543,6 +568,9 @@ class _Work:
         if self.framing is not None:
             from mcap.finish import finish
 
+            if source.icc and not source.grey and canvas.dtype == np.uint8:
+                # What profiles are for, prints and forms, is in sRGB, as is the background colour.
+                canvas, source = to_srgb(canvas, source.icc), replace(source, icc=None)
             finished = finish(
                 canvas if alpha is None else np.dstack([canvas, alpha]),
                 [moved(state.candidate.face, 0, 0, factor) for state in found],

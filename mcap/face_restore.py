@@ -143,6 +143,10 @@ class Change:
         picture[y0:y1, x0:x1] = self.region(picture, weight)
 
 
+class NotNumbers(ValueError):
+    """A restorer gave NaN or infinity, as half precision may where it cannot hold a value."""
+
+
 def restoration(
     restorer: Restorer,
     picture: np.ndarray,
@@ -156,7 +160,7 @@ def restoration(
 
     The restorer is where it is to work already (``device``). Beyond the picture's edges the frame
     is filled with its mirror image. ``masker`` says where the face is; outside its mask, and near
-    the frame's edge, nothing changes.
+    the frame's edge, nothing changes. Raises `NotNumbers` where the restorer gives NaN or infinity.
     """
     import torch
 
@@ -176,6 +180,8 @@ def restoration(
     tensor = torch.from_numpy(np.ascontiguousarray(seen.transpose(2, 0, 1)))[None].to(device)
     with torch.inference_mode():
         restored = restorer.restore(tensor)[0].float().clamp(0.0, 1.0).cpu().numpy()
+    if not np.isfinite(restored).all():
+        raise NotNumbers("the restorer gave values that are no numbers for a face")
     if restored.shape != (3, side, side):
         raise ValueError(
             f"the restorer gave {list(restored.shape)} for a face of {frame.size} pixels at "

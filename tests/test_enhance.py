@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 from restoring import Finds, Restore, face_at, noise, stage, tools
 
 from mcap import provenance
 from mcap.enhance import Enhanced, Finished, Planned, Refused, Stage, enhance, result_size
 from mcap.enhance_settings import EnhanceSettings
-from mcap.errors import UsageError
+from mcap.errors import McapError, UsageError
 from mcap.masks import LandmarkMasker
 from mcap.picture_file import read_picture
 
@@ -95,6 +95,22 @@ def test_depth_and_alpha_go_through(photo, tmp_path):
     assert np.array_equal(read_picture(again.path).alpha, alpha[..., 0])
 
 
+def test_the_colour_profile_goes_along_and_a_style_profile_wants_srgb(photo, tmp_path):
+    from mcap.enhance import Framing
+    from mcap.finish import FinishSettings
+    from mcap.profile import find_profile
+
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    path = photo(icc_profile=srgb)
+    done = run([path], [stage()], tmp_path / "a").pictures[0]
+    assert read_picture(done.path).icc == srgb
+    framing = Framing(find_profile("business"), FinishSettings())
+    done = run([path], [stage()], tmp_path / "b", framing=framing).pictures[0]
+    assert read_picture(done.path).icc is None
+    assert done.record["profile"] == "business"
+    assert done.record["finish"]["framing"] is not None
+
+
 def test_grey_stays_grey(photo, tmp_path):
     done = run([photo(image=noise(90, 120)[..., 0])], [stage(scale=2)], tmp_path).pictures[0]
     with Image.open(done.path) as written:
@@ -152,6 +168,31 @@ def test_all_faces_are_restored_each_in_its_place(photo, tmp_path):
         x, y = face.landmarks[2].astype(int)
         assert result[y, max(x, 0), 0] > 170
     assert len(done.faces) == 3
+
+
+class HalfFails(Restore):
+    """Half precision gives NaN."""
+
+    half_precision = True
+
+    def to(self, device, half=False):
+        self.half = half
+
+    def restore(self, image):
+        return image * float("nan") if self.half else super().restore(image)
+
+
+def test_a_face_that_half_precision_cannot_hold_is_done_in_single(photo, tmp_path):
+    path = photo()
+    done = run([path], [Stage("r", HalfFails("face"))], tmp_path, half=True).pictures[0]
+    assert np.array_equal(pixels(done.path), pixels(path))
+    assert "went on in single" in done.notes[0]
+
+
+def test_a_restorer_that_gives_no_numbers_is_named(photo, tmp_path):
+    nothing = stage("broken", kind="face", change=lambda image: image * float("nan"))
+    with pytest.raises(McapError, match=r"broken: .*no numbers"):
+        run([photo()], [nothing], tmp_path / "out")
 
 
 # the guard
