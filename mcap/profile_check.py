@@ -116,6 +116,10 @@ negative = ""
 # eye_line = [0.55, 0.65]          # the eyes above the bottom edge, of the height
 # head_center_x = [0.45, 0.55]     # of the width
 
+# What `mcap enhance --profile` puts behind the person.
+[background]
+# color = "#f5f5f5"
+
 [generate]
 count = 8
 # steps = 30

@@ -26,8 +26,11 @@ HEAD_DOUBT = 0.06
 """A head's height is aimed this fraction inside the profile's range, where the range is wide
 enough: another detector puts the chin elsewhere. See docs/enhance.md for how much."""
 
-EYES_DOUBT = 0.01
-"""The same for the eyes' and the head's place, of the picture's height or width."""
+EYES_DOUBT = 0.02
+"""The same for the eyes' place, of the picture's height."""
+
+MIDDLE_DOUBT = 0.01
+"""The same for the head's, of the width: less, because what is missing beside a head is dear."""
 
 _STEPS = 17  # places tried in each range
 
@@ -121,7 +124,7 @@ def _downward(height: int, limit: int, head: Head, framing: Framing) -> list[int
 def _across(width: int, limit: int, head: Head, framing: Framing, room: Room) -> int:
     """The left edge: inside the picture where the range of the head's place allows it."""
     wanted = framing.head_center_x or (0.5, 0.5)
-    low, high = _inner(wanted, absolute=EYES_DOUBT)
+    low, high = _inner(wanted, absolute=MIDDLE_DOUBT)
     x0 = round(head.center_x - (low + high) / 2 * width)
     inside = _clamped(x0, width, limit)
     if framing.head_center_x is None:
@@ -146,7 +149,7 @@ def _cost(box: Box, head: Head, framing: Framing, top: float | None) -> float:
     for wanted, value, doubt in (
         (framing.head_height, head.height / height, None),
         (framing.eye_line, (box[3] - head.eyes) / height, EYES_DOUBT),
-        (framing.head_center_x, (head.center_x - box[0]) / width, EYES_DOUBT),
+        (framing.head_center_x, (head.center_x - box[0]) / width, MIDDLE_DOUBT),
     ):
         if wanted is None:
             continue
