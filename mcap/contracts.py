@@ -104,6 +104,11 @@ class Restorer(Protocol):
     (settable, 0: noise is kept, 1: taken away), and ``to(device, half=False)``, which moves it;
     ``half`` is asked for only where ``half_precision`` is true. Whatever its precision, ``restore``
     takes and gives float32 on the device where it is. One without ``to`` works on the CPU.
+
+    An image restorer is given tiles, and may say of them: ``reach``, how many input pixels away it
+    still sees; ``overlap``, how many neighbouring tiles should share; ``tileable``, False where it
+    must have the picture whole; ``bytes_per_pixel``, what an input pixel takes in memory while it
+    works (see `mcap.tiles`).
     """
 
     kind: Literal["image", "face"]

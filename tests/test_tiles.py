@@ -68,6 +68,7 @@ def test_a_stand_in_is_a_restorer():
     assert isinstance(Chain(), Restorer)
 
 
+@settings(deadline=None)
 @given(
     length=st.integers(1, 400),
     tile=st.integers(8, 120),
@@ -128,14 +129,21 @@ def test_tiled_equals_untiled_everywhere_where_the_reach_is_known(
     overlap=st.integers(8, 40),
 )
 def test_tiled_is_near_untiled_where_the_reach_is_not_known(height, width, tile, overlap):
-    """Nothing jumps: the places where two tiles meet differ from the whole by little."""
-    restorer = Chain(2, layers=5, known=False)
+    """The border: where two tiles run over into one another, and the reach on both sides of it."""
+    reach = 5
+    restorer = Chain(2, layers=reach, known=False)
     image = noise(height, width, seed=height)
     whole = untiled(restorer, image)
     found = restore_tiled(restorer, image, tile=tile, overlap=overlap, dtype=np.float32).image
-    # A quarter of the overlap is cut; it is less than the reach of 5 for the smallest ones here.
-    limit = 1e-5 if overlap >= 20 and tile >= 40 else 0.2
-    assert np.abs(found - whole).max() <= limit
+    difference = np.abs(found - whole).max(axis=-1)
+    if min(overlap, tile // 2) // 4 >= reach:  # what is cut of each is all that is wrong
+        assert difference.max() <= 1e-5
+    for axis, length in enumerate((height, width)):
+        outside = np.ones(2 * length, bool)
+        for span in spans(length, tile, min(overlap, tile // 2))[1:]:
+            outside[2 * max(0, span.keep - reach) : 2 * (span.solid + reach)] = False
+        difference = np.compress(outside, difference, axis=axis)
+    assert difference.size == 0 or difference.max() <= 1e-5
 
 
 class Same:
