@@ -8,26 +8,60 @@ from spandrel.architectures.Compact import Compact
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+CARRIERS = 3
+
 
 def build(features: int, layers: int):
-    """A network of so many channels and hidden layers, each begun as the identity and some noise.
+    """A network of so many channels and hidden layers that begins as quadratic interpolation.
 
-    A plain chain of convolutions is slow to begin with. One that begins as the identity passes the
-    first layer's features to the last and learns what lies between, as a residual network does,
-    and stays a plain chain.
+    The class adds the input's pixels, repeated, to its output, so a chain of convolutions would
+    first have to learn plain interpolation, exactly, through all its layers. Instead three
+    channels, the carriers, hand the input's colours on unchanged (weight 1 on themselves, PReLU of
+    slope 1), and the last layer begins as what interpolation adds to repeated pixels.
+    `hold_carriers` keeps them so. The other channels begin as the identity and some noise.
     """
     network = Compact(num_feat=features, num_conv=layers, upscale=SCALE)
-    for module in list(network.body)[2:-1]:
-        if isinstance(module, nn.Conv2d):
-            noise = torch.randn_like(module.weight) * (0.1 / (features * 9) ** 0.5)
-            nn.init.dirac_(module.weight)
-            with torch.no_grad():
-                module.weight += noise
-            nn.init.zeros_(module.bias)
     with torch.no_grad():
-        network.body[-1].weight.mul_(0.1)
-        network.body[-1].bias.zero_()
+        for module in list(network.body)[:-1]:
+            if isinstance(module, nn.PReLU):
+                module.weight[:CARRIERS] = 1
+                continue
+            if module.in_channels == features:
+                noise = torch.randn_like(module.weight) * (0.1 / (features * 9) ** 0.5)
+                nn.init.dirac_(module.weight).add_(noise)
+            nn.init.zeros_(module.bias)
+            module.weight[:CARRIERS] = 0
+            for channel in range(CARRIERS):
+                module.weight[channel, channel, 1, 1] = 1
+        last = network.body[-1]
+        nn.init.zeros_(last.weight)
+        last.bias.zero_()
+        for channel in range(CARRIERS):
+            start = channel * SCALE**2
+            last.weight[start : start + SCALE**2, channel] = interpolation()
     return network.to(memory_format=torch.channels_last)
+
+
+def interpolation() -> torch.Tensor:
+    """[SCALE^2, 3, 3]: quadratic interpolation at a pixel's parts, less the pixel itself."""
+    t = (torch.arange(SCALE) + 0.5) / SCALE - 0.5
+    taps = torch.stack([t * (t - 1) / 2, 1 - t * t, t * (t + 1) / 2], 1)
+    kernels = torch.einsum("yi,xj->yxij", taps, taps).reshape(SCALE**2, 3, 3).clone()
+    kernels[:, 1, 1] -= 1
+    return kernels
+
+
+def hold_carriers(network):
+    """No gradient reaches the carriers, so that an optimizer without weight decay keeps them."""
+
+    def mask(gradient):
+        gradient = gradient.clone()
+        gradient[:CARRIERS] = 0
+        return gradient
+
+    for module in list(network.body)[:-1]:
+        for parameter in module.parameters():
+            parameter.register_hook(mask)
 
 
 class Critic(nn.Module):

@@ -22,17 +22,38 @@ from degrade import photo
 from face_features import FaceFeatures
 from measures import psnr
 from muon import optimizers
-from network import Critic, build
+from network import Critic, build, hold_carriers
 from pairs import Pictures, patches, whole_face
 from picture_loss import differences
 from schedule import Clock, rate, save, set_rate
 
+BORDER = 16  # made pixels along a patch's edge for which the network lacks what lies beyond
 CRITIC_SIDE = 128  # pixels of a made patch that the critic sees, anywhere in it
 
 
 def tensor(images: np.ndarray) -> torch.Tensor:
     """float32[B, H, W, 3] -> [B, 3, H, W], channels last in memory."""
     return torch.from_numpy(np.ascontiguousarray(images, np.float32)).permute(0, 3, 1, 2)
+
+
+def weigh(x: torch.Tensor) -> torch.Tensor:
+    """Weights of mean 1 for pictures [B, 3, H, W]: a tenth at the border, where less is known.
+
+    Not 0, since every picture has a border.
+    """
+    weights = torch.full((1, 1, *x.shape[-2:]), 0.1)
+    weights[..., BORDER:-BORDER, BORDER:-BORDER] = 1
+    return weights / weights.mean()
+
+
+def distance(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """L1 of two pictures, weighed."""
+    return ((y - x).abs() * weigh(x)).mean()
+
+
+def steps(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """L1 of the pixel-to-pixel steps of two pictures, weighed."""
+    return differences(y * weigh(x), x * weigh(x))
 
 
 def average(kept: dict, network, decay: float):
@@ -77,14 +98,14 @@ def main():
     parser.add_argument("--seconds", type=float, default=1500)
     parser.add_argument("--features", type=int, default=64)
     parser.add_argument("--layers", type=int, default=16)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--side", type=int, default=48)
+    parser.add_argument("--batch", type=int, default=3)
+    parser.add_argument("--side", type=int, default=56)
     parser.add_argument("--face-side", type=int, default=96)
-    parser.add_argument("--muon-lr", type=float, default=0.006)
+    parser.add_argument("--muon-lr", type=float, default=0.01)
     parser.add_argument("--adam-lr", type=float, default=1e-3)
     parser.add_argument("--flat", type=float, default=0.1, help="share of time before decay")
     parser.add_argument("--sharp", type=float, default=0.25)
-    parser.add_argument("--identity", type=float, default=0.1)
+    parser.add_argument("--identity", type=float, default=0.05)
     parser.add_argument("--seen-by-face", type=float, default=0.02)
     parser.add_argument("--adversarial", type=float, default=0.0)
     parser.add_argument("--critic-lr", type=float, default=4e-4)
@@ -104,6 +125,7 @@ def main():
     network = build(*shape)
     if begun:
         network.load_state_dict(begun["network" if kept else "average"])
+    hold_carriers(network)
     last = f"body.{len(network.body) - 1}."
     made = optimizers(
         network.named_parameters(), options.muon_lr, options.adam_lr, skip=("body.0.", last)
@@ -134,9 +156,9 @@ def main():
         apart, unlike = faces.distances(whole, portrait, points)
         share = portrait.numel() / (portrait.numel() + wanted.numel())
         terms = {
-            "l1": (1 - share) * (y - wanted).abs().mean() + share * (whole - portrait).abs().mean(),
+            "l1": (1 - share) * distance(y, wanted) + share * distance(whole, portrait),
             "sharp": options.sharp
-            * ((1 - share) * differences(y, wanted) + share * differences(whole, portrait)),
+            * ((1 - share) * steps(y, wanted) + share * steps(whole, portrait)),
             "identity": options.identity * apart,
             "face": options.seen_by_face * unlike,
         }
