@@ -52,7 +52,7 @@ def test_tokens_that_stay_or_are_exchanged_one_for_one(tokenizer):
     assert not found.own.any()
     assert (found.weight == 1).all()
     assert found.source_columns.nonzero().ravel().tolist() == [7]  # start, a photo of a person ,
-    assert found.target_columns.nonzero().ravel().tolist() == [7]
+    assert not found.target_columns.any()  # it looks where the other one looked
 
 
 def test_more_or_fewer_tokens_share(tokenizer):
@@ -87,11 +87,17 @@ def test_new_words_look_for_themselves_and_gone_ones_are_gone(tokenizer):
 
 def test_weights_and_places(tokenizer):
     found = token_edit(
-        unchanged(SOURCE), tokenizer, LENGTH, weights={4: 2.0}, source_where=frozenset({6})
+        unchanged(SOURCE),
+        tokenizer,
+        LENGTH,
+        weights={4: 2.0},
+        source_where=frozenset({6}),
+        target_where=frozenset({5}),
     )
     assert found.weight.tolist() == [2.0 if i == 5 else 1.0 for i in range(LENGTH)]
-    assert found.source_columns.nonzero().ravel().tolist() == [7]
-    assert found.target_columns.nonzero().ravel().tolist() == [5]
+    assert found.source_columns.nonzero().ravel().tolist() == [6, 7]
+    weighed = token_edit(unchanged(SOURCE), tokenizer, LENGTH, weights={4: 2.0})
+    assert weighed.source_columns.nonzero().ravel().tolist() == [5]
 
 
 # Attention

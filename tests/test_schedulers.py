@@ -13,6 +13,8 @@ from mcap.drawing import draw, draw_each
 from mcap.errors import UsageError
 from mcap.schedulers import MODEL, SCHEDULERS, calls, find, make, names, title
 
+# diffusers' own, tens of thousands of them.
+pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
 DETERMINISTIC = [name for name, entry in SCHEDULERS.items() if not entry.random]
 RANDOM = [name for name, entry in SCHEDULERS.items() if entry.random]
 # As Stable Diffusion's own, and as the demo backbone's.

@@ -61,6 +61,7 @@ class TokenEdit:
     source_columns: torch.Tensor
     """float32[L]: 1 at the source tokens that say where the change is."""
     target_columns: torch.Tensor
+    """The same of the target's new tokens."""
 
 
 def token_edit(
@@ -75,8 +76,9 @@ def token_edit(
     """The edit of a text as one of its tokens, padded to ``length``.
 
     ``weights``: target word -> factor. ``source_where`` and ``target_where``, word numbers, say
-    where the change is; by default the words that changed or are re-weighted. Start, end and
-    padding stand for themselves, padding counted from the end of the text.
+    where the change is; by default the words that changed or are re-weighted. A target word looks
+    where the source's looked that it stands for; only new words look for themselves. Start, end
+    and padding stand for themselves, padding counted from the end of the text.
     """
     source, source_end = _tokens_of_words(edit.source, tokenizer, length)
     target, target_end = _tokens_of_words(edit.target, tokenizer, length)
@@ -106,12 +108,10 @@ def token_edit(
         source_where = edit.changed_source
     if target_where is None:
         target_where = edit.changed_target | frozenset(weights or {})
+    new = frozenset(word for word in target_where if not edit.origins[word])
+    old = source_where.union(*(edit.origins[word] for word in target_where))
     return TokenEdit(
-        spread,
-        own,
-        weight,
-        _columns(source, source_where, length),
-        _columns(target, target_where, length),
+        spread, own, weight, _columns(source, old, length), _columns(target, new, length)
     )
 
 
@@ -292,7 +292,7 @@ class LocalBlend:
     """Holds the target at the source wherever the changed words do not look (section 3.2).
 
     After each call from `BLEND_FROM` on, the target's latent is the source's outside of the union
-    of the two regions: where the source's changed words look in the source, and the target's in the
+    of two regions: where the changed words look in the source, and where new ones look in the
     target. A region is where the mean attention so far exceeds `BLEND_THRESHOLD`; words that look
     everywhere alike (`FLAT`) have none.
     """
