@@ -1,12 +1,14 @@
 """Is a picture that `mcap.finish` framed for a profile framed, when somebody else measures it?
 
     python benchmarks/framing.py --pictures FOLDER --profile passport --out out/framing
+    python benchmarks/framing.py --pictures FOLDER --frame-with mediapipe --measure-with dlib ...
 
 Takes ``--count`` pictures evenly out of FOLDER (one face each), finishes them for the profile with
-the default detector (YuNet) and the person masker, and measures head height and eye line in the
-finished picture again with MediaPipe's 478-point mesh, which shares nothing with YuNet: the eyes
-are the irises, the chin is the mesh's lowest point on the face's outline, and the crown, which is
-under the hair, lies as far above the eyes as the chin below them, as in `mcap.crown_to_chin`.
+the default detector (YuNet), the person masker and, with ``--frame-with mediapipe``, the mesh of
+`--masker mediapipe`. Head height and eye line of the finished picture are then measured by another
+network, which finds the face in it anew: MediaPipe's 478 points (eyes: the irises; chin: 152), or
+dlib's 68 (eyes: the mean of the lids' points; chin: 8). The crown, which is under the hair, lies as
+far above the eyes as the chin below them, as in `mcap.crown_to_chin`.
 
 Prints a Markdown table and writes OUT/framing.md, OUT/framing.json and a contact sheet of before
 and after.
@@ -17,34 +19,33 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from mcap import atomic
 from mcap.contact_sheet import GOOD, WARNING, Tile, contact_sheet
-from mcap.crown_to_chin import crown_to_chin
 from mcap.finish import Finished, finish
 from mcap.photos import find_photos, read_photo
 from mcap.profile import Framing, find_profile
 from mcap.registry import registry
 
-CHIN = 152  # of MediaPipe's mesh
 NAMES = ("head_height", "eye_line", "head_center_x")
+
+Points = tuple[float, float, float]  # row of the eyes, row of the chin, column of the head's middle
+Finder = Callable[[np.ndarray], Points | None]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One picture: what the mesh says of the finished one; None where it finds no face in it."""
+    """One picture: what the other network says of it; None where it finds no face in it."""
 
     name: str
     finished: Finished
     again: dict[str, float] | None
-    straight_chin: float | None
-    """Eye-to-chin distance by YuNet over that by the mesh, both in the input."""
     seconds: float
 
     def inside(self, framing: Framing, names: tuple[str, ...] = NAMES) -> bool:
@@ -56,36 +57,59 @@ class Measured:
         )
 
 
-def measure(image: np.ndarray, mesh: Any) -> dict[str, float] | None:
-    """Head height, eye line and the head's middle by the mesh, as fractions of the picture."""
-    faces = mesh.detect(image)
-    if not faces or faces[0].mesh is None:
+def by_mediapipe() -> Finder:
+    mesh = registry().create("detector", "mediapipe")
+
+    def find(image: np.ndarray) -> Points | None:
+        faces = mesh.detect(image)
+        if not faces or faces[0].mesh is None:
+            return None
+        points = faces[0].mesh
+        middle = float(points[:, 0].min() + points[:, 0].max()) / 2
+        return float(faces[0].landmarks[:2, 1].mean()), float(points[152, 1]), middle
+
+    return find
+
+
+def by_dlib() -> Finder:
+    """Its 68 landmarks come from photos that may not be used commercially: for measuring only."""
+    import dlib
+    import face_recognition_models
+
+    detector = dlib.get_frontal_face_detector()
+    predictor = dlib.shape_predictor(face_recognition_models.pose_predictor_model_location())
+
+    def find(image: np.ndarray) -> Points | None:
+        found = detector(image, 1)
+        if not found:
+            return None
+        shape = predictor(image, max(found, key=lambda place: place.area()))
+        points = np.array([(p.x, p.y) for p in shape.parts()], float) + 0.5
+        middle = float(points[:17, 0].min() + points[:17, 0].max()) / 2
+        return float(points[36:48, 1].mean()), float(points[8, 1]), middle
+
+    return find
+
+
+def measure(image: np.ndarray, find: Finder) -> dict[str, float] | None:
+    """Head height, eye line and the head's middle, as fractions of the picture."""
+    found = find(image)
+    if found is None:
         return None
     height, width = image.shape[:2]
-    points = faces[0].mesh
-    eyes = float(faces[0].landmarks[:2, 1].mean())
-    half = float(points[CHIN, 1]) - eyes
+    eyes, chin, middle = found
     return {
-        "head_height": 2 * half / height,
+        "head_height": 2 * (chin - eyes) / height,
         "eye_line": (height - eyes) / height,
-        "head_center_x": float(points[:, 0].min() + points[:, 0].max()) / 2 / width,
+        "head_center_x": middle / width,
     }
-
-
-def chins(image: np.ndarray, face: Any, mesh: Any) -> float | None:
-    """By how much the two detectors differ about the distance from eyes to chin."""
-    faces = mesh.detect(image)
-    if not faces or faces[0].mesh is None:
-        return None
-    head = crown_to_chin(face)
-    eyes = float(faces[0].landmarks[:2, 1].mean())
-    return (head.chin - head.eyes) / (float(faces[0].mesh[CHIN, 1]) - eyes)
 
 
 def run(arguments: argparse.Namespace) -> tuple[list[Measured], list[Tile]]:
     found = registry()
-    detector, mesh = found.create("detector", "yunet"), found.create("detector", "mediapipe")
-    masker = found.create("masker", "person")
+    detector, masker = found.create("detector", "yunet"), found.create("masker", "person")
+    mesh = found.create("masker", "mediapipe") if arguments.frame_with == "mediapipe" else None
+    find = by_dlib() if arguments.measure_with == "dlib" else by_mediapipe()
     profile = find_profile(arguments.profile)
     paths = find_photos([arguments.pictures])
     chosen = np.unique(np.linspace(0, len(paths) - 1, arguments.count).astype(int))
@@ -94,14 +118,13 @@ def run(arguments: argparse.Namespace) -> tuple[list[Measured], list[Tile]]:
         image = read_photo(paths[index]).image
         faces = detector.detect(image)
         started = time.process_time()
-        finished = finish(image, faces, profile, masker=masker)
+        finished = finish(image, faces, profile, masker=masker, mesh=mesh)
         seconds = time.process_time() - started
         results.append(
             Measured(
                 paths[index].name,
                 finished,
-                measure(finished.image, mesh),
-                chins(image, max(faces, key=lambda face: face.area), mesh) if faces else None,
+                measure(finished.image, find),
                 seconds,
             )
         )
@@ -133,14 +156,11 @@ def table(results: list[Measured], framing: Framing) -> str:
     both = sum(result.inside(framing, NAMES[:2]) for result in results)
     every = sum(result.inside(framing) for result in results)
     claimed = sum(bool(r.finished.framed and r.finished.framed.met) for r in results)
-    chin = np.array([r.straight_chin for r in results if r.straight_chin is not None])
     made_up = np.array([result.finished.made_up for result in results])
     lines += [
         "",
         f"Head height and eye line inside: {both} of {len(results)}; all three: {every}; said to "
         f"be met by mcap: {claimed}. Faces not found again: {len(results) - len(seen)}.",
-        f"Eyes to chin, YuNet over mesh, in the inputs: mean {chin.mean():.3f}, deviation "
-        f"{chin.std():.3f}.",
         "Made up, median and largest share: "
         + ", ".join(
             f"{side} {100 * np.median(shares):.0f} % / {100 * shares.max():.0f} %"
@@ -156,6 +176,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--pictures", type=Path, required=True)
     parser.add_argument("--profile", default="passport")
+    parser.add_argument("--frame-with", choices=("landmarks", "mediapipe"), default="landmarks")
+    parser.add_argument("--measure-with", choices=("mediapipe", "dlib"), default="mediapipe")
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--shown", type=int, default=24, help="pictures on the contact sheet")
     parser.add_argument("--out", type=Path, required=True)
@@ -170,7 +192,6 @@ def main() -> None:
             "name": result.name,
             **result.finished.record(),
             "again": result.again,
-            "chin": result.straight_chin,
         }
         for result in results
     ]

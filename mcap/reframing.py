@@ -70,8 +70,9 @@ def place(
         x0, y0 = (size[0] - width) // 2, (size[1] - height) // 2
         return x0, y0, x0 + width, y0 + height
     best: tuple[float, Box] | None = None
-    for height in _heights(size, aspect, head, framing):
-        width = max(1, round(height * aspect))
+    inside = largest(size, aspect)
+    for height in _heights(inside[1], head, framing):
+        width = inside[0] if height == inside[1] else max(1, round(height * aspect))
         x0 = _across(width, size[0], head, framing, room)
         for y0 in _downward(height, size[1], head, framing):
             box = (x0, y0, x0 + width, y0 + height)
@@ -100,9 +101,8 @@ def outside(box: Box, size: tuple[int, int]) -> Sides:
     )
 
 
-def _heights(size: tuple[int, int], aspect: float, head: Head, framing: Framing) -> list[int]:
+def _heights(inside: int, head: Head, framing: Framing) -> list[int]:
     """Heights to try. The largest inside is always one: it can always be had."""
-    inside = largest(size, aspect)[1]
     if framing.head_height is None or framing.head_height[1] <= 0:
         return [inside]
     low, high = _inner(framing.head_height, relative=HEAD_DOUBT)

@@ -298,6 +298,29 @@ def test_a_plain_background_is_extended_and_a_busy_one_is_not():
     assert np.abs(corner - (0.6, 0.6, 0.62)).max() < 0.02
 
 
+def test_a_mesh_has_the_last_word_on_the_chin():
+    """Looked for in the face's surroundings alone, and brought back into the picture."""
+
+    class Mesh:
+        def mesh(self, image, face):
+            assert image.dtype == np.uint8 and image.shape[0] < someone.image.shape[0]
+            here = image[tuple(face.landmarks[2].astype(int)[::-1])]
+            there = someone.image[tuple(someone.face.landmarks[2].astype(int)[::-1])]
+            assert np.array_equal(here, there)
+            points = np.zeros((478, 2), np.float32)
+            points[152] = face.landmarks[:2].mean(axis=0) + np.array([0, 165])
+            return points
+
+    someone = person(size=(600, 1100), middle=(300, 500))
+    masker = KnownMasker(someone.matte)
+    by_mesh = finish(someone.image, someone.face, passport(), masker=masker, mesh=Mesh())
+    assert by_mesh.framed.head_height == pytest.approx(
+        2 * 165 / (by_mesh.cut[3] - by_mesh.cut[1]), abs=1e-3
+    )
+    by_landmarks = finish(someone.image, someone.face, passport(), masker=masker)
+    assert by_mesh.cut[3] - by_mesh.cut[1] > 1.05 * (by_landmarks.cut[3] - by_landmarks.cut[1])
+
+
 def test_a_profile_that_asks_for_nothing_cuts_and_changes_nothing():
     someone = person()
     result = finish(someone.image, someone.face, make_profile(aspect="4:5"), masker=None)
