@@ -13,7 +13,7 @@ Pixels, (x, y), origin at the top left corner of the top left pixel, as everywhe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from mcap.backdrop import Layers, pure, take_apart
 from mcap.contracts import Face
 from mcap.crown_to_chin import crown_to_chin
 from mcap.extending import cap, extend_background, extend_person, outline, roughness, touches
+from mcap.faces import pose
 from mcap.framing import Box, Framed, Head, framed
 from mcap.masks import LandmarkMasker, iou
 from mcap.reframing import Room, outside, place
@@ -52,6 +53,13 @@ _PRICES = (6.0, 8.0, 6.0, 4.0)
 """What it costs to make up a person's left, top, right and lower side (`mcap.reframing.Room`):
 clothes can be drawn out further than hair before one sees it."""
 
+_ASIDE = 0.4
+"""Of `FinishSettings.extend_person`, what goes for the other sides than the lower one: of a head or
+an arm no more than a rim can be made up."""
+
+UPRIGHT = 30.0
+"""Degrees of tilt up to which a head can be framed by its height."""
+
 _ROWS = 512  # rows of a large picture that are in memory as floats
 
 
@@ -66,7 +74,8 @@ class FinishSettings(BaseModel):
     """Share of the finished picture's height or width, on each side, that may be made up where only
     background is missing."""
     extend_person: float = Field(default=0.25, ge=0, le=0.5)
-    """The same where the picture cuts the person off: shoulders below a close-up."""
+    """The same where the picture cuts the person off: shoulders below a close-up. Two fifths of it
+    on the other sides."""
     plain: float = Field(default=0.05, ge=0)
     """A background whose brightness varies less than this next to the picture's edge is extended
     (`mcap.extending.roughness`). Of 102 sides of portraits, paper and painted walls have 0.002 to
@@ -134,13 +143,24 @@ def finish(
     """
     settings = settings or FinishSettings()
     white = _white(image)
-    face = _largest(faces)
+    face = chosen = _largest(faces)
+    roll = pose(face.landmarks).roll if face else 0.0
+    if abs(roll) > UPRIGHT:
+        face = None
+        notes = [
+            f"The head is tilted by {abs(roll):.0f} degrees: cut about the middle, background left "
+            "as it is. Turn the picture upright first."
+        ]
+    elif face is None:
+        notes = ["No face was found: cut about the middle, background left as it is."]
+    else:
+        notes = []
     head = crown_to_chin(face) if face else None
     size = _print_pixels(profile, settings.dpi)
     aspect = size[0] / size[1] if size else profile.aspect_ratio
-    notes = [] if face else ["No face was found: cut about the middle, background left as it is."]
-    if not isinstance(faces, Face) and faces is not None and len(faces) > 1:
-        notes.append(f"The largest of {len(faces)} faces was framed.")
+    others = [] if faces is None or isinstance(faces, Face) else list(faces)
+    if face is not None and len(others) > 1:
+        notes.append(f"The largest of {len(others)} faces was framed.")
 
     if face is not None and mesh is not None and face.mesh is None:
         face = _meshed(image, white, face, mesh)
@@ -159,6 +179,8 @@ def finish(
     else:
         room, top = view.room(settings), view.top_of_hair()
         notes += view.notes
+        if view.shows(_scaled(other, 1 / reduced) for other in others if other is not chosen):
+            notes.append("Somebody touches the person in the picture and stays in it.")
     box = place(image.shape[1::-1], aspect, head, profile.framing, room, top=top)
     beyond = outside(box, image.shape[1::-1])
     colour = profile.background.color if view is not None and view.sure else None
@@ -248,6 +270,15 @@ class _View:
             tuple(notes),
         )
 
+    def shows(self, others: Iterable[Face]) -> bool:
+        """Whether the matte takes another face for a part of the person."""
+        height, width = self.layers.matte.shape
+        for face in others:
+            x, y = (face.landmarks.mean(axis=0) * self.scale).astype(int)
+            if 0 <= x < width and 0 <= y < height and self.layers.matte[y, x] > 0.5:
+                return True
+        return False
+
     def touched(self, side: int) -> bool:
         return touches(self.layers.matte, side)
 
@@ -262,7 +293,9 @@ class _View:
             # Where the person fills the side, another side's background says what it is like.
             here = rough[side] if np.isfinite(rough[side]) else min(rough)
             plain = self.coloured or here <= settings.plain
-            most = settings.extend_person if cut_off else settings.extend_background
+            most = settings.extend_background
+            if cut_off:
+                most = settings.extend_person * (1.0 if side == 3 else _ASIDE)
             if cut_off and not self.sure:
                 most = 0.0
             limits.append(most if plain else 0.0)

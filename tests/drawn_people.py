@@ -76,7 +76,7 @@ def person(
         [(-0.28, 0), (0.28, 0), (0, 0.32), (-0.235, 0.58), (0.235, 0.58)], np.float32
     ) * half + np.array(middle, np.float32)
     x, y = middle
-    face = Face((x - 0.7 * half, y - 0.7 * half, x + 0.7 * half, y + half), 0.95, landmarks)
+    face = Face((x - 0.6 * half, y - 0.7 * half, x + 0.6 * half, y + half), 0.95, landmarks)
     behind = np.broadcast_to(np.asarray(background, np.float32), own.shape)
     share = matte[..., None]
     image = np.round((share * own + (1 - share) * behind) * 255).astype(np.uint8)

@@ -356,10 +356,18 @@ def test_what_cannot_be_done_is_said():
     assert any("could not be told" in note for note in oval.notes)
 
     child = Face((10, 10, 40, 40), 0.9, someone.face.landmarks / 8)
-    two = finish(
-        someone.image, [child, someone.face], passport(), masker=KnownMasker(someone.matte)
-    )
+    masker = KnownMasker(someone.matte)
+    two = finish(someone.image, [child, someone.face], passport(), masker=masker)
     assert any("2 faces" in note for note in two.notes) and two.framed.met
+    assert not any("touches" in note for note in two.notes)
+    beside = Face((10, 10, 40, 40), 0.9, (someone.face.landmarks / 8 + (260, 560)).astype("f4"))
+    touching = finish(someone.image, [beside, someone.face], passport(), masker=masker)
+    assert any("touches" in note for note in touching.notes)
+
+    lying = replace(someone.face, landmarks=someone.face.landmarks[:, ::-1] * [1, -1] + [0, 700])
+    tilted = finish(someone.image, lying, passport(), masker=masker)
+    assert tilted.framed is None and tilted.background is None
+    assert "tilted by 90 degrees" in tilted.notes[0]
 
 
 @pytest.mark.parametrize(
