@@ -77,6 +77,9 @@ SURROUNDINGS = 0.35
 templates reach a little over the detector's box."""
 
 
+LARGE_FACE = 512
+"""Pixels of height at which much larger faces are shown to the networks: theirs have 112."""
+
 CLOSE_UP = 0.02
 """The same of the report's close-ups."""
 
@@ -406,8 +409,7 @@ class _Work:
     ) -> tuple[UInt8Image, Face]:
         """The part of a picture around a face, as the identity network is to see it."""
         x0, y0, x1, y1 = _around(face, canvas.shape, room)
-        part = to_srgb(to_eight_bits(canvas[y0:y1, x0:x1]), source.icc)
-        return np.ascontiguousarray(part), moved(face, -x0, -y0)
+        return _for_networks(canvas[y0:y1, x0:x1], source, moved(face, -x0, -y0))
 
     def _enlarge(
         self,
@@ -434,35 +436,34 @@ class _Work:
         made, scale = tiled.image, stage.restorer.scale
         for state in found:
             face = moved(state.candidate.face, 0, 0, factor)
-            after = moved(face, 0, 0, scale)
-            undo = self._undo(canvas, made, face, after, scale)
-
-            def seen(
-                weight: float, undo: Change = undo, face: Face = after
-            ) -> tuple[UInt8Image, Face]:
-                return self._with_change(source, made, undo, face, 1.0 - weight)
-
-            verdict = self.guard.admit(state.before, seen)
-            if verdict.weight < 1:
-                undo.apply(made, 1.0 - verdict.weight)
-            self._note(state, stage, verdict)
+            self._guard_enlarged(stage, state, canvas, made, face, scale, source)
         return made
 
-    def _undo(
-        self, canvas: np.ndarray, made: np.ndarray, face: Face, after: Face, scale: int
-    ) -> Change:
-        """What takes a face back to the input, plainly enlarged."""
-        x0, y0, x1, y1 = box = _around(face, canvas.shape)
-        plain = canvas[y0:y1, x0:x1]
-        if scale != 1:
-            size = ((x1 - x0) * scale, (y1 - y0) * scale)
-            plain = cv2.resize(plain, size, interpolation=cv2.INTER_CUBIC)
-        box = tuple(edge * scale for edge in box)
-        restored = made[box[1] : box[3], box[0] : box[2]]
-        white = np.float32(1.0 if made.dtype == np.float32 else np.iinfo(made.dtype).max)
-        change = (plain.astype(np.float32) - restored.astype(np.float32)) / white
-        # Not the masker's mask: the recogniser looks beyond the face's outline as well.
-        return Change(box, change * _soft_box(after, box, made.shape)[..., None])
+    def _guard_enlarged(
+        self,
+        stage: Stage,
+        state: _FaceState,
+        canvas: np.ndarray,
+        made: np.ndarray,
+        face: Face,
+        scale: int,
+        source: PictureFile,
+    ) -> None:
+        """Take back what an image restorer has made of a face, where it is not the face's own."""
+        after = moved(face, 0, 0, scale)
+        undo: list[Change] = []  # worked out where it is needed, which is seldom
+
+        def seen(weight: float) -> tuple[UInt8Image, Face]:
+            if weight == 1:
+                return self._seen(source, made, after)
+            if not undo:
+                undo.append(_undo(canvas, made, face, after, scale))
+            return self._with_change(source, made, undo[0], after, 1.0 - weight)
+
+        verdict = self.guard.admit(state.before, seen)
+        if verdict.weight < 1:
+            undo[0].apply(made, 1.0 - verdict.weight)
+        self._note(state, stage, verdict)
 
     def _restore_faces(
         self,
@@ -531,7 +532,7 @@ class _Work:
             part[top - y0 : bottom - y0, left - x0 : right - x0] = new[
                 top - b0 : bottom - b0, left - a0 : right - a0
             ]
-        return to_srgb(to_eight_bits(part), source.icc), moved(face, -x0, -y0)
+        return _for_networks(part, source, moved(face, -x0, -y0))
 
     def _note(self, state: _FaceState, stage: Stage, verdict: Verdict) -> None:
         state.stages.append({"restorer": stage.name, **verdict.as_json()})
@@ -566,6 +567,7 @@ class _Work:
         close_ups = self._close_ups(source, canvas, factor, found)
         finished, dpi = None, None
         if self.framing is not None:
+            from mcap.eyes import MeshFinder
             from mcap.finish import finish
 
             if source.icc and not source.grey and canvas.dtype == np.uint8:
@@ -576,6 +578,8 @@ class _Work:
                 [moved(state.candidate.face, 0, 0, factor) for state in found],
                 self.framing.profile,
                 masker=self.tools.person_masker,
+                # --masker mediapipe knows where the chin is better than five landmarks do.
+                mesh=self.tools.masker if isinstance(self.tools.masker, MeshFinder) else None,
                 settings=self.framing.settings,
             )
             canvas = np.ascontiguousarray(finished.image[..., :3])
@@ -844,19 +848,48 @@ def _around(
     return x0, y0, x1, y1
 
 
-def _soft_box(face: Face, box: tuple[int, int, int, int], shape: tuple[int, ...]) -> Float32Array:
-    """1 on all that is near a face, 0 at the edge of ``box`` where the picture goes on there."""
-    reach = max(1.0, SURROUNDINGS / 2 * max(face.width, face.height))
-    sides = []
-    for low, high, length in ((box[1], box[3], shape[0]), (box[0], box[2], shape[1])):
-        place = np.arange(high - low, dtype=np.float32) + 0.5
-        side = np.ones_like(place)
-        if low > 0:
-            side = np.minimum(side, place / reach)
-        if high < length:
-            side = np.minimum(side, place[::-1] / reach)
-        sides.append(side)
-    return sides[0][:, None] * sides[1][None, :]
+def _for_networks(part: np.ndarray, source: PictureFile, face: Face) -> tuple[UInt8Image, Face]:
+    """Part of a picture as uint8 sRGB; a very large face at a size that is still fine enough."""
+    zoom = LARGE_FACE / max(face.width, face.height)
+    if zoom < 0.75:
+        size = tuple(max(1, round(side * zoom)) for side in part.shape[1::-1])
+        zoom = size[0] / part.shape[1]
+        part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
+        face = moved(face, 0, 0, zoom)
+    return np.ascontiguousarray(to_srgb(to_eight_bits(part), source.icc)), face
+
+
+def _undo(canvas: np.ndarray, made: np.ndarray, face: Face, after: Face, scale: int) -> Change:
+    """What takes a face of the picture ``made`` back to ``canvas``, plainly enlarged."""
+    x0, y0, x1, y1 = _around(face, canvas.shape)
+    plain = canvas[y0:y1, x0:x1]
+    if scale != 1:
+        size = ((x1 - x0) * scale, (y1 - y0) * scale)
+        plain = cv2.resize(plain, size, interpolation=cv2.INTER_CUBIC)
+    box = (x0 * scale, y0 * scale, x1 * scale, y1 * scale)
+    restored = made[box[1] : box[3], box[0] : box[2]]
+    white = np.float32(1.0 if made.dtype == np.float32 else np.iinfo(made.dtype).max)
+    # Not the masker's mask: the recogniser looks beyond the face's outline as well.
+    reach = max(1.0, SURROUNDINGS / 2 * max(after.width, after.height))
+    down = _ramp(box[1], box[3], made.shape[0], reach)
+    across = _ramp(box[0], box[2], made.shape[1], reach)
+
+    def rows(start: int, stop: int) -> Float32Array:
+        change = plain[start:stop].astype(np.float32) - restored[start:stop]
+        return change * (down[start:stop, None] * across / white)[..., None]
+
+    return Change(box, rows)
+
+
+def _ramp(low: int, high: int, length: int, reach: float) -> Float32Array:
+    """1, falling to 0 over ``reach`` pixels at the ends where the picture goes on."""
+    place = np.arange(high - low, dtype=np.float32) + 0.5
+    ramp = np.ones_like(place)
+    if low > 0:
+        ramp = np.minimum(ramp, place / reach)
+    if high < length:
+        ramp = np.minimum(ramp, place[::-1] / reach)
+    return ramp
 
 
 def _resized(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:

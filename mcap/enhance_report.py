@@ -119,6 +119,8 @@ def verdict(picture: Enhanced) -> tuple[str, tuple[int, int, int]]:
         )
     if not picture.faces:
         return "no face found", NEUTRAL
+    if not any(face["stages"] for face in picture.faces):
+        return "not restored", NEUTRAL
     if any(face["reason"] for face in picture.faces):
         return "a face was left as it was", WARNING
     return "the person is kept", GOOD

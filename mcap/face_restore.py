@@ -11,7 +11,7 @@ the frame: a face larger than it keeps its finest detail, an identity restorer c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ import numpy as np
 
 from mcap.affine import similarity
 from mcap.faces import pose
+from mcap.picture_file import to_eight_bits
 
 if TYPE_CHECKING:
     from mcap.contracts import Face, Float32Array, Masker, Restorer, UInt8Image
@@ -58,6 +59,8 @@ in the median, at most 0.29. Of five random points 95 % lie further."""
 RIM = 0.06
 """The part of the frame's side over which a change runs out at the frame's edge, where restorers
 draw worst."""
+
+STRIP = 128  # rows of the picture that are worked on at once: faces may be of any size
 
 COARSE = 1 / 12
 """Deviation, in sides of the frame, of the blur above which shades and colours are the input's."""
@@ -120,27 +123,37 @@ def frame_of(restorer: Restorer) -> FaceFrame:
 
 @dataclass(frozen=True)
 class Change:
-    """What a restorer changes of a picture."""
+    """What a restorer changes of a picture; worked out a few rows at a time."""
 
     box: Box
     """Where, in pixels of the picture."""
-    values: Float32Array
-    """float32[h, w, 3], to be added to the picture in [0, 1]; already masked."""
+    rows: Callable[[int, int], Float32Array]
+    """``rows(start, stop)``: float32[stop - start, w, 3] of these rows of the box, to be added to
+    the picture in [0, 1]; already masked."""
 
     def region(self, picture: np.ndarray, weight: float = 1.0) -> np.ndarray:
         """That part of the picture [H, W, 3] with so much of the change in it, of its type."""
         x0, y0, x1, y1 = self.box
         part = picture[y0:y1, x0:x1]
-        if part.dtype == np.float32:
-            return np.clip(part + np.float32(weight) * self.values, 0.0, 1.0)
-        white = np.float32(np.iinfo(part.dtype).max)
-        mixed = part.astype(np.float32) + (np.float32(weight) * white) * self.values
-        return np.clip(np.rint(mixed), 0, white).astype(part.dtype)
+        changed = np.empty(part.shape, part.dtype)
+        self._write(part, changed, weight)
+        return changed
 
     def apply(self, picture: np.ndarray, weight: float = 1.0) -> None:
         """Write it into the picture."""
         x0, y0, x1, y1 = self.box
-        picture[y0:y1, x0:x1] = self.region(picture, weight)
+        part = picture[y0:y1, x0:x1]
+        self._write(part, part, weight)
+
+    def _write(self, part: np.ndarray, into: np.ndarray, weight: float) -> None:
+        white = np.float32(1.0 if part.dtype == np.float32 else np.iinfo(part.dtype).max)
+        for start in range(0, len(part), STRIP):
+            stop = min(start + STRIP, len(part))
+            mixed = part[start:stop].astype(np.float32)
+            mixed += (np.float32(weight) * white) * self.rows(start, stop)
+            if part.dtype != np.float32:
+                mixed = np.rint(mixed)
+            into[start:stop] = np.clip(mixed, 0, white).astype(part.dtype)
 
 
 class NotNumbers(ValueError):
@@ -170,9 +183,10 @@ def restoration(
     to_frame = similarity(face.landmarks, frame.template * scale)
     box = covered(to_frame, side, picture.shape[:2])
     x0, y0, x1, y1 = box
-    region = _as_float(picture[y0:y1, x0:x1])
+    region = picture[y0:y1, x0:x1]
     here = _from_corner(to_frame, (x0, y0))
-    aligned = warp(region, here, (side, side), cv2.BORDER_REFLECT_101)
+    shown, corner = _continued(picture, to_frame, side)
+    aligned = warp(shown, _from_corner(to_frame, corner), (side, side), cv2.BORDER_REPLICATE)
     aligned = np.clip(aligned, 0.0, 1.0)
     seen = aligned
     if scale > 1:
@@ -193,9 +207,13 @@ def restoration(
         in_frame = np.clip(warp(mask, here, (side, side), cv2.BORDER_CONSTANT), 0.0, 1.0)
         change -= shades(change, in_frame)
     change *= _inner(side)[..., None]
-    back = _inverse(here)
-    values = warp(change, back, (x1 - x0, y1 - y0), cv2.BORDER_CONSTANT)
-    return Change(box, values * mask[..., None])
+    change, back = _reduced(change, _inverse(here))
+
+    def rows(start: int, stop: int) -> Float32Array:
+        part = _sampled(change, _moved_up(back, start), (x1 - x0, stop - start))
+        return part * mask[start:stop, :, None]
+
+    return Change(box, rows)
 
 
 def shades(change: Float32Array, mask: Float32Array) -> Float32Array:
@@ -221,27 +239,80 @@ def moved(face: Face, x: float, y: float, zoom: float = 1.0) -> Face:
 def covered(to_frame: np.ndarray, side: int, shape: tuple[int, ...]) -> Box:
     """The part of a picture of ``shape`` (H, W) that a frame shows, and two pixels around it."""
     height, width = shape[:2]
-    corners = np.array([[0, 0], [side, 0], [0, side], [side, side]], dtype=np.float64)
-    places = (corners - to_frame[:, 2]) @ np.linalg.inv(to_frame[:, :2]).T
-    low = np.clip(np.floor(places.min(axis=0)) - 2, 0, (width - 1, height - 1)).astype(int)
-    high = np.clip(np.ceil(places.max(axis=0)) + 2, low + 1, (width, height)).astype(int)
+    low, high = _bounds(to_frame, side)
+    low = np.clip(low, 0, (width - 1, height - 1))
+    high = np.clip(high, low + 1, (width, height))
     return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
 
+def _bounds(to_frame: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Corners (x, y) of the upright box that a frame reaches, also outside the picture."""
+    corners = np.array([[0, 0], [side, 0], [0, side], [side, side]], dtype=np.float64)
+    places = (corners - to_frame[:, 2]) @ np.linalg.inv(to_frame[:, :2]).T
+    low, high = np.floor(places.min(axis=0)) - 2, np.ceil(places.max(axis=0)) + 2
+    return low.astype(int), high.astype(int)
+
+
+def _continued(
+    picture: np.ndarray, to_frame: np.ndarray, side: int
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """All that a frame shows, mirrored where the picture has ended, and its corner (x, y).
+
+    (OpenCV's own mirroring looks for each pixel's place step by step, which takes minutes where no
+    more than a strip of the face is in the picture.)
+    """
+    low, high = _bounds(to_frame, side)
+    corner = int(low[0]), int(low[1])
+    height, width = picture.shape[:2]
+    if (low >= 0).all() and high[0] <= width and high[1] <= height:
+        return picture[low[1] : high[1], low[0] : high[0]], corner
+    columns, rows = (
+        _mirrored(np.arange(first, last), length)
+        for first, last, length in zip(low, high, (width, height), strict=True)
+    )
+    return picture[np.ix_(rows, columns)], corner
+
+
+def _mirrored(places: np.ndarray, length: int) -> np.ndarray:
+    """... 2, 1, 0, 1, 2, ..., length - 1, length - 2, ..."""
+    period = max(2 * length - 2, 1)
+    places = places % period
+    return np.minimum(places, period - places) if length > 1 else np.zeros_like(places)
+
+
 def warp(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int], border: int) -> Float32Array:
-    """float32[H, W(, 3)] through a similarity into (width, height): cubic, and where it becomes
-    smaller averaged by area first."""
+    """[H, W(, 3)] through a similarity into float32[height, width(, 3)] in [0, 1]: cubic, and
+    where it becomes smaller averaged by area first."""
+    image, matrix = _reduced(image, matrix)
+    return _sampled(_as_float(image), matrix, size, border)
+
+
+def _reduced(image: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The picture at the size at which the similarity shows it, where that is smaller."""
     zoom = float(np.hypot(matrix[0, 0], matrix[1, 0]))
-    if zoom < 1.0:
-        height, width = image.shape[:2]
-        reduced = (max(1, round(width * zoom)), max(1, round(height * zoom)))
-        factors = np.array([width / reduced[0], height / reduced[1]])
-        image = cv2.resize(image, reduced, interpolation=cv2.INTER_AREA)
-        matrix = np.concatenate([matrix[:, :2] * factors, matrix[:, 2:]], axis=1)
+    if zoom >= 1.0:
+        return image, matrix
+    height, width = image.shape[:2]
+    size = (max(1, round(width * zoom)), max(1, round(height * zoom)))
+    factors = np.array([width / size[0], height / size[1]])
+    image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return image, np.concatenate([matrix[:, :2] * factors, matrix[:, 2:]], axis=1)
+
+
+def _sampled(
+    image: Float32Array,
+    matrix: np.ndarray,
+    size: tuple[int, int],
+    border: int = cv2.BORDER_CONSTANT,
+) -> Float32Array:
     # OpenCV counts from the centre of the first pixel.
     shift = matrix[:, :2] @ np.array([0.5, 0.5]) + matrix[:, 2] - 0.5
     centred = np.concatenate([matrix[:, :2], shift[:, None]], axis=1)
     return cv2.warpAffine(image, centred, size, flags=cv2.INTER_CUBIC, borderMode=border)
+
+
+def _moved_up(matrix: np.ndarray, rows: int) -> np.ndarray:
+    return matrix - np.array([[0.0, 0.0, 0.0], [0.0, 0.0, rows]])
 
 
 def _inner(side: int) -> Float32Array:
@@ -264,9 +335,11 @@ def _inverse(matrix: np.ndarray) -> np.ndarray:
 
 def _as_float(values: np.ndarray) -> Float32Array:
     if values.dtype == np.float32:
-        return np.array(values)
+        return values
     return values.astype(np.float32) / np.float32(np.iinfo(values.dtype).max)
 
 
-def _eight_bits(values: Float32Array) -> UInt8Image:
-    return np.rint(values * 255.0).clip(0, 255).astype(np.uint8)
+def _eight_bits(values: np.ndarray) -> UInt8Image:
+    if values.dtype == np.float32:
+        return np.rint(values * 255.0).clip(0, 255).astype(np.uint8)
+    return np.ascontiguousarray(to_eight_bits(values))

@@ -317,9 +317,8 @@ def _run(
             names = ", ".join(stage.name for stage in stages) or "no restorer"
             note(
                 ctx,
-                f"{plan.to_do} pictures to enhance with {names} on {device}"
-                + (f"; {there} are there already or refused" if there else "")
-                + ".",
+                f"{plan.to_do} picture{'' if plan.to_do == 1 else 's'} to enhance with {names} on "
+                f"{device}" + (f"; {there} are there already or refused" if there else "") + ".",
             )
             with progress(ctx, "enhancing", plan.tiles, unit="tiles") as bar:
                 advance.append(bar.advance)
