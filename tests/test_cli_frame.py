@@ -55,7 +55,9 @@ def python(code: str) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.mark.parametrize("args", [["--help"], ["train", "--help"], ["models", "--help"]])
+@pytest.mark.parametrize(
+    "args", [["--help"], ["train", "--help"], ["enhance", "--help"], ["models", "--help"]]
+)
 def test_help_imports_nothing_heavy(args):
     done = python(
         "import sys\n"
