@@ -2,7 +2,7 @@
 
 Twice blurred, resized, made noisy and compressed, in the manner of Real-ESRGAN (Wang et al. 2021,
 "Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data", sections 3.1
-to 3.4): with about the published ranges, and with milder ones, since portraits are seldom ruined.
+to 3.4): with the published ranges, and with milder ones, since portraits are seldom ruined.
 Pictures are float32[H, W, 3] RGB in [0, 1]; every random choice comes from the numpy Generator
 given, so a seed fixes the outcome.
 """
@@ -86,41 +86,70 @@ def compress(image, quality: int):
 
 @dataclass(frozen=True)
 class Ranges:
-    """Of both stages: largest blur in pixels, largest noise in 1 / 255, lowest JPEG quality."""
+    """Of both stages: largest blur in pixels, largest noise in 1 / 255, lowest JPEG quality, least
+    and largest change of size, and how often each of blur, noise and JPEG happens.
+    """
 
     blur: tuple[float, float]
     noise: tuple[float, float]
     quality: tuple[int, int]
+    sizes: tuple[tuple[float, float], tuple[float, float]]
+    often: tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
-PUBLISHED = Ranges(blur=(3.0, 1.5), noise=(30, 25), quality=(30, 30))
-MILD = Ranges(blur=(2.5, 1.2), noise=(15, 8), quality=(45, 60))
+PUBLISHED = Ranges(
+    blur=(3.0, 1.5),
+    noise=(30, 25),
+    quality=(30, 30),
+    sizes=((0.15, 1.5), (0.3, 1.2)),
+    often=((1.0, 1.0, 1.0), (0.8, 1.0, 1.0)),
+)
+MILD = Ranges(
+    blur=(2.5, 1.2),
+    noise=(15, 8),
+    quality=(45, 60),
+    sizes=((0.35, 1.3), (0.3, 1.2)),
+    often=((0.9, 0.8, 0.7), (0.6, 0.6, 0.8)),
+)
+
+
+def scaled(image, rng, limits: tuple[float, float], chances=(0.2, 0.7)):
+    """Larger, smaller or as it is: to a random multiple of its side within limits."""
+    chance = rng.random()
+    if chance < chances[0]:
+        factor = rng.uniform(1, limits[1])
+    elif chance < sum(chances):
+        factor = rng.uniform(limits[0], 1)
+    else:
+        return image
+    return resize(image, tuple(max(round(side * factor), 8) for side in image.shape[:2]), rng)
 
 
 def photo(image, rng, ranges: Ranges = MILD):
     """Both stages: [H, W, 3] -> [H / 4, W / 4, 3]."""
-    height, width = image.shape[:2]
-    small = (height // SCALE, width // SCALE)
-    if rng.random() < 0.9:
+    small = (image.shape[0] // SCALE, image.shape[1] // SCALE)
+    first, second = ranges.often
+    if rng.random() < first[0]:
         image = blur(image, rng, ranges.blur[0])
-    chance = rng.random()
-    factor = rng.uniform(0.35, 1) if chance < 0.7 else rng.uniform(1, 1.3) if chance < 0.9 else 1
-    if factor != 1:
-        image = resize(image, (round(height * factor), round(width * factor)), rng)
-    if rng.random() < 0.8:
+    image = scaled(image, rng, ranges.sizes[0])
+    if rng.random() < first[1]:
         image = noise(image, rng, ranges.noise[0])
-    if rng.random() < 0.7:
+    if rng.random() < first[2]:
         image = compress(image, rng.integers(ranges.quality[0], 96))
-    if rng.random() < 0.6:
+    if rng.random() < second[0]:
         image = blur(image, rng, ranges.blur[1])
-    factor = rng.uniform(0.8, 1.5)
+    # The second change of size is of the side that is wanted in the end, times four.
+    least, largest = ranges.sizes[1]
+    factor = SCALE * rng.uniform(least, 1 if rng.random() < 0.7 else largest)
     image = resize(image, (round(small[0] * factor), round(small[1] * factor)), rng)
-    if rng.random() < 0.6:
+    if rng.random() < second[1]:
         image = noise(image, rng, ranges.noise[1])
-    if rng.random() < 0.5:
-        image = compress(image, rng.integers(ranges.quality[1], 96))
-        return np.clip(resize(image, small, rng), 0, 1)
-    return compress(resize(image, small, rng), rng.integers(ranges.quality[1], 96))
+    is_compressed = rng.random() < second[2]
+    quality = rng.integers(ranges.quality[1], 96)
+    if is_compressed and rng.random() < 0.5:
+        return np.clip(resize(compress(image, quality), small, rng), 0, 1)
+    image = resize(image, small, rng)
+    return compress(image, quality) if is_compressed else np.clip(image, 0, 1)
 
 
 def clean(image, rng):
@@ -132,7 +161,7 @@ def clean(image, rng):
     return compress(image, rng.integers(80, 101)) if rng.random() < 0.5 else image
 
 
-def degrade(image, rng, clean_share: float, published_share: float = 0.35):
+def degrade(image, rng, clean_share: float, published_share: float = 0.5):
     """One of the three kinds, at random: clean, and of the rest a share as published."""
     if rng.random() < clean_share:
         return clean(image, rng)

@@ -67,13 +67,15 @@ class Likeness:
     def __init__(self):
         self.networks = {n: registry().create("identity", n) for n in ("sface", "dlib")}
 
-    def __call__(self, made: np.ndarray, wanted: np.ndarray, points: np.ndarray):
+    def __call__(self, pictures: tuple, wanted: np.ndarray, points: np.ndarray):
+        """By network: the similarity of each of some pictures to the wanted one."""
         low, high = points.min(0), points.max(0)
         face = Face((*low, *high), 1.0, points.astype(np.float32))
-        return {
-            name: float(np.dot(*(embed(network, to_bytes(i), face) for i in (made, wanted))))
-            for name, network in self.networks.items()
-        }
+        found = {}
+        for name, network in self.networks.items():
+            aim = embed(network, to_bytes(wanted), face)
+            found[name] = [float(embed(network, to_bytes(i), face) @ aim) for i in pictures]
+        return found
 
 
 RANGES = {"degraded": PUBLISHED, "mild": MILD}
@@ -135,9 +137,8 @@ def main():
             both = (lanczos(given), enlarged(network, given))
             for measure in (psnr, gmsd):
                 values[measure.__name__].append([measure(made, wanted) for made in both])
-            alike = [likeness(made, wanted, points) for made in both]
-            for name in likeness.networks:
-                values[name].append([a[name] for a in alike])
+            for name, alike in likeness(both, wanted, points).items():
+                values[name].append(alike)
             if len(rows) < 8:
                 rows.append((*both, wanted))
         sheet(rows, options.sheets / f"{kind}.png")
