@@ -136,9 +136,9 @@ def extend_person(
     map_x = np.tile(np.arange(width, dtype=np.float32), (height, 1))
     map_y = np.repeat(np.arange(height, dtype=np.float32)[:, None], width, axis=1)
     fade = np.ones_like(matte)
+    neck = None
     if y1 < height:
         line = outline(inner, strip, top=False) if touches(inner, 3) else None
-        neck = None
         if line is not None and skin is not None:
             under = line.middle if middle is None else middle - x0
             neck = _neck(colours[y0:y1, x0:x1], inner, skin, under, strip)
@@ -164,6 +164,8 @@ def extend_person(
     # Premultiplied, so that no background colour comes along at the edge.
     both = np.dstack([colours * matte[..., None], matte])
     drawn = cv2.remap(both, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    if y1 < height and neck is not None:
+        _even_out(drawn, colours[y1 - strip : y1, x0:x1], neck, known, strip)
     softer = _softer_outside(drawn, known, 0.02 * head_height)
     share = np.clip(_softer_outside(drawn[..., 3], known, 0.004 * head_height) * fade, 0.0, 1.0)
     pure = softer[..., :3] / np.maximum(softer[..., 3:], 1e-4)
@@ -262,6 +264,28 @@ def _downwards(
         # Beyond the outer edges everything is moved along with them.
         moved = np.where(columns < here[0], columns - here[0] + there[0], moved)
         map_x[row] = np.where(columns > here[-1], columns - here[-1] + there[-1], moved)
+
+
+def _even_out(
+    drawn: Float32Array, rows: Float32Array, neck: Outline, known: Box, strip: int
+) -> None:
+    """The made-up neck towards its own mean colour, in place.
+
+    ``drawn`` is premultiplied RGBA [H, W, 4], ``rows`` the picture's last ones. The shadow of the
+    chin in their middle would be squeezed to a dark stroke where the neck narrows.
+    """
+    x0, y1 = known[0], known[3]
+    across = rows[:, max(0, int(neck.left)) : int(neck.right)]
+    mean = np.median(across.reshape(-1, 3), axis=0)
+    columns = np.arange(drawn.shape[1])
+    for row in range(y1, len(drawn)):
+        depth = row - y1 + 1
+        half = max(neck.half - NECKLINE * depth, 0.0)
+        inside = np.abs(columns + 0.5 - x0 - neck.middle) < half
+        share = 0.85 * min(1.0, depth / strip)
+        there = drawn[row, inside]
+        there[:, :3] += share * (mean * there[:, 3:] - there[:, :3])
+        drawn[row, inside] = there
 
 
 def _upwards(
