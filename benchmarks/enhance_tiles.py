@@ -3,7 +3,7 @@ picture take?
 
     python benchmarks/enhance_tiles.py --out out/tiles
 
-Full-size networks with random weights, which cost what trained ones do, and demo-sr's own file.
+Full-size networks with random weights, which cost what trained ones do.
 
 *Time*: the calls of spandrel's network on the very tiles that `mcap.tiles.restore_tiled` cuts, one
 after the other, against `restore_tiled` on the picture, result as 8 bits. The two take turns in one
@@ -31,7 +31,7 @@ import torch
 from spandrel.architectures.Compact import Compact
 from spandrel.architectures.ESRGAN import ESRGAN
 
-from mcap import tiles, weights
+from mcap import tiles
 from mcap.tiles import restore_tiled, spans
 from mcap_plugins.spandrel_restorer import SpandrelRestorer, load
 
@@ -46,11 +46,10 @@ TIMED = {  # height and width of the picture, tile
 
 
 def network(name: str, folder: Path) -> SpandrelRestorer:
-    """The restorer of that name: demo-sr's file, the others' architecture with random weights."""
-    if name == "demo-sr":
-        return load(weights.fetch("demo-sr"))
+    """A restorer of that network's architecture with random weights."""
     torch.manual_seed(0)
     model = {
+        "demo-sr": lambda: Compact(num_feat=64, num_conv=16, upscale=4),
         "realesr-general-x4v3": lambda: Compact(num_feat=64, num_conv=32, upscale=4),
         "RealESRGAN_x4plus": lambda: ESRGAN(num_filters=64, num_blocks=23, scale=4),
         "RealESRGAN_x2plus": lambda: ESRGAN(
