@@ -365,6 +365,7 @@ class _Work:
         found = self._find(source)
         canvas, factor = source.pixels, 1.0
         notes = [f"The input was {note}." for note in source.notes]
+        notes += _not_the_person([state.before for state in found])
         counter = _Counter(job.tiles, advance)
         for stage in self.stages:
             if stage.restorer.kind == "image":
@@ -665,6 +666,17 @@ def _face_entry(state: _FaceState) -> dict[str, Any]:
     }
 
 
+def _not_the_person(faces: Sequence[Before]) -> list[str]:
+    """A note where a person is given and none of the faces is theirs."""
+    likest = max((face.to_person for face in faces if face.to_person is not None), default=None)
+    if likest is None or any(face.known for face in faces):
+        return []
+    return [
+        f"No face is the person's who was named (the most similar has {likest:.2f}): each is "
+        "compared with itself."
+    ]
+
+
 def _source_type(source: PictureFile, found: Sequence[_FaceState]) -> str:
     redrawn = any(state.redrawn for state in found)
     if source.generated:
@@ -710,6 +722,7 @@ class _Shelf:
         if out.exists() and not out.is_dir():
             raise UsageError(f"--out {out}: is a file; give a folder.")
         self._listed: dict[str, dict[str, Any]] = {}
+        self._sha256: dict[Path, str] = {}  # a picture of this run is read for it once
         for entry in _read_results(out / RESULTS):
             if entry.get("kind", "enhance") != "enhance":
                 raise UsageError(
@@ -758,13 +771,18 @@ class _Shelf:
             name = f"{stem}-{number}{self.suffix}"
         return self.out / name
 
+    def _hashed(self, path: Path) -> str:
+        if path not in self._sha256:
+            self._sha256[path] = atomic.sha256_of(path)
+        return self._sha256[path]
+
     def write_results(self, done: Sequence[Enhanced], refused: Sequence[Refused]) -> Path:
         lines = []
         for picture in done:
             entry = {
                 "file": picture.path.relative_to(self.out).as_posix(),
                 "input_file": picture.source.name,
-                "sha256": atomic.sha256_of(picture.path),
+                "sha256": self._hashed(picture.path),
                 **picture.record,
             }
             lines.append(json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n")

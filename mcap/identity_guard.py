@@ -40,6 +40,7 @@ class Before:
     reference: Float32Array  # what it is compared with: the person's mean, or its own embedding
     similarity: float  # to the reference; 1 where that is itself
     known: bool  # the reference is the person's
+    to_person: float | None = None  # similarity to the person, whoever this is; None: not given
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ class IdentityGuard:
                 )
             similarity = float(embedding @ self._person)
             if similarity >= self._same:
-                return Before(embedding, self._person, similarity, True)
+                return Before(embedding, self._person, similarity, True, similarity)
+            return Before(embedding, embedding, 1.0, False, similarity)
         return Before(embedding, embedding, 1.0, False)
 
     def allowed_loss(self, before: Before) -> float:

@@ -240,6 +240,8 @@ def test_similarity_to_the_person_is_measured_before_and_after(photo, tmp_path):
     assert done.faces[0]["similarity_before"] == pytest.approx(1, abs=0.01)
     other = run([path], [stage(kind="face")], tmp_path / "o", person=-person).pictures[0]
     assert other.faces[0]["compared_with"] == "itself"
+    assert "No face is the person's" in other.notes[0]
+    assert done.notes == []
 
 
 # files
