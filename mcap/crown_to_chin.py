@@ -34,7 +34,7 @@ _CHIN = 152
 _LANDMARKS = np.array([1.652, 0.028, -1.056, 1.306])
 _WITH_BOX = np.array([1.123, 0.126, -0.386, 0.777, 0.343, -0.152])
 
-_TILTS = (5.0, 15.0)
+_TILTS = (3.0, 9.0)
 """Degrees of tilt between which the box stops to count: it stands upright round a tilted face."""
 
 _LIKELY = (1.4, 2.2)

@@ -36,7 +36,7 @@ def person(
     ``hairs`` thin lines stand out of the hair. ``background`` is a colour, or float[H, W, 3].
     """
     width, height = size
-    scale = 4  # drawn larger and averaged, so that the edges are as soft as a camera's
+    scale = 3  # drawn larger and averaged, so that the edges are as soft as a camera's
     half = head / 2
 
     def blank(channels):
