@@ -339,7 +339,8 @@ class Bench:
                 if number:
                     seconds[name, rows].append(spent)
                     memory[name, rows] = max(memory.get((name, rows), 0.0), peak(device))
-                print(f"  round {number}: {name}, {rows} rows, {spent:.2f} s", flush=True)
+                told = f"{name}, {rows} rows, {spent:.2f} s, {peak(device):.0f} MB"
+                print(f"  round {number}: {told}", flush=True)
         found = []
         for (name, rows), times in seconds.items():
             ratios = [

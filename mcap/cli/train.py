@@ -84,7 +84,11 @@ def train(
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.", min=1)] = None,
     low_memory: Annotated[
-        bool, typer.Option("--low-memory", help="Less memory, more time.")
+        bool,
+        typer.Option(
+            "--low-memory",
+            help="Less memory and more time: as much of both as it takes to fit the device.",
+        ),
     ] = False,
     preview_every: Annotated[
         int, typer.Option(help="Draw a preview every N steps; 0: none.", min=0)

@@ -105,7 +105,7 @@ class Recipe(BaseModel):
     look_every: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 100
     """Steps between two looks, each of which draws a preview."""
     least_rise: Rate = 0.01
-    """Of the mean similarity: less is no rise."""
+    """Of the mean similarity: less is no rise. A guess, not measured."""
 
     # How it is computed.
     rows: Literal["together", "apart", "in-turn"] = "together"
