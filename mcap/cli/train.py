@@ -313,7 +313,6 @@ def _show(ctx: typer.Context, events: Any) -> Any:
     """Draw the loop's events as one bar a phase; returns the last event."""
     from contextlib import ExitStack
 
-    from mcap.cli.output import note
     from mcap.cli.progress import progress
     from mcap.training.events import DecodeChosen, PhaseStarted, PreviewSaved, StepEvent
 
@@ -335,7 +334,7 @@ def _show(ctx: typer.Context, events: Any) -> Any:
                     shown["similarity"] = 1 - event.losses["identity"]
                 bar.advance(1, **shown)
             elif isinstance(event, DecodeChosen) and event.measured:
-                note(ctx, _decode_line(event))
+                bar.note(_decode_line(event))
             elif isinstance(event, PreviewSaved):
                 like = "" if event.similarity is None else f", similarity {event.similarity:.2f}"
                 bar.note(f"preview: {event.path}{like}")

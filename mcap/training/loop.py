@@ -179,7 +179,8 @@ def train(
         parked = stack.enter_context(Parked(idle, backbone.device))
         prompts = PromptCache(backbone, tokens)
         judge = None
-        if detector is not None and identity is not None:
+        looks_at_all = options.preview_every or recipe.patience
+        if looks_at_all and detector is not None and identity is not None:
             judge = Judge(detector, identity.to(backbone.device), data.target)
         plateau = Plateau(recipe.patience, recipe.least_rise)
         guide: IdentityGuide | None = None
