@@ -265,7 +265,7 @@ class _FaceState:
     """One face on its way through the stages."""
 
     candidate: Candidate
-    before: Before | None
+    before: Before
     stages: list[dict[str, Any]] = field(default_factory=list)
     held_back: str = ""
     redrawn: bool = False

@@ -220,6 +220,21 @@ def test_memory_that_runs_out_is_exit_code_5(enhance, restorer, woman, tmp_path)
     assert not list((tmp_path / "out").glob("*.png"))
 
 
+def test_ctrl_c_leaves_whole_files_and_says_how_to_go_on(enhance, restorer, woman, tmp_path):
+    def stop(image):
+        raise KeyboardInterrupt
+
+    other = woman.with_name("a.png")
+    Image.fromarray(noise(300, 300)).save(other)  # without a face: done before the interruption
+    restorer("stops", Restore("face", 1, stop))
+    out = tmp_path / "out"
+    code, result, _ = enhance(other, woman, "--restorer", "stops", "--out", out)
+    assert code == 130
+    assert "1 of the pictures" in result["error"]
+    assert [path.name for path in out.glob("*.png")] == ["a.png"]
+    assert len((out / "results.jsonl").read_text().splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
