@@ -19,6 +19,7 @@ alone or with a subject in the passport style. Prints a Markdown table.
 from __future__ import annotations
 
 import argparse
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,8 +32,10 @@ from mcap.prompt_edit import PromptEdit, replace_words, rewrite, unchanged
 from mcap.ranking import largest_face
 from mcap.redraw import Edit, redraw
 from mcap.registry import registry
+from mcap.report import overlay
 from mcap.subject import read_subject
 
+SHOWN = 2  # seeds of each edit on the sheet
 PROMPT = "a photo of a person, plain white background"
 SUBJECT_PROMPT = "a photo of a <mcap-id> person in the <mcap-style> style, plain white background"
 
@@ -69,7 +72,7 @@ def main() -> None:
     pipeline = backbone.pipeline()
     if given.subject:
         read_subject(given.subject).load_into(pipeline)
-    tiles: list[Tile] = []
+    tiles: dict[tuple[str, int], list[Tile]] = defaultdict(list)
     print("| edit | keep | face kept | moved | changed | in the face | faces |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name, (edit, measure) in edits(SUBJECT_PROMPT if given.subject else PROMPT).items():
@@ -96,11 +99,15 @@ def main() -> None:
                         float(both),
                     )
                 )
-                if seed < 4:
-                    title = f"{name}, {'local, ' if local else ''}keep {keep:g}"
-                    if not keep:
-                        tiles.append(Tile(found.source, "before"))
-                    tiles.append(Tile(found.target, title))
+                if seed < SHOWN:
+                    row = tiles[name, seed]
+                    if not row:
+                        row.append(Tile(found.source, "before"))
+                    row.append(Tile(found.target, name, (f"keep {keep:g}",)))
+                    if found.region is not None:
+                        row[-1] = Tile(found.target, name, (f"keep {keep:g}, local",))
+                        region = overlay(found.source, found.region.astype(np.float32))
+                        row.append(Tile(region, "where, local"))
             kept, moved, changed, inside, faces = np.nanmean(np.array(rows), axis=0)
             case = f"{keep:g}, local" if local else f"{keep:g}"
             print(
@@ -109,7 +116,9 @@ def main() -> None:
                 flush=True,
             )
     if given.sheet:
-        Image.fromarray(contact_sheet(tiles, 8, 192)).save(given.sheet, quality=90)
+        rows = list(tiles.values())
+        sheet = contact_sheet([tile for row in rows for tile in row], len(rows[0]), 192)
+        Image.fromarray(sheet).save(given.sheet, quality=85, optimize=True)
 
 
 def _draw(backbone, pipeline, edit: PromptEdit, count: int, keep: float, local: bool):

@@ -503,24 +503,37 @@ def _write_sheet(
         record = picture.record
         kept = record["face_kept"]
         before = _shown(record["similarity_before"])
-        tiles.append(Tile(_pixels(job.path), before, (job.source.prompt,)))
+        tiles.append(
+            Tile(_pixels(job.path), before, ("similarity to the person", job.source.prompt))
+        )
         tiles.append(
             Tile(
                 _pixels(picture.path),
                 _shown(record["similarity"]),
-                (record["prompt"], f"face kept {_shown(kept)}"),
+                (*_changes(record["edits"][-1]), f"face kept {_shown(kept)}"),
                 NEUTRAL if kept is not None else WARNING,
             )
         )
         if local:
             found = drawn.get(index)
             tiles.append(_region_tile(job, found) if found else Tile(None, "drawn earlier"))
-    sheet = contact_sheet(
-        tiles, 3 if local else 2, 256, heading=f"{name}: before and after, similarity to the person"
-    )
+    width, height = jobs[0].source.size
+    scale = 256 / max(width, height)
+    place = (round(scale * width), round(scale * height))
+    heading = f"{name}: before and after"
+    sheet = contact_sheet(tiles, 3 if local else 2, place, heading=heading)
     image = Image.fromarray(sheet)
     atomic.write_with(path, lambda temporary: image.save(temporary, quality=90, optimize=True))
     return path
+
+
+def _changes(step: Mapping[str, Any]) -> tuple[str, ...]:
+    """What an edit changed, a line each."""
+    lines = [f"{old} -> {new}" if new else f"without {old}" for old, new in step.get("replace", ())]
+    lines += [f"{word} x {factor:g}" for word, factor in step.get("weights", ())]
+    if "prompt" in step:
+        lines.append(step["prompt"])
+    return tuple(lines)
 
 
 def _shown(similarity: float | None) -> str:

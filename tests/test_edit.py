@@ -159,7 +159,7 @@ def test_where_to_change(subject, backbone, folder, tmp_path):
         finished = run(subject, backbone, path, tmp_path / name, **BLACK, **settings)[-1]
         assert finished.pictures[0].record["where"] == where
         with Image.open(finished.contact_sheet) as sheet:
-            assert sheet.width > 3 * 256
+            assert sheet.width > 3 * 200 and sheet.width < 4 * 256
     with pytest.raises(UsageError, match="--where 'blue': is not in the prompt"):
         run(subject, backbone, path, tmp_path, **BLACK, where=("blue",))
 
