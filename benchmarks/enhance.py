@@ -4,9 +4,10 @@
 
 Every picture is degraded as tools/demo_sr does it (twice blurred, resized, noisy, compressed, a
 quarter of the side; seeded by its number; --harsh with the ranges that Real-ESRGAN's authors
-published, which ruin a portrait, without it with milder ones), enhanced with the settings that mcap comes with, and
-compared with the original at the original's landmarks. Numbers that demo-sr was trained on are left
-out. SFace is what the guard itself looks with; dlib (centred descriptors) has no part in anything.
+published, which ruin a portrait, else with milder ones), enhanced with the settings that mcap comes
+with, and compared with the original at the original's landmarks. Numbers that demo-sr was trained
+on are left out. SFace is what the guard itself looks with; dlib (centred descriptors) has no part
+in anything.
 "before" is the degraded picture. The last line says what --strict asks for: the mean rises, and no
 picture loses more to the original than the guard allows a face to lose.
 """
