@@ -25,7 +25,7 @@ from mcap.backdrop import Layers, pure, take_apart
 from mcap.contracts import Face
 from mcap.crown_to_chin import crown_to_chin
 from mcap.extending import cap, extend_background, extend_person, outline, roughness, touches
-from mcap.faces import pose
+from mcap.faces import FaceSettings, pose
 from mcap.framing import Box, Framed, Head, framed
 from mcap.masks import LandmarkMasker, iou
 from mcap.reframing import Room, outside, place
@@ -135,15 +135,15 @@ def finish(
     """Frame, cut out and size a picture as its profile says.
 
     ``image`` is RGB or RGBA, uint8, uint16 or float32 in [0, 1], [H, W, 3 or 4]; an alpha channel
-    that hides something is taken for the person's matte. ``faces`` are in its pixels, the largest
-    is framed. ``masker`` finds the whole person (mcap's ``person``); without one the background is
-    neither replaced nor extended beyond a plain edge, and a note says so. ``mesh`` finds a face's
-    finer landmarks, which know the chin better than five do (`mcap.crown_to_chin`). Raises
-    ValueError for another shape or type.
+    that hides something is taken for the person's matte. ``faces`` are in its pixels; the largest
+    that can be relied on is framed. ``masker`` finds the whole person (mcap's ``person``); without
+    one the background is neither replaced nor extended beyond a plain edge, and a note says so.
+    ``mesh`` finds a face's finer landmarks, which know the chin better than five do
+    (`mcap.crown_to_chin`). Raises ValueError for another shape or type.
     """
     settings = settings or FinishSettings()
     white = _white(image)
-    face = chosen = _largest(faces)
+    face = chosen = _main_face(faces, image.shape[1::-1])
     roll = pose(face.landmarks).roll if face else 0.0
     if abs(roll) > UPRIGHT:
         face = None
@@ -576,10 +576,21 @@ def _meshed(image: NDArray[Any], white: float, face: Face, finder: MeshFinder) -
     return replace(face, mesh=(points + corner).astype(np.float32))
 
 
-def _largest(faces: Face | Sequence[Face] | None) -> Face | None:
+def _main_face(faces: Face | Sequence[Face] | None, size: tuple[int, int]) -> Face | None:
+    """The face of which most is seen, of those that the detector is sure of if there are any.
+
+    What is half outside the picture may be large, and hardly ever is what it was taken for.
+    """
     if faces is None or isinstance(faces, Face):
         return faces
-    return max(faces, key=lambda face: face.area, default=None)
+    sure = [face for face in faces if face.score >= FaceSettings().min_score]
+
+    def seen(face: Face) -> float:
+        x0, y0, x1, y1 = face.box
+        across, down = min(x1, size[0]) - max(x0, 0), min(y1, size[1]) - max(y0, 0)
+        return max(across, 0.0) * max(down, 0.0)
+
+    return max(sure or faces, key=seen, default=None)
 
 
 def _scaled(face: Face, by: float) -> Face:

@@ -364,6 +364,12 @@ def test_what_cannot_be_done_is_said():
     touching = finish(someone.image, [beside, someone.face], passport(), masker=masker)
     assert any("touches" in note for note in touching.notes)
 
+    doubtful = Face((-300, -300, 600, 500), 0.62, someone.face.landmarks * 2)
+    outside = Face((500, 400, 900, 900), 0.9, someone.face.landmarks * 2)
+    for wrong in (doubtful, outside):
+        right = finish(someone.image, [wrong, someone.face], passport(), masker=masker)
+        assert right.cut == two.cut
+
     lying = replace(someone.face, landmarks=someone.face.landmarks[:, ::-1] * [1, -1] + [0, 700])
     tilted = finish(someone.image, lying, passport(), masker=masker)
     assert tilted.framed is None and tilted.background is None
