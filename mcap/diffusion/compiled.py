@@ -1,7 +1,7 @@
 """torch.compile on a UNet's transformer blocks, and off again.
 
 The blocks repeat (16 in SD1.5, 70 in SDXL), so compiling them one by one costs a fraction of
-compiling the whole network and gains most of it.
+compiling the whole network. What it gains has not been measured.
 """
 
 from __future__ import annotations

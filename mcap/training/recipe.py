@@ -122,7 +122,7 @@ class Recipe(BaseModel):
     """The memory layout of the UNet's and the decoder's convolutions; ``auto``: on a CUDA GPU in
     half precision, where it is the faster one."""
     compile: Switch = False
-    """Compile the UNet's transformer blocks with torch.compile: minutes once, then faster steps."""
+    """Compile the UNet's transformer blocks with torch.compile: minutes once for each phase."""
 
     @model_validator(mode="after")
     def _detector_sees_the_whole_picture(self) -> Recipe:
