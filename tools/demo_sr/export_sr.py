@@ -17,8 +17,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", required=True, type=Path, help="the training folder")
     parser.add_argument("--to", required=True, type=Path)
+    parser.add_argument("--state", default="sr.pt", help="refit.pt: with the last layer refitted")
     options = parser.parse_args()
-    kept = torch.load(options.out / "sr.pt", weights_only=True)
+    kept = torch.load(options.out / options.state, weights_only=True)
     weights = {name: value.half().contiguous() for name, value in kept["average"].items()}
     options.to.parent.mkdir(parents=True, exist_ok=True)
     save_file(weights, options.to, metadata={"format": "pt"})

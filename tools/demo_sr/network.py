@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 CARRIERS = 3
+GAIN = 8  # brings differences between neighbouring pixels to about the size of the pixels
 
 
 def build(features: int, layers: int):
@@ -18,7 +19,9 @@ def build(features: int, layers: int):
     first have to learn plain interpolation, exactly, through all its layers. Instead three
     channels, the carriers, hand the input's colours on unchanged (weight 1 on themselves, PReLU of
     slope 1), and the last layer begins as what interpolation adds to repeated pixels.
-    `hold_carriers` keeps them so. The other channels begin as the identity and some noise.
+    `hold_carriers` keeps them so. The other channels begin as the identity and some noise, and are
+    given differences of neighbours, enlarged: what is to be learned lies in those, and the mean
+    light, twenty times as large, would drown it.
     """
     network = Compact(num_feat=features, num_conv=layers, upscale=SCALE)
     with torch.no_grad():
@@ -33,6 +36,9 @@ def build(features: int, layers: int):
             module.weight[:CARRIERS] = 0
             for channel in range(CARRIERS):
                 module.weight[channel, channel, 1, 1] = 1
+        first = network.body[0].weight
+        first[CARRIERS:] -= first[CARRIERS:].mean((2, 3), keepdim=True)
+        first[CARRIERS:] *= GAIN
         last = network.body[-1]
         nn.init.zeros_(last.weight)
         last.bias.zero_()

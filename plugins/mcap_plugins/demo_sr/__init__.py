@@ -1,0 +1,1 @@
+"""The weights of the restorer ``demo-sr``; MODEL_CARD.md says what they are."""
