@@ -128,11 +128,21 @@ def test_the_distribution_is_found(name, model):
     assert abs(found.std().item() / 0.5 - 1) < 0.1
 
 
+@pytest.fixture(scope="module")
+def backbone():
+    return tiny_backbone()
+
+
+@pytest.fixture(scope="module")
+def plain(backbone):
+    """The picture of seed 6 by the model's own scheduler."""
+    return draw(backbone, "a photo", [6], steps=3)[0]
+
+
 @pytest.mark.parametrize("name", [name for name in names() if not name.endswith("-karras")])
-def test_drawing_with_each(name):
+def test_drawing_with_each(backbone, plain, name):
     """Alone or in a batch the same picture, also where noise is added on the way; every call of the
     UNet is told of; attention is recorded."""
-    backbone = tiny_backbone()
     pipeline = backbone.pipeline()
     pipeline.scheduler = make(name, backbone.scheduler)
     told: list[int] = []
@@ -147,7 +157,6 @@ def test_drawing_with_each(name):
     assert told == [2] * calls(pipeline.scheduler, 3)
     assert both[0].attention["photo</w>"].min() > 0
     if name not in (MODEL, "ddim"):  # this model's own
-        plain = draw(backbone, "a photo", [6], steps=3)[0]
         assert abs(plain.astype(int) - alone.image.astype(int)).max() > 1
 
 
