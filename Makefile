@@ -27,7 +27,8 @@ pip := $(bin)/python -m pip --disable-pip-version-check install $(PIP_ARGS) -c c
 demo: $(VENV)/.installed
 	$(bin)/mcap train --source examples/selfies --style passport --backbone demo --out $(OUT)/demo.mcap
 	$(bin)/mcap generate $(OUT)/demo.mcap --count 8 --out $(OUT)/portraits
-	@echo "Done. The portraits and their contact sheet:"
+	$(bin)/mcap enhance $(OUT)/portraits --subject $(OUT)/demo.mcap --out $(OUT)/large
+	@echo "Done. The portraits, 1024 pixels high, lie in $(OUT)/large. All of them, ranked by likeness:"
 	@echo "$(OUT)/portraits/contact-sheet.jpg"
 
 test: $(VENV)/.installed-dev
