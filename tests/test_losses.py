@@ -151,6 +151,17 @@ def test_attention_follows_its_formula():
     assert attention_refocusing(maps, region).item() == pytest.approx(total / (2 * 16), rel=1e-5)
 
 
+def test_fading_does_not_pay_below_the_least_span():
+    maps = _uniform(1, 2, 4, 4)
+    region = torch.zeros(1, 1, 4, 4)
+    region[..., :2] = 1
+    faint = maps * 1e-3
+    whole = attention_refocusing(maps, region).item()
+    assert attention_refocusing(maps, region, 1e-3).item() == whole  # wider maps: no difference
+    assert attention_refocusing(faint, region).item() == pytest.approx(whole, rel=1e-4)
+    assert attention_refocusing(faint, region, 0.1).item() < 1e-3 * whole
+
+
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10**6), heads=st.integers(1, 5))
 def test_attention_inside_its_region_costs_nothing(seed, heads):

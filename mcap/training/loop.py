@@ -519,6 +519,7 @@ def _terms(recipe: Recipe, phase: int) -> StepTerms:
         identity=identity_weight if tuning and recipe.identity else 0.0,
         identity_every=recipe.identity_every,
         attention=recipe.attention_weight if tuning and recipe.attention else 0.0,
+        attention_least_span=recipe.attention_least_span,
         identity_roles=roles,
         masked=recipe.masks,
         mask_form=recipe.mask_form,

@@ -73,6 +73,9 @@ class Recipe(BaseModel):
     composed_weight: Weight = 1.0
     identity_weight: Weight = 1.0
     attention_weight: Weight = 2.5
+    attention_least_span: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Attention maps of a smaller range are scaled by this, so that fading does not pay; 0: the
+    paper's form."""
     mask_form: Literal["area", "weighted"] = "area"
     """``weighted``: (M + 0.01) / max multiplied into both sides, not normalised by the area."""
     early_style_weight: Annotated[float, Field(gt=0, le=1000)] = 1.0

@@ -94,6 +94,8 @@ class StepTerms:
     identity_every: int = 1
     attention: float = 2.5
     """lambda_attn."""
+    attention_least_span: float = 0.0
+    """See `mcap.losses.attention_refocusing`."""
     identity_roles: tuple[Role, ...] = ("identity",)
     """Rows that L_id is taken of; the released code's are ("source", "composed")."""
     masked: bool = True
@@ -321,7 +323,7 @@ def _refocus(
                 continue
             size = (masks.shape[2], masks.shape[3])
             maps = recorder.maps(columns[used], size, rows=used)
-            value = attention_refocusing(maps, regions[used].to(maps))
+            value = attention_refocusing(maps, regions[used].to(maps), terms.attention_least_span)
             total.add(f"attention_{role}", terms.attention, value)
 
 
