@@ -263,7 +263,7 @@ _ALL = (
     Weight(
         name="demo-sr",
         file="model.safetensors",
-        sha256="",
+        sha256="b98017caea8298e7a953a3f87f6e19ad0c80d8404d8ef82c36dc5d433b3a8322",
         bytes=1_247_040,
         licence="see its model card",
         commercial=False,
