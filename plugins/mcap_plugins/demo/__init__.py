@@ -13,8 +13,8 @@ MODEL = Path(__file__).parent / "model"
 # module cannot import.
 FACE_HEIGHT = 0.742
 
-# What two CPU cores do in five to seven minutes: on one thread (AVX-512) a step of phase 2 takes
-# 0.33 s. A small model takes higher rates than Stable Diffusion does: docs/benchmarks.md compares.
+# What two CPU cores do in four minutes: on one thread (AVX-512) a step of phase 2 takes 0.33 s. A
+# small model takes higher rates than Stable Diffusion does: docs/benchmarks.md compares.
 RECIPE = {
     "phase1_steps": 400,
     "phase1_token_lr": 5e-3,
@@ -24,6 +24,9 @@ RECIPE = {
     "lora_rank": 16,
     "identity_every": 1,
     "identity_weight": 2.0,
+    # At these rates attention fades to nothing unless fading stops paying. With it the background
+    # of `make demo` is white in eight pictures of eight instead of five: docs/benchmarks.md.
+    "attention_least_span": 0.2,
     # Few steps decide a small picture, and early. Measured on the first, 128-pixel weights: at 0.8
     # the person was at 0.37, at 0.4 at 0.36, and the pictures' better half at 0.49 and 0.46.
     "identity_limit": 0.8,
