@@ -39,7 +39,7 @@ from mcap.face_restore import (
     moved,
     restoration,
 )
-from mcap.faces import FaceSettings
+from mcap.faces import FaceSettings, around
 from mcap.identity_guard import Before, IdentityGuard, Verdict
 from mcap.photos import PhotoSettings
 from mcap.picture_file import (
@@ -409,7 +409,7 @@ class _Work:
         self, source: PictureFile, canvas: np.ndarray, face: Face, room: float = SURROUNDINGS
     ) -> tuple[UInt8Image, Face]:
         """The part of a picture around a face, as the identity network is to see it."""
-        x0, y0, x1, y1 = _around(face, canvas.shape, room)
+        x0, y0, x1, y1 = around(face, canvas.shape, room)
         return _for_networks(canvas[y0:y1, x0:x1], source, moved(face, -x0, -y0))
 
     def _enlarge(
@@ -524,7 +524,7 @@ class _Work:
         weight: float,
     ) -> tuple[UInt8Image, Face]:
         """What the identity network sees of a face with so much of a change in it."""
-        x0, y0, x1, y1 = _around(face, canvas.shape)
+        x0, y0, x1, y1 = around(face, canvas.shape, SURROUNDINGS)
         part = canvas[y0:y1, x0:x1].copy()
         a0, b0, a1, b1 = change.box
         left, top, right, bottom = max(x0, a0), max(y0, b0), min(x1, a1), min(y1, b1)
@@ -853,19 +853,6 @@ def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _around(
-    face: Face, shape: tuple[int, ...], room: float = SURROUNDINGS
-) -> tuple[int, int, int, int]:
-    """Whole pixels around a face, inside a picture of ``shape``: x0, y0, x1, y1."""
-    height, width = shape[:2]
-    room *= max(face.width, face.height)
-    x0 = min(max(math.floor(face.box[0] - room), 0), width - 1)
-    y0 = min(max(math.floor(face.box[1] - room), 0), height - 1)
-    x1 = max(min(math.ceil(face.box[2] + room), width), x0 + 1)
-    y1 = max(min(math.ceil(face.box[3] + room), height), y0 + 1)
-    return x0, y0, x1, y1
-
-
 def _for_networks(part: np.ndarray, source: PictureFile, face: Face) -> tuple[UInt8Image, Face]:
     """Part of a picture as uint8 sRGB; a very large face at a size that is still fine enough."""
     zoom = LARGE_FACE / max(face.width, face.height)
@@ -879,7 +866,7 @@ def _for_networks(part: np.ndarray, source: PictureFile, face: Face) -> tuple[UI
 
 def _undo(canvas: np.ndarray, made: np.ndarray, face: Face, after: Face, scale: int) -> Change:
     """What takes a face of the picture ``made`` back to ``canvas``, plainly enlarged."""
-    x0, y0, x1, y1 = _around(face, canvas.shape)
+    x0, y0, x1, y1 = around(face, canvas.shape, SURROUNDINGS)
     plain = canvas[y0:y1, x0:x1]
     if scale != 1:
         size = ((x1 - x0) * scale, (y1 - y0) * scale)

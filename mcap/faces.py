@@ -186,17 +186,24 @@ def embed(identity: IdentityModel, image: UInt8Image, face: Face) -> Float32Arra
 
 
 def surroundings(image: UInt8Image, face: Face, margin: float) -> tuple[UInt8Image, Float32Array]:
-    """The part of a picture around a face, as a view, and where its corner (x, y) lies.
+    """The part of a picture around a face, as a view, and where its corner (x, y) lies; `around`
+    says which."""
+    x0, y0, x1, y1 = around(face, image.shape, margin)
+    return image[y0:y1, x0:x1], np.array([x0, y0], dtype=np.float32)
+
+
+def around(face: Face, shape: tuple[int, ...], margin: float) -> tuple[int, int, int, int]:
+    """Whole pixels around a face in a picture of ``shape`` (H, W): x0, y0, x1, y1; never empty.
 
     ``margin`` is in face sizes on each side. What reaches outside the picture is left off.
     """
-    height, width = image.shape[:2]
+    height, width = shape[:2]
     room = margin * max(face.width, face.height)
     x0 = min(max(math.floor(face.box[0] - room), 0), width - 1)
     y0 = min(max(math.floor(face.box[1] - room), 0), height - 1)
     x1 = max(min(math.ceil(face.box[2] + room), width), x0 + 1)
     y1 = max(min(math.ceil(face.box[3] + room), height), y0 + 1)
-    return image[y0:y1, x0:x1], np.array([x0, y0], dtype=np.float32)
+    return x0, y0, x1, y1
 
 
 def pose(landmarks: Float32Array) -> Pose:

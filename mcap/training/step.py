@@ -167,24 +167,14 @@ def training_step(
     _check(rows, terms, tokens, recorder, guide)
     alphas = backbone.scheduler.alphas_cumprod
     prediction_type = backbone.info.prediction_type
-    drawn = [_draw(row, terms, len(alphas), generator) for row in rows]
-    timesteps = torch.tensor([t for t, _ in drawn])
-
-    # Losses are computed in float32 whatever the network's precision is.
-    precision = torch.promote_types(backbone.dtype, torch.float32)
-    place = {"device": backbone.device, "dtype": precision}
-    latents = torch.stack([row.example.latent for row in rows]).to(**place)
-    noise = torch.stack([noise for _, noise in drawn]).to(**place)
+    latents, noise, timesteps, noised = _noised(backbone, rows, terms, generator)
     masks = torch.stack([row.example.mask for row in rows])
-    noised = add_noise(latents, noise, timesteps, alphas)
     target = training_target(latents, noise, timesteps, alphas, prediction_type)
 
-    input_ids = tuple(
-        torch.stack(ids) for ids in zip(*(row.input_ids for row in rows), strict=True)
-    )
+    input_ids = _input_ids(rows)
     watch = recorder is not None and terms.attention != 0
     with recorder.recording() if watch else nullcontext():
-        prediction = _predict(backbone, noised, timesteps, input_ids, prompts).to(precision)
+        prediction = _predict(backbone, noised, timesteps, input_ids, prompts).to(noised)
 
     total = _Total()
     _reconstruct(total, rows, terms, prediction, target, masks, progress)
@@ -213,16 +203,9 @@ def clean_estimates(
     prompts: PromptCache | None = None,
 ) -> torch.Tensor:
     """What the identity term decodes of ``rows``: B x C x h x w in float32, without gradients."""
+    _, _, timesteps, noised = _noised(backbone, rows, terms, generator)
+    prediction = _predict(backbone, noised, timesteps, _input_ids(rows), prompts).to(noised)
     alphas = backbone.scheduler.alphas_cumprod
-    drawn = [_draw(row, terms, len(alphas), generator) for row in rows]
-    timesteps = torch.tensor([t for t, _ in drawn])
-    precision = torch.promote_types(backbone.dtype, torch.float32)
-    place = {"device": backbone.device, "dtype": precision}
-    latents = torch.stack([row.example.latent for row in rows]).to(**place)
-    noise = torch.stack([noise for _, noise in drawn]).to(**place)
-    noised = add_noise(latents, noise, timesteps, alphas)
-    ids = tuple(torch.stack(each) for each in zip(*(row.input_ids for row in rows), strict=True))
-    prediction = _predict(backbone, noised, timesteps, ids, prompts).to(precision)
     return clean_estimate(noised, prediction, timesteps, alphas, backbone.info.prediction_type)
 
 
@@ -248,6 +231,30 @@ def _draw(
         low, high = terms.timesteps
         timestep = sample_timestep(generator, int(low * steps), int(high * steps))
     return timestep, torch.randn(row.example.latent.shape, generator=generator)
+
+
+def _noised(
+    backbone: Any, rows: Sequence[Row], terms: StepTerms, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Latents, their noise, timesteps and noised latents of the rows, on the backbone's device.
+
+    In float32 whatever the network's precision is: so are the losses.
+    """
+    alphas = backbone.scheduler.alphas_cumprod
+    drawn = [_draw(row, terms, len(alphas), generator) for row in rows]
+    timesteps = torch.tensor([t for t, _ in drawn])
+    place = {
+        "device": backbone.device,
+        "dtype": torch.promote_types(backbone.dtype, torch.float32),
+    }
+    latents = torch.stack([row.example.latent for row in rows]).to(**place)
+    noise = torch.stack([noise for _, noise in drawn]).to(**place)
+    return latents, noise, timesteps, add_noise(latents, noise, timesteps, alphas)
+
+
+def _input_ids(rows: Sequence[Row]) -> tuple[torch.Tensor, ...]:
+    """int64[B, L], one tensor a text encoder."""
+    return tuple(torch.stack(ids) for ids in zip(*(row.input_ids for row in rows), strict=True))
 
 
 def _predict(
