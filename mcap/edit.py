@@ -30,6 +30,7 @@ from mcap.addons import Addons
 from mcap.contact_sheet import NEUTRAL, WARNING, Tile, contact_sheet
 from mcap.errors import InputRefused, UsageError
 from mcap.generate import PictureReady, Planned
+from mcap.jpeg import write_jpeg
 from mcap.prompt_edit import (
     PromptEdit,
     phrase_words,
@@ -521,9 +522,7 @@ def _write_sheet(
     scale = 256 / max(width, height)
     place = (round(scale * width), round(scale * height))
     heading = f"{name}: before and after"
-    sheet = contact_sheet(tiles, 3 if local else 2, place, heading=heading)
-    image = Image.fromarray(sheet)
-    atomic.write_with(path, lambda temporary: image.save(temporary, quality=90, optimize=True))
+    write_jpeg(path, contact_sheet(tiles, 3 if local else 2, place, heading=heading))
     return path
 
 

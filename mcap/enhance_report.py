@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from mcap import atomic
 from mcap.contact_sheet import BAD, GOOD, NEUTRAL, WARNING, Tile, contact_sheet
+from mcap.jpeg import write_jpeg
+from mcap.page import write_page
 
 if TYPE_CHECKING:
     from mcap.contracts import UInt8Image
@@ -68,7 +69,7 @@ class Previews:
             for path in (self.face_before, self.face_after):
                 path.unlink(missing_ok=True)  # of an earlier picture of that name
         for path, image in pictures.items():
-            _write_jpeg(path, reduced(image))
+            write_jpeg(path, reduced(image))
         return self if faces is not None else Previews(self.before, self.after)
 
 
@@ -101,7 +102,7 @@ def write_contact_sheet(out: Path, pictures: Sequence[Enhanced]) -> Path:
         ]
     path = out / CONTACT_SHEET
     heading = "Enhanced: before and after" if tiles else "Nothing was enhanced"
-    _write_jpeg(path, contact_sheet(tiles, 4, 320, heading=heading))
+    write_jpeg(path, contact_sheet(tiles, 4, 320, heading=heading))
     return path
 
 
@@ -147,24 +148,16 @@ def write_report(
     identity: str,
     framing: Framing | None = None,
 ) -> Path:
-    """One HTML page without scripts or anything from elsewhere; it links to the files beside it."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("mcap", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    text = environment.get_template("enhance.html").render(
+    """One HTML page; it links to the files beside it."""
+    path = out / REPORT
+    write_page(
+        path,
+        "enhance.html",
         cards=[_card(picture, out) for picture in pictures],
         refused=refused,
         identity=identity,
         notice=framing.profile.notice if framing else "",
     )
-    path = out / REPORT
-    atomic.write_bytes(path, text.encode())
     return path
 
 
@@ -204,8 +197,3 @@ def _read(path: Path | None) -> UInt8Image | None:
         return None
     with Image.open(path) as file:
         return np.asarray(file.convert("RGB"))
-
-
-def _write_jpeg(path: Path, image: UInt8Image) -> None:
-    picture = Image.fromarray(image)
-    atomic.write_with(path, lambda temporary: picture.save(temporary, quality=90, optimize=True))

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from mcap import atomic
 from mcap.contact_sheet import BAD, GOOD, NEUTRAL, WARNING, Tile, contact_sheet
+from mcap.jpeg import write_jpeg
+from mcap.page import write_page
 
 if TYPE_CHECKING:
     from mcap.contracts import Float32Array, UInt8Image
@@ -63,7 +64,7 @@ def write_contact_sheet(
     side = 256
     size = (side, round(side / aspect)) if aspect <= 1 else (round(side * aspect), side)
     heading = f"{name}, {', '.join(sorted(styles))}: most similar first" if tiles else ""
-    _write_jpeg(path, contact_sheet(tiles, _columns(len(tiles)), size, heading=heading))
+    write_jpeg(path, contact_sheet(tiles, _columns(len(tiles)), size, heading=heading))
     return path
 
 
@@ -84,7 +85,7 @@ def write_attention_maps(path: Path, drawn: Sequence[Drawn]) -> Path | None:
             peak = f"largest share {heat.max():.3f}" if heat.any() else "not in the prompt"
             tiles.append(Tile(overlay(picture.image, heat), token, (peak,)))
     heading = "Cross-attention of the learned tokens (bright: looked at most)"
-    _write_jpeg(path, contact_sheet(tiles, columns, 256, heading=heading))
+    write_jpeg(path, contact_sheet(tiles, columns, 256, heading=heading))
     return path
 
 
@@ -114,21 +115,14 @@ def write_report(
     same_person: float | None = None,
     attention: Path | None = None,
 ) -> Path:
-    """One HTML page without scripts or anything from elsewhere; it links to the pictures beside it.
+    """One HTML page; it links to the pictures beside it.
 
     ``pictures`` in the order of the ranking, those in ``rest/`` too.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("mcap", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     similarities = [p.similarity for p in pictures if p.similarity is not None]
-    text = environment.get_template("report.html").render(
+    write_page(
+        path,
+        "report.html",
         subject=subject,
         profiles=profiles,
         pictures=[_card(picture, path.parent, same_person) for picture in pictures],
@@ -138,7 +132,6 @@ def write_report(
         attention=attention.name if attention else None,
         identity=subject.identity_network,
     )
-    atomic.write_bytes(path, text.encode())
     return path
 
 
@@ -175,8 +168,3 @@ def _shared(records: Sequence[dict[str, Any]]) -> dict[str, str]:
     if len(backbones) == 1:
         common["Backbone"] = backbones.pop()
     return common
-
-
-def _write_jpeg(path: Path, image: UInt8Image) -> None:
-    picture = Image.fromarray(image)
-    atomic.write_with(path, lambda temporary: picture.save(temporary, quality=90, optimize=True))
