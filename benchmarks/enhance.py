@@ -23,7 +23,7 @@ import numpy as np
 from centred_dlib import Measure
 from PIL import Image
 
-from mcap.cli.enhance import _entry, _stages
+from mcap.cli.restorer_choice import choose_restorer, load_restorers
 from mcap.contracts import Face
 from mcap.enhance import Enhanced, Finished, Refused, Tools, enhance
 from mcap.enhance_settings import EnhanceSettings
@@ -65,8 +65,8 @@ def measure(originals: list[Path], folder: Path, options: argparse.Namespace) ->
         made.create("masker", "landmarks"),
     )
     settings = EnhanceSettings(max_change=options.max_change)
-    entries = [_entry(name) for name in options.restorer.split(",")]
-    stages = _stages(None, entries, settings)
+    choices = [choose_restorer(name) for name in options.restorer.split(",")]
+    stages = load_restorers(None, choices, settings)
     given = folder / "degraded"
     given.mkdir(parents=True, exist_ok=True)
     for path in originals:

@@ -118,8 +118,8 @@ def test_another_backbone(subject, capsys, backbone):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--format", "gif"], "png, jpg, webp"),
-        (["--metadata", "some"], "all, label, none"),
+        (["--format", "gif"], "'png', 'jpg', 'webp'"),
+        (["--metadata", "some"], "'all', 'label', 'none'"),
         (["--prompt", "a house"], "{id}"),
         (["--prompt", "a person " * 60], "tokens long"),
         (["--count", "0"], "count"),

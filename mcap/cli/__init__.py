@@ -175,7 +175,8 @@ def run(args: list[str]) -> int:
 
 
 def _usage_error(error: Any, wants_json: bool) -> int:
-    message = error.format_message()
+    # pydantic, with which typer 0.29 reads values, begins its messages with what it is.
+    message = error.format_message().replace(": Value error, ", ": ")
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":  # the help is the message
         typer.echo(message)

@@ -1,14 +1,17 @@
-"""``--backbone`` -> the registered entry that reads it, and where its weights are."""
+"""``--backbone`` -> the registered entry that reads it, where its weights are, the loaded model."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mcap.model_source import CONFIG_FILES, describe, find_model, is_place
+from mcap.model_source import CONFIG_FILES, describe, find_model, is_place, pinned
 from mcap.registry import registry
 
 if TYPE_CHECKING:
+    from mcap.contracts import Backbone
     from mcap.registry import Entry
+    from mcap.settings import Settings
+    from mcap.subject import Subject
 
 ANY_MODEL = "sd15"
 """The entry for a model of which nothing is known yet; it reads both kinds."""
@@ -35,3 +38,18 @@ def choose_backbone(given: str, *, ask_the_hub: bool = False) -> tuple[Entry, st
             if entry.facts.get("architecture") == known.architecture:
                 return entry, given
     return registry().get("backbone", ANY_MODEL), given
+
+
+def load_backbone(subject: Subject, settings: Settings, given: str | None) -> Backbone:
+    """The backbone that a subject was trained on, or another one that was ``given``."""
+    from mcap.training.device import choose_device, choose_dtype
+
+    device = choose_device(settings.device)
+    dtype = choose_dtype(device, settings.precision)
+    trained = subject.manifest.backbone
+    if given is None:
+        name, source = trained.name, pinned(trained.source, trained.revision)
+    else:
+        entry, source = choose_backbone(given)
+        name = entry.name
+    return registry().create("backbone", name, device, dtype, source=source)

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     import typer
 
     from mcap.addons import Addons
-    from mcap.contracts import Backbone
     from mcap.edit import Edited, EditSettings
     from mcap.settings import Settings
     from mcap.subject import Subject
@@ -77,25 +76,53 @@ def factors(given: Sequence[str]) -> tuple[tuple[str, float], ...]:
     return tuple(found)
 
 
+def edit_settings(
+    *,
+    replace: Sequence[str],
+    weight: Sequence[str],
+    prompt: Sequence[str],
+    keep: float | None,
+    **others: Any,
+) -> EditSettings:
+    """The options of an edit, read; ``others`` are those that are taken as they stand."""
+    from mcap.edit import EditSettings
+    from mcap.errors import UsageError
+
+    if len(prompt) > 1:
+        raise UsageError("--prompt: is given more than once; an edit has one.")
+    if keep is not None:
+        others["keep"] = keep
+    return EditSettings(
+        replace=replacements(replace),
+        weights=factors(weight),
+        prompt=prompt[0] if prompt else None,
+        **others,
+    )
+
+
 def run_edit(
     ctx: typer.Context,
     subject: Subject,
     pictures: Sequence[Path],
-    backbone: Backbone,
     settings: Settings,
     wanted: EditSettings,
     addons: Addons,
     out: Path,
+    backbone_name: str | None,
     force: bool,
 ) -> None:
+    from mcap.cli.backbone_choice import load_backbone
     from mcap.cli.output import emit, note, warn
     from mcap.cli.progress import progress
+    from mcap.cli.saved_pictures import tell_plugins
     from mcap.edit import Edited, NotTheSame, NowhereToChange, edit, require_source
     from mcap.errors import Interrupted
     from mcap.generate import PictureReady
     from mcap.registry import registry
-    from mcap.training.device import out_of_memory_is_ours
+    from mcap.training.device import out_of_memory_is_ours, set_threads
 
+    set_threads(settings.threads)
+    backbone = load_backbone(subject, settings, backbone_name)
     if not force:
         for path in pictures:
             require_source(path, subject, backbone.info.sha256)
@@ -145,10 +172,7 @@ def run_edit(
             f"Interrupted. {ready} of the pictures are in {out}; the same command again goes on."
         ) from None
     assert finished is not None  # the last event
-    for picture in finished.pictures:
-        if picture.new:
-            for failure in registry().image_saved(picture.path, picture.record):
-                warn(ctx, f"plugin {failure}")
+    tell_plugins(ctx, finished.pictures)
     emit(ctx, _result(subject, pictures, out, finished), lambda console: _print(console, finished))
 
 

@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mcap.cli import complete
+from mcap.cli import complete, options
 
 if TYPE_CHECKING:
-    from mcap.contracts import Float32Array
-    from mcap.enhance import Enhanced, Finished, Framing, Stage, Tools
+    from collections.abc import Sequence
+
+    from mcap.cli.restorer_choice import Choice
+    from mcap.enhance import Enhanced, Finished, Framing
     from mcap.enhance_settings import EnhanceSettings
-    from mcap.registry import Entry
     from mcap.settings import Settings
 
-FORMATS = ("png", "jpg", "webp")
-METADATA = ("all", "label", "none")
 OWN_FILES = {"contact-sheet.jpg", "attention-maps.jpg", "results.jsonl", "report.html"}
 """What mcap generate and enhance write beside their pictures."""
 
@@ -27,15 +26,15 @@ def enhance(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT...", help="Pictures, folders of them, or - for paths on standard input."
+            metavar="INPUT", help="Pictures, folders of them, or - for paths on standard input."
         ),
     ],
     restorer: Annotated[
         str | None,
         typer.Option(
-            help="Restorers in the order in which they work, separated by commas; a name or a "
-            "file (.safetensors, .pth); none: only what --profile asks for. Default: demo-sr, "
-            "which needs no download.",
+            help="Restorers in the order in which they work, separated by commas: names (mcap "
+            "plugins lists them) or weight files of your own (.safetensors, .pth). none: only what "
+            "--profile asks for. Default: demo-sr, which comes with mcap.",
             metavar="A,B",
             autocompletion=complete.restorers,
             show_default=False,
@@ -47,7 +46,9 @@ def enhance(
     profile: Annotated[
         str | None,
         typer.Option(
-            help="Frame, cut out and size the pictures as this style profile asks.",
+            help="Frame the head, set the background and cut to the exact size that this style "
+            "profile asks for.",
+            metavar="PROFILE",
             autocompletion=complete.profiles,
         ),
     ] = None,
@@ -55,7 +56,7 @@ def enhance(
         bool,
         typer.Option(
             "--print-sheet",
-            help="With --profile: also a 10 x 15 cm sheet with as many copies as fit.",
+            help="With --profile: also a sheet of 10 x 15 cm with as many copies as fit.",
         ),
     ] = False,
     subject: Annotated[
@@ -69,59 +70,62 @@ def enhance(
     scale: Annotated[
         float | None,
         typer.Option(
-            help="Times as many pixels on a side; default: the restorers' own.", min=0.1, max=16
+            help="How many times as wide and as high the results are. Default: what the restorers "
+            "make of it, 4 with most.",
+            metavar="TIMES",
+            min=0.1,
+            max=16,
         ),
     ] = None,
     fidelity: Annotated[
         float | None,
-        typer.Option(help="0: best looking, 1: closest to the input (codeformer).", min=0, max=1),
+        typer.Option(
+            help="Of a face that codeformer restores: 0 looks best, 1 is closest to the input.",
+            metavar="SHARE",
+            min=0,
+            max=1,
+        ),
     ] = None,
     denoise: Annotated[
         float | None,
-        typer.Option(help="0: noise is kept, 1: taken away (realesrgan-general).", min=0, max=1),
+        typer.Option(
+            help="How much noise realesrgan-general takes away: 0 none, 1 all.",
+            metavar="SHARE",
+            min=0,
+            max=1,
+        ),
     ] = None,
     tile: Annotated[
         int | None,
         typer.Option(
-            help="Pixels worked on at once; fewer need less memory. Default: 512.", min=32
+            help="The picture is worked on in squares of this side; smaller ones need less memory. "
+            "Default: 512.",
+            metavar="PIXELS",
+            min=32,
         ),
     ] = None,
-    format: Annotated[str | None, typer.Option(help="png, jpg or webp.", metavar="FORMAT")] = None,
-    quality: Annotated[
-        int | None, typer.Option(help="Of jpg and webp; 100 in webp is lossless.", min=1, max=100)
-    ] = None,
+    format: Annotated[options.Format | None, options.FORMAT] = None,
+    quality: Annotated[int | None, options.QUALITY] = None,
     metadata: Annotated[
-        str | None,
+        options.Metadata | None,
         typer.Option(
-            help="all: what the input carries, and how it was enhanced; label: only the mark "
-            "where the picture comes from; none: nothing.",
-            metavar="WHAT",
+            help="What is written into the files. all: what the input carries, and how it was "
+            "enhanced; label: only the mark that says where the picture comes from; none: nothing.",
         ),
     ] = None,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Use restorations that change the person too much."),
+        typer.Option("--force", help="Use restorations even where they change the person."),
     ] = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Say what would be done and fetched; do nothing."),
     ] = False,
-    detector: Annotated[
-        str | None,
-        typer.Option(
-            help="Face detector; mcap plugins lists them.", autocompletion=complete.detectors
-        ),
-    ] = None,
-    identity: Annotated[
-        str | None,
-        typer.Option(help="Face-recognition network.", autocompletion=complete.identities),
-    ] = None,
-    masker: Annotated[
-        str | None,
-        typer.Option(help="Where restored faces end.", autocompletion=complete.maskers),
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
+    detector: Annotated[str | None, options.DETECTOR] = None,
+    identity: Annotated[str | None, options.IDENTITY] = None,
+    masker: Annotated[str | None, options.MASKER] = None,
+    device: Annotated[str | None, options.DEVICE] = None,
+    precision: Annotated[str | None, options.PRECISION] = None,
 ) -> None:
     """Enlarge and restore pictures, and keep the person in them the same.
 
@@ -140,14 +144,12 @@ def enhance(
       mcap enhance portraits --subject me.mcap --restorer realesrgan,codeformer --fidelity 0.8
     """
     from mcap.cli.output import emit, note, warn
-    from mcap.errors import InputRefused, UsageError
+    from mcap.cli.restorer_choice import choose_restorer, restorer_names
+    from mcap.cli.saved_pictures import tell_plugins
+    from mcap.errors import InputRefused
     from mcap.photos import find_photos
-    from mcap.registry import registry
     from mcap.settings import load_settings
 
-    for name, value, allowed in (("format", format, FORMATS), ("metadata", metadata, METADATA)):
-        if value is not None and value not in allowed:
-            raise UsageError(f"--{name} {value}: is unknown; allowed are {', '.join(allowed)}.")
     settings = load_settings(
         ctx.obj,
         detector=detector,
@@ -156,14 +158,8 @@ def enhance(
         device=device,
         precision=precision,
     )
-    names = None
-    if restorer is not None:
-        names = tuple(part for name in restorer.split(",") if (part := name.strip()))
-        names = () if names == ("none",) else names
-        if not names and restorer.strip() != "none":
-            raise UsageError("--restorer: is empty; name a restorer, or none.")
     given = {
-        "restorers": names,
+        "restorers": None if restorer is None else restorer_names(restorer),
         "scale": scale,
         "fidelity": fidelity,
         "denoise": denoise,
@@ -176,7 +172,7 @@ def enhance(
     wanted = settings.enhance.model_copy(
         update={key: value for key, value in given.items() if value is not None}
     )
-    entries = [_entry(name) for name in wanted.restorers]
+    choices = [choose_restorer(name) for name in wanted.restorers]
     framing = _framing(ctx, profile, print_sheet, settings)
     paths = [path for path in find_photos(inputs) if not _own_file(path, inputs)]
     if not paths:
@@ -184,18 +180,18 @@ def enhance(
             f"No files in {', '.join(inputs)}. A folder stands for the files directly in it."
         )
     if dry_run:
-        plan = _plan(paths, entries, wanted, settings, framing)
-        emit(ctx, {"dry_run": True, **plan}, lambda console: _print_plan(console, plan))
+        from mcap.cli.enhance_plan import make_plan, print_plan
+
+        plan = make_plan(paths, choices, wanted, settings, framing)
+        emit(ctx, {"dry_run": True, **plan}, lambda console: print_plan(console, plan))
         return
-    finished = _run(ctx, paths, entries, wanted, settings, framing, subject, out)
+    finished = _run(ctx, paths, choices, wanted, settings, framing, subject, out)
     for picture in finished.pictures:
         for told in picture.losses:
             warn(ctx, f"{picture.source.name}: {told}")
-        if picture.new:
-            for told in picture.notes:
-                note(ctx, f"{picture.source.name}: {told}")
-            for failure in registry().image_saved(picture.path, picture.record):
-                warn(ctx, f"plugin {failure}")
+        for told in picture.notes if picture.new else ():
+            note(ctx, f"{picture.source.name}: {told}")
+    tell_plugins(ctx, finished.pictures)
     for item in finished.refused:
         warn(ctx, f"{item.source}: {item.reason}")
     result = _result(out, finished)
@@ -212,27 +208,6 @@ def _own_file(path: Path, inputs: list[str]) -> bool:
         and str(path) not in inputs
         and (path.parent / "results.jsonl").is_file()
     )
-
-
-def _entry(name: str) -> tuple[str, Entry, Path | None]:
-    """What a name or a file stands for: how it is called, the restorer's entry, the file."""
-    from mcap.errors import UsageError
-    from mcap.registry import registry
-
-    found = registry()
-    path = Path(name).expanduser()
-    if name in found.entries["restorer"] or not (path.suffix or len(path.parts) > 1):
-        return name, found.get("restorer", name), None
-    if not path.is_file():
-        known = ", ".join(found.names("restorer")) or "none"
-        raise UsageError(
-            f"--restorer {name}: there is no such file, and no restorer of that name; there are: "
-            f"{known}."
-        )
-    for entry in found.entries["restorer"].values():
-        if path.suffix.lower() in entry.facts.get("reads", ()):
-            return path.stem, entry, path
-    raise UsageError(f"--restorer {name}: no installed plugin reads {path.suffix} files.")
 
 
 def _framing(
@@ -265,16 +240,18 @@ def _framing(
 
 def _run(
     ctx: typer.Context,
-    paths: list[Path],
-    entries: list[tuple[str, Entry, Path | None]],
+    paths: Sequence[Path],
+    choices: Sequence[Choice],
     wanted: EnhanceSettings,
     settings: Settings,
     framing: Framing | None,
     subject: Path | None,
     out: Path,
 ) -> Finished:
+    from mcap.cli.known_person import known_person
     from mcap.cli.output import note
     from mcap.cli.progress import progress
+    from mcap.cli.restorer_choice import load_restorers
     from mcap.enhance import Finished, Planned, Refused, Tools
     from mcap.enhance import enhance as run
     from mcap.errors import Interrupted
@@ -284,19 +261,20 @@ def _run(
     set_threads(settings.threads)
     device = choose_device(settings.device)
     made = registry()
-    replaces = framing is not None
     tools = Tools(
         detector=made.create("detector", settings.detector),
         identity=made.create("identity", settings.identity),
         masker=made.create("masker", settings.masker),
-        person_masker=_person_masker(ctx) if replaces else None,
+        person_masker=None if framing is None else _person_masker(ctx),
     )
-    person = None if subject is None else _person(subject, tools, settings)
+    person = None
+    if subject is not None:
+        person = known_person(subject, tools.detector, tools.identity, settings)
     advance: list[Any] = []
     ready = 0
     try:
         with out_of_memory_is_ours("enhancing", "Try --tile 128, or --device cpu."):
-            stages = _stages(ctx, entries, wanted)
+            stages = load_restorers(ctx, choices, wanted)
             events = run(
                 paths,
                 stages,
@@ -333,51 +311,6 @@ def _run(
     raise AssertionError("enhance() ends with Finished")
 
 
-def _stages(
-    ctx: typer.Context, entries: list[tuple[str, Entry, Path | None]], wanted: EnhanceSettings
-) -> list[Stage]:
-    from mcap.cli.output import note, warn
-    from mcap.enhance import Stage
-    from mcap.registry import registry
-
-    stages = []
-    for name, entry, path in entries:
-        restorer = registry().create("restorer", entry.name, *(() if path is None else (path,)))
-        if not entry.commercial and not any(need in _weights() for need in entry.needs):
-            note(ctx, f"{name}: licence: {entry.licence}")
-        stages.append(Stage(name, restorer, _weights_sha256(entry, path)))
-    for key in ("fidelity", "denoise"):
-        value = getattr(wanted, key)
-        having = [stage for stage in stages if hasattr(stage.restorer, key)]
-        if value is None:
-            continue
-        if not having:
-            warn(ctx, f"--{key}: none of the restorers has it.")
-        for stage in having:
-            setattr(stage.restorer, key, value)
-    return stages
-
-
-def _weights() -> Any:
-    from mcap.weights import WEIGHTS
-
-    return WEIGHTS
-
-
-def _weights_sha256(entry: Entry, path: Path | None) -> str | None:
-    """Of the restorer's file; of several, the hash over their hashes."""
-    import hashlib
-
-    from mcap.atomic import sha256_of
-    from mcap.weights import local_path
-
-    files = [path] if path else [local_path(name) for name in entry.needs if name in _weights()]
-    hashes = [sha256_of(file) for file in files if file is not None and file.is_file()]
-    if len(hashes) <= 1:
-        return hashes[0] if hashes else None
-    return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
-
-
 def _person_masker(ctx: typer.Context) -> Any:
     """The masker that tells a person from the background; without it a profile's framing is all."""
     from mcap.cli.output import warn
@@ -389,117 +322,6 @@ def _person_masker(ctx: typer.Context) -> Any:
     except Missing as missing:
         warn(ctx, f"The background is not replaced: {missing}")
         return None
-
-
-def _person(subject: Path, tools: Tools, settings: Settings) -> Float32Array:
-    """The mean embedding of a subject folder, of a photo's largest face or of several photos'."""
-    import numpy as np
-
-    from mcap.errors import InputRefused, UsageError
-    from mcap.faces import find_faces
-    from mcap.photos import find_photos, read_photo
-    from mcap.subject import MANIFEST, read_subject
-
-    if (subject / MANIFEST).is_file():
-        known = read_subject(subject)
-        if known.identity_network != tools.identity.name:
-            raise UsageError(
-                f"--subject {subject}: the person was embedded by '{known.identity_network}'; use "
-                f"--identity {known.identity_network}."
-            )
-        return known.identity_embedding
-    found = []
-    for path in find_photos([subject]):
-        try:
-            image = read_photo(path, settings.photos).image
-        except InputRefused:
-            if not subject.is_dir():
-                raise
-            continue
-        faces = find_faces(image, tools.detector, tools.identity, settings.faces)
-        found += [faces[0].embedding] if faces else []
-    if not found:
-        raise InputRefused(f"--subject {subject}: there is no face that the detector is sure of.")
-    mean = np.mean(found, axis=0)
-    return (mean / max(float(np.linalg.norm(mean)), 1e-9)).astype(np.float32)
-
-
-def _plan(
-    paths: list[Path],
-    entries: list[tuple[str, Entry, Path | None]],
-    wanted: EnhanceSettings,
-    settings: Settings,
-    framing: Framing | None,
-) -> dict[str, Any]:
-    """What would be done, from the files' heads and the restorers' facts alone."""
-    from mcap.enhance import result_size
-    from mcap.errors import InputRefused
-    from mcap.picture_file import size_of
-    from mcap.registry import registry
-    from mcap.weights import local_path
-
-    scales = [entry.facts.get("scale") for _, entry, _ in entries]
-    kinds = [entry.facts.get("kind", "image") for _, entry, _ in entries]
-    image_scales = [scale for scale, kind in zip(scales, kinds, strict=True) if kind == "image"]
-    known = wanted.scale is not None or None not in image_scales
-    pictures, refused = [], []
-    for path in paths:
-        try:
-            size = size_of(path, settings.photos)
-        except InputRefused as refusal:
-            refused.append({"file": path, "reason": str(refusal)})
-            continue
-        result = result_size(size, image_scales, wanted.scale) if known else None
-        pictures.append({"file": path, "size": list(size), "result": result and list(result)})
-    found = registry()
-    used = [entry for _, entry, _ in entries]
-    names = {"detector": settings.detector, "identity": settings.identity}
-    names["masker"] = settings.masker
-    used += [found.get(kind, name) for kind, name in names.items()]
-    if framing is not None:
-        used += [found.entries["masker"][n] for n in ("person",) if n in found.entries["masker"]]
-    weights = [
-        {
-            "name": weight.name,
-            "bytes": weight.bytes,
-            "licence": weight.licence,
-            "commercial": weight.commercial,
-            "here": local_path(weight.name) is not None,
-        }
-        for name in dict.fromkeys(need for entry in used for need in entry.needs)
-        if (weight := _weights().get(name)) is not None
-    ]
-    return {
-        "restorers": [
-            {"name": name, "licence": entry.licence, "commercial": entry.commercial}
-            for name, entry, _ in entries
-        ],
-        "profile": framing.profile.name if framing else None,
-        "pictures": pictures,
-        "refused": refused,
-        "weights": weights,
-    }
-
-
-def _print_plan(console: Any, plan: dict[str, Any]) -> None:
-    from mcap.cli.output import human_bytes
-
-    def line(text: str) -> None:
-        console.print(text, markup=False)
-
-    names = ", ".join(f"{r['name']} ({r['licence']})" for r in plan["restorers"])
-    line(f"Restorers: {names or 'none'}")
-    if plan["profile"]:
-        line(f"Profile: {plan['profile']}")
-    for item in plan["pictures"]:
-        made = "{} x {}".format(*item["result"]) if item["result"] else "as the file's scale is"
-        line(f"{item['file']}: {item['size'][0]} x {item['size'][1]} to {made}")
-    for item in plan["refused"]:
-        line(f"refused: {item['reason']}")
-    for item in plan["weights"]:
-        where = "is here" if item["here"] else f"to fetch, {human_bytes(item['bytes'])}"
-        use = "" if item["commercial"] else "; no commercial use"
-        line(f"Weight {item['name']}: {where}; {item['licence']}{use}")
 
 
 def _result(out: Path, finished: Finished) -> dict[str, Any]:

@@ -7,25 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mcap.cli import complete
+from mcap.cli import complete, options
 
 if TYPE_CHECKING:
     from mcap.addons import Addons
-    from mcap.contracts import Backbone
     from mcap.generate import Finished, GenerateSettings, Picture
     from mcap.profile import StyleProfile
     from mcap.settings import Settings
     from mcap.subject import Subject
 
-FORMATS = ("png", "jpg", "webp")
-METADATA = ("all", "label", "none")
 EDITING = "Editing a finished picture"
 
 
 def generate(
     ctx: typer.Context,
     subject: Annotated[
-        Path, typer.Argument(help="A subject folder that mcap train wrote.", metavar="SUBJECT")
+        Path, typer.Argument(help="The subject folder that mcap train wrote.", metavar="SUBJECT")
     ],
     style: Annotated[
         list[str] | None,
@@ -52,12 +49,21 @@ def generate(
         str | None, typer.Option(help="What must not be in the picture.", metavar="TEXT")
     ] = None,
     count: Annotated[
-        int | None, typer.Option(help="Pictures a style; default: the profile's.", min=1)
+        int | None,
+        typer.Option(
+            help="How many pictures of each style. Default: the profile's number.",
+            metavar="N",
+            min=1,
+        ),
     ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
-            help="Of the first picture; the next has one more. Default: 0.", min=0, max=2**63 - 1
+            help="Number that decides the first picture's noise, and so the picture; the next one "
+            "has one more. The same seed draws the same picture again. Default: 0.",
+            metavar="N",
+            min=0,
+            max=2**63 - 1,
         ),
     ] = None,
     out: Annotated[
@@ -68,29 +74,57 @@ def generate(
     ] = None,
     best: Annotated[
         int | None,
-        typer.Option(help="Keep the K best of each style; the others go to DIR/rest.", min=1),
+        typer.Option(
+            help="Keep the K most similar to the person of each style; the others go to DIR/rest.",
+            metavar="K",
+            min=1,
+        ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps.", min=1, max=1000)] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Steps from noise to picture: more are finer and take longer. Default: the "
+            "backbone's or the profile's.",
+            metavar="N",
+            min=1,
+            max=1000,
+        ),
+    ] = None,
     guidance_scale: Annotated[
-        float | None, typer.Option(help="How closely to follow the prompt.", min=0, max=50)
+        float | None,
+        typer.Option(
+            help="How closely to follow the prompt; much of it looks overdone. Default: the "
+            "backbone's or the profile's.",
+            metavar="X",
+            min=0,
+            max=50,
+        ),
     ] = None,
     scheduler: Annotated[
         str | None,
         typer.Option(
-            help="How a picture is got out of noise: ddim, euler-a, dpm++-2m-karras, ... as "
+            help="The sampler, which takes the steps: ddim, euler-a, dpm++-2m-karras, ... as "
             "AUTOMATIC1111 and diffusers name them; a name that does not exist lists them all. "
-            "Default: the profile's, else the model's own.",
+            "Default: the profile's, else the backbone's own.",
             metavar="NAME",
             autocompletion=complete.schedulers,
         ),
     ] = None,
     adapter_scale: Annotated[
-        float, typer.Option(help="Strength of the LoRA: 0 without it, 1 as trained.", min=0, max=2)
+        float,
+        typer.Option(
+            help="Strength of what the network learned (the LoRA): 0 without it, 1 as trained.",
+            metavar="X",
+            min=0,
+            max=2,
+        ),
     ] = 1.0,
     token_scale: Annotated[
         float,
         typer.Option(
-            help="Strength of the learned tokens: 0 the words they started from, 1 as trained.",
+            help="Strength of the learned words (the tokens): 0 the plain words that they started "
+            "from, 1 as trained.",
+            metavar="X",
             min=0,
             max=2,
         ),
@@ -120,26 +154,32 @@ def generate(
             metavar="SUBJECT[:WEIGHT]",
         ),
     ] = None,
-    format: Annotated[str, typer.Option(help="png, jpg or webp.", metavar="FORMAT")] = "png",
-    quality: Annotated[
-        int, typer.Option(help="Of jpg and webp; 100 in webp is lossless.", min=1, max=100)
-    ] = 95,
+    format: Annotated[options.Format, options.FORMAT] = "png",
+    quality: Annotated[int, options.QUALITY] = 95,
     metadata: Annotated[
-        str,
+        options.Metadata,
         typer.Option(
-            help="all: settings and the mark 'generated'; label: the mark alone; none: nothing.",
-            metavar="WHAT",
+            help="What is written into the files. all: how they were drawn, and the mark that a "
+            "machine made them; label: only that mark; none: nothing.",
         ),
     ] = "all",
     attention_maps: Annotated[
         bool,
-        typer.Option("--attention-maps", help="Also draw what each learned token looks at."),
+        typer.Option(
+            "--attention-maps",
+            help="Also draw what each learned word looks at, as attention-maps.jpg.",
+        ),
     ] = False,
-    batch_size: Annotated[int | None, typer.Option(help="Pictures drawn at once.", min=1)] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Pictures drawn at once; fewer need less memory.", metavar="N", min=1),
+    ] = None,
     backbone: Annotated[
         str | None,
         typer.Option(
-            help="Another backbone than the subject's: a name, a folder or a hub id.",
+            help="Where the subject's backbone is now, if it was moved, or another one (with "
+            "--force): a name, a folder, a .safetensors checkpoint or a hub id.",
+            metavar="BACKBONE",
             autocompletion=complete.backbones,
         ),
     ] = None,
@@ -173,6 +213,7 @@ def generate(
         typer.Option(
             help="How much of the composition stays, 0 to 1: the share of the steps in which it "
             "is held. Default: 0.8.",
+            metavar="SHARE",
             min=0,
             max=1,
             rich_help_panel=EDITING,
@@ -181,7 +222,9 @@ def generate(
     layout: Annotated[
         float | None,
         typer.Option(
-            help="The share in which layout is held, too. Default: half of --keep.",
+            help="The share of the steps in which shapes stay where they are, too. Default: half "
+            "of --keep.",
+            metavar="SHARE",
             min=0,
             max=1,
             rich_help_panel=EDITING,
@@ -206,11 +249,12 @@ def generate(
     force: Annotated[
         bool,
         typer.Option(
-            "--force", help="Draw although the backbone or the style is not the trained one."
+            "--force",
+            help="Draw although the backbone or the style is not the one that it was trained with.",
         ),
     ] = False,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
+    device: Annotated[str | None, options.DEVICE] = None,
+    precision: Annotated[str | None, options.PRECISION] = None,
 ) -> None:
     """Draw pictures of a subject, most similar to the person first.
 
@@ -234,32 +278,22 @@ def generate(
       mcap generate me.mcap --edit portraits/passport-000003.png --weight "{style}:1.5"
     """
     from mcap.addons import read_addons
-    from mcap.cli.edit import check_options
+    from mcap.cli.edit import check_options, edit_settings, run_edit
     from mcap.cli.output import emit, note, warn
-    from mcap.errors import UsageError
+    from mcap.cli.saved_pictures import tell_plugins
     from mcap.generate import GenerateSettings
     from mcap.schedulers import find as find_scheduler
     from mcap.settings import load_settings
     from mcap.subject import read_subject
 
-    if format not in FORMATS:
-        raise UsageError(f"--format {format}: is unknown; allowed are {', '.join(FORMATS)}.")
-    if metadata not in METADATA:
-        raise UsageError(f"--metadata {metadata}: is unknown; allowed are {', '.join(METADATA)}.")
     check_options(ctx, editing=bool(edit))
     settings = load_settings(ctx.obj, seed=seed, device=device, precision=precision)
     if edit:
-        from mcap.cli.edit import factors, replacements, run_edit
-        from mcap.edit import EditSettings
-        from mcap.training.device import set_threads
-
-        if prompt and len(prompt) > 1:
-            raise UsageError("--prompt: is given more than once; an edit has one.")
-        changes = EditSettings(
-            replace=replacements(replace or ()),
-            prompt=prompt[0] if prompt else None,
-            weights=factors(weight or ()),
-            **({} if keep is None else {"keep": keep}),
+        changes = edit_settings(
+            replace=replace or (),
+            weight=weight or (),
+            prompt=prompt or (),
+            keep=keep,
             layout=layout,
             local=local,
             where=tuple(where or ()),
@@ -270,10 +304,8 @@ def generate(
         )
         person = read_subject(subject)
         addons = read_addons(with_ or (), lora or (), embedding or ())
-        set_threads(settings.threads)
-        loaded = _backbone(person, settings, backbone)
         folder = out or Path("edits")
-        run_edit(ctx, person, edit, loaded, settings, changes, addons, folder, force)
+        run_edit(ctx, person, edit, settings, changes, addons, folder, backbone, force)
         return
     out = out or Path("portraits")
     wanted = GenerateSettings(
@@ -307,13 +339,7 @@ def generate(
             name = companion.subject.path
             warn(ctx, f"--with {name}: no --prompt says {said}, so only its LoRA takes part.")
     finished = _draw(ctx, person, profiles, settings, wanted, addons, out, backbone, force)
-
-    from mcap.registry import registry
-
-    for picture in finished.pictures:
-        if picture.new:
-            for failure in registry().image_saved(picture.path, picture.record):
-                warn(ctx, f"plugin {failure}")
+    tell_plugins(ctx, finished.pictures)
     emit(ctx, _result(person, out, finished), lambda console: _print(console, finished))
 
 
@@ -350,6 +376,7 @@ def _draw(
     backbone_name: str | None,
     force: bool,
 ) -> Finished:
+    from mcap.cli.backbone_choice import load_backbone
     from mcap.cli.output import note
     from mcap.cli.progress import progress
     from mcap.errors import Interrupted
@@ -361,7 +388,7 @@ def _draw(
     set_threads(settings.threads)
     identity = registry().create("identity", subject.identity_network)
     detector = registry().create("detector", settings.detector)
-    backbone = _backbone(subject, settings, backbone_name)
+    backbone = load_backbone(subject, settings, backbone_name)
     if not force:
         for person in (subject, *(companion.subject for companion in addons.companions)):
             check_backbone(person, backbone.info)
@@ -405,23 +432,6 @@ def _draw(
             f"Interrupted. {ready} of the pictures are in {out}; the same command again goes on."
         ) from None
     raise AssertionError("generate() ends with Finished")
-
-
-def _backbone(subject: Subject, settings: Settings, given: str | None) -> Backbone:
-    from mcap.cli.backbone_choice import choose_backbone
-    from mcap.model_source import pinned
-    from mcap.registry import registry
-    from mcap.training.device import choose_device, choose_dtype
-
-    device = choose_device(settings.device)
-    dtype = choose_dtype(device, settings.precision)
-    trained = subject.manifest.backbone
-    if given is None:
-        name, source = trained.name, pinned(trained.source, trained.revision)
-    else:
-        entry, source = choose_backbone(given)
-        name = entry.name
-    return registry().create("backbone", name, device, dtype, source=source)
 
 
 def _result(subject: Subject, out: Path, finished: Finished) -> dict[str, Any]:

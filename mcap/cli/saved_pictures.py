@@ -1,0 +1,35 @@
+"""Pictures that a command has written: the plugins that act on results are told of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import typer
+
+
+class Saved(Protocol):
+    """A picture of `mcap.shelf` or `mcap.enhance`."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def record(self) -> Mapping[str, Any]: ...
+    @property
+    def new(self) -> bool: ...
+
+
+def tell_plugins(ctx: typer.Context, pictures: Iterable[Saved]) -> None:
+    """Call ``mcap_image_saved`` for each picture that was not there already.
+
+    A plugin that fails is named in a warning; the pictures are safe, the other plugins are told.
+    """
+    from mcap.cli.output import warn
+    from mcap.registry import registry
+
+    for picture in pictures:
+        if picture.new:
+            for failure in registry().image_saved(picture.path, picture.record):
+                warn(ctx, f"plugin {failure}")
