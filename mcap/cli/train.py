@@ -10,9 +10,9 @@ import typer
 from mcap.cli import complete
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from mcap.cli.train_plan import Request
+    from mcap.cli.train_request import Request
     from mcap.subject import Manifest
 
 
@@ -120,7 +120,7 @@ def train(
       mcap train --source selfies --style passport --set identity_weight=0.5 --preview-every 100
     """
     from mcap.cli.output import emit
-    from mcap.cli.train_plan import make_request, state_of
+    from mcap.cli.train_request import make_request, state_of
     from mcap.settings import load_settings
 
     settings = load_settings(
@@ -181,13 +181,8 @@ def _run(
     checkpoint_every: int,
 ) -> None:
     from mcap.cli.output import emit, note
-    from mcap.cli.train_plan import (
-        look_at_photos,
-        make_plan,
-        print_plan,
-        print_weights,
-        require_weights,
-    )
+    from mcap.cli.train_photos import look_at_photos
+    from mcap.cli.train_plan import make_plan, print_plan, print_weights, require_weights
     from mcap.registry import registry
     from mcap.training.checkpoint import latest_checkpoint
     from mcap.training.device import choose_device, choose_dtype, out_of_memory_is_ours, set_threads
@@ -241,8 +236,11 @@ def _train(
     preview_every: int,
     checkpoint_every: int,
 ) -> Manifest:
+    from mcap.cli.first_manifest import first_manifest
+    from mcap.cli.interruption import stop_on_interrupt
     from mcap.cli.output import note
-    from mcap.cli.train_plan import draw_style, first_manifest, refused_records
+    from mcap.cli.repeat_command import repeat_command
+    from mcap.cli.train_photos import draw_style, refused_records
     from mcap.errors import Interrupted
     from mcap.subject import SubjectWriter
     from mcap.training.events import Finished, Stopped
@@ -268,7 +266,7 @@ def _train(
         plan.recipe.crops,
     )
 
-    with _stop_on_interrupt() as asked_to_stop:
+    with stop_on_interrupt() as asked_to_stop:
         events = train(
             data,
             plan.recipe,
@@ -291,7 +289,7 @@ def _train(
     if isinstance(last, Stopped):
         raise Interrupted(
             f"Interrupted after step {last.step} of {last.steps}; everything is saved. Go on with: "
-            f"{_command(ctx)}",
+            f"{repeat_command(ctx, leave_out=('--resume', '--force'), add=('--resume',))}",
             details={"subject": str(request.out), "step": last.step, "steps": last.steps},
         )
     assert isinstance(last, Finished)
@@ -350,31 +348,6 @@ def _decode_line(event: Any) -> str:
     return f"Identity decode: {event.name}; similarity to the full one: {measured}."
 
 
-class _stop_on_interrupt:
-    """Inside, the first Ctrl-C asks the loop to save and stop; the second one breaks off."""
-
-    def __enter__(self) -> Callable[[], bool]:
-        import signal
-        import threading
-
-        self.asked = False
-        self.before: Any = None
-        if threading.current_thread() is threading.main_thread():
-            self.before = signal.signal(signal.SIGINT, self._ask)
-        return lambda: self.asked
-
-    def __exit__(self, *_: object) -> None:
-        import signal
-
-        if self.before is not None:
-            signal.signal(signal.SIGINT, self.before)
-
-    def _ask(self, *_: object) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-
-
 def _tiny_vae(recipe: Any, backbone: Any) -> Any:
     """The small autoencoder for this backbone's latents, where the recipe decodes with one.
 
@@ -399,30 +372,6 @@ def _tiny_vae(recipe: Any, backbone: Any) -> Any:
 
     vae = AutoencoderTiny.from_pretrained(fetch(name), torch_dtype=backbone.dtype)
     return vae.to(backbone.device).eval().requires_grad_(False)
-
-
-def _command(ctx: typer.Context) -> str:
-    """The command that goes on, as it was given, with --resume."""
-    import shlex
-
-    words = ["mcap", *_given(ctx.parent), "train", *_given(ctx)]
-    words = [word for word in words if word not in ("--resume", "--force")]
-    return shlex.join([*words, "--resume"])
-
-
-def _given(ctx: Any) -> list[str]:
-    """The options of one context that stood on the command line."""
-    words: list[str] = []
-    for parameter in ctx.command.params if ctx is not None else []:
-        given = ctx.get_parameter_source(parameter.name)
-        if given is None or given.name != "COMMANDLINE":
-            continue
-        value = ctx.params[parameter.name]
-        for item in value if isinstance(value, list | tuple) else [value]:
-            words.append(parameter.opts[0])
-            if not isinstance(item, bool):
-                words.append(str(item))
-    return words
 
 
 def _generate_command(request: Request) -> str:

@@ -1,0 +1,32 @@
+"""The command line as it was given, to be given again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Sequence
+from typing import Any
+
+
+def repeat_command(ctx: Any, *, leave_out: Collection[str] = (), add: Sequence[str] = ()) -> str:
+    """The command that runs in ``ctx``, quoted for a shell, without the words to ``leave_out`` and
+    with those to ``add`` at the end.
+
+    Of a command with options only: an argument would come back as the option of its name.
+    """
+    words = ["mcap", *_given(ctx.parent), ctx.info_name, *_given(ctx)]
+    return shlex.join([*(word for word in words if word not in leave_out), *add])
+
+
+def _given(ctx: Any) -> list[str]:
+    """The options of one context that stood on the command line."""
+    words: list[str] = []
+    for parameter in ctx.command.params if ctx is not None else []:
+        given = ctx.get_parameter_source(parameter.name)
+        if given is None or given.name != "COMMANDLINE":
+            continue
+        value = ctx.params[parameter.name]
+        for item in value if isinstance(value, list | tuple) else [value]:
+            words.append(parameter.opts[0])
+            if not isinstance(item, bool):
+                words.append(str(item))
+    return words
