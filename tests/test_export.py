@@ -235,7 +235,7 @@ def test_the_demo_backbone_is_nowhere_else(jane, tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--format", "invoke"], "diffusers, kohya, a1111, comfyui"),
+        (["--format", "invoke"], "'diffusers', 'kohya', 'a1111', 'comfyui'"),
         ([], "--format"),
         (["--format", "kohya", "--name", "…"], "--name"),
         (["nobody.mcap", "--format", "kohya"], "is not a subject folder"),

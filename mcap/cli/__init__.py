@@ -81,15 +81,27 @@ def global_callback(
     ctx: typer.Context,
     config: Annotated[
         Path | None,
-        typer.Option(help="Settings file; default: ./mcap.toml, then the user's.", metavar="FILE"),
+        typer.Option(
+            help="Read the settings from this file. Default: mcap.toml in the working folder, over "
+            "the one in your configuration folder.",
+            metavar="FILE",
+        ),
     ] = None,
     offline: Annotated[
         bool, typer.Option("--offline", help="Never touch the network; say what is missing.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Tracebacks and details.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Show no progress; warnings and errors still.")
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose", help="With an error, show where in the program: for a bug report."
+        ),
+    ] = False,
     json: Annotated[
-        bool, typer.Option("--json", help="Print one machine-readable result on stdout.")
+        bool,
+        typer.Option("--json", help="Print the result as JSON on standard output, for scripts."),
     ] = False,
     version: Annotated[
         bool,

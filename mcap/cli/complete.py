@@ -35,6 +35,12 @@ def restorers(incomplete: str) -> list[str]:
     return _entries("restorer", incomplete)
 
 
+def recipes(incomplete: str) -> list[str]:
+    from mcap.training.recipe import RECIPES
+
+    return _starting(RECIPES, incomplete)
+
+
 def schedulers(incomplete: str) -> list[str]:
     from mcap.schedulers import names
 

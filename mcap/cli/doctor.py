@@ -27,6 +27,10 @@ def doctor(ctx: typer.Context) -> None:
     """Check Python, torch, memory, disk, weights, plugins and extras; say what to do.
 
     Exit code 0 where mcap can run as it is set up, 1 where something must be done first.
+
+    Example:
+
+      mcap doctor
     """
     from mcap.cli.output import emit
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mcap.profile import StyleProfile
     from mcap.subject import Subject
 
-FORMATS = ("diffusers", "kohya", "a1111", "comfyui")
+Program = Literal["diffusers", "kohya", "a1111", "comfyui"]
 
 
 def export(
@@ -21,25 +21,30 @@ def export(
         list[Path], typer.Argument(help="Subject folders that mcap train wrote.", metavar="SUBJECT")
     ],
     format: Annotated[
-        str,
+        Program,
         typer.Option(
-            help="diffusers, kohya (sd-scripts), a1111 (AUTOMATIC1111, Forge) or comfyui.",
-            metavar="FORMAT",
-            autocompletion=lambda incomplete: [f for f in FORMATS if f.startswith(incomplete)],
+            help="The program that will load it: diffusers, kohya (sd-scripts), a1111 "
+            "(AUTOMATIC1111, Forge) or comfyui.",
         ),
     ],
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Where the files go: the program's own folder, or any. Default: NAME-FORMAT.",
+            help="Where the files go: the program's own folder, or any other. Default: "
+            "NAME-FORMAT.",
             metavar="DIR",
         ),
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option(help="What the files and words are called; default: the subject's name."),
+        typer.Option(
+            help="What the files and the words are called. Default: the subject's name.",
+            metavar="NAME",
+        ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace other files there.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace other files of the same names.")
+    ] = False,
 ) -> None:
     """Write a subject's LoRA and learned words for another program.
 
@@ -59,8 +64,6 @@ def export(
     from mcap.export import export as write
     from mcap.subject import read_subject
 
-    if format not in FORMATS:
-        raise UsageError(f"--format {format}: is unknown; allowed are {', '.join(FORMATS)}.")
     if name is not None and len(subjects) > 1:
         raise UsageError(f"--name {name}: names one subject, and {len(subjects)} are given.")
     found = []

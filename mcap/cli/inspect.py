@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def inspect(
     ctx: typer.Context,
     files: Annotated[
-        list[Path], typer.Argument(help="PNG, JPEG or WebP pictures.", metavar="FILE...")
+        list[Path], typer.Argument(help="PNG, JPEG or WebP pictures.", metavar="FILE")
     ],
 ) -> None:
     """Print the metadata of pictures: prompt and settings, mcap's record, the IPTC mark.

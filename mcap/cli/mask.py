@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mcap.cli import complete
+from mcap.cli import options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,16 +20,22 @@ def mask(
     source: Annotated[
         list[str],
         typer.Argument(
-            help="Photos, folders of photos, or - for paths on standard input.", metavar="SOURCE..."
+            help="Photos, folders of photos, or - for paths on standard input.", metavar="SOURCE"
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Where masks and report go.", metavar="DIR")
+        Path | None,
+        typer.Option(
+            help="Folder for the masks, the crops, the verdicts and the contact sheet. Needed, "
+            "unless --preview is given.",
+            metavar="DIR",
+        ),
     ] = None,
     subject: Annotated[
         Path | None,
         typer.Option(
-            help="A photo of the subject alone; without it, the subject is the face that recurs.",
+            help="A photo of the subject alone. Without it, the subject is the face that recurs "
+            "in the photos.",
             metavar="PHOTO",
         ),
     ] = None,
@@ -44,26 +50,25 @@ def mask(
     size: Annotated[
         int | None,
         typer.Option(
-            help="Side of the training crops in pixels: the backbone's native size.", min=64
+            help="Side of the training crops in pixels; mcap train takes the backbone's own. "
+            "Default: 512.",
+            metavar="PIXELS",
+            min=64,
         ),
     ] = None,
     face_height: Annotated[
         float | None,
-        typer.Option(help="Fraction of the crop that the face is high.", min=0.05, max=1.0),
-    ] = None,
-    detector: Annotated[
-        str | None,
         typer.Option(
-            help="Face detector; mcap plugins lists them.", autocompletion=complete.detectors
+            help="How high the face is in a training crop, as a share of it; mcap train takes the "
+            "backbone's own. Default: 0.45.",
+            metavar="SHARE",
+            min=0.05,
+            max=1.0,
         ),
     ] = None,
-    identity: Annotated[
-        str | None,
-        typer.Option(help="Face-recognition network.", autocompletion=complete.identities),
-    ] = None,
-    masker: Annotated[
-        str | None, typer.Option(help="What draws the masks.", autocompletion=complete.maskers)
-    ] = None,
+    detector: Annotated[str | None, options.DETECTOR] = None,
+    identity: Annotated[str | None, options.IDENTITY] = None,
+    masker: Annotated[str | None, options.MASKER] = None,
 ) -> None:
     """Find the subject's face in each photo and write its mask, its crop and a verdict.
 

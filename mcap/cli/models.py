@@ -9,20 +9,30 @@ import typer
 from mcap.cli import complete
 
 app = typer.Typer(
-    help="Show and manage the weights: list, pull, verify, path.",
+    help="The weights, the files that networks are read from: list, pull, verify, path.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
 
 Names = Annotated[
     list[str] | None,
-    typer.Argument(help="Names of weights.", autocompletion=complete.weights, show_default=False),
+    typer.Argument(
+        help="Names of weights; mcap models list shows them.",
+        metavar="NAME",
+        autocompletion=complete.weights,
+        show_default=False,
+    ),
 ]
 
 
 @app.command("list")
 def list_(ctx: typer.Context) -> None:
-    """Every weight: what it is for, its size, licence, and whether it is on this machine."""
+    """Every weight: what it is for, its size, licence, and whether it is on this machine.
+
+    Example:
+
+      mcap models list
+    """
     from rich.table import Table
 
     from mcap import weights
@@ -72,7 +82,8 @@ def pull(
     everything: Annotated[
         bool,
         typer.Option(
-            "--all", help="Every weight but large backbones and what other libraries keep."
+            "--all",
+            help="Every weight but Stable Diffusion and what other libraries keep for themselves.",
         ),
     ] = False,
     dry_run: Annotated[
@@ -166,9 +177,15 @@ def _told(plan: dict[str, Any]) -> list[str]:
 
 @app.command()
 def verify(ctx: typer.Context, names: Names = None) -> None:
-    """Compare the weights on this machine with their sha256.
+    """Compare the weights on this machine with their sha256; without names, all that are here.
 
     Exit code 1 if one is wrong, 4 if one that was named is not here.
+
+    Examples:
+
+      mcap models verify
+
+      mcap models verify yunet sface
     """
     from mcap import weights
     from mcap.cli.output import emit
@@ -198,10 +215,19 @@ def path(
     ctx: typer.Context,
     name: Annotated[
         str | None,
-        typer.Argument(help="A weight; without it, the cache.", autocompletion=complete.weights),
+        typer.Argument(
+            help="A weight; without it, the folder where weights are kept.",
+            metavar="NAME",
+            autocompletion=complete.weights,
+        ),
     ] = None,
 ) -> None:
-    """Print where a weight lies on this machine, or where the cache is."""
+    """Print where a weight lies on this machine, or the folder where weights are kept.
+
+    Example:
+
+      mcap models path sface
+    """
     from mcap import weights
     from mcap.cli.output import emit
     from mcap.errors import Missing

@@ -14,13 +14,22 @@ def plugins(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="A plugin, or something that a plugin offers.",
+            help="A plugin, or the name of something that plugins offer: only that is shown, with "
+            "all that is known of it.",
+            metavar="NAME",
             autocompletion=complete.plugins,
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """List the plugins, what they offer under which licence, and those that failed to load."""
+    """List the plugins, what they offer under which licence, and those that failed to load.
+
+    Examples:
+
+      mcap plugins
+
+      mcap plugins realesrgan
+    """
     from mcap.cli.output import emit
     from mcap.registry import registry
 

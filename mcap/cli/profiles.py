@@ -23,7 +23,7 @@ app = typer.Typer(
 Profile = Annotated[
     str,
     typer.Argument(
-        help="A profile's name, or the path of its TOML.",
+        help="A profile's name, or the path of its TOML file.",
         metavar="PROFILE",
         autocompletion=complete.profiles,
     ),
@@ -35,6 +35,10 @@ def list_(ctx: typer.Context) -> None:
     """Every profile on the search path, in search order: yours, plugins', built-in.
 
     Of several with one name the first is used; the others are shown as hidden.
+
+    Example:
+
+      mcap profiles list
     """
     from mcap.cli.output import emit
     from mcap.profile import list_profiles, profile_folders, user_profile_folder
@@ -88,7 +92,12 @@ def _state(item: FoundProfile) -> str:
 
 @app.command()
 def show(ctx: typer.Context, profile: Profile) -> None:
-    """What a profile says, with the defaults of the keys it leaves out."""
+    """What a profile says, with the defaults of the keys it leaves out.
+
+    Example:
+
+      mcap profiles show passport
+    """
     from mcap.cli.output import emit
 
     found = _find(profile)
@@ -116,10 +125,19 @@ def _print_table(console: Any, values: dict[str, Any], prefix: str) -> None:
 @app.command()
 def new(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="Lower case, digits and hyphens: my-style.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="What the style is called: lower-case letters, digits and hyphens, such as "
+            "my-style.",
+            metavar="NAME",
+        ),
+    ],
     folder: Annotated[
         Path | None,
-        typer.Option("--dir", help="Where it goes; default: your own profiles.", metavar="DIR"),
+        typer.Option(
+            "--dir", help="Where it goes. Default: with your own profiles.", metavar="DIR"
+        ),
     ] = None,
 ) -> None:
     """Write a commented profile to start from, and the folder for its reference photos.
@@ -161,13 +179,16 @@ def check(
     profiles: Annotated[
         list[str],
         typer.Argument(
-            help="Names or TOML paths.", metavar="PROFILE...", autocompletion=complete.profiles
+            help="Profiles' names, or the paths of their TOML files.",
+            metavar="PROFILE",
+            autocompletion=complete.profiles,
         ),
     ],
     backbone: Annotated[
         str | None,
         typer.Option(
-            help="The backbone whose tokenizer the prompts must fit; default: the settings'.",
+            help="The backbone for which the prompts must not be too long. Default: the settings'.",
+            metavar="BACKBONE",
             autocompletion=complete.backbones,
         ),
     ] = None,
@@ -175,6 +196,10 @@ def check(
     """Check profiles: every key, the reference photos (they open, 512 pixels or more), the prompts.
 
     Exit code 2 where the profile itself is wrong, 3 where only pictures are.
+
+    Example:
+
+      mcap profiles check styles/my-style.toml
     """
     from mcap.cli.output import emit
     from mcap.errors import UsageError

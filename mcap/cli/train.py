@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mcap.cli import complete
+from mcap.cli import complete, options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,74 +37,112 @@ def train(
     reference: Annotated[
         list[str] | None,
         typer.Option(
-            help="Photos of the style, instead of the profile's own; as --source.", metavar="PATH"
+            help="Photos of the style, instead of the profile's own; given as --source is.",
+            metavar="PATH",
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="The subject folder; default: SOURCE-PROFILE.mcap.", metavar="NAME.mcap"),
+        typer.Option(
+            help="The subject folder to write. Default: FOLDER-PROFILE.mcap, after the photos' "
+            "folder and the style.",
+            metavar="NAME.mcap",
+        ),
     ] = None,
     backbone: Annotated[
         str | None,
         typer.Option(
-            help="demo, sd15, sdxl, a folder in diffusers' layout, a .safetensors checkpoint, or a "
-            "hub id OWNER/NAME or OWNER/NAME@REVISION.",
+            help="The model that learns: demo, which comes with mcap, sd15, sdxl, a folder in "
+            "diffusers' layout, a .safetensors checkpoint, or a hub id OWNER/NAME or "
+            "OWNER/NAME@REVISION. Default: demo.",
+            metavar="BACKBONE",
             autocompletion=complete.backbones,
         ),
     ] = None,
-    recipe: Annotated[str | None, typer.Option(help="magicapture or released.")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="How it learns: magicapture, as the paper says, or released, as its authors' code "
+            "does. Default: magicapture.",
+            metavar="NAME",
+            autocompletion=complete.recipes,
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="Override a key of the recipe: identity_weight=0.5.", metavar="KEY=VALUE"
+            "--set",
+            help="Override a key of the recipe, as in identity_weight=0.5; a key that does not "
+            "exist lists them all. More than once for several.",
+            metavar="KEY=VALUE",
         ),
     ] = None,
     subject: Annotated[
         Path | None,
-        typer.Option(help="A photo that says who the subject is, where several people recur."),
+        typer.Option(
+            help="A photo of the subject alone, where several people recur in the photos.",
+            metavar="PHOTO",
+        ),
     ] = None,
     masks: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of masks NAME.png, as mcap mask writes them, perhaps edited; they win.",
+            help="Folder of masks that mcap mask wrote, perhaps painted over by hand; they are "
+            "used, and others made only for photos that have none there.",
             metavar="DIR",
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted run; refuse to start one.")
+        bool, typer.Option("--resume", help="Go on with an interrupted run; never start a new one.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Start over where another subject lies at --out.")
+        bool, typer.Option("--force", help="Start over, and replace a subject that lies at --out.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Look at the photos, print the plan, stop.")
+        bool, typer.Option("--dry-run", help="Look at the photos, print the plan and stop.")
     ] = False,
-    seed: Annotated[int | None, typer.Option(help="Default: 0.", min=0)] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.", min=1)] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Where training's random numbers start: another seed, another result. Default: 0.",
+            metavar="N",
+            min=0,
+        ),
+    ] = None,
+    device: Annotated[str | None, options.DEVICE] = None,
+    precision: Annotated[str | None, options.PRECISION] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            help="How many threads of the CPU to use. Default: torch's own choice.",
+            metavar="N",
+            min=1,
+        ),
+    ] = None,
     low_memory: Annotated[
         bool,
         typer.Option(
             "--low-memory",
-            help="Less memory and more time: as much of both as it takes to fit the device.",
+            help="Use less memory and more time: as much of both as it takes to fit the device.",
         ),
     ] = False,
     preview_every: Annotated[
-        int, typer.Option(help="Draw a preview every N steps; 0: none.", min=0)
+        int,
+        typer.Option(
+            help="Draw a preview every N steps, into the subject's folder samples; 0: none.",
+            metavar="N",
+            min=0,
+        ),
     ] = 0,
     checkpoint_every: Annotated[
-        int, typer.Option(help="Save a checkpoint every N steps.", min=1)
+        int,
+        typer.Option(
+            help="Save every N steps what an interrupted run goes on from.", metavar="N", min=1
+        ),
     ] = 100,
-    detector: Annotated[
-        str | None, typer.Option(help="Face detector.", autocompletion=complete.detectors)
-    ] = None,
-    identity: Annotated[
-        str | None, typer.Option(help="Identity network.", autocompletion=complete.identities)
-    ] = None,
-    masker: Annotated[
-        str | None, typer.Option(help="Face masker.", autocompletion=complete.maskers)
-    ] = None,
+    detector: Annotated[str | None, options.DETECTOR] = None,
+    identity: Annotated[str | None, options.IDENTITY] = None,
+    masker: Annotated[str | None, options.MASKER] = None,
 ) -> None:
     """Learn a person and a style; write a subject folder for mcap generate.
 
