@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -69,6 +70,17 @@ def test_help_imports_nothing_heavy(args):
     assert "CODE 0 LOADED []" in done.stdout, done.stdout + done.stderr
 
 
+def test_the_choices_are_those_of_what_they_choose():
+    """Help must not load the modules that know, so the words stand twice."""
+    from mcap import export, provenance
+    from mcap.cli import options
+    from mcap.cli.export import Program
+
+    assert get_args(options.Format) == tuple(provenance.FORMATS)
+    assert get_args(options.Metadata) == provenance.METADATA
+    assert get_args(Program) == export.FORMATS
+
+
 def test_help_lists_every_command():
     done = python("from mcap.cli import main; main(['--help'])")
     for name in (
@@ -93,6 +105,9 @@ def test_help_lists_every_command():
         ("mcap models path yu", "yunet"),
         ("mcap plugins op", "opencv"),
         ("mcap generate me.mcap --style pass", "passport"),
+        ("mcap generate me.mcap --format w", "webp"),
+        ("mcap train --recipe mag", "magicapture"),
+        ("mcap export me.mcap --format ko", "kohya"),
     ],
 )
 def test_completion_knows_the_names_and_stays_light(words, expected):

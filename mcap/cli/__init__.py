@@ -22,10 +22,13 @@ from mcap.errors import McapError
 HELP = """\
 MagiCapture portraits on your own machine: a few selfies and a style in, portraits out.
 
-Try it: [bold]mcap train --source examples/selfies --style passport --out me.mcap[/bold], then
-[bold]mcap generate me.mcap --count 8 --out portraits[/bold].
-
 Use it for your own face, or with the person's permission.
+
+Examples:
+
+  mcap train --source examples/selfies --style passport --out me.mcap
+
+  mcap generate me.mcap --count 8 --out portraits
 """
 
 _FLAGS = ("--offline", "--quiet", "--verbose", "--json")
@@ -91,12 +94,13 @@ def global_callback(
         bool, typer.Option("--offline", help="Never touch the network; say what is missing.")
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", help="Show no progress; warnings and errors still.")
+        bool,
+        typer.Option("--quiet", help="Print no progress and no notes, only warnings and errors."),
     ] = False,
     verbose: Annotated[
         bool,
         typer.Option(
-            "--verbose", help="With an error, show where in the program: for a bug report."
+            "--verbose", help="With an error, show where in the program it arose, for a bug report."
         ),
     ] = False,
     json: Annotated[
