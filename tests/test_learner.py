@@ -12,13 +12,12 @@ from mcap.errors import McapError, Missing
 from mcap.training.learner import Learner
 from mcap.training.recipe import Layer, recipe
 
-BACKBONE = SimpleNamespace(dtype=torch.float32, device=torch.device("cpu"))
 
-
-def learner(**keys):
+def learner(dtype: torch.dtype = torch.float32, **keys):
     parameter = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
     groups = {"tokens": ([parameter], 0.1, 0.0)}
-    return Learner(groups, 10, recipe("magicapture", [Layer("test", keys)]), BACKBONE), parameter
+    backbone = SimpleNamespace(dtype=dtype, device=torch.device("cpu"))
+    return Learner(groups, 100, recipe("magicapture", [Layer("test", keys)]), backbone), parameter
 
 
 def test_a_step_is_adamws():
@@ -46,6 +45,27 @@ def test_a_gradient_that_is_not_finite_is_said():
     found.backward((parameter * float("inf")).sum())
     with pytest.raises(McapError, match=r"gradient is (inf|nan) in step 4"):
         found.update(3)
+
+
+def test_in_half_precision_a_step_that_overflows_is_passed_over():
+    found, parameter = learner(dtype=torch.float16)
+    scale = found.scaler.get_scale()
+    found.backward((parameter * float("inf")).sum())
+    found.update(0)
+    assert torch.equal(parameter.detach(), torch.tensor([1.0, -2.0]))
+    assert found.scaler.get_scale() == scale / 2
+    found.backward(parameter.sum())
+    found.update(1)
+    assert not torch.equal(parameter.detach(), torch.tensor([1.0, -2.0]))
+
+
+def test_half_precision_that_never_works_is_said():
+    """It would otherwise end as a subject that has learned nothing."""
+    found, parameter = learner(dtype=torch.float16)
+    with pytest.raises(McapError, match=r"many steps .* in step 27 .* --precision bf16"):
+        for step in range(100):
+            found.backward((parameter * float("inf")).sum())
+            found.update(step)
 
 
 def test_eight_bits_need_their_package(monkeypatch):

@@ -17,6 +17,11 @@ EIGHT_BIT = "bitsandbytes"
 """The package whose AdamW keeps its moments in eight bits."""
 
 
+LEAST_SCALE = 2.0**-10
+"""Of the loss in half precision, which begins at 2^16 and is halved with every step that overflows:
+26 of them without 2000 good ones in between."""
+
+
 class Learner:
     """AdamW over named groups of float32 parameters, with the recipe's rates for one phase."""
 
@@ -70,8 +75,9 @@ class Learner:
     def update(self, step: int) -> dict[str, float]:
         """One optimiser step with what ``backward`` gathered; returns the learning rates.
 
-        `McapError` where a gradient is not finite (in half precision the step is passed over and
-        the scale lowered instead).
+        `McapError` where a gradient is not finite. In half precision the step is passed over and
+        the scale lowered instead, and it is one where no scale is left: nothing would be learned
+        any more, and nobody told.
         """
         rates = self.rates(step)
         for group, rate in zip(self.optimiser.param_groups, rates.values(), strict=True):
@@ -86,6 +92,11 @@ class Learner:
             )
         self.scaler.step(self.optimiser)
         self.scaler.update()
+        if self.scaler.is_enabled() and self.scaler.get_scale() < LEAST_SCALE:
+            raise McapError(
+                f"the gradient has not been finite for many steps in half precision, in step "
+                f"{step + 1} of the phase again; use --precision bf16 or fp32."
+            )
         self.optimiser.zero_grad(set_to_none=True)
         return rates
 
