@@ -45,6 +45,31 @@ def test_precision():
         choose_dtype(CPU, "fp8")
 
 
+def test_apples_gpu_has_bf16_from_macos_14_on(monkeypatch):
+    mps = torch.device("mps")
+    assert choose_dtype(mps, "auto") == torch.float32
+    for newer in (True, False):
+        monkeypatch.setattr(
+            torch.backends.mps, "is_macos_or_newer", lambda *_, newer=newer: newer, raising=False
+        )
+        if newer:
+            assert choose_dtype(mps, "bf16") == torch.bfloat16
+        else:
+            with pytest.raises(UsageError, match=r"macOS 14.*--precision fp32"):
+                choose_dtype(mps, "bf16")
+
+
+@pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_of_half_precisions_a_gpu_gets_bf16_where_it_has_it(monkeypatch, native, dtype):
+    """A card of before Ampere emulates bf16, slowly; it gets fp16 and a gradient scaler."""
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: including_emulation or native,
+    )
+    assert choose_dtype(torch.device("cuda"), "auto") == dtype
+
+
 def test_threads():
     before = torch.get_num_threads()
     try:

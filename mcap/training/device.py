@@ -65,7 +65,15 @@ def choose_dtype(device: torch.device, precision: str = "auto") -> torch.dtype:
             "precision 'fp16' trains on a GPU only (the CPU's half-precision convolutions are "
             "slow and overflow); use --precision fp32 or bf16."
         )
+    if precision == "bf16" and device.type == "mps" and not _mps_has_bf16():
+        raise UsageError(
+            "precision 'bf16' needs macOS 14 or later on this machine's GPU; use --precision fp32."
+        )
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def _mps_has_bf16() -> bool:
+    return torch.backends.mps.is_macos_or_newer(14, 0)
 
 
 def precision_name(dtype: torch.dtype) -> str:
