@@ -48,6 +48,43 @@ def test_a_perfect_prediction_gives_the_clean_latent_back(kind):
         torch.testing.assert_close(noise.clean_estimate(noised, target, t, alphas, kind), z)
 
 
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("zero", [False, True], ids=["as it is", "zero terminal SNR"])
+def test_targets_and_clean_estimates_are_those_of_diffusers_schedulers(kind, zero):
+    """With a schedule whose last timestep has no signal (arXiv 2305.08891), too; of DDIM's step the
+    predicted original is the one-step estimate. There an epsilon model has none."""
+    from diffusers import DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler
+
+    config = {
+        "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+        "prediction_type": kind, "rescale_betas_zero_snr": zero,
+    }  # fmt: skip
+    ddim = DDIMScheduler(**config, clip_sample=False)
+    ddpm = DDPMScheduler(**config, clip_sample=False)
+    ddim.set_timesteps(1000)
+    z, eps, prediction = (_latent(seed, dtype=torch.float64) for seed in range(3))
+    for t in (1, 400, 998, 999):
+        at = torch.tensor([t])
+        alphas = ddim.alphas_cumprod.double()
+        noised = noise.add_noise(z, eps, at, alphas)
+        torch.testing.assert_close(noised, ddpm.add_noise(z, eps, at), rtol=1e-5, atol=1e-6)
+        target = noise.training_target(z, eps, at, alphas, kind)
+        theirs = eps if kind == "epsilon" else ddpm.get_velocity(z, eps, at)
+        torch.testing.assert_close(target, theirs, rtol=1e-5, atol=1e-6)
+        if zero and t == 999:
+            torch.testing.assert_close(noised, eps)  # nothing of the picture is left
+            if kind == "epsilon":
+                continue
+            torch.testing.assert_close(target, -z)
+        estimate = noise.clean_estimate(noised, prediction, at, alphas, kind)
+        theirs = ddim.step(prediction, t, noised).pred_original_sample
+        torch.testing.assert_close(estimate, theirs, rtol=1e-4, atol=1e-5)
+        assert torch.isfinite(estimate).all()
+    # Checkpoint files get Euler's scheduler, whose last alpha is 2^-24 in place of 0.
+    euler = EulerDiscreteScheduler(**config)
+    torch.testing.assert_close(euler.alphas_cumprod, ddim.alphas_cumprod, rtol=0, atol=1e-6)
+
+
 def test_timesteps_lie_in_their_range():
     generator = torch.Generator().manual_seed(0)
     drawn = {noise.sample_timestep(generator, 3, 6) for _ in range(200)}
