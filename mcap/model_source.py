@@ -25,6 +25,9 @@ Architecture = Literal["sd", "sdxl"]
 CONFIG_FILES = ("model_index.json", "scheduler/*", "tokenizer*/*", "*/config.json")
 """What a hub repository in diffusers' layout has beside its weights; a few megabytes."""
 
+PREDICTION_TYPES = ("epsilon", "v_prediction")
+"""What a model's UNet may predict: the noise, or the velocity."""
+
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 _HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _LARGEST_HEADER = 100_000_000  # bytes; safetensors itself allows no more
@@ -124,7 +127,8 @@ def cached_configs(source: ModelSource) -> Path | None:
 def folder_architecture(folder: Path) -> Architecture:
     """By model_index.json, which may be absent: then by the folders there are.
 
-    `UsageError` for a model that is of another kind, such as Flux, or draws from more than text.
+    `UsageError` for a model that is of another kind, such as Flux, draws from more than text, or
+    was trained on another noise process.
     """
     index = read_json(folder / "model_index.json")
     name = str(index.get("_class_name", ""))
@@ -139,7 +143,64 @@ def folder_architecture(folder: Path) -> Architecture:
             f"'{folder}' has only SDXL's second text encoder: a refiner, which cannot be trained "
             "here. Use the base model."
         )
+    _check_classes(folder, index)
+    _check_process(folder)
+    _check_text_width(folder, ("text_encoder", "text_encoder_2") if two else ("text_encoder",))
     return "sdxl" if two else "sd"
+
+
+# Other pipelines that have a UNet, too, are known by the classes of their parts.
+_CLASSES = {
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection"),
+    "text_encoder_2": ("CLIPTextModel", "CLIPTextModelWithProjection"),
+}
+
+
+def _check_classes(folder: Path, index: Mapping[str, Any]) -> None:
+    for part, known in _CLASSES.items():
+        if _has(index, part) and index[part][-1] not in known:
+            raise UsageError(
+                f"'{folder}' is a model of another kind ({index.get('_class_name', 'unknown')}): "
+                f"its {part} is a {index[part][-1]} and not a {known[0]}."
+            )
+
+
+def _check_process(folder: Path) -> None:
+    """The noise process must be the one that is learned from: alphas, and noise or velocity."""
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    name = str(scheduler.get("_class_name", ""))
+    prediction = scheduler.get("prediction_type", PREDICTION_TYPES[0])
+    if name.startswith(("EDM", "FlowMatch")) or prediction not in PREDICTION_TYPES:
+        raise UsageError(
+            f"'{folder}': its scheduler is {name} with prediction_type '{prediction}'. mcap trains "
+            f"models that predict {' or '.join(PREDICTION_TYPES)} of Stable Diffusion's own noise."
+        )
+    unet = read_json(folder / "unet" / "config.json")
+    for key, what in (
+        ("time_cond_proj_dim", "was distilled to draw in a few steps (LCM)"),
+        ("class_embed_type", "is also told a class or a picture"),
+    ):
+        if unet.get(key) is not None:
+            raise UsageError(
+                f"'{folder}': its UNet {what}, which mcap cannot train ({key} is {unet[key]} in "
+                "unet/config.json). Use the model that it was made from."
+            )
+
+
+def _check_text_width(folder: Path, encoders: Collection[str]) -> None:
+    """A second text encoder that is not listed would show in the middle of training."""
+    wanted = read_json(folder / "unet" / "config.json").get("cross_attention_dim")
+    widths = [read_json(folder / part / "config.json").get("hidden_size") for part in encoders]
+    if not isinstance(wanted, int) or not all(isinstance(width, int) for width in widths):
+        return  # loading says what is wrong with it
+    if sum(widths) != wanted:
+        raise UsageError(
+            f"'{folder}': its UNet reads text of {wanted} values, and {' and '.join(encoders)} "
+            f"give {sum(widths)}. Either a text encoder is missing or one is of another model; "
+            "download or export the model again."
+        )
 
 
 def folder_size(folder: Path) -> int | None:
@@ -182,6 +243,15 @@ def read_header(path: Path) -> FileHeader:
     return FileHeader(shapes, metadata)
 
 
+def vae_beside(path: Path) -> Path | None:
+    """NAME.vae.safetensors beside NAME.safetensors, which A1111 takes for the model's VAE.
+
+    It goes before the one that the model brings, as there.
+    """
+    beside = path.with_suffix(".vae.safetensors")
+    return beside if beside.is_file() else None
+
+
 # Names that only one kind of checkpoint has.
 _SDXL = "conditioner.embedders.1."
 _REFINER = "conditioner.embedders.0.model."
@@ -189,6 +259,35 @@ _SD2 = "cond_stage_model.model."
 _SD1 = "cond_stage_model."
 _UNET = "model.diffusion_model."
 UNET_INPUT = "model.diffusion_model.input_blocks.0.0.weight"
+_VAE = "first_stage_model."
+
+_ANOTHER_KIND = {
+    r"(model\.diffusion_model\.)?joint_blocks\.": "Stable Diffusion 3",
+    r"(model\.diffusion_model\.)?double_blocks\.": "Flux or one of its relatives",
+    r"(model\.diffusion_model\.)?double_layers\.": "AuraFlow",
+    r"clip_txt_mapper\.": "Stable Cascade",
+    r"edm_": "a noise process of its own (EDM: Playground v2.5, CosXL)",
+}
+_PARTS = {
+    r"lora_|.*\.lora_|.*\.hada_|.*\.lokr_": (
+        "is a LoRA, not a model",
+        "Give the model that it was made for; mcap generate takes it with --lora.",
+    ),
+    r"control_model\.": ("is a ControlNet, not a model", "Give the model that it was made for."),
+    r"(encoder|decoder)\.conv_in\.": (
+        "is an autoencoder (VAE), not a model",
+        "Give the model, and put the VAE beside it as NAME.vae.safetensors.",
+    ),
+    r"(down_blocks\.\d+|mid_block)\.": (
+        "is one part of a model in diffusers' layout",
+        "Give the folder that holds model_index.json.",
+    ),
+    r"(text_model\.)?encoder\.layers\.": (
+        "is a text encoder, not a model",
+        "Give the whole model.",
+    ),
+}
+"""Pattern of a tensor's name -> what a file without a UNet is, and what to do."""
 
 
 def file_architecture(path: Path) -> Architecture:
@@ -203,9 +302,16 @@ def file_architecture(path: Path) -> Architecture:
     def refuse(what: str, remedy: str) -> UsageError:
         return UsageError(f"'{path}' {what}. {remedy}")
 
-    if any(".lora_" in name or "lora_unet" in name for name in names):
-        raise refuse("is a LoRA, not a model", "Give the model that it was made for.")
+    for pattern, kind in _ANOTHER_KIND.items():
+        if _some(names, pattern):
+            raise refuse(
+                f"is a model of another kind: {kind}",
+                "mcap trains models of Stable Diffusion 1.5's and SDXL's kind.",
+            )
     if not _any(names, _UNET):
+        for pattern, words in _PARTS.items():
+            if _some(names, pattern):
+                raise refuse(*words)
         whole = "A checkpoint has the UNet, the VAE and the text encoders in one file."
         if len(names) < 4:
             raise refuse("is an embedding, not a model", whole)
@@ -216,21 +322,30 @@ def file_architecture(path: Path) -> Architecture:
             f"takes {channels} channels (an inpainting or editing model) and not 4",
             "Use the text to picture model that it was made from.",
         )
+    found: Architecture
     if _any(names, _SDXL):
-        return "sdxl"
-    if _any(names, _REFINER):
+        found = "sdxl"
+    elif _any(names, _REFINER):
         raise refuse("is SDXL's refiner, which cannot be trained here", "Use the base model.")
-    if _any(names, _SD2):
+    elif _any(names, _SD2):
         raise refuse(
             "is of Stable Diffusion 2's kind, which is read from a diffusers folder only",
             "Convert it with diffusers, or use a model of Stable Diffusion 1.5's or SDXL's kind.",
         )
-    if _any(names, _SD1):
-        return "sd"
-    raise refuse(
-        "has a UNet and no text encoder that mcap knows",
-        "Use the whole checkpoint, not a pruned one or a model of another kind.",
-    )
+    elif _any(names, _SD1):
+        found = "sd"
+    else:
+        raise refuse(
+            "has a UNet and no text encoder that mcap knows",
+            "Use the whole checkpoint, not a pruned one or a model of another kind.",
+        )
+    if not _any(names, _VAE) and vae_beside(path) is None:
+        raise refuse(
+            "has no autoencoder (VAE) in it",
+            f"Put its VAE beside it as {path.with_suffix('.vae.safetensors').name}, as A1111 has "
+            "it (a pickled .vae.pt must be converted first), or use the whole checkpoint.",
+        )
+    return found
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -246,6 +361,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _any(names: Collection[str], prefix: str) -> bool:
     return any(name.startswith(prefix) for name in names)
+
+
+def _some(names: Collection[str], pattern: str) -> bool:
+    """Whether some name begins as ``pattern`` says."""
+    found = re.compile(pattern)
+    return any(found.match(name) for name in names)
 
 
 def _has(index: Mapping[str, Any], part: str) -> bool:

@@ -9,6 +9,7 @@ from tiny import tiny_backbone, tiny_folder
 
 from mcap.contracts import Backbone
 from mcap.errors import Missing, UsageError
+from mcap.model_source import describe, find_model
 from mcap_plugins import demo, sd_backbone, stable_diffusion
 
 
@@ -132,6 +133,56 @@ def test_models_of_another_kind_are_named(tmp_path, changes, words):
     (tmp_path / "model_index.json").write_text(json.dumps(index | changes))
     with pytest.raises(UsageError, match=words):
         sd_backbone.load("cpu", torch.float32, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "changes", "words"),
+    [
+        ("sd", "model_index.json", {"vae": ["diffusers", "AutoencoderTiny"]}, "its vae is a Auto"),
+        (
+            "sd",
+            "model_index.json",
+            {"_class_name": "KolorsPipeline", "text_encoder": ["kolors", "ChatGLMModel"]},
+            "another kind .KolorsPipeline.: its text_encoder is a ChatGLMModel",
+        ),
+        ("sd", "scheduler/scheduler_config.json", {"prediction_type": "sample"}, "'sample'.*epsi"),
+        (
+            "sdxl",
+            "scheduler/scheduler_config.json",
+            {"_class_name": "EDMEulerScheduler"},
+            "its scheduler is EDMEulerScheduler",
+        ),
+        ("sd", "unet/config.json", {"time_cond_proj_dim": 256}, "distilled.*time_cond_proj_dim"),
+        ("sd", "unet/config.json", {"class_embed_type": "projection"}, "also told a class"),
+        (
+            "sdxl",
+            "model_index.json",
+            {"text_encoder_2": [None, None]},
+            "reads text of 40 values, and text_encoder give 16",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_is_said_from_the_configuration_alone(
+    tmp_path, kind, file, changes, words
+):
+    """Before any weight is read; of a hub id, before any is fetched."""
+    names = ["model_index.json", "scheduler/scheduler_config.json", "unet/config.json"]
+    names += ["vae/config.json", "text_encoder/config.json"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(tiny_folder(kind=kind) / name, tmp_path / name)
+    found = json.loads((tmp_path / file).read_text())
+    (tmp_path / file).write_text(json.dumps({**found, **changes}))
+    with pytest.raises(UsageError, match=words) as raised:
+        describe(find_model(tmp_path))
+    assert str(tmp_path) in str(raised.value)
+
+
+def test_a_second_text_encoder_that_is_not_there(tmp_path):
+    folder = shutil.copytree(tiny_folder(kind="sdxl"), tmp_path / "broken")
+    shutil.rmtree(folder / "text_encoder_2")
+    with pytest.raises(Missing, match="text_encoder_2 is not there"):
+        sd_backbone.load("cpu", torch.float32, folder)
 
 
 def _copy_weights(folder, name):

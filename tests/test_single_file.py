@@ -8,9 +8,11 @@ from original_names import original_state
 from safetensors.torch import save_file
 from tiny import tiny_backbone, tiny_folder, tiny_tokenizer
 
+from mcap.cli.backbone_choice import choose_backbone
 from mcap.drawing import draw
 from mcap.errors import Missing, UsageError
 from mcap.model_source import UNET_INPUT, describe, find_model
+from mcap.training.plan import outline
 from mcap_plugins import model_files, sd_backbone, single_file
 from mcap_plugins.clip import clip_tokenizer
 
@@ -119,6 +121,86 @@ def _without(state, *starts):
     return {key: value for key, value in state.items() if not key.startswith(starts)}
 
 
+def _only(state, start):
+    return {key.removeprefix(start): v for key, v in state.items() if key.startswith(start)}
+
+
+def _picture(backbone):
+    return draw(backbone, "a photo of a person", [4], steps=2)[0]
+
+
+@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_vae_in_a_file_beside_the_model_goes_first(states, tiny_layouts, tmp_path, kind, inside):
+    """As in A1111: NAME.vae.safetensors, whatever the tensors begin with."""
+    path, beside = tmp_path / "v1.5.safetensors", tmp_path / "v1.5.vae.safetensors"
+    state = states[kind]
+    save_file(state if inside else _without(state, "first_stage_model."), path)
+    if not inside:
+        with pytest.raises(UsageError, match=r"no autoencoder.*v1\.5\.vae\.safetensors"):
+            describe(find_model(path))
+    vae = _only(state, "first_stage_model.")
+    save_file(vae, beside)
+    plain = _picture(tiny_backbone(kind=kind))
+    first = sd_backbone.load("cpu", torch.float32, path)
+    assert (_picture(first) == plain).all()
+    key = outline(choose_backbone(str(path))[0], str(path)).weights_key
+
+    brighter = {**vae, "decoder.conv_out.bias": vae["decoder.conv_out.bias"] + 0.5}
+    save_file({f"first_stage_model.{name}": value for name, value in brighter.items()}, beside)
+    other = sd_backbone.load("cpu", torch.float32, path)
+    assert _picture(other).mean() > plain.mean() + 20
+    assert len({other.info.sha256, first.info.sha256, model_files._hash_file(path)}) == 3
+    assert outline(choose_backbone(str(path))[0], str(path)).weights_key != key
+
+    for wrong in ({"emb_params": torch.ones(1, 4)}, _without(vae, "decoder.mid")):
+        save_file(wrong, beside)
+        with pytest.raises(UsageError, match=r"v1\.5\.vae\.safetensors' (lacks|cannot be read)"):
+            sd_backbone.load("cpu", torch.float32, path)
+
+
+def test_of_weights_that_are_there_twice_the_plain_ones_are_read(
+    states, tiny_layouts, tmp_path, capfd
+):
+    """``model_ema.`` as CompVis' trainer writes it, and what A1111 and ComfyUI make of it."""
+    state = dict(states["sd"])
+    for key, value in _only(states["sd"], "model.").items():
+        state["model_ema." + key.replace(".", "")] = torch.zeros_like(value)
+    state |= {"model_ema.decay": torch.tensor(0.99), "model_ema.num_updates": torch.tensor(7)}
+    assert sum(key.startswith("model_ema.") for key in state) > 100
+    save_file(state, tmp_path / "full.safetensors")
+    backbone = sd_backbone.load("cpu", torch.float32, tmp_path / "full.safetensors")
+    assert (_picture(backbone) == _picture(tiny_backbone())).all()
+    assert "ema" not in capfd.readouterr().err
+
+
+def test_a_text_encoder_under_its_older_names(states, tiny_layouts, tmp_path):
+    """Without ``text_model``, as some models of 2022 have it."""
+    new = "cond_stage_model.transformer.text_model."
+    state = {
+        key.replace(new, "cond_stage_model.transformer."): v for key, v in states["sd"].items()
+    }
+    assert not any(key.startswith(new) for key in state)
+    save_file(state, tmp_path / "old.safetensors")
+    backbone = sd_backbone.load("cpu", torch.float32, tmp_path / "old.safetensors")
+    assert (_picture(backbone) == _picture(tiny_backbone())).all()
+
+
+def test_a_half_precision_file_of_each_kind(states, tiny_layouts, tmp_path):
+    """What most people have; in single precision it draws what its rounded weights draw."""
+    for kind, state in states.items():
+        path = tmp_path / f"{kind}.safetensors"
+        save_file({k: v.half() if v.is_floating_point() else v for k, v in state.items()}, path)
+        backbone = sd_backbone.load("cpu", torch.float32, path)
+        plain = tiny_backbone(kind=kind)
+        with torch.no_grad():
+            for module in (plain.unet, plain.vae, *plain.text_encoders):
+                for parameter in module.parameters():
+                    parameter.copy_(parameter.half())
+        difference = _picture(backbone).astype(int) - _picture(plain).astype(int)
+        assert abs(difference).max() <= 1
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -126,7 +208,11 @@ def _without(state, *starts):
         (lambda s: {"emb_params": torch.zeros(2, 4)}, "is an embedding"),
         (lambda s: _without(s, "model.diffusion_model"), "no UNet"),
         (lambda s: _without(s, "cond_stage_model"), "no text encoder"),
-        (lambda s: _without(s, "first_stage_model"), "cannot be read as a model of"),
+        (lambda s: _without(s, "first_stage_model"), r"has no autoencoder \(VAE\)"),
+        (
+            lambda s: _without(s, "first_stage_model.decoder.up.0"),
+            "lacks .* tensors of its vae|lacks some of the tensors",
+        ),
         (
             lambda s: _without(s, "model.diffusion_model.middle_block.1.norm"),
             "lacks some of the tensors of Stable Diffusion 1.5",
@@ -139,6 +225,16 @@ def _without(state, *starts):
             lambda s: s | {UNET_INPUT: torch.zeros(8, 9, 3, 3)},
             "takes 9 channels",
         ),
+        (
+            lambda s: {"model.diffusion_model.joint_blocks.0.x_block.mlp.w": s[UNET_INPUT]},
+            "another kind: Stable Diffusion 3",
+        ),
+        (lambda s: {"double_blocks.0.img_attn.qkv.weight": s[UNET_INPUT]}, "another kind: Flux"),
+        (lambda s: {**s, "edm_mean": torch.ones(4)}, "EDM"),
+        (lambda s: {"control_model.time_embed.0.weight": s[UNET_INPUT]}, "is a ControlNet"),
+        (lambda s: _only(s, "first_stage_model."), r"is an autoencoder \(VAE\).*NAME.vae.safet"),
+        (lambda s: dict(tiny_backbone().unet.state_dict()), "one part of a model.*model_index"),
+        (lambda s: _only(s, "cond_stage_model.transformer."), "is a text encoder"),
         (
             lambda s: _without(s, "cond_stage_model") | {"cond_stage_model.model.x": torch.ones(1)},
             "Stable Diffusion 2's kind",

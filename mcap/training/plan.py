@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcap.errors import Missing
-from mcap.model_source import ModelFacts, describe, find_model, folder_size
+from mcap.model_source import ModelFacts, describe, find_model, folder_size, vae_beside
 
 if TYPE_CHECKING:
     import torch
@@ -116,23 +116,36 @@ class WeightLine:
     here: bool  # on this machine already
 
 
-def weight_lines(entries: Sequence[Entry]) -> list[WeightLine]:
-    """The weights that these entries need, each once."""
+TINY_AUTOENCODERS = {"sd": "taesd", "sdxl": "taesdxl"}
+"""Architecture -> the weight that decodes its latents for ``identity_decode = "tiny"``."""
+
+
+def tiny_autoencoder(recipe: Recipe, architecture: str | None) -> str | None:
+    """The name of the tiny autoencoder that a run must have; None where it needs none.
+
+    ``auto`` takes one that is here already, and needs none.
+    """
+    if recipe.identity and recipe.phase2_steps and recipe.identity_decode == "tiny":
+        return TINY_AUTOENCODERS.get(architecture or "")
+    return None
+
+
+def weight_lines(entries: Sequence[Entry], more: Sequence[str] = ()) -> list[WeightLine]:
+    """The weights that these entries need, and ``more``, each once."""
     from mcap.weights import WEIGHTS, local_path
 
     lines = {}
-    for entry in entries:
-        for need in entry.needs:
-            found = WEIGHTS.get(need)
-            if found is not None and need not in lines:
-                lines[need] = WeightLine(
-                    need,
-                    found.used_for,
-                    found.bytes,
-                    found.licence,
-                    found.commercial,
-                    local_path(need) is not None,
-                )
+    for need in [*(need for entry in entries for need in entry.needs), *more]:
+        found = WEIGHTS.get(need)
+        if found is not None and need not in lines:
+            lines[need] = WeightLine(
+                need,
+                found.used_for,
+                found.bytes,
+                found.licence,
+                found.commercial,
+                local_path(need) is not None,
+            )
     return list(lines.values())
 
 
@@ -336,7 +349,11 @@ def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 def _weights_key(place: Path) -> str:
     """Changes with the weight files: their bytes where they are small, else size and time."""
     digest = hashlib.sha256()
-    for file in sorted(place.glob("*/*.safetensors")) if place.is_dir() else [place]:
+    if place.is_dir():
+        files = sorted(place.glob("*/*.safetensors"))
+    else:
+        files = [file for file in (place, vae_beside(place)) if file is not None]
+    for file in files:
         status = file.stat()
         digest.update(f"{file.parent.name}/{file.name} {status.st_size} ".encode())
         if status.st_size < 200e6:

@@ -21,6 +21,7 @@ from mcap.model_source import (
     ModelSource,
     folder_architecture,
     read_json,
+    vae_beside,
 )
 
 PARTS: Mapping[str, tuple[str, ...]] = {
@@ -123,16 +124,22 @@ def load_file(path: Path, dtype: torch.dtype) -> LoadedParts:
     """A single .safetensors checkpoint; see `mcap_plugins.single_file`."""
     from mcap_plugins.single_file import read_checkpoint
 
-    # It warns of parts to be kept in single precision, and lists none.
-    noisy = logging.getLogger("diffusers.models.modeling_utils")
-    level = noisy.level
-    noisy.setLevel(logging.ERROR)
+    # It warns of parts to be kept in single precision, and lists none; and of weights with EMA, as
+    # if one could ask for them.
+    names = ("diffusers.models.modeling_utils", "diffusers.loaders.single_file_utils")
+    noisy = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in noisy]
+    for logger in noisy:
+        logger.setLevel(logging.ERROR)
     try:
         with _quiet():
             architecture, modules = read_checkpoint(path, dtype)
     finally:
-        noisy.setLevel(level)
-    return LoadedParts(architecture, modules, "local", _hash_file(path))
+        for logger, level in zip(noisy, levels, strict=True):
+            logger.setLevel(level)
+    vae = vae_beside(path)
+    sha256 = _hash_file(path) if vae is None else _hash({"model": path, "vae": vae})
+    return LoadedParts(architecture, modules, "local", sha256)
 
 
 def hash_folder(folder: Path) -> str:

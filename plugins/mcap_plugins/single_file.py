@@ -2,7 +2,9 @@
 
 That is how A1111 and ComfyUI keep models. diffusers renames the tensors (``from_single_file``);
 the configuration and the tokenizers, which such a file does not have, come from this package, so
-nothing is asked of the hub.
+nothing is asked of the hub. A VAE in a file of its own, NAME.vae.safetensors beside it, goes before
+the one inside, as in A1111. Of weights that are there twice (``model_ema.``) those are read that
+A1111 and ComfyUI read, the ones without EMA.
 
 What the file may say of itself: ``modelspec.prediction_type`` in its metadata (``v`` or
 ``epsilon``), tensors called ``v_pred`` and ``ztsnr`` (zero signal at the last timestep, arXiv
@@ -12,13 +14,21 @@ What the file may say of itself: ``modelspec.prediction_type`` in its metadata (
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mcap.errors import UsageError
-from mcap.model_source import Architecture, file_architecture, read_header, read_json
+from mcap.model_source import (
+    Architecture,
+    file_architecture,
+    read_header,
+    read_json,
+    vae_beside,
+)
 from mcap_plugins.clip import clip_tokenizer
 
 LAYOUTS = Path(__file__).parent / "layouts"
@@ -28,10 +38,10 @@ LAYOUTS = Path(__file__).parent / "layouts"
 def read_checkpoint(path: Path, dtype: torch.dtype) -> tuple[Architecture, dict[str, Any]]:
     """The kind of the model and its parts by diffusers' names.
 
-    Raises `UsageError` for a file that holds no whole model of a known kind.
+    Raises `UsageError` for a file that holds no whole model of a known kind, or for a VAE beside it
+    that is none.
     """
     from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline
-    from diffusers.loaders.single_file_utils import SingleFileComponentError
 
     from mcap_plugins.model_files import PARTS, vae_precision
 
@@ -46,25 +56,20 @@ def read_checkpoint(path: Path, dtype: torch.dtype) -> tuple[Architecture, dict[
     else:
         given["safety_checker"] = None
     options = {"config": str(layout), "local_files_only": True}
-    try:
+    vae = vae_beside(path)
+    if vae is not None or architecture == "sdxl":
+        precision = dtype
         if architecture == "sdxl":
             precision = vae_precision(read_json(layout / "vae" / "config.json"), dtype)
+        with _refusing(vae or path, "an autoencoder of" if vae else "a model of", architecture):
             given["vae"] = AutoencoderKL.from_single_file(
-                str(path), subfolder="vae", torch_dtype=precision, **options
+                str(vae or path), subfolder="vae", torch_dtype=precision, **options
             )
+            _check_filled(vae or path, {"vae": given["vae"]})
+    with _refusing(path, "a model of", architecture):
+        if _OLD_TEXT + "token_embedding.weight" in read_header(path).shapes:
+            given["text_encoder"] = _old_text_encoder(path, layout, dtype)
         pipeline = pipeline_class.from_single_file(str(path), torch_dtype=dtype, **options, **given)
-    except NotImplementedError as error:  # from torch, of a tensor without values
-        if "meta tensor" not in str(error):
-            raise
-        raise UsageError(
-            f"'{path}' lacks some of the tensors of {_NAMES[architecture]}. {_WHOLE}"
-        ) from error
-    except (SingleFileComponentError, KeyError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UsageError(
-            f"'{path}' cannot be read as a model of {_NAMES[architecture]}'s kind: {reason}. "
-            f"{_WHOLE}"
-        ) from error
     modules = {name: getattr(pipeline, name) for name in PARTS[architecture]}
     _check_filled(path, modules)
     return architecture, modules
@@ -72,6 +77,55 @@ def read_checkpoint(path: Path, dtype: torch.dtype) -> tuple[Architecture, dict[
 
 _NAMES = {"sd": "Stable Diffusion 1.5", "sdxl": "SDXL"}
 _WHOLE = "Use a whole checkpoint with UNet, VAE and text encoders; this one is pruned or damaged."
+
+
+@contextmanager
+def _refusing(path: Path, what: str, architecture: Architecture) -> Iterator[None]:
+    """What diffusers says of a file that it cannot read -> `UsageError`."""
+    from diffusers.loaders.single_file_utils import SingleFileComponentError
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except NotImplementedError as error:  # from torch, of a tensor without values
+        if "meta tensor" not in str(error):
+            raise
+        raise UsageError(
+            f"'{path}' lacks some of the tensors of {_NAMES[architecture]}. {_WHOLE}"
+        ) from error
+    except (SingleFileComponentError, SafetensorError, OSError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UsageError(
+            f"'{path}' cannot be read as {what} {_NAMES[architecture]}'s kind: {reason}. {_WHOLE}"
+        ) from error
+
+
+# Some models of 2022 and what was merged from them have CLIP without ``text_model``; A1111 reads
+# them, diffusers does not.
+_OLD_TEXT = "cond_stage_model.transformer.embeddings."
+
+
+def _old_text_encoder(path: Path, layout: Path, dtype: torch.dtype) -> Any:
+    """A text encoder whose names lack ``text_model``."""
+    from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
+    from safetensors import safe_open
+    from transformers import CLIPTextModel
+
+    start = "cond_stage_model.transformer."
+    with safe_open(path, framework="pt") as file:
+        state = {
+            f"{start}text_model.{name.removeprefix(start)}": file.get_tensor(name)
+            for name in file.keys()  # noqa: SIM118 (no mapping)
+            if name.startswith(start)
+        }
+    return create_diffusers_clip_model_from_ldm(
+        CLIPTextModel,
+        state,
+        subfolder="text_encoder",
+        config=str(layout),
+        torch_dtype=dtype,
+        local_files_only=True,
+    )
 
 
 def _scheduler(path: Path, layout: Path) -> Any:
