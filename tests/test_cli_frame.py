@@ -8,17 +8,21 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
 import pytest
 import typer
 
+import mcap
 from mcap import cli, errors
 from mcap.cli import GlobalOptionsAnywhere, global_options_first
 from mcap.cli.context import Globals
 from mcap.cli.output import human_bytes, plain
 from mcap.cli.progress import progress
+from mcap.cli.saved_pictures import tell_plugins
+from mcap.registry import registry
 
 HEAVY = ("torch", "diffusers", "transformers", "cv2", "numpy", "pydantic_settings", "pluggy")
 
@@ -363,3 +367,29 @@ def test_doctor_names_a_wrong_settings_key(capsys, tmp_path):
     code, out, _ = run(capsys, "--config", str(file), "--json", "doctor")
     assert code == 1
     assert "detectr" in out
+
+
+def test_a_plugin_that_fails_over_a_picture_is_named_once(capsys, recwarn):
+    told = []
+
+    class Full:
+        @mcap.hookimpl
+        def mcap_image_saved(self, path):
+            told.append(path)
+            raise OSError("full")
+
+    pictures = [
+        SimpleNamespace(path=Path(name), record={}, new=new)
+        for name, new in (("a.png", True), ("was-there.png", False))
+    ]
+    manager = registry().manager
+    plugin = Full()
+    manager.register(plugin, name="disk")
+    try:
+        tell_plugins(Globals(), pictures)
+    finally:
+        manager.unregister(plugin)
+    assert told == [Path("a.png")]
+    err = capsys.readouterr().err
+    assert err.strip() == "warning: plugin disk (mcap_image_saved: OSError: full)"
+    assert [item for item in recwarn if "disk" in str(item.message)] == []

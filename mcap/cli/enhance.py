@@ -123,7 +123,15 @@ def enhance(
     ] = False,
     detector: Annotated[str | None, options.DETECTOR] = None,
     identity: Annotated[str | None, options.IDENTITY] = None,
-    masker: Annotated[str | None, options.MASKER] = None,
+    masker: Annotated[
+        str | None,
+        typer.Option(
+            help="What draws the mask through which a restored face is put back; mcap plugins "
+            "lists what there is.",
+            metavar="NAME",
+            autocompletion=complete.maskers,
+        ),
+    ] = None,
     device: Annotated[str | None, options.DEVICE] = None,
     precision: Annotated[str | None, options.PRECISION] = None,
 ) -> None:

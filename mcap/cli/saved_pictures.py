@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Saved(Protocol):
-    """A picture of `mcap.shelf` or `mcap.enhance`."""
+    """A picture of `mcap.generate`, `mcap.edit` or `mcap.enhance`."""
 
     @property
     def path(self) -> Path: ...
@@ -26,10 +26,17 @@ def tell_plugins(ctx: typer.Context, pictures: Iterable[Saved]) -> None:
 
     A plugin that fails is named in a warning; the pictures are safe, the other plugins are told.
     """
+    import warnings
+
     from mcap.cli.output import warn
     from mcap.registry import registry
 
     for picture in pictures:
-        if picture.new:
-            for failure in registry().image_saved(picture.path, picture.record):
-                warn(ctx, f"plugin {failure}")
+        if not picture.new:
+            continue
+        with warnings.catch_warnings():
+            # For programs; people are told below, without a line of our source.
+            warnings.filterwarnings("ignore", "plugin .*mcap_image_saved", RuntimeWarning)
+            failures = registry().image_saved(picture.path, picture.record)
+        for failure in failures:
+            warn(ctx, f"plugin {failure}")
