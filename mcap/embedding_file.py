@@ -1,6 +1,6 @@
 """Textual-inversion files of other programs: one vector or several, for one text encoder or two.
 
-AUTOMATIC1111 .pt       {"string_to_param": {"*": [n, D]}, ...}
+AUTOMATIC1111 .pt       {"string_to_param": {"*": [n, D]}, ...}; before it a ParameterDict in there
 kohya .safetensors      {"emb_params": [n, D]}; SDXL {"clip_l": [n, 768], "clip_g": [n, 1280]}
 diffusers               {"<the word>": [D] or [n, D]}
 """
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import torch
 
 SUFFIXES = (".safetensors", ".pt", ".bin")
+_BOTH = (("clip_l", "clip_g"), ("text_encoders_0", "text_encoders_1"))
+"""SDXL's two text encoders in kohya's files, and in those of diffusers' pivotal tuning."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,12 @@ def _vectors(path: Path) -> tuple[torch.Tensor, ...]:
 
     state = _state(path)
     if isinstance(state, dict) and "string_to_param" in state:
-        state = dict(state["string_to_param"])
-    if isinstance(state, dict) and set(state) == {"clip_l", "clip_g"}:
-        found = [state["clip_l"], state["clip_g"]]
+        state = state["string_to_param"]
+        if isinstance(state, torch.nn.ParameterDict):  # whose keys torch 1.11 kept otherwise
+            state = dict(state._parameters)
+    both = next((keys for keys in _BOTH if isinstance(state, dict) and set(state) == set(keys)), ())
+    if both:
+        found = [state[key] for key in both]
     elif isinstance(state, dict) and len(state) == 1:
         found = list(state.values())
     else:
@@ -117,7 +122,8 @@ def _state(path: Path) -> Any:
     import torch
 
     try:  # weights_only: such a file could otherwise run anything
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([torch.nn.ParameterDict]):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UsageError(

@@ -7,7 +7,7 @@ A file is used as it was meant or refused: nothing in it is left out without a w
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,18 @@ if TYPE_CHECKING:
     import torch
 
 _KOHYA_PARTS = ("lora_down.weight", "lora_up.weight", "alpha")
+_PAIRS = {
+    ".lora_B.weight": ".lora_A.weight",
+    ".lora.up.weight": ".lora.down.weight",
+    "_lora.up.weight": "_lora.down.weight",
+    ".lora_linear_layer.up.weight": ".lora_linear_layer.down.weight",
+}
+"""How diffusers' names have ended over the years: of the second factor and of the first."""
+_OTHER_MODELS = {
+    r"lora_unet_(double|single)_blocks_": "Flux or one of its relatives",
+    r"lora_unet_joint_blocks_|lora_te3_": "Stable Diffusion 3",
+    r"lora_te2_": "SDXL",
+}
 _OTHER_KINDS = {
     r"dora_scale|lora_magnitude_vector": "DoRA",
     r"hada_\w+": "LoHa",
@@ -25,6 +37,8 @@ _OTHER_KINDS = {
     r"lora_mid": "LoCon with a Tucker decomposition",
     r"oft_\w+": "OFT",
     r"on_input": "IA3",
+    r"w_norm|b_norm": "LyCORIS' norms",
+    r"[ab][12]": "GLoRA",
     r"diff|diff_b": "full differences of weights",
 }
 
@@ -61,6 +75,8 @@ class Lora:
         options = {"weight_name": self.path.name}
         if ups[0].startswith("lora_"):
             source, options = _from_kohya(self.path, state, pipeline), {}
+        elif any(key.endswith(".alpha") for key in state):
+            source, options = _with_alphas(self.path, state), {}
         try:
             with quiet_libraries():
                 pipeline.load_lora_weights(
@@ -123,7 +139,7 @@ def _from_kohya(
     if lost:
         raise UsageError(
             f"--lora {path}: {len(lost)} of its {len(groups)} layers have no place in this "
-            f"backbone, such as {lost[0]}; it is for another kind of model."
+            f"backbone, such as {lost[0]}; it is for {_kind_of(lost)}."
         )
     found: dict[str, torch.Tensor] = {}
     for name, parts in groups.items():
@@ -136,6 +152,42 @@ def _from_kohya(
         down, up = _shaped(path, name, down, up, layer)
         found[f"{target}.lora_A.weight"] = down
         found[f"{target}.lora_B.weight"] = up * (alpha / rank)
+    return found
+
+
+def _kind_of(names: Iterable[str]) -> str:
+    """What kind of model a LoRA with these layers was made for."""
+    for name in names:
+        for pattern, kind in _OTHER_MODELS.items():
+            if re.match(pattern, name):
+                return kind
+    return "another kind of model"
+
+
+def _with_alphas(path: Path, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """diffusers' names with kohya's alphas, which diffusers refuses: multiplied in, as above.
+
+    `UsageError` for an alpha that belongs to no layer, and where the file's metadata has alphas of
+    its own.
+    """
+    from mcap.model_source import read_header
+
+    if "lora_adapter_metadata" in read_header(path).metadata:
+        raise UsageError(
+            f"--lora {path}: says its alphas twice, as tensors and in its metadata; save it "
+            "with one of them."
+        )
+    found = {key: tensor for key, tensor in state.items() if not key.endswith(".alpha")}
+    for key in state.keys() - found.keys():
+        layer = key.removesuffix(".alpha")
+        for up, down in _PAIRS.items():
+            if layer + up in found and layer + down in found:
+                scale = state[key].item() / found[layer + down].shape[0]
+                found[layer + up] = found[layer + up].float() * scale
+                found[layer + down] = found[layer + down].float()
+                break
+        else:
+            raise UsageError(f"--lora {path}: tensor {key} belongs to no layer of it.")
     return found
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,9 +28,10 @@ from tiny import tiny_backbone, tiny_identity
 
 from mcap import provenance
 from mcap.addons import Addons, read_addons, weighted
-from mcap.diffusion.lora_names import layers_per_block, sgm_names
+from mcap.diffusion.lora_names import layers, layers_per_block, sgm_names
 from mcap.errors import UsageError
 from mcap.generate import GenerateSettings, generate
+from mcap_plugins import single_file
 
 ATTENTION = ("attn2_to", "attn1_to", "self_attn")
 EVERYTHING = ("",)
@@ -79,6 +83,126 @@ def test_kohyas_files(bare, tmp_path, words, rank, alpha):
     assert difference(picture(pipeline()), expected) > 1e-2
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_files(bare, tmp_path, dtype):
+    """They mean their rounded values, computed in single precision."""
+    layers = chosen(flat_layers(pipeline()), ["attn2_to", "lora_te_"])
+    state = {key: value.to(dtype) for key, value in kohya(layers, alpha=lambda i: 2.0).items()}
+    path = write(tmp_path / "half.safetensors", state)
+    expected = picture(merged(pipeline(), {key: value.float() for key, value in state.items()}))
+    assert difference(drawn(bare, read_addons(loras=[str(path)])), expected) < 1e-5
+    found = tiny_backbone(dtype=torch.bfloat16).pipeline()
+    read_addons(loras=[str(path)]).load_into(found, bare)
+    assert {p.dtype for n, p in found.unet.named_parameters() if "lora_" not in n} == {
+        torch.bfloat16
+    }
+
+
+def test_other_names_for_the_same_layers(bare, tmp_path):
+    """OneTrainer calls SD1.5's text encoder te1; some files have SDXL's blocks as diffusers does,
+    or SD1.5's as the original code does."""
+    state = kohya(chosen(flat_layers(pipeline()), ["attn2_to", "lora_te_"]), alpha=lambda i: 1.0)
+    expected = picture(merged(pipeline(), state))
+    original = sgm_names(dict(pipeline().unet.named_modules()), 1)
+    flat_original = {
+        "lora_unet_" + name.replace(".", "_"): "lora_unet_" + other.replace(".", "_")
+        for name, other in original.items()
+    }
+    renamed = {
+        flat_original.get(key.split(".")[0], key.split(".")[0].replace("lora_te_", "lora_te1_"))
+        + key[key.index(".") :]: value
+        for key, value in state.items()
+    }
+    assert any("input_blocks" in key for key in renamed)
+    path = write(tmp_path / "theirs.safetensors", renamed)
+    assert difference(drawn(bare, read_addons(loras=[str(path)])), expected) < 1e-5
+
+    sdxl = pipeline("sdxl")
+    state = kohya(chosen(flat_layers(sdxl), ["attn2_to"]), alpha=lambda i: 1.0)
+    path = write(tmp_path / "theirs.safetensors", _named_as_in_diffusers(state, sdxl))
+    expected = picture(merged(sdxl, state))
+    assert difference(drawn(bare, read_addons(loras=[str(path)]), kind="sdxl"), expected) < 1e-5
+
+
+def _named_as_in_diffusers(state: dict, sdxl) -> dict:
+    modules = {module: name for name, module in sdxl.unet.named_modules()}
+    names = {
+        name: "lora_unet_" + modules[layer].replace(".", "_")
+        for name, layer in flat_layers(sdxl).items()
+        if layer in modules
+    }
+    renamed = {names[key.split(".")[0]] + key[key.index(".") :]: v for key, v in state.items()}
+    assert any("down_blocks" in key for key in renamed) and not state.keys() & renamed.keys()
+    return renamed
+
+
+# What kohya's sd-scripts prints that it makes with its default targets: the layers of the UNet's
+# transformers, and attention and MLP of the text encoders.
+KOHYA_COUNTS = {"sd": {"unet": 192, "te": 72}, "sdxl": {"unet": 722, "te1": 72, "te2": 192}}
+_TEXT_NAMES = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out"}
+
+
+def full_size(kind: str) -> SimpleNamespace:
+    """UNet and text encoders of the published model, without values."""
+    from accelerate import init_empty_weights
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    layout = single_file.LAYOUTS / kind
+    classes = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
+    with init_empty_weights():
+        config = UNet2DConditionModel.load_config(layout / "unet")
+        parts = {"unet": UNet2DConditionModel.from_config(config)}
+        for part, made in classes.items():
+            if (layout / part).is_dir():
+                parts[part] = made(made.config_class.from_pretrained(layout / part))
+    return SimpleNamespace(**parts)
+
+
+@pytest.mark.parametrize("kind", KOHYA_COUNTS)
+def test_names_of_the_published_models(kind):
+    """As many as kohya's sd-scripts counts, and diffusers reads each as the layer that it is here.
+
+    Which names AUTOMATIC1111 and ComfyUI look up is written in docs/export.md.
+    """
+    from diffusers.loaders import StableDiffusionXLLoraLoaderMixin
+
+    model = full_size(kind)
+    places = layers(model)
+    pattern = (
+        r"lora_te(1?|2)_text_model_encoder_layers_\d+_(self_attn|mlp)_.*"
+        r"|lora_unet_(down|up|mid)_blocks?_(\d+_)?attentions_.*"
+    )
+    if kind == "sdxl":
+        pattern = (
+            r"lora_te[12]_text_model_encoder_layers_\d+_(self_attn|mlp)_.*"
+            r"|lora_unet_(input|output|middle)_blocks?_(\d+_)?1_(proj|transformer)_.*"
+        )
+    else:
+        pattern = pattern.replace("(1?|2)", "")
+    names = [name for name in places if re.fullmatch(pattern, name)]
+    assert Counter(name.split("_")[1] for name in names) == KOHYA_COUNTS[kind]
+
+    state = {
+        f"{name}.{part}.weight": torch.zeros(1, 1)
+        for name in names
+        for part in ("lora_down", "lora_up")
+    }
+    read, _ = StableDiffusionXLLoraLoaderMixin.lora_state_dict(state, unet_config=model.unet.config)
+    found = set()
+    for key in read:
+        key = key.replace(".processor", "").replace("to_out_lora", "to_out.0_lora")
+        found.add(re.sub(r"(_lora|\.lora|\.lora_linear_layer)\.(down|up)\.weight", "", key))
+    expected = set()
+    for name in names:
+        target = places[name][0]
+        if target.startswith("text_encoder"):
+            module, _, last = target.rpartition(".")
+            target = f"{module}.{_TEXT_NAMES.get(last, last)}".replace("to_out", "to_out.0")
+        expected.add(target)
+    assert found == expected
+
+
 def test_sdxls_files(bare, tmp_path):
     """The UNet's layers have their original names, and there are two text encoders."""
     state = kohya(chosen(flat_layers(pipeline("sdxl")), EVERYTHING), alpha=lambda i: 1 + i % 3)
@@ -127,7 +251,7 @@ def test_two_files_each_at_its_strength(bare, tmp_path):
     assert difference(found, expected) < 1e-5
 
 
-def _diffusers_names(state: dict, style: str) -> dict:
+def _diffusers_names(state: dict, style: str, alphas: bool = False) -> dict:
     """A kohya-named file of the UNet's attention as diffusers has named it over the years."""
     down, up = {
         "peft": (".lora_A.weight", ".lora_B.weight"),
@@ -138,6 +262,8 @@ def _diffusers_names(state: dict, style: str) -> dict:
         for name, _ in pipeline().unet.named_modules()
     }
     parts = {"lora_down.weight": down, "lora_up.weight": up}
+    if alphas:
+        parts["alpha"] = ".alpha"
     return {
         modules[name] + parts[part]: value
         for (name, _, part), value in ((key.partition("."), value) for key, value in state.items())
@@ -160,6 +286,27 @@ def test_diffusers_files(bare, tmp_path, style):
         assert difference(drawn(bare, read_addons(loras=[str(path)])), expected) < 1e-5
 
 
+def test_alphas_beside_diffusers_names(bare, tmp_path):
+    """diffusers refuses such a file; here it means what kohya's alphas mean."""
+    state = kohya(
+        chosen(flat_layers(pipeline()), ["attn2_to"]),
+        alpha=lambda i: 1.0 + i % 3,
+        rank=lambda i: 2 + i % 2,
+    )
+    expected = picture(merged(pipeline(), state))
+    for style in ("peft", "diffusers"):
+        whole = _diffusers_names(state, style, alphas=True)
+        path = write(tmp_path / "theirs.safetensors", whole)
+        assert difference(drawn(bare, read_addons(loras=[str(path)])), expected) < 1e-5
+    for extra, metadata, words in (
+        ({"unet.nowhere.alpha": torch.tensor(1.0)}, None, "nowhere.alpha belongs to no layer"),
+        ({}, {"lora_adapter_metadata": "{}"}, "alphas twice"),
+    ):
+        write(path, {**whole, **extra}, metadata)
+        with pytest.raises(UsageError, match=words):
+            read_addons(loras=[str(path)]).load_into(pipeline(), bare)
+
+
 def test_what_is_refused(bare, tmp_path):
     layers = chosen(flat_layers(pipeline()), ["attn2_to"])
     plain = kohya(layers)
@@ -169,6 +316,12 @@ def test_what_is_refused(bare, tmp_path):
         "DoRA": {**plain, f"{name}.dora_scale": torch.ones(8, 1)},
         "LoHa": {f"{name}.hada_w1_a": torch.ones(8, 4)},
         "LoKr": {f"{name}.lokr_w1": torch.ones(8, 4)},
+        "GLoRA": {f"{name}.a1.weight": torch.ones(4, 8), f"{name}.b1.weight": torch.ones(8, 4)},
+        "norms": {**plain, "lora_unet_conv_norm_out.w_norm": torch.ones(8)},
+        "Flux": {
+            "lora_unet_double_blocks_0_img_attn_proj.lora_down.weight": torch.ones(4, 8),
+            "lora_unet_double_blocks_0_img_attn_proj.lora_up.weight": torch.ones(8, 4),
+        },
         "Tucker": {**plain, f"{name}.lora_mid.weight": torch.ones(4, 4, 3, 3)},
         "2 of its .* no place .* lora_te2_": {
             **plain,
@@ -230,6 +383,14 @@ def rows(count: int, width: int = 16, seed: int = 3) -> torch.Tensor:
         ("diffusers.safetensors", {"<cat>": rows(3)}),
         ("one.safetensors", {"<cat>": rows(3)[0]}),
         ("a1111.pt", {"string_to_param": {"*": rows(3)}, "string_to_token": {"*": 265}, "step": 9}),
+        ("learned.pt", {"string_to_param": {"*": torch.nn.Parameter(rows(3))}, "name": "x"}),
+        (
+            "first.pt",
+            {
+                "string_to_token": {"*": torch.tensor(265)},
+                "string_to_param": torch.nn.ParameterDict({"*": torch.nn.Parameter(rows(3))}),
+            },
+        ),
     ],
 )
 def test_embeddings(bare, tmp_path, name, state):
@@ -254,6 +415,34 @@ def test_embeddings(bare, tmp_path, name, state):
         ]
     assert addons.expand(f"a {word}s, {word}-x, x{word}") == f"a {word}s, {word}-x, x{word}"
     assert difference(picture(pipeline(), positive.format("cat")), expected) > 1e-3
+
+
+def test_several_vectors_in_both_of_sdxls_encoders(bare, tmp_path):
+    """kohya's clip_l and clip_g, and what is refused where one of them is missing."""
+    both = {"clip_l": rows(2, 16).half(), "clip_g": rows(2, 24, seed=4).half()}
+    path = write(tmp_path / "moody.safetensors", both)
+    plain = pipeline("sdxl")
+    for encoder, tokenizer, key in (
+        (plain.text_encoder, plain.tokenizer, "clip_l"),
+        (plain.text_encoder_2, plain.tokenizer_2, "clip_g"),
+    ):
+        for index, row in enumerate(both[key]):
+            plain.load_textual_inversion(
+                {f"<plain{index}>": row.float()},
+                token=f"<plain{index}>",
+                text_encoder=encoder,
+                tokenizer=tokenizer,
+            )
+    expected = picture(plain, "a photo, <plain0> <plain1>", "dark")
+    addons = read_addons(embeddings=[str(path)])
+    assert difference(drawn(bare, addons, "a photo, moody", "dark", "sdxl"), expected) < 1e-6
+    pivotal = {"text_encoders_0": both["clip_l"], "text_encoders_1": both["clip_g"]}
+    other = read_addons(embeddings=[str(write(tmp_path / "other.safetensors", pivotal))])
+    for ours, theirs in zip(other.embeddings[0].vectors, addons.embeddings[0].vectors, strict=True):
+        assert torch.equal(ours, theirs)
+    alone = write(tmp_path / "alone.safetensors", {"clip_l": both["clip_l"]})
+    with pytest.raises(UsageError, match=r"16 values, .* take 16 and 24"):
+        drawn(bare, read_addons(embeddings=[str(alone)]), kind="sdxl")
 
 
 def test_embeddings_that_are_refused(subject, bare, tmp_path):
