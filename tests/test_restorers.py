@@ -237,6 +237,22 @@ def test_without_a_path_the_reader_of_files_says_what_to_do():
 # networks with something to set
 
 
+def described(network):
+    """A network of faces as spandrel hands it over once it has read a file."""
+    return ImageModelDescriptor(
+        network,
+        network.state_dict(),
+        GFPGANArch(),
+        purpose="FaceSR",
+        tags=[],
+        supports_half=False,
+        supports_bfloat16=True,
+        scale=1,
+        input_channels=3,
+        output_channels=3,
+    )
+
+
 def test_denoise_runs_from_one_set_of_weights_to_the_other(pth):
     strong, weak = compact(1), compact(2)
     files = pth(strong, "a.pth", "params"), pth(weak, "b.pth", "params")
@@ -265,19 +281,7 @@ def test_gfpgan_is_given_and_gives_its_own_range():
     with torch.no_grad():
         for parameter in network.parameters():  # the noise inputs begin with a weight of 0
             parameter.add_(torch.randn_like(parameter) * 0.05)
-    descriptor = ImageModelDescriptor(
-        network,
-        network.state_dict(),
-        GFPGANArch(),
-        purpose="FaceSR",
-        tags=[],
-        supports_half=False,
-        supports_bfloat16=True,
-        scale=1,
-        input_channels=3,
-        output_channels=3,
-    )
-    restorer = heavy.GfpganRestorer(descriptor)
+    restorer = heavy.GfpganRestorer(described(network))
     assert restorer.kind == "face"
     face = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
@@ -302,19 +306,7 @@ class Faithful(nn.Module):
 
 def test_codeformer_is_as_faithful_as_it_is_told():
     network = Faithful()
-    descriptor = ImageModelDescriptor(
-        network,
-        network.state_dict(),
-        GFPGANArch(),
-        purpose="FaceSR",
-        tags=[],
-        supports_half=False,
-        supports_bfloat16=True,
-        scale=1,
-        input_channels=3,
-        output_channels=3,
-    )
-    restorer = heavy.CodeFormerRestorer(descriptor)
+    restorer = heavy.CodeFormerRestorer(described(network))
     face = torch.rand(1, 3, 8, 8)
     assert restorer.fidelity == 0.5
     for value in (0.0, 0.5, 1.0):
