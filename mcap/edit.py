@@ -25,7 +25,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import mcap
-from mcap import atomic, prompts, provenance, report, schedulers
+from mcap import prompts, provenance, report, schedulers
 from mcap.addons import Addons
 from mcap.contact_sheet import NEUTRAL, WARNING, Tile, contact_sheet
 from mcap.errors import InputRefused, UsageError
@@ -39,9 +39,10 @@ from mcap.prompt_edit import (
     unchanged,
     words,
 )
+from mcap.provenance import Provenance
+from mcap.ranked_shelf import Picture, RankedShelf, listed_record
 from mcap.ranking import largest_face
 from mcap.redraw import KEEP, Edit, Redrawn, redraw
-from mcap.shelf import Picture, Shelf, own_record, read_results
 
 if TYPE_CHECKING:
     from mcap.contracts import Backbone, FaceDetector, IdentityModel, UInt8Image
@@ -134,12 +135,15 @@ Event = Planned | PictureReady | NotTheSame | NowhereToChange | Edited
 
 @dataclass(frozen=True)
 class _Job:
-    path: Path  # the picture that is edited
+    file: Provenance  # of the picture that is edited
     source: Source
     record: dict[str, Any]
     edit: Edit
     scheduler: Any
-    dpi: tuple[float, float] | None
+
+    @property
+    def path(self) -> Path:
+        return self.file.path
 
     @property
     def stem(self) -> str:
@@ -174,7 +178,8 @@ def edit(
     those that the pictures were drawn with; the first two are for `require_source` to check.
 
     Raises `InputRefused` for a picture without a whole record, `UsageError` for words that are not
-    in a prompt, for a prompt that is too long, and for addons other than the record's.
+    in a prompt, for a prompt that is too long, for addons other than the record's, and where
+    ``out`` is a file or holds another command's results.
     """
     addons = addons or Addons()
     if not (settings.replace or settings.prompt or settings.weights):
@@ -184,7 +189,7 @@ def edit(
         )
     if settings.replace and settings.prompt:
         raise UsageError("--replace and --prompt: give one of them with --edit.")
-    shelf = Shelf(out, settings.format)
+    shelf = RankedShelf(out, settings.format, "edit")
     paths = list(dict.fromkeys(paths))
     jobs = [_job(path, subject, backbone, addons, settings) for path in paths]
     prompts.require_fit(
@@ -233,7 +238,7 @@ def edit(
             for index, found in zip(group, drawn, strict=True):
                 job = jobs[index]
                 difference = _difference(job, found.source)
-                if difference is None or difference > SAME_PICTURE[_format(job.path)]:
+                if difference is None or difference > SAME_PICTURE[job.file.format]:
                     yield NotTheSame(job.path, difference)
                 if found.region is not None and not found.region.any():
                     yield NowhereToChange(job.path)
@@ -251,7 +256,7 @@ def edit(
 
 def require_source(path: Path, subject: Subject, backbone_sha256: str) -> None:
     """`UsageError` where a picture was drawn with another subject or backbone."""
-    source, _ = _read(path)
+    _, source, _ = _read(path)
     if source.subject.get("sha256") != subject.sha256:
         raise UsageError(
             f"--edit {path}: was drawn with subject '{source.subject.get('name')}' "
@@ -265,24 +270,14 @@ def require_source(path: Path, subject: Subject, backbone_sha256: str) -> None:
         )
 
 
-def _read(path: Path) -> tuple[Source, dict[str, Any]]:
-    """A picture's record, from its metadata or, where it was written without, from results.jsonl.
+def _read(path: Path) -> tuple[Provenance, Source, dict[str, Any]]:
+    """A picture's metadata and its record, which is from there or, where the picture was written
+    without, from results.jsonl.
 
     Raises `InputRefused`.
     """
-    record = provenance.read(path).record
-    if record is None:
-        folders = (path.parent, path.parent.parent)  # a picture in rest/ is listed above it
-        sha256 = atomic.sha256_of(path)
-        record = next(
-            (
-                own_record(entry)
-                for folder in folders
-                for entry in read_results(folder)
-                if entry["sha256"] == sha256
-            ),
-            None,
-        )
+    file = provenance.read(path)
+    record = listed_record(path) if file.record is None else file.record
     if record is None:
         raise InputRefused(
             f"{path}: holds no record of how it was drawn, so it cannot be drawn again; only "
@@ -295,7 +290,7 @@ def _read(path: Path) -> tuple[Source, dict[str, Any]]:
             f"{path}: was made by mcap {kind}; edit the picture that it was made from."
         )
     try:
-        return Source.model_validate(record), record
+        return file, Source.model_validate(record), record
     except ValidationError as error:
         keys = sorted({str(item["loc"][0]) for item in error.errors()})
         raise InputRefused(
@@ -307,7 +302,7 @@ def _read(path: Path) -> tuple[Source, dict[str, Any]]:
 def _job(
     path: Path, subject: Subject, backbone: Backbone, addons: Addons, settings: EditSettings
 ) -> _Job:
-    source, record = _read(path)
+    file, source, record = _read(path)
     _require_addons(path, record, addons)
     noun = subject.manifest.profile.class_noun
 
@@ -354,7 +349,7 @@ def _job(
     found["settings_sha256"] = hashlib.sha256(text.encode()).hexdigest()
     source_where, target_where = _where(expanded, [addons.expand(text) for text in where])
     edit = Edit(expanded, source.seed, weights, source_where, target_where)
-    return _Job(path, source, found, edit, scheduler, provenance.read(path).dpi)
+    return _Job(file, source, found, edit, scheduler)
 
 
 def _apply(
@@ -434,7 +429,7 @@ def _finish(
     subject: Subject,
     identity: IdentityModel,
     detector: FaceDetector,
-    shelf: Shelf,
+    shelf: RankedShelf,
     settings: EditSettings,
 ) -> Picture:
     """Cut as the picture was, measure before and after, write."""
@@ -462,13 +457,9 @@ def _finish(
     path = shelf.free(job.stem)
     image = Image.fromarray(drawn.target[y0:y1, x0:x1])
     provenance.save(
-        path, image, record, metadata=settings.metadata, quality=settings.quality, dpi=job.dpi
+        path, image, record, metadata=settings.metadata, quality=settings.quality, dpi=job.file.dpi
     )
     return Picture(path, record, new=True)
-
-
-def _format(path: Path) -> str:
-    return provenance.read(path).format
 
 
 def _pixels(path: Path) -> UInt8Image:

@@ -31,8 +31,8 @@ from mcap.addons import Addons
 from mcap.drawing import GUIDANCE_SCALE, STEPS, Drawn, default_batch, draw, draw_each
 from mcap.errors import UsageError
 from mcap.framing import cut, dots_per_inch, drawing_size, framed, head_of
+from mcap.ranked_shelf import Picture, RankedShelf
 from mcap.ranking import likeness
-from mcap.shelf import Picture, Shelf
 
 if TYPE_CHECKING:
     from mcap.contracts import Backbone, BackboneInfo, FaceDetector, IdentityModel
@@ -143,10 +143,11 @@ def generate(
     for the caller to call.
 
     Raises `UsageError` for a prompt that is wrong or too long, for an addon that does not fit or
-    that no prompt uses, and where ``identity`` is another network than the one that the subject's
-    embedding is from.
+    that no prompt uses, where ``identity`` is another network than the one that the subject's
+    embedding is from, and where ``out`` is a file or holds another command's results.
     """
     settings = settings or GenerateSettings()
+    shelf = RankedShelf(out, settings.format, "generate")
     addons = addons or Addons()
     settings = settings.model_copy(
         update={"prompts": tuple(addons.fill(text) for text in settings.prompts)}
@@ -180,7 +181,6 @@ def generate(
         backbone.text_encoders,
         learned=(*subject.embeddings, *addons.tokens),
     )
-    shelf = Shelf(out, settings.format)
     # Attention cannot be read off a finished picture, so with it everything is drawn again.
     waiting: list[_Job] = []
     pictures: list[Picture] = []
@@ -362,7 +362,7 @@ def _finish(
     subject: Subject,
     identity: IdentityModel,
     detector: FaceDetector,
-    shelf: Shelf,
+    shelf: RankedShelf,
     settings: GenerateSettings,
 ) -> Picture:
     """Cut to the profile's aspect, measure, write."""

@@ -111,6 +111,19 @@ def test_repeating_an_edit_draws_nothing_and_another_has_a_number(
     assert other.record["layout"] == 0.25
 
 
+def test_metadata_and_pictures_are_read_once(subject, backbone, folder, tmp_path, monkeypatch):
+    from mcap import atomic
+
+    read, hashed = [], []
+    read_metadata, sha256_of = provenance.read, atomic.sha256_of
+    monkeypatch.setattr(provenance, "read", lambda path: read.append(path) or read_metadata(path))
+    monkeypatch.setattr(atomic, "sha256_of", lambda path: hashed.append(path) or sha256_of(path))
+    paths = sorted(folder.glob("*.png"))
+    pictures = run(subject, backbone, paths, tmp_path, batch_size=1, **BLACK)[-1].pictures
+    assert sorted(path for path in read if path.parent == folder) == paths
+    assert sorted(hashed) == sorted(picture.path for picture in pictures)
+
+
 def test_an_edit_is_edited(subject, backbone, folder, tmp_path):
     """The second edit starts from the first picture, as if both had been asked for at once."""
     path = folder / "test-000001.png"

@@ -298,6 +298,18 @@ def test_a_repeated_run_draws_nothing_and_changes_nothing(subject, backbone, tmp
     assert sum(picture.new for picture in longer.pictures) == 2
 
 
+def test_a_picture_is_hashed_once_a_run(subject, backbone, tmp_path, monkeypatch):
+    from mcap import atomic
+
+    read, original = [], atomic.sha256_of
+    monkeypatch.setattr(atomic, "sha256_of", lambda path: read.append(path.name) or original(path))
+    *_, finished = run(subject, backbone, tmp_path, count=4, best=2, batch_size=1)
+    names = [f"test-{seed:06d}.png" for seed in range(4)]
+    assert sorted(name for name in read if name in names) == names
+    for line in map(json.loads, finished.results.read_text().splitlines()):
+        assert line["sha256"] == original(tmp_path / line["file"])
+
+
 def test_an_interrupted_run_goes_on(subject, backbone, tmp_path):
     settings = GenerateSettings(count=3, batch_size=1)
     events = generate(
