@@ -111,6 +111,24 @@ def test_the_colour_profile_goes_along_and_a_style_profile_wants_srgb(photo, tmp
     assert done.record["finish"]["framing"] is not None
 
 
+def test_previews_are_in_srgb_before_and_after(photo, tmp_path):
+    """The picture's own profile exchanges red and blue; a style profile takes it away."""
+    from mcap.enhance import Framing
+    from mcap.finish import FinishSettings
+    from mcap.profile import find_profile
+
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    swapped = srgb.replace(b"rXYZ", b"?XYZ").replace(b"bXYZ", b"rXYZ").replace(b"?XYZ", b"bXYZ")
+    path = photo(image=np.full((90, 120, 3), (200, 60, 20), np.uint8), icc_profile=swapped)
+    framing = Framing(find_profile("business"), FinishSettings())
+    for options in ({}, {"framing": framing}):
+        done = run([path], [stage()], tmp_path / f"out-{len(options)}", **options).pictures[0]
+        for preview in (done.previews.before, done.previews.face_before):
+            with Image.open(preview) as shown:
+                middle = np.asarray(shown)[shown.height // 2, shown.width // 2]
+            assert np.abs(middle.astype(int) - (20, 60, 200)).max() <= 6
+
+
 def test_grey_stays_grey(photo, tmp_path):
     done = run([photo(image=noise(90, 120)[..., 0])], [stage(scale=2)], tmp_path).pictures[0]
     with Image.open(done.path) as written:
