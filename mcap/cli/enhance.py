@@ -157,7 +157,9 @@ def enhance(
     from mcap.errors import InputRefused
     from mcap.photos import find_photos
     from mcap.settings import load_settings
+    from mcap.shelf import require_own
 
+    require_own(out, "enhance")
     settings = load_settings(
         ctx.obj,
         detector=detector,

@@ -284,9 +284,12 @@ def generate(
     from mcap.generate import GenerateSettings
     from mcap.schedulers import find as find_scheduler
     from mcap.settings import load_settings
+    from mcap.shelf import require_own
     from mcap.subject import read_subject
 
     check_options(ctx, editing=bool(edit))
+    out = out or Path("edits" if edit else "portraits")
+    require_own(out, "edit" if edit else "generate")
     settings = load_settings(ctx.obj, seed=seed, device=device, precision=precision)
     if edit:
         changes = edit_settings(
@@ -304,10 +307,8 @@ def generate(
         )
         person = read_subject(subject)
         addons = read_addons(with_ or (), lora or (), embedding or ())
-        folder = out or Path("edits")
-        run_edit(ctx, person, edit, settings, changes, addons, folder, backbone, force)
+        run_edit(ctx, person, edit, settings, changes, addons, out, backbone, force)
         return
-    out = out or Path("portraits")
     wanted = GenerateSettings(
         count=count,
         seed=settings.seed or 0,
