@@ -411,21 +411,24 @@ _ALL = (
             name=name,
             file=name,
             sha256="",
-            bytes=9_800_000,
+            bytes=9_794_000,
             licence="MIT",
             commercial=True,
             sources=(
                 HubFolder(
                     f"madebyollin/{name}",
-                    "main",  # no commit of it is known to this table
+                    commit,
                     ("config.json", "diffusion_pytorch_model.safetensors"),
                     what="Tiny autoencoder",
-                    large=(("diffusion_pytorch_model.safetensors", 9_800_000),),
+                    large=(("diffusion_pytorch_model.safetensors", 9_793_292),),
                 ),
             ),
             used_for=f"training of {kind}: identity_decode tiny",
         )
-        for name, kind in (("taesd", "Stable Diffusion 1.5"), ("taesdxl", "SDXL"))
+        for name, commit, kind in (
+            ("taesd", "614f76814bbe30edbe2e627ace1c2234c81a2c0e", "Stable Diffusion 1.5"),
+            ("taesdxl", "b20258aaef75ef61e659c1e0f14f251cf0ad153e", "SDXL"),
+        )
     ),
     Weight(
         name="demo",

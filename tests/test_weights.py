@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -500,6 +501,19 @@ def test_every_weight_says_what_it_is():
         if item.downloaded:
             assert len(item.sha256) == 64 and item.bytes > 0
             assert item.file.endswith((".onnx", ".task", ".tflite", ".safetensors", ".pth"))
+
+
+def test_what_comes_from_the_hub_in_folders_is_pinned_to_a_commit():
+    folders = {
+        name: source
+        for name, item in weights.WEIGHTS.items()
+        for source in item.sources
+        if isinstance(source, weights.HubFolder)
+    }
+    assert {"sd15", "sdxl", "sdxl-vae", "taesd", "taesdxl"} <= set(folders)
+    for name, source in folders.items():
+        assert re.fullmatch(r"[0-9a-f]{40}", source.revision), name
+        assert sum(size for _, size in source.large) <= weights.WEIGHTS[name].bytes, name
 
 
 def test_an_unknown_name_lists_the_names():
