@@ -372,6 +372,23 @@ def test_offline_without_the_weights_it_says_what_to_fetch(
     assert not (place / "me.mcap").exists()
 
 
+@pytest.mark.parametrize(("kind", "name"), [("sd", "taesd"), ("sdxl", "taesdxl")])
+def test_offline_without_the_tiny_autoencoder_it_says_so_before_any_work(
+    place, capsys, monkeypatch, kind, name
+):
+    """One that is asked for; ``auto`` does without."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(place / "hub"))
+    monkeypatch.setattr("mcap.weights._offline", None)
+    monkeypatch.setattr(_Detector, "detect", None)
+    folder = str(tiny_folder(kind=kind))
+    asked = command("--backbone", folder, "--set", "identity_decode=tiny")
+    assert run([*asked, "--offline"]) == 4
+    told = capsys.readouterr().err
+    for text in (f"'{name}'", "9.8 MB", "licence MIT", f"'mcap models pull {name}'"):
+        assert text in told
+    assert not (place / "me.mcap").exists()
+
+
 def test_a_model_of_sdxls_kind_is_trained_with_what_suits_it(place, capsys):
     """The entry is found by the folder's kind, and with it the recipe that SDXL likes."""
     folder = str(tiny_folder(kind="sdxl"))

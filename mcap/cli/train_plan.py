@@ -15,6 +15,7 @@ from mcap.training.plan import (
     estimate_seconds,
     measure_gflops,
     rows_per_step,
+    tiny_autoencoder,
     weight_lines,
 )
 from mcap.training.recipe import low_memory
@@ -161,8 +162,10 @@ def _lines(masked: MaskedSet | None, role: str) -> list[PhotoLine]:
 def _weights(request: Request) -> list[WeightLine]:
     """A folder or hub id in the backbone's place needs none of its entry's weights."""
     own = request.outline.source is None
+    tiny = tiny_autoencoder(request.recipe, request.entries["backbone"].facts.get("architecture"))
     return weight_lines(
-        [entry for kind, entry in request.entries.items() if own or kind != "backbone"]
+        [entry for kind, entry in request.entries.items() if own or kind != "backbone"],
+        [tiny] if tiny else [],
     )
 
 
