@@ -41,6 +41,14 @@ _TOKEN_FOLDER = {"a1111": "embeddings", "comfyui": "models/embeddings"}
 _WORD = {"diffusers": "<{}>", "comfyui": "embedding:{}"}
 _EMPHASIS = {"a1111": r"[()\[\]]", "comfyui": r"[()]"}
 _SDXL_CROSS_ATTENTION = 2048
+_SD2_TEXT = 1024
+# What AUTOMATIC1111 calls a version -> ss_base_model_version of sd-scripts, modelspec.architecture
+# of Stability AI; the latter has two for SD2, and which it is nothing in a subject says.
+_VERSIONS = {
+    "SD1": ("sd_v1", "stable-diffusion-v1/lora"),
+    "SD2": ("sd_v2", None),
+    "SDXL": ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base/lora"),
+}
 _PARTS = {
     ".lora_A.weight": "down",
     ".lora_B.weight": "up",
@@ -88,14 +96,15 @@ def export(
     words = {token: _WORD.get(format, "{}").format(stem) for token, stem in stems.items()}
     prompt, negative = _example(subject, format, words, profile)
     sdxl = is_sdxl(subject)
+    version = "SDXL" if sdxl else "SD2" if _text_width(subject) == _SD2_TEXT else "SD1"
     notes = tuple(_notes(subject, format, sdxl))
 
     files: dict[str, bytes] = {}
     beside = _LORA_FOLDER.get(format, "")
     if subject.adapter is not None:
-        files[f"{beside}/{name}.safetensors"] = _lora(subject, format, name, prompt, sdxl)
+        files[f"{beside}/{name}.safetensors"] = _lora(subject, format, name, prompt, version)
         if format == "a1111":
-            card = _card(sdxl, prompt, negative, notes)
+            card = _card(version, prompt, negative, notes)
             files[f"{beside}/{name}.json"] = card
     for token, stem in stems.items():
         place = f"{_TOKEN_FOLDER.get(format, '')}/{stem}.safetensors"
@@ -183,33 +192,42 @@ def kohya_state(
     return found
 
 
-def _lora(subject: Subject, format: Format, name: str, prompt: str, sdxl: bool) -> bytes:
+def _text_width(subject: Subject) -> int | None:
+    """Values of a learned word for the first text encoder; None for a subject without words."""
+    from mcap.subject import read_embedding
+
+    for path in subject.embeddings.values():
+        return read_embedding(path)[0].shape[0]
+    return None
+
+
+def _lora(subject: Subject, format: Format, name: str, prompt: str, version: str) -> bytes:
     from safetensors import safe_open
 
     assert subject.adapter is not None
     with safe_open(subject.adapter, framework="pt") as file:
         metadata = dict(file.metadata() or {})
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+    base, architecture = _VERSIONS[version]
     metadata |= {
         "format": "pt",
         "ss_output_name": name,
         "ss_sd_model_name": public_name(subject.manifest.backbone.id),
         # AUTOMATIC1111 shows a LoRA only beside a model of the version that these two name.
-        "ss_base_model_version": "sdxl_base_v1-0" if sdxl else "sd_v1",
-        "ss_v2": "False",
+        "ss_base_model_version": base,
+        "ss_v2": str(version == "SD2"),
         "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": (
-            "stable-diffusion-xl-v1-base/lora" if sdxl else "stable-diffusion-v1/lora"
-        ),
         "modelspec.title": name,
         "modelspec.trigger_phrase": prompt,
     }
+    if architecture is not None:
+        metadata["modelspec.architecture"] = architecture
     if format != "diffusers":
         # diffusers refuses a file that has both this and kohya's alphas.
         config = json.loads(metadata.pop("lora_adapter_metadata", "{}"))
         ending = ".lora_alpha"
         alphas = {k.removesuffix(ending): v for k, v in config.items() if k.endswith(ending)}
-        tensors = kohya_state(tensors, alphas, sdxl)
+        tensors = kohya_state(tensors, alphas, version == "SDXL")
     return safetensors_bytes(tensors, metadata)
 
 
@@ -270,11 +288,11 @@ def _notes(subject: Subject, format: Format, sdxl: bool) -> list[str]:
     return found
 
 
-def _card(sdxl: bool, prompt: str, negative: str, notes: tuple[str, ...]) -> bytes:
+def _card(version: str, prompt: str, negative: str, notes: tuple[str, ...]) -> bytes:
     """What AUTOMATIC1111 puts into the prompt when the LoRA's card is clicked."""
     card = {
         "description": "",
-        "sd version": "SDXL" if sdxl else "SD1",
+        "sd version": version,
         "activation text": prompt,
         "preferred weight": 1.0,
         "negative text": negative,

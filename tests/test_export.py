@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from foreign_files import difference, merged, picture, pipeline
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from subjects import make_profile, make_subject
 from tiny import tiny_folder
 
@@ -175,6 +176,20 @@ def test_prompts_in_the_words_of_the_program(jane, tmp_path, format, prompt, neg
         assert "<lora:jane:1>" in text
         card = json.loads((tmp_path / "models/Lora/jane.json").read_text())
         assert card["activation text"] == prompt and card["sd version"] == "SD1"
+
+
+def test_a_lora_of_stable_diffusion_2_says_so(jane, tmp_path):
+    """AUTOMATIC1111 (its network.py) goes by ss_v2 and hides it beside other models."""
+    wide = {}
+    for token in jane.embeddings:
+        wide[token] = tmp_path / f"{token.strip('<>')}.safetensors"
+        save_file({token: torch.zeros(1024)}, wide[token])
+    export(replace(jane, embeddings=wide), "a1111", tmp_path)
+    with safe_open(tmp_path / "models/Lora/jane.safetensors", framework="pt") as file:
+        header = file.metadata()
+    assert (header["ss_v2"], header["ss_base_model_version"]) == ("True", "sd_v2")
+    card = json.loads((tmp_path / "models/Lora/jane.json").read_text())
+    assert card["sd version"] == "SD2"
 
 
 def test_nothing_of_others_is_overwritten(jane, tmp_path):
