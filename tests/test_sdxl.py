@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from mcap.diffusion.tokens import ID_TOKEN, STYLE_TOKEN, install
 from mcap.drawing import draw, draw_each
 from mcap.subject import read_subject
 from mcap.training.events import Finished, PhaseStarted
+from mcap.training.step import Example, Row, StepTerms, training_step
 
 PROMPT = f"a photo of a {ID_TOKEN} person in the {STYLE_TOKEN} style"
 
@@ -120,6 +122,87 @@ def test_tokens_learn_in_both_text_encoders_and_through_the_pooled_embedding():
     hidden = torch.autograd.grad(embedding.hidden.square().sum(), [first, second])
     for gradient in (pooled, *hidden):
         assert (gradient.norm(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "zero"), [("epsilon", False), ("v_prediction", False), ("v_prediction", True)]
+)
+def test_a_training_step_is_what_plain_diffusers_computes(kind, zero):
+    """Loss and the gradient of both encoders' words: rows drawn in the documented order, noised
+    and given their target by DDPMScheduler (with zero signal at the last timestep, too), prompts
+    and size conditions by the pipeline; latents that are not square."""
+    from diffusers import DDIMScheduler, DDPMScheduler
+
+    backbone = tiny_backbone(kind="sdxl", prediction_type=kind)
+    config = {**backbone.scheduler.config, "rescale_betas_zero_snr": zero}
+    # Euler's last alpha is 2^-24 in place of 0, and the random network magnifies that.
+    backbone.scheduler = DDIMScheduler.from_config(config)
+    tokens = install(backbone, {ID_TOKEN: "man", STYLE_TOKEN: "photo style"})
+    random = torch.Generator().manual_seed(2)
+    examples = [
+        Example(str(i), torch.randn(4, 24, 16, generator=random), torch.ones(1, 24, 16))
+        for i in range(2)
+    ]
+    prompts = [f"a photo of a {ID_TOKEN} person", PROMPT]
+    ids = tokens.encode(prompts)
+    rows = [
+        Row(role, example, tuple(each[i] for each in ids))
+        for i, (role, example) in enumerate(zip(("source", "reference"), examples, strict=True))
+    ]
+    terms = StepTerms(attention=0.0, identity=0.0, masked=False)
+    if zero:
+        terms = replace(terms, timesteps=(0.999, 1.0))  # the last one alone
+    result = training_step(
+        backbone, tokens, rows, terms, generator=torch.Generator().manual_seed(5)
+    )
+    result.loss.backward()
+
+    pipeline = tiny_backbone(kind="sdxl").pipeline()
+    tables = []
+    for index, (encoder, tokenizer) in enumerate(
+        zip(
+            (pipeline.text_encoder, pipeline.text_encoder_2),
+            (pipeline.tokenizer, pipeline.tokenizer_2),
+            strict=True,
+        )
+    ):
+        for token, vectors in tokens.vectors().items():
+            pipeline.load_textual_inversion(
+                {token: vectors[index]}, token=token, text_encoder=encoder, tokenizer=tokenizer
+            )
+        table = encoder.get_input_embeddings().weight.requires_grad_(True)
+        tables.append((table, tokenizer.convert_tokens_to_ids([ID_TOKEN, STYLE_TOKEN])))
+    scheduler = DDPMScheduler.from_config(config)
+    generator = torch.Generator().manual_seed(5)
+    drawn = [
+        (
+            torch.randint(999 if zero else 0, 1000, (), generator=generator),
+            torch.randn(4, 24, 16, generator=generator),
+        )
+        for _ in rows
+    ]
+    t, noise = (torch.stack(parts) for parts in zip(*drawn, strict=True))
+    latents = torch.stack([example.latent for example in examples])
+    hidden, _, pooled, _ = pipeline.encode_prompt(
+        prompts, device="cpu", do_classifier_free_guidance=False
+    )
+    sizes = pipeline._get_add_time_ids(
+        (96, 64), (0, 0), (96, 64), dtype=torch.float32,
+        text_encoder_projection_dim=pooled.shape[1],
+    )  # fmt: skip
+    prediction = pipeline.unet(
+        scheduler.add_noise(latents, noise, t),
+        t,
+        encoder_hidden_states=hidden,
+        added_cond_kwargs={"text_embeds": pooled, "time_ids": sizes.repeat(2, 1)},
+    ).sample
+    target = noise if kind == "epsilon" else scheduler.get_velocity(latents, noise, t)
+    loss = 2 * torch.nn.functional.mse_loss(prediction, target)
+    loss.backward()
+    assert result.loss.item() == pytest.approx(loss.item(), rel=1e-5)
+    for ours, (table, places) in zip(tokens.parameters(), tables, strict=True):
+        assert ours.grad.abs().max() > 1e-6
+        torch.testing.assert_close(ours.grad, table.grad[places], rtol=1e-3, atol=1e-6)
 
 
 def test_without_a_negative_prompt_guidance_starts_from_zeros(backbone, tmp_path):
