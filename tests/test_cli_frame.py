@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import get_args
+from typing import Annotated, get_args
 
 import numpy as np
 import pytest
@@ -19,8 +20,10 @@ import mcap
 from mcap import cli, errors
 from mcap.cli import GlobalOptionsAnywhere, global_options_first
 from mcap.cli.context import Globals
+from mcap.cli.interruption import stop_on_interrupt
 from mcap.cli.output import human_bytes, plain
 from mcap.cli.progress import progress
+from mcap.cli.repeat_command import repeat_command
 from mcap.cli.saved_pictures import tell_plugins
 from mcap.registry import registry
 
@@ -393,3 +396,39 @@ def test_a_plugin_that_fails_over_a_picture_is_named_once(capsys, recwarn):
     err = capsys.readouterr().err
     assert err.strip() == "warning: plugin disk (mcap_image_saved: OSError: full)"
     assert [item for item in recwarn if "disk" in str(item.message)] == []
+
+
+def test_the_first_interrupt_asks_and_the_second_breaks_off():
+    before = signal.getsignal(signal.SIGINT)
+    with stop_on_interrupt() as asked:
+        assert not asked()
+        signal.raise_signal(signal.SIGINT)
+        assert asked()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_command_is_repeated_as_it_was_given(capsys, monkeypatch):
+    said = []
+    app = typer.Typer(cls=GlobalOptionsAnywhere, pretty_exceptions_enable=False)
+    app.callback()(cli.global_callback)
+
+    @app.command()
+    def probe(
+        ctx: typer.Context,
+        source: Annotated[list[str], typer.Option()],
+        again: Annotated[bool, typer.Option("--again")] = False,
+        force: Annotated[bool, typer.Option("--force")] = False,
+        seed: Annotated[int, typer.Option()] = 0,
+    ) -> None:
+        said.append(repeat_command(ctx, leave_out=("--again", "--force"), add=("--again",)))
+
+    @app.command()
+    def other() -> None:
+        """Two commands make typer keep their names."""
+
+    monkeypatch.setattr(cli, "app", app)
+    args = ["probe", "--source", "my photos", "--quiet", "--force", "--source", "b", "--seed", "0"]
+    assert run(capsys, *args)[0] == 0
+    assert said == ["mcap --quiet probe --source 'my photos' --source b --seed 0 --again"]
