@@ -5,7 +5,8 @@
       sheets/NAME.png        where asked: the print sheet
       previews/              small JPEG files for the report, before and after
       contact-sheet.jpg      before and after, the picture and its largest face
-      results.jsonl          one line a picture of this run, similarity of every face in it
+      results.jsonl          one line a picture of this run, similarity of every face in it; then
+                             those of earlier pictures that hold no record of their own
       report.html            the same to look at
 
 Every file is whole or not there, and a picture that is there already, made of the same input with

@@ -5,7 +5,8 @@
       rest/                  with ``best = K``: what was not among the K best of its style
       contact-sheet.jpg      this run's pictures, most similar first
       attention-maps.jpg     where asked: what each learned token looks at
-      results.jsonl          one line a picture of this run, in the order of the ranking
+      results.jsonl          one line a picture of this run, in the order of the ranking; then
+                             those of earlier pictures that hold no record of their own
       report.html            the same to look at
 
 Every file is whole or not there, and a picture that is there already, drawn with the same settings

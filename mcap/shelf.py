@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -142,8 +143,30 @@ class Shelf:
         return path.relative_to(self.out).as_posix()
 
     def write_lines(self, entries: Sequence[Mapping[str, Any]]) -> Path:
-        """Write results.jsonl, a line an entry."""
-        lines = (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in entries)
+        """Write results.jsonl: a line an entry, then what it alone knows of earlier runs."""
+        files = {entry["file"] for entry in entries}
+        earlier = [
+            entry
+            for entry in self._known_here_alone
+            if entry["file"] not in files and (self.out / entry["file"]).is_file()
+        ]
+        lines = (
+            json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n"
+            for entry in (*entries, *earlier)
+        )
         path = self.out / RESULTS
         atomic.write_bytes(path, "".join(lines).encode())
         return path
+
+    @cached_property
+    def _known_here_alone(self) -> list[dict[str, Any]]:
+        """Lines of earlier runs' pictures that hold no record (``--metadata label`` or ``none``):
+        without its line, nothing would know such a picture or could draw it again."""
+        return [line for file, line in self._listed.items() if _has_no_record(self.out / file)]
+
+
+def _has_no_record(path: Path) -> bool:
+    try:
+        return provenance.read(path).record is None
+    except InputRefused:
+        return False  # gone, or no longer a picture

@@ -294,6 +294,23 @@ def test_pictures_without_a_record_are_known_by_results_jsonl(photo, tmp_path, m
     assert run([path], [stage()], out, settings=settings).pictures[0].new
 
 
+def test_results_keep_the_lines_of_pictures_without_a_record(photo, tmp_path):
+    """Also of two inputs that are one picture, which no record tells apart."""
+    paths, out = [photo("a.png"), photo("b.png")], tmp_path / "out"
+    settings = {"metadata": "none"}
+    for path in paths:
+        run([path], [stage()], out, settings=settings)
+    other = photo("c.png", image=noise(90, 120, seed=7))
+    results = run([other], [stage()], out).results
+    files = [json.loads(line)["file"] for line in results.read_text().splitlines()]
+    assert files == ["c.png", "b.png", "a.png"]
+    done = [run([path], [stage()], out, settings=settings).pictures[0] for path in paths]
+    assert [(picture.path.name, picture.new) for picture in done] == [
+        ("a.png", False),
+        ("b.png", False),
+    ]
+
+
 def test_inputs_are_never_changed_or_overwritten(photo, tmp_path):
     path = photo()
     before = path.read_bytes()

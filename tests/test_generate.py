@@ -24,6 +24,7 @@ from mcap.generate import (
     generate,
 )
 from mcap.prompts import fill
+from mcap.ranked_shelf import listed_record
 from mcap.ranking import likeness, ranked
 
 PROMPT = "a photo of a person"
@@ -335,6 +336,26 @@ def test_pictures_without_a_record_are_known_by_results_jsonl(
     assert again[0].to_draw == 0
     (tmp_path / "test-000000.png").write_bytes((tmp_path / "test-000001.png").read_bytes())
     assert run(subject, backbone, tmp_path, count=2, metadata=metadata)[0].to_draw == 1
+
+
+def test_results_keep_the_lines_of_pictures_without_a_record(subject, backbone, tmp_path):
+    """Nothing else knows them: without their line they would be drawn again and never edited."""
+
+    def listed(**settings) -> list[str]:
+        *_, finished = run(subject, backbone, tmp_path, count=1, **settings)
+        return [json.loads(line)["file"] for line in finished.results.read_text().splitlines()]
+
+    first, second, third = (f"test-{seed:06d}.png" for seed in (0, 5, 7))
+    assert listed(metadata="none") == [first]
+    assert listed(metadata="label", seed=5) == [second, first]
+    assert listed(seed=7) == [third, second, first]
+    assert listed(metadata="label", seed=5) == [second, first]  # the third knows itself
+    assert run(subject, backbone, tmp_path, count=1, metadata="none")[0].to_draw == 0
+    record = listed_record(tmp_path / second)
+    assert (record["seed"], record["kind"]) == (5, "generate")
+    (tmp_path / second).unlink()
+    assert listed(seed=7) == [third, first]
+    assert listed(metadata="none", seed=0, best=1) == [first]
 
 
 def test_other_settings_never_overwrite(subject, backbone, tmp_path):
