@@ -112,11 +112,11 @@ def run_edit(
     force: bool,
 ) -> None:
     from mcap.cli.backbone_choice import load_backbone
+    from mcap.cli.interruption import with_pictures_kept
     from mcap.cli.output import emit, note, warn
     from mcap.cli.progress import progress
     from mcap.cli.saved_pictures import tell_plugins
     from mcap.edit import Edited, NotTheSame, NowhereToChange, edit, require_source
-    from mcap.errors import Interrupted
     from mcap.generate import PictureReady
     from mcap.registry import registry
     from mcap.training.device import out_of_memory_is_ours, set_threads
@@ -168,9 +168,7 @@ def run_edit(
                         finished = event
     except KeyboardInterrupt:
         events.close()
-        raise Interrupted(
-            f"Interrupted. {ready} of the pictures are in {out}; the same command again goes on."
-        ) from None
+        raise with_pictures_kept(ready, out) from None
     assert finished is not None  # the last event
     tell_plugins(ctx, finished.pictures)
     emit(ctx, _result(subject, pictures, out, finished), lambda console: _print(console, finished))

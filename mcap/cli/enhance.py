@@ -258,13 +258,13 @@ def _run(
     subject: Path | None,
     out: Path,
 ) -> Finished:
+    from mcap.cli.interruption import with_pictures_kept
     from mcap.cli.known_person import known_person
     from mcap.cli.output import note
     from mcap.cli.progress import progress
     from mcap.cli.restorer_choice import load_restorers
     from mcap.enhance import Finished, Planned, Refused, Tools
     from mcap.enhance import enhance as run
-    from mcap.errors import Interrupted
     from mcap.registry import registry
     from mcap.training.device import choose_device, out_of_memory_is_ours, set_threads
 
@@ -315,9 +315,7 @@ def _run(
                         return event
                     ready += not isinstance(event, Refused)
     except KeyboardInterrupt:
-        raise Interrupted(
-            f"Interrupted. {ready} of the pictures are in {out}; the same command again goes on."
-        ) from None
+        raise with_pictures_kept(ready, out) from None
     raise AssertionError("enhance() ends with Finished")
 
 

@@ -378,9 +378,9 @@ def _draw(
     force: bool,
 ) -> Finished:
     from mcap.cli.backbone_choice import load_backbone
+    from mcap.cli.interruption import with_pictures_kept
     from mcap.cli.output import note
     from mcap.cli.progress import progress
-    from mcap.errors import Interrupted
     from mcap.generate import Finished, PictureReady, Planned, check_backbone
     from mcap.generate import generate as run
     from mcap.registry import registry
@@ -429,9 +429,7 @@ def _draw(
                         return event
     except KeyboardInterrupt:
         events.close()
-        raise Interrupted(
-            f"Interrupted. {ready} of the pictures are in {out}; the same command again goes on."
-        ) from None
+        raise with_pictures_kept(ready, out) from None
     raise AssertionError("generate() ends with Finished")
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C during work that can be saved: the first one asks, the second one breaks off."""
+"""Ctrl-C during work of which something is kept."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+from mcap.errors import Interrupted
 
 
 @contextmanager
@@ -33,3 +36,10 @@ def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
     finally:
         if before is not None:  # None: a handler that was not set by Python cannot be put back
             signal.signal(signal.SIGINT, before)
+
+
+def with_pictures_kept(ready: int, out: Path) -> Interrupted:
+    """What to raise when Ctrl-C came between two pictures."""
+    return Interrupted(
+        f"Interrupted. {ready} of the pictures are in {out}; the same command again goes on."
+    )
