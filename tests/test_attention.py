@@ -110,6 +110,32 @@ def test_maps_are_the_probabilities_that_attention_uses(stride, lora):
     assert maps.max() <= 1
 
 
+@pytest.mark.parametrize("processor", ["AttnProcessor", "AttnProcessor2_0", "SlicedAttnProcessor"])
+def test_any_processor_is_recorded_and_computes_what_it_did(processor):
+    """Written out, fused, and in slices."""
+    from diffusers.models import attention_processor
+
+    made = getattr(attention_processor, processor)
+    backbone = tiny_backbone()
+    _with_lora(backbone)
+    inputs = _inputs(backbone)
+    columns = torch.zeros(2, 77)
+    columns[:, 4] = 1
+    recorder = AttentionRecorder(backbone.unet, 1)
+    maps, outputs = [], []
+    for change in (False, True):
+        if change:
+            backbone.unet.set_attn_processor(made(1) if processor.startswith("Sliced") else made())
+        with torch.no_grad(), recorder.attached():
+            outputs.append(_call(backbone.unet, *inputs))
+            with recorder.recording():
+                recorded = _call(backbone.unet, *inputs)
+            assert torch.equal(recorded, outputs[-1])
+            maps.append(recorder.maps(columns, (16, 16)))
+    torch.testing.assert_close(maps[1], maps[0])
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-4, atol=1e-5)
+
+
 def test_maps_are_resized_to_the_latent_grid_and_can_be_of_some_rows():
     backbone = tiny_backbone()
     sample, timesteps, hidden = _inputs(backbone)

@@ -1,5 +1,6 @@
 """What --backbone may point at: kinds are told apart without loading, hub ids have revisions."""
 
+import json
 import shutil
 
 import pytest
@@ -8,7 +9,7 @@ from tiny import tiny_backbone, tiny_folder
 
 from mcap import weights
 from mcap.cli.backbone_choice import choose_backbone
-from mcap.errors import Missing
+from mcap.errors import Missing, UsageError
 from mcap.model_source import ModelSource, describe, find_model, is_place, pinned
 from mcap.training.plan import outline
 from mcap_plugins import sd_backbone
@@ -99,6 +100,34 @@ def test_a_hub_id_that_is_not_here(hub):
     (hub / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     with pytest.raises(Missing, match="not wholly"):
         sd_backbone.load("cpu", torch.float32, "owner/tiny")
+
+
+def test_a_hub_id_that_cannot_be_trained_is_refused_before_its_weights_are_fetched(hub):
+    for path in hub.glob("*/*.safetensors"):
+        path.unlink()
+    assert choose_backbone("owner/tiny", ask_the_hub=True)[0].name == "sdxl"
+    file = hub / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "prediction_type": "sample"}))
+    with pytest.raises(UsageError, match="prediction_type 'sample'"):
+        choose_backbone("owner/tiny", ask_the_hub=True)
+
+
+def test_pickles_on_the_hub_are_not_fetched(hub, monkeypatch):
+    for path in hub.glob("*/*.safetensors"):
+        path.unlink()
+    asked = []
+    snapshot = weights.hub_snapshot
+
+    def fetch(repo, revision, patterns, **options):
+        asked.extend(patterns)
+        return snapshot(repo, revision, patterns, **options)
+
+    monkeypatch.setattr(weights, "hub_snapshot", fetch)
+    names = ["unet/diffusion_pytorch_model.bin", "vae/diffusion_pytorch_model.bin"]
+    monkeypatch.setattr(weights, "hub_files", lambda repo, revision: names)
+    with pytest.raises(Missing, match=r"no \.safetensors weights"):
+        sd_backbone.load("cpu", torch.float32, "owner/tiny@v1")
+    assert asked and not any(name.endswith(".bin") for name in asked)
 
 
 def test_of_two_precisions_the_smaller_is_fetched(hub, monkeypatch):

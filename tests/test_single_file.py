@@ -117,6 +117,26 @@ def test_what_a_file_says_of_its_prediction(
     assert draw(backbone, "a photo", [1], steps=2)[0].std() > 0
 
 
+@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+def test_schedulers_of_the_published_kinds(tmp_path, capfd, kind):
+    """From the package's own configuration: SD1.5's scheduler knows no zero terminal SNR."""
+    path, layout = tmp_path / "model.safetensors", single_file.LAYOUTS / kind
+    save_file({"v_pred": torch.zeros(0)}, path)
+    own = single_file._scheduler(path, layout)
+    expected = {"sd": "PNDMScheduler", "sdxl": "EulerDiscreteScheduler"}[kind]
+    assert type(own).__name__ == expected
+    save_file({"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}, path)
+    zero = single_file._scheduler(path, layout)
+    assert type(zero).__name__ == "EulerDiscreteScheduler"
+    assert zero.config.timestep_spacing == "trailing"
+    for scheduler in (own, zero):
+        assert scheduler.config.prediction_type == "v_prediction"
+        assert scheduler.config.beta_schedule == "scaled_linear"
+    assert own.alphas_cumprod[-1].item() == pytest.approx(0.00466, abs=1e-4)
+    assert zero.alphas_cumprod[-1].item() < 1e-6
+    assert "expected" not in capfd.readouterr().err  # diffusers warns of no key
+
+
 def _without(state, *starts):
     return {key: value for key, value in state.items() if not key.startswith(starts)}
 
