@@ -351,9 +351,11 @@ def _script(
     """NAME.py: the same picture with nothing but diffusers."""
     model = subject.manifest.backbone
     hub = public_name(model.id) == model.id and "/" in model.id
-    source = "sys.argv[1]"
-    if hub:
-        source = f"*(sys.argv[1:2] or [{model.id!r}])"
+    default = f"[{model.id!r}]" if hub else "sys.exit(__doc__)"
+    pipeline_class = f"StableDiffusion{'XL' if is_sdxl(subject) else ''}Pipeline"
+    revision = ""
+    if hub and re.fullmatch(r"[0-9a-f]{40}", model.revision):
+        revision = f", revision={model.revision!r} if model == {model.id!r} else None"
     loads = ""
     for token, stem in stems.items():
         loads += f'load("{stem}.safetensors", "{words[token]}")\n'
@@ -361,20 +363,25 @@ def _script(
         loads += f'pipeline.load_lora_weights(here, weight_name="{name}.safetensors")\n'
     return f'''"""Draws {name} with diffusers: python {name}.py {"[MODEL]" if hub else "MODEL"}
 
-MODEL is a folder in diffusers' layout or a hub id, of the model that {name} was trained on:
-{public_name(model.id)}, revision {model.revision}.
+MODEL is the model that {name} was trained on: {public_name(model.id)}, revision
+{model.revision}; a folder in diffusers' layout, a hub id, or one .safetensors file, for which
+diffusers asks the hub for its configuration once.
 """
 
 import sys
 from pathlib import Path
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, {pipeline_class}
 from safetensors.torch import load_file
 
 here = Path(__file__).resolve().parent
 device = "cuda" if torch.cuda.is_available() else "cpu"
-pipeline = DiffusionPipeline.from_pretrained({source})
+(model,) = sys.argv[1:2] or {default}
+if model.endswith(".safetensors"):
+    pipeline = {pipeline_class}.from_single_file(model)
+else:
+    pipeline = DiffusionPipeline.from_pretrained(model{revision})
 pipeline.to(device, torch.float16 if device == "cuda" else torch.float32)
 
 

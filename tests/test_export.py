@@ -133,6 +133,52 @@ def test_the_script_draws_the_subject(subject, kind, tmp_path, monkeypatch):
     assert np.abs(shown - expected).max() <= 1
 
 
+def test_the_script_takes_a_single_file(subject, kind, tmp_path, monkeypatch):
+    """As A1111's users have models. What diffusers asks the hub for is not here."""
+    import diffusers
+
+    export(subject, "diffusers", tmp_path)
+    script = tmp_path / "jane-doe.py"
+    size = "num_inference_steps=1, width=64, height=64"
+    script.write_text(script.read_text().replace("num_inference_steps=30", size))
+    asked = []
+    made = {"sd": diffusers.StableDiffusionPipeline, "sdxl": diffusers.StableDiffusionXLPipeline}
+    monkeypatch.setattr(
+        made[kind], "from_single_file", lambda path: asked.append(path) or pipeline(kind)
+    )
+    monkeypatch.setattr(sys, "argv", [script.name, "some/model.safetensors"])
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(script))
+    assert asked == ["some/model.safetensors"]
+    assert (tmp_path / "jane-doe.png").is_file()
+    monkeypatch.setattr(sys, "argv", [script.name])
+    with pytest.raises(SystemExit, match=r"jane-doe\.py MODEL"):
+        runpy.run_path(str(script))
+
+
+def test_the_script_draws_with_the_commit_that_was_trained_on(jane, tmp_path, monkeypatch):
+    import diffusers
+
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    record = jane.manifest.backbone.model_copy(update={"id": "owner/tiny", "revision": commit})
+    manifest = jane.manifest.model_copy(update={"backbone": record})
+    export(replace(jane, manifest=manifest), "diffusers", tmp_path)
+    script = tmp_path / "jane.py"
+    size = "num_inference_steps=1, width=64, height=64"
+    script.write_text(script.read_text().replace("num_inference_steps=30", size))
+    asked, ready = [], [pipeline(), pipeline()]
+    monkeypatch.setattr(
+        diffusers.DiffusionPipeline,
+        "from_pretrained",
+        lambda model, revision=None: asked.append((model, revision)) or ready.pop(),
+    )
+    monkeypatch.chdir(tmp_path)
+    for given in ([], ["other/tiny"]):
+        monkeypatch.setattr(sys, "argv", [script.name, *given])
+        runpy.run_path(str(script))
+    assert asked == [("owner/tiny", commit), ("other/tiny", None)]
+
+
 def draw_like_the_script(found, prompt: str, negative: str) -> np.ndarray:
     found.set_progress_bar_config(disable=True)
     for word in ("id", "style"):
