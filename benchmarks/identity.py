@@ -32,7 +32,7 @@ from centred_dlib import MEAN_FILE, Measure
 from PIL import Image
 
 from mcap.contact_sheet import Tile, contact_sheet
-from mcap.drawing import draw_each
+from mcap.drawing import draw_each, negative_prompt_of
 from mcap.photos import find_photos, read_photo
 from mcap.profile import find_profile
 from mcap.prompts import composed_prompts
@@ -142,7 +142,7 @@ def draw_with(backbone, pipeline, prompt, seeds, profile) -> list[np.ndarray]:
         backbone,
         prompt,
         seeds,
-        negative_prompt=profile.prompts.negative,
+        negative_prompt=negative_prompt_of(backbone.info, profile),
         pipeline=pipeline,
     )
     return [picture.image for picture in drawn]

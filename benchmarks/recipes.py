@@ -6,9 +6,10 @@ The TOML holds one table a variant, recipe keys as `mcap train --set` takes them
 trains every cell (a person of ``--people`` in a style; ``--cells all``: each in each style,
 ``--cells turns``: person i in style i modulo the number of styles) with the command that users
 type, and draws the same seeds. Likeness and leak are centred cosines by dlib's ResNet, which
-training never sees; style is the share of pictures that lie nearest to their style's reference
-photos (style_match.py). Each cell's figures are kept in OUT, so a run goes on where it was cut;
-OUT/recipes.md is the table.
+training never sees; look is how far the faces are from the photos when laid over them
+(face_look.py), for a face network alone can be pleased by what is no face to anybody; style is the
+share of pictures that lie nearest to their style's reference photos (style_match.py). Each cell's
+figures are kept in OUT, so a run goes on where it was cut; OUT/recipes.md is the table.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from pathlib import Path
 
 import numpy as np
 from centred_dlib import Measure
+from face_look import FaceLook, is_grey
 from style_match import StyleMatch, describe
 
-from mcap.drawing import draw_each
+from mcap.drawing import draw_each, negative_prompt_of
 from mcap.photos import find_photos, read_photo
 from mcap.profile import find_profile
 from mcap.prompts import composed_prompts
@@ -49,6 +51,8 @@ class Cell:
     best_half: float
     nearest_reference: float  # to the reference person that comes nearest
     by_nature: float  # of the person's own photos to that same reference person
+    look: float  # distance of the faces to the nearest of the person's photos (face_look.py)
+    own_look: float  # the same between these photos
     style_share: float
     faces: int
     pictures: int
@@ -110,6 +114,7 @@ class Judge:
 
     def __init__(self, styles) -> None:
         self.measure = Measure()
+        self.aligning = registry().create("identity", "sface")
         self.profiles = {name: find_profile(name, registry().profile_dirs) for name in styles}
         self.references = {
             name: [read_photo(path).image for path in profile.reference_paths()]
@@ -128,6 +133,9 @@ class Judge:
         own = [read_photo(path).image for path in find_photos([person])]
         groups = {name: self.described(images) for name, images in self.references.items()}
         match = StyleMatch({**groups, "own photos": self.described(own)})
+        seen = [(image, self.face(image)) for image in own]
+        seen = [(image, face) for image, face in seen if face is not None]
+        look = FaceLook(self.aligning, seen, is_grey(self.references[style]))
         found = [self.measure.image(image) for image in own]
         target = self.measure.mean([each for each in found if each is not None])
         found = [self.measure.image(image) for image in self.references[style]]
@@ -142,12 +150,13 @@ class Judge:
             backbone,
             composed_prompts(profile)[0],
             seeds,
-            negative_prompt=profile.prompts.negative,
+            negative_prompt=negative_prompt_of(backbone.info, profile),
             pipeline=pipeline,
         )
         images = [picture.image for picture in drawn]
         vectors = [self.measure.image(image) for image in images]
         faces = np.stack([each for each in vectors if each is not None])
+        looks = [look.distance(image, face) for image in images if (face := self.face(image))]
         similar = np.sort(faces @ target)[::-1]
         leaks = (faces @ references.T).mean(axis=0)
         nearest = int(leaks.argmax())
@@ -160,6 +169,8 @@ class Judge:
             best_half=float(similar[: max(1, len(similar) // 2)].mean()),
             nearest_reference=float(leaks[nearest]),
             by_nature=float(references[nearest] @ target),
+            look=float(np.mean(looks)),
+            own_look=look.own(),
             style_share=styles.count(style) / len(images),
             faces=len(faces),
             pictures=len(images),
@@ -172,8 +183,8 @@ def table(folder: Path, variants) -> str:
     found = [Cell(**each) for each in kept if "variant" in each]
     lines = [
         "| variant | what it sets | subjects | likeness | better half | nearest reference person "
-        "| own photos to them | style | faces | seconds |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| own photos to them | look | own photos | style | faces | seconds |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, keys in variants.items():
         mine = [cell for cell in found if cell.variant == name]
@@ -188,7 +199,7 @@ def table(folder: Path, variants) -> str:
         lines.append(
             f"| {name} | {what} | {len(mine)} | {mean('likeness'):.3f} | {mean('best_half'):.3f} "
             f"| {mean('nearest_reference'):.3f} | {mean('by_nature'):.3f} "
-            f"| {mean('style_share'):.0%} "
+            f"| {mean('look'):.1f} | {mean('own_look'):.1f} | {mean('style_share'):.0%} "
             f"| {sum(c.faces for c in mine)} of {sum(c.pictures for c in mine)} "
             f"| {np.median(seconds) if seconds else float('nan'):.0f} |"
         )

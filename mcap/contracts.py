@@ -151,7 +151,8 @@ class BackboneInfo:
     recipe_overrides: Mapping[str, Any] = field(default_factory=dict)
     """Recipe keys that suit this backbone better than the recipe's own defaults."""
     generate_defaults: Mapping[str, Any] = field(default_factory=dict)
-    """``steps``, ``guidance_scale`` for the profile's values to override only where sensible."""
+    """``steps``, ``guidance_scale``, ``scheduler``, ``negative_prompt``, where a profile's would
+    suit this backbone badly: these go before the profile's, and what a user says before both."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from mcap.diffusion.latents import decode, vae_factor
 from mcap.prompts import require_fit
 
 if TYPE_CHECKING:
-    from mcap.contracts import Backbone, Float32Array, UInt8Image
+    from mcap.contracts import Backbone, BackboneInfo, Float32Array, UInt8Image
+    from mcap.profile import StyleProfile
 
 STEPS = 30
 GUIDANCE_SCALE = 7.0
@@ -167,6 +168,11 @@ def denoise(
         callback_on_step_end=after_step,
         callback_on_step_end_tensor_inputs=["latents"],
     ).images
+
+
+def negative_prompt_of(info: BackboneInfo, profile: StyleProfile) -> str:
+    """What a profile wants left out, unless the backbone is drawn better with words of its own."""
+    return info.generate_defaults.get("negative_prompt", profile.prompts.negative)
 
 
 def default_batch(pixels: int) -> int:

@@ -29,7 +29,15 @@ from pydantic import BaseModel, ConfigDict, Field
 import mcap
 from mcap import prompts, provenance, report, schedulers
 from mcap.addons import Addons
-from mcap.drawing import GUIDANCE_SCALE, STEPS, Drawn, default_batch, draw, draw_each
+from mcap.drawing import (
+    GUIDANCE_SCALE,
+    STEPS,
+    Drawn,
+    default_batch,
+    draw,
+    draw_each,
+    negative_prompt_of,
+)
 from mcap.errors import UsageError
 from mcap.framing import cut, dots_per_inch, drawing_size, framed, head_of
 from mcap.ranked_shelf import Picture, RankedShelf
@@ -244,8 +252,8 @@ def _jobs(
     addons: Addons,
 ) -> Iterator[_Job]:
     info, defaults = backbone.info, backbone.info.generate_defaults
-    # A backbone states steps and guidance only where others suit it badly, so it goes before the
-    # profile, which is written for no model in particular.
+    # A backbone states steps, guidance and a negative prompt only where others suit it badly, so it
+    # goes before the profile, which is written for no model in particular.
     steps = _first(settings.steps, defaults.get("steps"), profile.generate.steps, STEPS)
     guidance = _first(
         settings.guidance_scale,
@@ -274,7 +282,7 @@ def _jobs(
         "mcap": mcap.__version__,
         "subject": {"name": subject.name, "sha256": subject.sha256},
         "profile": profile.name,
-        "negative_prompt": _first(settings.negative, profile.prompts.negative),
+        "negative_prompt": _first(settings.negative, negative_prompt_of(info, profile)),
         "steps": int(steps),
         "guidance_scale": float(guidance),
         "scheduler": name,

@@ -422,13 +422,16 @@ def test_the_backbones_own_defaults_go_before_the_profiles(subject, tmp_path):
     from dataclasses import replace
 
     backbone = tiny_backbone()
-    backbone.info = replace(backbone.info, generate_defaults={"steps": 1, "guidance_scale": 2.0})
-    *_, finished = run(subject, backbone, tmp_path, count=1)
+    own = {"steps": 1, "guidance_scale": 2.0, "negative_prompt": "grey"}
+    backbone.info = replace(backbone.info, generate_defaults=own)
+    profile = make_profile(prompts={"negative": "dark"})
+    *_, finished = run(subject, backbone, tmp_path, profile, count=1)
     record = finished.pictures[0].record
-    assert (record["steps"], record["guidance_scale"]) == (1, 2.0)
-    *_, finished = run(subject, backbone, tmp_path, count=1, steps=2, guidance_scale=3.0)
+    assert {key: record[key] for key in own} == own
+    said = {"steps": 2, "guidance_scale": 3.0}
+    *_, finished = run(subject, backbone, tmp_path, profile, count=1, negative="", **said)
     record = finished.pictures[0].record
-    assert (record["steps"], record["guidance_scale"]) == (2, 3.0)
+    assert {key: record[key] for key in own} == {**said, "negative_prompt": ""}
 
 
 def test_which_scheduler(subject, tmp_path):
