@@ -158,14 +158,12 @@ def test_stopped_and_resumed_at_any_step_equals_uninterrupted(uninterrupted, tmp
     assert metrics(folder) == metrics(uninterrupted[0])
 
 
-@pytest.mark.parametrize("phase", [1, 2])
-def test_killed_in_either_phase_and_resumed_equals_uninterrupted(uninterrupted, tmp_path, phase):
-    step = random.SystemRandom().randint(1, 3) + (0 if phase == 1 else 4)
-    folder = tmp_path / "killed.mcap"
+def kill(folder: Path, step: int, *model: str) -> None:
+    """Train in another process, and kill it when that step is done."""
     here = Path(__file__).parent
     paths = [str(here), str(here.parent), str(here.parent / "plugins")]
     process = subprocess.Popen(
-        [sys.executable, str(here / "tiny_run.py"), str(folder)],
+        [sys.executable, str(here / "tiny_run.py"), str(folder), *model],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
@@ -177,9 +175,26 @@ def test_killed_in_either_phase_and_resumed_equals_uninterrupted(uninterrupted, 
     process.stdout.close()
     assert process.wait() == -signal.SIGKILL
     assert json.loads((folder / "manifest.json").read_text())["state"] == "training"
+
+
+@pytest.mark.parametrize("phase", [1, 2])
+def test_killed_in_either_phase_and_resumed_equals_uninterrupted(uninterrupted, tmp_path, phase):
+    step = random.SystemRandom().randint(1, 3) + (0 if phase == 1 else 4)
+    folder = tmp_path / "killed.mcap"
+    kill(folder, step)
     list(run(folder, tiny_recipe(), resume=True))
     assert results(folder) == results(uninterrupted[0]), f"killed at step {step}"
     assert metrics(folder) == metrics(uninterrupted[0]), f"killed at step {step}"
+
+
+def test_killed_on_a_velocity_model_of_sdxls_kind_and_resumed(tmp_path):
+    model = {"kind": "sdxl", "prediction_type": "v_prediction"}
+    list(run(tmp_path / "whole.mcap", tiny_recipe(), backbone=tiny_backbone(**model)))
+    folder = tmp_path / "killed.mcap"
+    kill(folder, 7, *model.values())
+    list(run(folder, tiny_recipe(), resume=True, backbone=tiny_backbone(**model)))
+    assert results(folder) == results(tmp_path / "whole.mcap")
+    assert metrics(folder) == metrics(tmp_path / "whole.mcap")
 
 
 def test_resume_without_a_checkpoint_starts_from_the_beginning(uninterrupted, tmp_path):

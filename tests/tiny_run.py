@@ -113,6 +113,7 @@ def run(
     writer.complete({})
 
 
-if __name__ == "__main__":  # python tests/tiny_run.py FOLDER: print each step until killed
-    for event in run(Path(sys.argv[1]), tiny_recipe()):
+if __name__ == "__main__":  # python tests/tiny_run.py FOLDER [KIND PREDICTION]: until killed
+    made = tiny_backbone(**dict(zip(("kind", "prediction_type"), sys.argv[2:], strict=False)))
+    for event in run(Path(sys.argv[1]), tiny_recipe(), backbone=made):
         print(type(event).__name__, getattr(event, "step", ""), flush=True)
