@@ -73,6 +73,7 @@ def test_every_term_can_be_switched_off(term):
         ({"masks": "no"}, ["'masks'", "true, false"]),
         ({"phase2_lora_lr": float("nan")}, ["'phase2_lora_lr'", "from 0 to 1"]),
         ({"identity_decode": "window", "identity_landmarks": "detected"}, ["detector"]),
+        ({"identity_from": 0.4}, ["identity_from 0.4", "identity_limit 0.4"]),
         ({"name": "mine"}, ["--recipe"]),
     ],
 )

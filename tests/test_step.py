@@ -541,17 +541,18 @@ def test_the_released_form():
 PLAIN_RELEASED = StepTerms(attention=0.0, identity=0.0, timesteps=(0.0, 0.8))
 
 
-def test_identity_rows_have_early_timesteps():
+@pytest.mark.parametrize(("between", "low", "high"), [((0, 0.4), 1, 400), ((0.4, 0.9), 400, 900)])
+def test_identity_rows_have_timesteps_of_their_own(between, low, high):
     backbone = tiny_backbone()
     tokens = install(backbone, WORDS)
     rows = _rows(tokens, ("identity",))
-    terms = StepTerms(attention=0, identity=0)
+    terms = StepTerms(attention=0, identity=0, identity_timesteps=between)
     drawn = [
         training_step(backbone, tokens, rows, terms, generator=_generator(seed)).timesteps[0]
         for seed in range(40)
     ]
-    assert min(drawn) >= 1
-    assert max(drawn) < 400
+    assert low <= min(drawn) < low + 100
+    assert high - 100 < max(drawn) < high
 
 
 # Determinism, precision and refusals

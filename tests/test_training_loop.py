@@ -492,6 +492,12 @@ def test_identity_row_every_other_step(tmp_path):
     assert ["identity" in event.losses for event in steps] == [True, False, True, False]
 
 
+def test_where_identity_rows_timesteps_lie_is_the_recipes():
+    limited = tiny_recipe(identity_from=0.3, identity_limit=0.6)
+    assert loop._terms(limited, phase=2).identity_timesteps == (0.3, 0.6)
+    assert loop._terms(tiny_recipe(), phase=2).identity_timesteps == (0.0, 0.4)
+
+
 def test_rows_apart_give_the_same_gradients_as_together(tmp_path):
     # Learned values differ in the last bits only: the sums are the same in another order.
     found = {}

@@ -524,7 +524,7 @@ def _terms(recipe: Recipe, phase: int) -> StepTerms:
         masked=recipe.masks,
         mask_form=recipe.mask_form,
         timesteps=(0.0, recipe.timestep_limit),
-        identity_timesteps=(0.0, recipe.identity_limit),
+        identity_timesteps=(recipe.identity_from, recipe.identity_limit),
         early_weight=recipe.early_style_weight,
     )
 

@@ -86,6 +86,9 @@ class Recipe(BaseModel):
     """Timesteps are drawn below this fraction of the scheduler's."""
     identity_limit: Annotated[float, Field(gt=0, le=1)] = 0.4
     """T' / T of the identity row."""
+    identity_from: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Where the identity row's timesteps begin, over T; 0: the paper. With little noise a face is
+    there already and only paint can please the face network; with much it is still to be made."""
     identity_every: Annotated[int, Field(ge=1, le=1000, strict=True)] = 1
     """The identity row is drawn every k-th step, its weight times k."""
     identity_rows: Literal["own", "data"] = "own"
@@ -133,6 +136,15 @@ class Recipe(BaseModel):
             raise ValueError(
                 "identity_decode 'window' cannot go with identity_landmarks 'detected': a detector "
                 "needs the whole picture; set one of the two otherwise"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _identity_has_timesteps(self) -> Recipe:
+        if self.identity_from >= self.identity_limit:
+            raise ValueError(
+                f"identity_from {self.identity_from:g} must be below identity_limit "
+                f"{self.identity_limit:g}: the identity row's timesteps lie between them"
             )
         return self
 

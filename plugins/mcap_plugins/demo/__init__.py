@@ -25,12 +25,14 @@ RECIPE = {
     # All of attention, as in the released code. So small a model says little about a face through
     # its text: with cross-attention alone, and no face network to help, nobody was recognised.
     "lora_targets": "released",
-    # More of it pleases the face network and no eye: red noses, a shadow where the smile should be.
+    # More of it, or with little noise, pleases the face network and no eye: staring eyes,
+    # red noses, a shadow where the smile should be.
     "identity_every": 2,
     "identity_weight": 0.5,
+    "identity_from": 0.4,
+    "identity_limit": 0.9,
     # At these rates attention fades to nothing unless fading stops paying.
     "attention_least_span": 0.2,
-    "identity_limit": 0.8,
     # The model knows faces in one place of the frame alone. On further crops of a photo its loss in
     # the face is 0.585, on the plain ones 0.499 (22 photos, four timesteps, the same noise).
     "crops": 1,
