@@ -31,7 +31,8 @@ RECIPE = {
     "identity_weight": 0.5,
     "identity_from": 0.4,
     "identity_limit": 0.9,
-    # At these rates attention fades to nothing unless fading stops paying.
+    # At these rates a word's attention fades, and the paper's form would push what is left ever
+    # harder: docs/method.md.
     "attention_least_span": 0.2,
     # The model knows faces in one place of the frame alone. On further crops of a photo its loss in
     # the face is 0.585, on the plain ones 0.499 (22 photos, four timesteps, the same noise).
