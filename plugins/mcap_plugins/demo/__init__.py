@@ -13,8 +13,8 @@ MODEL = Path(__file__).parent / "model"
 # module cannot import.
 FACE_HEIGHT = 0.742
 
-# What two CPU cores do in some four minutes. A small model takes higher rates than Stable Diffusion
-# does. docs/benchmarks.md compares.
+# What two CPU cores do in three to four minutes. A small model takes higher rates than Stable
+# Diffusion does. docs/benchmarks.md compares.
 RECIPE = {
     "phase1_steps": 400,
     "phase1_token_lr": 5e-3,
