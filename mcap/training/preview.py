@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
-from mcap.atomic import write_with
 from mcap.drawing import draw
+from mcap.jpeg import write_jpeg
 from mcap.ranking import likeness
 from mcap.training.device import untouched_randomness
 
@@ -64,8 +63,7 @@ def preview(
     with untouched_randomness(backbone.device):
         drawn = draw(backbone, prompt, seeds, steps=steps)
     side_by_side = np.concatenate(drawn, axis=1)
-    picture = Image.fromarray(side_by_side)
-    write_with(path, lambda temporary: picture.save(temporary, quality=90))
+    write_jpeg(path, side_by_side)
     return Preview(side_by_side, judge.similarity(drawn) if judge is not None else None)
 
 
