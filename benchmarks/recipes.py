@@ -120,21 +120,24 @@ class Judge:
             name: [read_photo(path).image for path in profile.reference_paths()]
             for name, profile in self.profiles.items()
         }
+        self.groups = {
+            name: [describe(*each) for each in self.seen(images)]
+            for name, images in self.references.items()
+        }
 
     def face(self, image):
         found = self.measure.detector.detect(image)
         return max(found, key=lambda face: face.area) if found else None
 
-    def described(self, images) -> list[np.ndarray]:
+    def seen(self, images) -> list[tuple]:
+        """The pictures that have a face, with it."""
         faces = ((image, self.face(image)) for image in images)
-        return [describe(image, face) for image, face in faces if face is not None]
+        return [(image, face) for image, face in faces if face is not None]
 
     def cell(self, subject_path, person, style, options) -> Cell:
         own = [read_photo(path).image for path in find_photos([person])]
-        groups = {name: self.described(images) for name, images in self.references.items()}
-        match = StyleMatch({**groups, "own photos": self.described(own)})
-        seen = [(image, self.face(image)) for image in own]
-        seen = [(image, face) for image, face in seen if face is not None]
+        seen = self.seen(own)
+        match = StyleMatch({**self.groups, "own photos": [describe(*each) for each in seen]})
         look = FaceLook(self.aligning, seen, is_grey(self.references[style]))
         found = [self.measure.image(image) for image in own]
         target = self.measure.mean([each for each in found if each is not None])
@@ -156,11 +159,11 @@ class Judge:
         images = [picture.image for picture in drawn]
         vectors = [self.measure.image(image) for image in images]
         faces = np.stack([each for each in vectors if each is not None])
-        looks = [look.distance(image, face) for image in images if (face := self.face(image))]
+        seen = self.seen(images)
         similar = np.sort(faces @ target)[::-1]
         leaks = (faces @ references.T).mean(axis=0)
         nearest = int(leaks.argmax())
-        styles = [match.nearest(each) for each in self.described(images)]
+        styles = [match.nearest(describe(*each)) for each in seen]
         return Cell(
             variant="",
             person=person.name,
@@ -169,7 +172,7 @@ class Judge:
             best_half=float(similar[: max(1, len(similar) // 2)].mean()),
             nearest_reference=float(leaks[nearest]),
             by_nature=float(references[nearest] @ target),
-            look=float(np.mean(looks)),
+            look=float(np.mean([look.distance(*each) for each in seen])),
             own_look=look.own(),
             style_share=styles.count(style) / len(images),
             faces=len(faces),
@@ -179,32 +182,28 @@ class Judge:
 
 
 def table(folder: Path, variants) -> str:
+    """A row a cell, written as recipes.md and, with what each variant sets, as recipes.jsonl."""
     kept = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     found = [Cell(**each) for each in kept if "variant" in each]
     lines = [
-        "| variant | what it sets | subjects | likeness | better half | nearest reference person "
+        "| variant | person | style | likeness | better half | nearest reference person "
         "| own photos to them | look | own photos | style | faces | seconds |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
+    records = []
     for name, keys in variants.items():
-        mine = [cell for cell in found if cell.variant == name]
-        if not mine:
-            continue
-
-        def mean(field: str, mine=mine) -> float:
-            return float(np.mean([getattr(cell, field) for cell in mine]))
-
-        seconds = [cell.seconds for cell in mine if cell.seconds is not None]
-        what = ", ".join(f"{key} {value}" for key, value in keys.items()) or "the recipe as shipped"
-        lines.append(
-            f"| {name} | {what} | {len(mine)} | {mean('likeness'):.3f} | {mean('best_half'):.3f} "
-            f"| {mean('nearest_reference'):.3f} | {mean('by_nature'):.3f} "
-            f"| {mean('look'):.1f} | {mean('own_look'):.1f} | {mean('style_share'):.0%} "
-            f"| {sum(c.faces for c in mine)} of {sum(c.pictures for c in mine)} "
-            f"| {np.median(seconds) if seconds else float('nan'):.0f} |"
-        )
+        for cell in (cell for cell in found if cell.variant == name):
+            records.append(json.dumps({"variant": name, "sets": keys, **asdict(cell)}))
+            seconds = "" if cell.seconds is None else f"{cell.seconds:.0f}"
+            lines.append(
+                f"| {name} | {cell.person} | {cell.style} | {cell.likeness:.3f} "
+                f"| {cell.best_half:.3f} | {cell.nearest_reference:.3f} | {cell.by_nature:.3f} "
+                f"| {cell.look:.1f} | {cell.own_look:.1f} | {cell.style_share:.0%} "
+                f"| {cell.faces} of {cell.pictures} | {seconds} |"
+            )
     text = "\n".join(lines) + "\n"
     (folder / "recipes.md").write_text(text, encoding="utf-8")
+    (folder / "recipes.jsonl").write_text("\n".join(records) + "\n", encoding="utf-8")
     return text
 
 
