@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -185,6 +186,18 @@ def test_a_defect_is_named_and_its_traceback_is_for_verbose(command, capsys):
     code, _, err = run(capsys, "--verbose", "probe")
     assert code == 1
     assert "Traceback" in err
+
+
+@pytest.mark.parametrize("file", [None, "portraits/a.png"])
+def test_a_full_disk_is_no_defect(command, capsys, file):
+    def body(ctx):
+        raise OSError(errno.ENOSPC, "No space left on device", file)
+
+    command(body)
+    code, _, err = run(capsys, "probe")
+    assert code == 1
+    assert "disk is full" in err and "make room" in err and "defect" not in err
+    assert (file or "full.") in err
 
 
 def test_ctrl_c_is_130(command, capsys):

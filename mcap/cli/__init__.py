@@ -6,6 +6,7 @@ This module and the command files import typer and the standard library only, so
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -179,6 +180,13 @@ def run(args: list[str]) -> int:
                 "--low-memory, --precision, or --device cpu."
             )
             return _fail(message, 5, wants_json, verbose)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = f" ({error.filename})" if error.filename else ""
+            message = (
+                f"The disk is full{where}. What was written before is whole: make room and give "
+                "the same command again (mcap train: with --resume)."
+            )
+            return _fail(message, 1, wants_json, verbose)
         message = (
             f"Unexpected {type(error).__name__}: {error}. This is a defect of mcap or of a plugin; "
             "--verbose shows the traceback, which a bug report needs."
