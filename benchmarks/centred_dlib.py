@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from mcap.errors import InputRefused
-from mcap.photos import find_photos, read_photo
+from mcap.images.photo import find_photos, read_photo
 from mcap.registry import registry
-from mcap_plugins.dlib_identity import MEAN_FILE, centred
+from mcap_plugins.dlib.identity import MEAN_FILE, centred
 
 
 class Measure:

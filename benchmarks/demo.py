@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 from centred_dlib import Measure
 
-from mcap.drawing import draw_each, negative_prompt_of
-from mcap.jpeg import write_jpeg
-from mcap.photos import find_photos
-from mcap.profile import find_profile
-from mcap.prompts import composed_prompts
+from mcap.diffusion.sampling import draw_each
+from mcap.images.jpeg import write_jpeg
+from mcap.images.photo import find_photos
 from mcap.registry import registry
-from mcap.subject import read_subject
+from mcap.style.profile import find_profile
+from mcap.style.prompts import composed_prompts, negative_prompt_of
+from mcap.subjects.subject import read_subject
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools" / "demo_backbone"))
 from evaluate import is_plain_white

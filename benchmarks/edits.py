@@ -27,13 +27,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mcap.contact_sheet import Tile, contact_sheet
-from mcap.prompt_edit import PromptEdit, replace_words, rewrite, unchanged
-from mcap.ranking import largest_face
-from mcap.redraw import Edit, redraw
+from mcap.faces.similarity import largest_face
+from mcap.generation.editing.redraw import Edit, redraw
+from mcap.generation.editing.word_alignment import PromptEdit, replace_words, rewrite, unchanged
+from mcap.generation.report import overlay
 from mcap.registry import registry
-from mcap.report import overlay
-from mcap.subject import read_subject
+from mcap.results.contact_sheet import Tile, contact_sheet
+from mcap.subjects.subject import read_subject
 
 SHOWN = 2  # seeds of each edit on the sheet
 PROMPT = "a photo of a person, plain white background"

@@ -23,17 +23,17 @@ import numpy as np
 from centred_dlib import Measure
 from PIL import Image
 
-from mcap.cli.restorer_choice import choose_restorer, load_restorers
+from mcap.cli.restorers import choose_restorer, load_restorers
 from mcap.contracts import Face
-from mcap.enhance import Enhanced, Finished, Refused, Tools, enhance
-from mcap.enhance_settings import EnhanceSettings
-from mcap.face_restore import moved
-from mcap.faces import embed
-from mcap.identity_guard import IdentityGuard
-from mcap.photos import find_photos
-from mcap.picture_file import read_picture
+from mcap.enhancement.enhance import Enhanced, Finished, Refused, Tools, enhance
+from mcap.enhancement.face_restoration import moved
+from mcap.enhancement.identity_guard import IdentityGuard
+from mcap.enhancement.settings import EnhanceSettings
+from mcap.faces.measure import embed
+from mcap.images.photo import find_photos
+from mcap.images.picture import read_picture
 from mcap.registry import registry
-from mcap_plugins.dlib_identity import centred
+from mcap_plugins.dlib.identity import centred
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools" / "demo_sr"))
 from degrade import MILD, PUBLISHED, photo

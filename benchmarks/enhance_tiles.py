@@ -5,7 +5,7 @@ picture take?
 
 Full-size networks with random weights, which cost what trained ones do.
 
-*Time*: `mcap.tiles.restore_tiled` on a picture, result as 8 bits, against the calls of spandrel's
+*Time*: `mcap.enhancement.tiling.restore_tiled` on a picture, result as 8 bits, against the calls of spandrel's
 network alone on the very same tiles. The two take turns tile by tile in one process, so that other
 work on the machine slows both; the middle one of the rounds' ratios counts.
 
@@ -30,8 +30,8 @@ import torch
 from spandrel.architectures.Compact import Compact
 from spandrel.architectures.ESRGAN import ESRGAN
 
-from mcap.tiles import restore_tiled
-from mcap_plugins.spandrel_restorer import SpandrelRestorer, load
+from mcap.enhancement.tiling import restore_tiled
+from mcap_plugins.spandrel.restorer import SpandrelRestorer, load
 
 LARGE = (4000, 6000)  # height, width
 

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 import torch
 
-from mcap.align import align_faces
 from mcap.contracts import Face, IdentityModel
+from mcap.geometry.align import align_faces
 
 SQUARES = 14
 INNER = slice(2, 13)

@@ -38,9 +38,9 @@ from PIL import Image
 
 from mcap.contracts import Face
 from mcap.errors import McapError
-from mcap.faces import FaceSettings
-from mcap.masks import iou
-from mcap.photos import find_photos, read_photo
+from mcap.faces.masks import iou
+from mcap.faces.measure import FaceSettings
+from mcap.images.photo import find_photos, read_photo
 from mcap.registry import registry
 
 MIN_SCORE = FaceSettings().min_score
@@ -246,7 +246,7 @@ def runnable(kind: str) -> tuple[dict[str, Any], dict[str, str]]:
 
 def whereabouts(image: np.ndarray) -> np.ndarray:
     """Five points that are certainly on the face of a portrait, where no detector has found it."""
-    from mcap.face_oval import TEMPLATE
+    from mcap.faces.oval import TEMPLATE
 
     height, width = image.shape[:2]
     return (TEMPLATE - TEMPLATE.mean(axis=0)) * 0.78 * height + (width / 2, height * 0.567)

@@ -1,4 +1,4 @@
-"""Is a picture that `mcap.finish` framed for a profile framed, when somebody else measures it?
+"""Is a picture that `mcap.framing.finish` framed for a profile framed, when somebody else measures it?
 
     python benchmarks/framing.py --pictures FOLDER --profile passport --out out/framing
     python benchmarks/framing.py --pictures FOLDER --frame-with mediapipe --measure-with dlib ...
@@ -8,7 +8,7 @@ the default detector (YuNet), the person masker and, with ``--frame-with mediapi
 `--masker mediapipe`. Head height and eye line of the finished picture are then measured by another
 network, which finds the face in it anew: MediaPipe's 478 points (eyes: the irises; chin: 152), or
 dlib's 68 (eyes: the mean of the lids' points; chin: 8). The crown, which is under the hair, lies as
-far above the eyes as the chin below them, as in `mcap.crown_to_chin`.
+far above the eyes as the chin below them, as in `mcap.framing.head`.
 
 Prints a Markdown table and writes OUT/framing.md, OUT/framing.json and a contact sheet of before
 and after.
@@ -26,12 +26,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mcap import atomic
-from mcap.contact_sheet import GOOD, WARNING, Tile, contact_sheet
-from mcap.finish import Finished, finish
-from mcap.photos import find_photos, read_photo
-from mcap.profile import Framing, find_profile
+from mcap.framing.finish import Finished, finish
+from mcap.images.photo import find_photos, read_photo
 from mcap.registry import registry
+from mcap.results.contact_sheet import GOOD, WARNING, Tile, contact_sheet
+from mcap.runtime import files
+from mcap.style.profile import Framing, find_profile
 
 NAMES = ("head_height", "eye_line", "head_center_x")
 
@@ -186,7 +186,7 @@ def main() -> None:
     text = table(results, find_profile(arguments.profile).framing)
     print(text)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    atomic.write_bytes(arguments.out / "framing.md", text.encode())
+    files.write_bytes(arguments.out / "framing.md", text.encode())
     entries = [
         {
             "name": result.name,
@@ -195,7 +195,7 @@ def main() -> None:
         }
         for result in results
     ]
-    atomic.write_bytes(arguments.out / "framing.json", json.dumps(entries, indent=1).encode())
+    files.write_bytes(arguments.out / "framing.json", json.dumps(entries, indent=1).encode())
     Image.fromarray(contact_sheet(tiles, 8, (180, 230))).save(arguments.out / "framing.jpg")
 
 

@@ -27,20 +27,20 @@ import torch
 from random_models import MODELS, random_backbone
 from train_step import PRECISIONS, device_name, peak, reset_peak
 
-from mcap.crops import TrainingCrop
-from mcap.prompts import COMPOSED_TEMPLATES, fill, reference_prompts, source_prompts
+from mcap.masking.crops import TrainingCrop
 from mcap.registry import registry
-from mcap.subject import SubjectWriter
-from mcap.training.device import choose_device
-from mcap.training.draw import Prompts
+from mcap.runtime.device import choose_device
+from mcap.style.prompts import COMPOSED_TEMPLATES, fill, reference_prompts, source_prompts
+from mcap.subjects.subject import SubjectWriter
+from mcap.training.batches import Prompts
 from mcap.training.events import PhaseStarted, StepEvent
 from mcap.training.loop import Options, TrainingData, train
 from mcap.training.plan import estimate_memory_mb, outline
 from mcap.training.recipe import Layer, Recipe, low_memory, recipe
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from tiny import tiny_identity
-from tiny_run import tiny_manifest
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from tests.support.tiny import tiny_identity
+from tests.support.tiny_run import tiny_manifest
 
 COMPOSED = [fill(template, "person") for template in COMPOSED_TEMPLATES]
 

@@ -10,9 +10,9 @@ medians over the rounds of a case to the plain pipeline *in the same round*, so 
 the machine does hits both. On the CPU it is the process's own time that counts, not the clock's.
 
     plain      diffusers' pipeline called by hand: same prompts, steps, guidance, scheduler, batch
-    mcap       mcap.drawing, as mcap generate calls it
+    mcap       mcap.diffusion.sampling, as mcap generate calls it
     maps       ... with the attention of two words recorded (--attention-maps)
-    edit       mcap.redraw: a word exchanged; draws the picture it starts from, too
+    edit       mcap.generation.editing.redraw: a word exchanged; draws the picture it starts from, too
     local      ... and only where the changed words look
 
 Prints Markdown. Memory is the device's peak in a case; on the CPU it is the process's so far, which
@@ -34,11 +34,11 @@ from typing import Any
 import torch
 from random_models import MODELS, random_backbone
 
-from mcap import schedulers
-from mcap.drawing import default_batch, draw_each
-from mcap.prompt_edit import replace_words, unchanged
-from mcap.redraw import Edit, redraw
-from mcap.training.device import choose_device, peak_memory_mb
+from mcap.diffusion import schedulers
+from mcap.diffusion.sampling import default_batch, draw_each
+from mcap.generation.editing.redraw import Edit, redraw
+from mcap.generation.editing.word_alignment import replace_words, unchanged
+from mcap.runtime.device import choose_device, peak_memory_mb
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PROMPT = "a photo of a person, white background"

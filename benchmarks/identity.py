@@ -31,13 +31,13 @@ import numpy as np
 from centred_dlib import MEAN_FILE, Measure
 from PIL import Image
 
-from mcap.contact_sheet import Tile, contact_sheet
-from mcap.drawing import draw_each, negative_prompt_of
-from mcap.photos import find_photos, read_photo
-from mcap.profile import find_profile
-from mcap.prompts import composed_prompts
+from mcap.diffusion.sampling import draw_each
+from mcap.images.photo import find_photos, read_photo
 from mcap.registry import registry
-from mcap.subject import is_subject_folder, read_manifest, read_subject
+from mcap.results.contact_sheet import Tile, contact_sheet
+from mcap.style.profile import find_profile
+from mcap.style.prompts import composed_prompts, negative_prompt_of
+from mcap.subjects.subject import is_subject_folder, read_manifest, read_subject
 
 HERE = Path(__file__).parent
 

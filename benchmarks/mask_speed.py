@@ -30,9 +30,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mcap.parallel import cores
-from mcap.photos import find_photos
+from mcap.images.photo import find_photos
 from mcap.registry import registry
+from mcap.runtime.parallel import cores
 
 SIDE = 1024
 

@@ -16,13 +16,13 @@ from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from mcap.contracts import BackboneInfo
-from mcap_plugins.sd_backbone import StableDiffusionBackbone
-from mcap_plugins.sdxl_backbone import StableDiffusionXLBackbone
-from mcap_plugins.single_file import LAYOUTS
 from mcap_plugins.stable_diffusion import SDXL_RECIPE
+from mcap_plugins.stable_diffusion.sd15 import StableDiffusionBackbone
+from mcap_plugins.stable_diffusion.sdxl import StableDiffusionXLBackbone
+from mcap_plugins.stable_diffusion.single_file import LAYOUTS
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from tiny import tiny_tokenizer
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from tests.support.tiny import tiny_tokenizer
 
 MODELS = ("demo", "sd15", "sdxl")
 

@@ -13,7 +13,7 @@ one each. A group is made at random of
   several of them, but always in fewer than the subject;
 - pictures of two strangers side by side.
 
-`mcap.masking.mask_photos`, as ``mcap mask`` calls it, gets the shuffled files. The right subject is
+`mcap.masking.select.mask_photos`, as ``mcap mask`` calls it, gets the shuffled files. The right subject is
 chosen where, of the photos that show the subject, more than half are accepted, each for the
 subject's face. Accepted photos that show strangers only are counted apart: they are a matter of how
 well the identity network tells two people apart, and people of one generator are more alike than
@@ -31,9 +31,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from mcap.faces import FoundFace
-from mcap.masking import MaskedPhoto, MaskSettings, mask_photos
-from mcap.photos import find_photos, read_photo
+from mcap.faces.measure import FoundFace
+from mcap.images.photo import find_photos, read_photo
+from mcap.masking.select import MaskedPhoto, MaskSettings, mask_photos
 from mcap.registry import registry
 
 SIDE = 512

@@ -36,14 +36,14 @@ import torch
 from random_models import MODELS, random_backbone, random_tiny_vae
 
 from mcap.diffusion.attention import AttentionRecorder, spread_layers
-from mcap.diffusion.decode import FullDecoder, WindowDecoder
 from mcap.diffusion.latents import region, vae_factor
 from mcap.diffusion.lora import add_lora, remove_lora
 from mcap.diffusion.tokens import ID_TOKEN, STYLE_TOKEN, install
+from mcap.diffusion.window_decode import FullDecoder, WindowDecoder
 from mcap.losses.attention_refocusing import attention_refocusing
-from mcap.prompts import COMPOSED_TEMPLATES, fill, reference_prompts, source_prompts
-from mcap.training.device import choose_device, peak_memory_mb
-from mcap.training.learner import Learner
+from mcap.runtime.device import choose_device, peak_memory_mb
+from mcap.style.prompts import COMPOSED_TEMPLATES, fill, reference_prompts, source_prompts
+from mcap.training.optimizer import Learner
 from mcap.training.recipe import Layer, recipe
 from mcap.training.step import Example, IdentityGuide, Row, StepTerms, training_step
 
@@ -455,13 +455,13 @@ class Clock:
 def face_network(device: torch.device) -> Any:
     """SFace where its weights are here, else a random MobileNetV2, which costs about as much."""
     from mcap.registry import registry
-    from mcap.weights import local_path
+    from mcap.weights.fetch import local_path
 
     if local_path("sface") is not None:
         return registry().create("identity", "sface").to(device)
     from torchvision.models import mobilenet_v2
 
-    from mcap_plugins.recogniser_template import INPUT_SIZE, TEMPLATE
+    from mcap_plugins.shared.arcface_template import INPUT_SIZE, TEMPLATE
 
     network = mobilenet_v2(num_classes=128).to(device).eval().requires_grad_(False)
     return SimpleNamespace(

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     Float32Array = NDArray[np.float32]
 
 
+ID_TOKEN = "<mcap-id>"
+STYLE_TOKEN = "<mcap-style>"
+"""The learned tokens. Lower case in angle brackets: a tokenizer matches an added token without
+regard to case, and a bare word also inside other words."""
+
+
 @dataclass(frozen=True)
 class Face:
     """One face in one image.
@@ -67,7 +73,7 @@ class IdentityModel(Protocol):
     It stays in eval mode and outside every module tree on which somebody calls ``train()``.
 
     It may also have ``same_person``, the cosine similarity from which two faces are taken for one
-    person's (without it `mcap.faces.SAME_PERSON`); ``device``, where ``embed`` wants its input
+    person's (without it `mcap.faces.measure.SAME_PERSON`); ``device``, where ``embed`` wants its input
     (without it the CPU); and ``embed_images(image, face)``, one `Face` of uint8[H, W, 3] ->
     float32[D] of unit length, which is then preferred for measuring. A network that only measures
     is registered with ``differentiable=False``; its ``embed`` raises TypeError.
@@ -97,7 +103,7 @@ class Restorer(Protocol):
 
     A face restorer is given one upright face at a time, aligned to five landmarks; it may have
     ``input_size`` (S, the side in pixels) and ``template`` (float32[5, 2] in pixels of S x S).
-    Without them it gets FFHQ's framing at 512 (`mcap.face_restore.FFHQ_512`). Its ``scale`` is
+    Without them it gets FFHQ's framing at 512 (`mcap.enhancement.face_restoration.FFHQ_512`). Its ``scale`` is
     that of its result to S x S.
 
     It may also have ``fidelity`` (settable, 0: best looking, 1: closest to the input), ``denoise``
@@ -108,7 +114,7 @@ class Restorer(Protocol):
     An image restorer is given tiles, and may say of them: ``reach``, how many input pixels away it
     still sees; ``overlap``, how many neighbouring tiles should share; ``tileable``, False where it
     must have the picture whole; ``bytes_per_pixel``, what an input pixel takes in memory while it
-    works (see `mcap.tiles`).
+    works (see `mcap.enhancement.tiling`).
     """
 
     kind: Literal["image", "face"]

@@ -54,7 +54,7 @@ def register_backbones(register: Register) -> None:
     """Register backbones: ``factory(device, dtype, source=None) -> mcap.contracts.Backbone``.
 
     ``source`` is a local folder, a .safetensors file or a hub id that replaces the entry's own
-    weights, or None. The fact ``architecture`` ("sd" or "sdxl", see `mcap.model_source`) says which
+    weights, or None. The fact ``architecture`` ("sd" or "sdxl", see `mcap.weights.model_source`) says which
     kind of model the entry's plan is made for.
     """
 

@@ -27,7 +27,7 @@ def _no_user_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
 def weights() -> Callable[[str], Path]:
     """``weights("yunet")`` -> the verified file; the test is skipped where it cannot be had."""
     from mcap.errors import McapError
-    from mcap.weights import WEIGHTS, fetch
+    from mcap.weights.fetch import WEIGHTS, fetch
 
     failed: dict[str, str] = {}  # no second wait for a source that cannot be reached
 

@@ -13,6 +13,7 @@ import pytest
 from mcap import cli, hookspecs
 from mcap.errors import Missing
 from mcap.registry import KINDS, Registry, registry
+from tests.support import ROOT
 
 HOOKS = [name for name in vars(hookspecs) if name.startswith(("register_", "mcap_"))]
 
@@ -42,7 +43,7 @@ def register_face_detectors(register):
 
 
 def test_every_hook_is_in_the_documentation():
-    text = (Path(__file__).parent.parent / "docs" / "plugins.md").read_text()
+    text = (ROOT / "docs" / "plugins.md").read_text()
     for hook in HOOKS:
         assert f"`{hook}`" in text, f"docs/plugins.md does not tell of {hook}"
 

@@ -121,9 +121,9 @@ def global_callback(
 
 def _prepare_downloads(ctx: typer.Context) -> None:
     """Downloads, whoever asks for them, obey --offline and show progress and licences our way."""
-    from mcap import weights
     from mcap.cli.output import warn
     from mcap.cli.progress import progress
+    from mcap.weights import fetch as weights
 
     weights.set_offline(True if ctx.obj.offline else None)
     weights.set_progress(lambda title, total: progress(ctx, title, total, unit="bytes"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def weights(incomplete: str) -> list[str]:
-    from mcap.weights import WEIGHTS
+    from mcap.weights.fetch import WEIGHTS
 
     return _starting(WEIGHTS, incomplete)
 
@@ -42,7 +42,7 @@ def recipes(incomplete: str) -> list[str]:
 
 
 def schedulers(incomplete: str) -> list[str]:
-    from mcap.schedulers import names
+    from mcap.diffusion.schedulers import names
 
     return _starting(names(), incomplete)
 
@@ -58,8 +58,8 @@ def _starting(names, incomplete: str) -> list[str]:
 
 
 def profiles(incomplete: str) -> list[str]:
-    from mcap.profile_folders import profile_folders
     from mcap.registry import registry
+    from mcap.style.folders import profile_folders
 
     folders = profile_folders(registry().profile_dirs)
     return _starting({path.stem for f in folders for path in f.path.glob("*.toml")}, incomplete)

@@ -55,8 +55,8 @@ def doctor(ctx: typer.Context) -> None:
 
 
 def examine(ctx: typer.Context) -> list[Finding]:
+    from mcap.cli.settings import Settings, load_settings, settings_files
     from mcap.errors import McapError
-    from mcap.settings import Settings, load_settings, settings_files
 
     findings = [_python(), *_torch()]
     try:
@@ -105,7 +105,7 @@ def _torch() -> list[Finding]:
 def _machine() -> list[Finding]:
     import psutil
 
-    from mcap import weights
+    from mcap.weights import fetch as weights
 
     memory = psutil.virtual_memory()
     text = f"{_gb(memory.available)} of {_gb(memory.total)} free"
@@ -151,8 +151,8 @@ def _plugins(settings) -> list[Finding]:
 
 
 def _weights(settings) -> list[Finding]:
-    from mcap import weights
-    from mcap.cli.needs import needed_weights
+    from mcap.cli.required_weights import needed_weights
+    from mcap.weights import fetch as weights
 
     findings = []
     for name, kind in needed_weights(settings).items():

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
     import typer
 
-    from mcap.addons import Addons
-    from mcap.edit import Edited, EditSettings
-    from mcap.settings import Settings
-    from mcap.subject import Subject
+    from mcap.cli.settings import Settings
+    from mcap.generation.editing.edit import Edited, EditSettings
+    from mcap.generation.extra_networks import Addons
+    from mcap.subjects.subject import Subject
 
 FIXED = (
     "style", "all_prompts", "negative", "count", "seed", "best", "steps", "guidance_scale",
@@ -57,8 +57,8 @@ def replacements(given: Sequence[str]) -> tuple[tuple[str, str], ...]:
 
 def factors(given: Sequence[str]) -> tuple[tuple[str, float], ...]:
     """``WORD:FACTOR`` -> both."""
-    from mcap.edit import LARGEST_FACTOR
     from mcap.errors import UsageError
+    from mcap.generation.editing.edit import LARGEST_FACTOR
 
     found = []
     for text in given:
@@ -85,8 +85,8 @@ def edit_settings(
     **others: Any,
 ) -> EditSettings:
     """The options of an edit, read; ``others`` are those that are taken as they stand."""
-    from mcap.edit import EditSettings
     from mcap.errors import UsageError
+    from mcap.generation.editing.edit import EditSettings
 
     if len(prompt) > 1:
         raise UsageError("--prompt: is given more than once; an edit has one.")
@@ -111,15 +111,21 @@ def run_edit(
     backbone_name: str | None,
     force: bool,
 ) -> None:
-    from mcap.cli.backbone_choice import load_backbone
+    from mcap.cli.backbone import load_backbone
     from mcap.cli.interruption import with_pictures_kept
+    from mcap.cli.notify_plugins import tell_plugins
     from mcap.cli.output import emit, note, warn
     from mcap.cli.progress import progress
-    from mcap.cli.saved_pictures import tell_plugins
-    from mcap.edit import Edited, NotTheSame, NowhereToChange, edit, require_source
-    from mcap.generate import PictureReady
+    from mcap.generation.editing.edit import (
+        Edited,
+        NotTheSame,
+        NowhereToChange,
+        edit,
+        require_source,
+    )
+    from mcap.generation.generate import PictureReady
     from mcap.registry import registry
-    from mcap.training.device import out_of_memory_is_ours, set_threads
+    from mcap.runtime.device import out_of_memory_is_ours, set_threads
 
     set_threads(settings.threads)
     backbone = load_backbone(subject, settings, backbone_name)

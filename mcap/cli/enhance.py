@@ -12,10 +12,10 @@ from mcap.cli import complete, options
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mcap.cli.restorer_choice import Choice
-    from mcap.enhance import Enhanced, Finished, Framing
-    from mcap.enhance_settings import EnhanceSettings
-    from mcap.settings import Settings
+    from mcap.cli.restorers import Choice
+    from mcap.cli.settings import Settings
+    from mcap.enhancement.enhance import Enhanced, Finished, Framing
+    from mcap.enhancement.settings import EnhanceSettings
 
 OWN_FILES = {"contact-sheet.jpg", "attention-maps.jpg", "results.jsonl", "report.html"}
 """What mcap generate and enhance write beside their pictures."""
@@ -151,13 +151,13 @@ def enhance(
 
       mcap enhance portraits --subject me.mcap --restorer realesrgan,codeformer --fidelity 0.8
     """
+    from mcap.cli.notify_plugins import tell_plugins
     from mcap.cli.output import emit, note, warn
-    from mcap.cli.restorer_choice import choose_restorer, restorer_names
-    from mcap.cli.saved_pictures import tell_plugins
+    from mcap.cli.restorers import choose_restorer, restorer_names
+    from mcap.cli.settings import load_settings
     from mcap.errors import InputRefused
-    from mcap.photos import find_photos
-    from mcap.settings import load_settings
-    from mcap.shelf import require_own
+    from mcap.images.photo import find_photos
+    from mcap.results.folder import require_own
 
     require_own(out, "enhance")
     settings = load_settings(
@@ -190,7 +190,7 @@ def enhance(
             f"No files in {', '.join(inputs)}. A folder stands for the files directly in it."
         )
     if dry_run:
-        from mcap.cli.enhance_plan import make_plan, print_plan
+        from mcap.enhancement.plan_cli import make_plan, print_plan
 
         plan = make_plan(paths, choices, wanted, settings, framing)
         emit(ctx, {"dry_run": True, **plan}, lambda console: print_plan(console, plan))
@@ -224,10 +224,10 @@ def _framing(
     ctx: typer.Context, name: str | None, print_sheet: bool, settings: Settings
 ) -> Framing | None:
     from mcap.cli.output import note
-    from mcap.enhance import Framing
+    from mcap.enhancement.enhance import Framing
     from mcap.errors import UsageError
-    from mcap.profile import find_profile
     from mcap.registry import registry
+    from mcap.style.profile import find_profile
 
     if name is None:
         if print_sheet:
@@ -235,7 +235,7 @@ def _framing(
         return None
     profile = find_profile(name, registry().profile_dirs)
     if print_sheet:
-        from mcap.print_sheet import layout
+        from mcap.framing.print_sheet import layout
 
         if profile.size_mm is None:
             raise UsageError(
@@ -259,14 +259,14 @@ def _run(
     out: Path,
 ) -> Finished:
     from mcap.cli.interruption import with_pictures_kept
-    from mcap.cli.known_person import known_person
     from mcap.cli.output import note
     from mcap.cli.progress import progress
-    from mcap.cli.restorer_choice import load_restorers
-    from mcap.enhance import Finished, Planned, Refused, Tools
-    from mcap.enhance import enhance as run
+    from mcap.cli.restorers import load_restorers
+    from mcap.enhancement.enhance import Finished, Planned, Refused, Tools
+    from mcap.enhancement.enhance import enhance as run
+    from mcap.enhancement.known_person import known_person
     from mcap.registry import registry
-    from mcap.training.device import choose_device, out_of_memory_is_ours, set_threads
+    from mcap.runtime.device import choose_device, out_of_memory_is_ours, set_threads
 
     set_threads(settings.threads)
     device = choose_device(settings.device)
@@ -388,7 +388,7 @@ def _worst(picture: Enhanced) -> dict[str, Any] | None:
 
 
 def _remark(picture: Enhanced) -> str:
-    from mcap.enhance_report import verdict
+    from mcap.enhancement.report import verdict
 
     remarks = [verdict(picture)[0]]
     if not picture.new:

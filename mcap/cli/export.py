@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from mcap.export import Exported
-    from mcap.profile import StyleProfile
-    from mcap.subject import Subject
+    from mcap.style.profile import StyleProfile
+    from mcap.subjects.export import Exported
+    from mcap.subjects.subject import Subject
 
 Program = Literal["diffusers", "kohya", "a1111", "comfyui"]
 
@@ -61,8 +61,8 @@ def export(
     """
     from mcap.cli.output import emit, warn
     from mcap.errors import UsageError
-    from mcap.export import export as write
-    from mcap.subject import read_subject
+    from mcap.subjects.export import export as write
+    from mcap.subjects.subject import read_subject
 
     if name is not None and len(subjects) > 1:
         raise UsageError(f"--name {name}: names one subject, and {len(subjects)} are given.")
@@ -83,8 +83,8 @@ def export(
 def _profile(subject: Subject) -> StyleProfile | None:
     """The style that it was trained with, where it still is, for the example prompt."""
     from mcap.errors import UsageError
-    from mcap.profile import find_profile
     from mcap.registry import registry
+    from mcap.style.profile import find_profile
 
     try:
         return find_profile(subject.manifest.profile.name, registry().profile_dirs)

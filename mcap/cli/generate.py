@@ -10,11 +10,11 @@ import typer
 from mcap.cli import complete, options
 
 if TYPE_CHECKING:
-    from mcap.addons import Addons
-    from mcap.generate import Finished, GenerateSettings, Picture
-    from mcap.profile import StyleProfile
-    from mcap.settings import Settings
-    from mcap.subject import Subject
+    from mcap.cli.settings import Settings
+    from mcap.generation.extra_networks import Addons
+    from mcap.generation.generate import Finished, GenerateSettings, Picture
+    from mcap.style.profile import StyleProfile
+    from mcap.subjects.subject import Subject
 
 EDITING = "Editing a finished picture"
 
@@ -277,15 +277,15 @@ def generate(
 
       mcap generate me.mcap --edit portraits/passport-000003.png --weight "{style}:1.5"
     """
-    from mcap.addons import read_addons
     from mcap.cli.edit import check_options, edit_settings, run_edit
+    from mcap.cli.notify_plugins import tell_plugins
     from mcap.cli.output import emit, note, warn
-    from mcap.cli.saved_pictures import tell_plugins
-    from mcap.generate import GenerateSettings
-    from mcap.schedulers import find as find_scheduler
-    from mcap.settings import load_settings
-    from mcap.shelf import require_own
-    from mcap.subject import read_subject
+    from mcap.cli.settings import load_settings
+    from mcap.diffusion.schedulers import find as find_scheduler
+    from mcap.generation.extra_networks import read_addons
+    from mcap.generation.generate import GenerateSettings
+    from mcap.results.folder import require_own
+    from mcap.subjects.subject import read_subject
 
     check_options(ctx, editing=bool(edit))
     out = out or Path("edits" if edit else "portraits")
@@ -347,10 +347,10 @@ def generate(
 def _profiles(
     subject: Subject, styles: list[str] | None, prompts: tuple[str, ...], force: bool
 ) -> list[StyleProfile]:
+    from mcap.contracts import STYLE_TOKEN
     from mcap.errors import UsageError
-    from mcap.profile import find_profile
-    from mcap.prompts import STYLE_TOKEN
     from mcap.registry import registry
+    from mcap.style.profile import find_profile
 
     # A prompt that leaves the learned style out may go with the framing of any profile.
     free = prompts and not any("{style}" in text or STYLE_TOKEN in text for text in prompts)
@@ -377,14 +377,14 @@ def _draw(
     backbone_name: str | None,
     force: bool,
 ) -> Finished:
-    from mcap.cli.backbone_choice import load_backbone
+    from mcap.cli.backbone import load_backbone
     from mcap.cli.interruption import with_pictures_kept
     from mcap.cli.output import note
     from mcap.cli.progress import progress
-    from mcap.generate import Finished, PictureReady, Planned, check_backbone
-    from mcap.generate import generate as run
+    from mcap.generation.generate import Finished, PictureReady, Planned, check_backbone
+    from mcap.generation.generate import generate as run
     from mcap.registry import registry
-    from mcap.training.device import out_of_memory_is_ours, set_threads
+    from mcap.runtime.device import out_of_memory_is_ours, set_threads
 
     set_threads(settings.threads)
     identity = registry().create("identity", subject.identity_network)

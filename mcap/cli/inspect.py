@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from mcap.provenance import Provenance
+    from mcap.images.provenance import Provenance
 
 
 def inspect(
@@ -27,7 +27,7 @@ def inspect(
     """
     from mcap.cli.output import emit, warn
     from mcap.errors import InputRefused
-    from mcap.provenance import read
+    from mcap.images.provenance import read
 
     found: list[Provenance] = []
     refused: list[dict[str, str]] = []
@@ -67,7 +67,7 @@ def _entry(item: Provenance) -> dict[str, Any]:
 def _print(console: Any, item: Provenance) -> None:
     import json
 
-    from mcap.provenance import MEANINGS
+    from mcap.images.provenance import MEANINGS
 
     def line(text: str, **style: Any) -> None:
         console.print(text, markup=False, **style)

@@ -89,8 +89,10 @@ def mask(
     from mcap import __version__
     from mcap.cli.output import emit
     from mcap.cli.progress import progress
+    from mcap.cli.settings import load_settings
     from mcap.errors import InputRefused, UsageError
-    from mcap.mask_folder import (
+    from mcap.images.photo import find_photos, remember_more
+    from mcap.masking.folder import (
         EarlierRun,
         Request,
         describe,
@@ -99,10 +101,8 @@ def mask(
         unchanged,
         write_masks,
     )
-    from mcap.masking import MaskSettings, mask_photos
-    from mcap.photos import find_photos, remember_more
+    from mcap.masking.select import MaskSettings, mask_photos
     from mcap.registry import registry
-    from mcap.settings import load_settings
 
     if out is None and not preview:
         raise UsageError("Give --out DIR for masks and report, or --preview to look only.")

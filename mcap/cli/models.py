@@ -35,8 +35,8 @@ def list_(ctx: typer.Context) -> None:
     """
     from rich.table import Table
 
-    from mcap import weights
     from mcap.cli.output import emit, human_bytes
+    from mcap.weights import fetch as weights
 
     entries = []
     for entry in weights.WEIGHTS.values():
@@ -101,10 +101,10 @@ def pull(
 
       mcap models pull insightface --dry-run
     """
-    from mcap import weights
-    from mcap.cli.needs import needed_weights
     from mcap.cli.output import emit
-    from mcap.settings import load_settings
+    from mcap.cli.required_weights import needed_weights
+    from mcap.cli.settings import load_settings
+    from mcap.weights import fetch as weights
 
     settings = load_settings(ctx.obj)
     if everything:
@@ -131,7 +131,7 @@ def pull(
 
 def _plan(name: str) -> dict[str, Any]:
     """What fetching a weight would do, as data. No network is touched."""
-    from mcap import weights
+    from mcap.weights import fetch as weights
 
     entry = weights.weight(name)
     return {
@@ -187,9 +187,9 @@ def verify(ctx: typer.Context, names: Names = None) -> None:
 
       mcap models verify yunet sface
     """
-    from mcap import weights
     from mcap.cli.output import emit
-    from mcap.settings import load_settings
+    from mcap.cli.settings import load_settings
+    from mcap.weights import fetch as weights
 
     load_settings(ctx.obj)
     given = list(names or [])
@@ -228,10 +228,10 @@ def path(
 
       mcap models path sface
     """
-    from mcap import weights
     from mcap.cli.output import emit
+    from mcap.cli.settings import load_settings
     from mcap.errors import Missing
-    from mcap.settings import load_settings
+    from mcap.weights import fetch as weights
 
     load_settings(ctx.obj)
     found = weights.cache_dir() if name is None else weights.local_path(name)

@@ -102,8 +102,8 @@ def _is_here(need: str) -> bool | None:
     """True or False for a weight or extra that mcap knows; None for names of the plugin's own."""
     from importlib.util import find_spec
 
-    from mcap import weights
     from mcap.registry import extra_of
+    from mcap.weights import fetch as weights
 
     if need in weights.WEIGHTS:
         return weights.local_path(need) is not None

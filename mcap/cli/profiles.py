@@ -10,9 +10,9 @@ import typer
 from mcap.cli import complete
 
 if TYPE_CHECKING:
-    from mcap.profile import FoundProfile, StyleProfile
-    from mcap.profile_check import Finding
-    from mcap.settings import Settings
+    from mcap.cli.profile_check import Finding
+    from mcap.cli.settings import Settings
+    from mcap.style.profile import FoundProfile, StyleProfile
 
 app = typer.Typer(
     help="Style profiles: list, show, new, check.",
@@ -41,8 +41,8 @@ def list_(ctx: typer.Context) -> None:
       mcap profiles list
     """
     from mcap.cli.output import emit
-    from mcap.profile import list_profiles, profile_folders, user_profile_folder
     from mcap.registry import registry
+    from mcap.style.profile import list_profiles, profile_folders, user_profile_folder
 
     dirs = registry().profile_dirs
     found = list_profiles(dirs)
@@ -146,11 +146,11 @@ def new(
 
       mcap profiles new my-style --dir styles
     """
-    from mcap import atomic
     from mcap.cli.output import emit
+    from mcap.cli.profile_check import new_profile
     from mcap.errors import UsageError
-    from mcap.profile import NAME, user_profile_folder
-    from mcap.profile_check import new_profile
+    from mcap.runtime import files
+    from mcap.style.profile import NAME, user_profile_folder
 
     if not NAME.fullmatch(name):
         raise UsageError(
@@ -163,7 +163,7 @@ def new(
         raise UsageError(f"{path} is there already; choose another name or take it away first.")
     references = folder / "refs" / name
     references.mkdir(parents=True, exist_ok=True)
-    atomic.write_bytes(path, new_profile(name).encode())
+    files.write_bytes(path, new_profile(name).encode())
 
     def draw(console: Any) -> None:
         console.print(f"Wrote {path}", markup=False)
@@ -202,9 +202,9 @@ def check(
       mcap profiles check styles/my-style.toml
     """
     from mcap.cli.output import emit
+    from mcap.cli.profile_check import Finding
+    from mcap.cli.settings import load_settings
     from mcap.errors import UsageError
-    from mcap.profile_check import Finding
-    from mcap.settings import load_settings
 
     settings = load_settings(ctx.obj, backbone=backbone)
     results: list[tuple[str, list[Finding]]] = []
@@ -235,8 +235,8 @@ def check(
 def _findings(profile: StyleProfile, settings: Settings) -> list[Finding]:
     import torch
 
+    from mcap.cli.profile_check import Finding, check_prompts, check_references, check_train
     from mcap.errors import Missing
-    from mcap.profile_check import Finding, check_prompts, check_references, check_train
     from mcap.registry import registry
 
     findings = [*check_train(profile), *check_references(profile, settings.photos)]
@@ -249,7 +249,7 @@ def _findings(profile: StyleProfile, settings: Settings) -> list[Finding]:
 
 
 def _find(name: str) -> StyleProfile:
-    from mcap.profile import find_profile
     from mcap.registry import registry
+    from mcap.style.profile import find_profile
 
     return find_profile(name, registry().profile_dirs)

@@ -12,8 +12,8 @@ from mcap.cli import complete, options
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mcap.cli.train_request import Request
-    from mcap.subject import Manifest
+    from mcap.subjects.subject import Manifest
+    from mcap.training.request import Request
 
 
 def train(
@@ -158,8 +158,8 @@ def train(
       mcap train --source selfies --style passport --set identity_weight=0.5 --preview-every 100
     """
     from mcap.cli.output import emit
-    from mcap.cli.train_request import make_request, state_of
-    from mcap.settings import load_settings
+    from mcap.cli.settings import load_settings
+    from mcap.training.request import make_request, state_of
 
     settings = load_settings(
         ctx.obj,
@@ -186,7 +186,7 @@ def train(
     )
     state = state_of(request, resume=resume, force=force)
     if state == "complete" and not dry_run:
-        from mcap.subject import read_subject
+        from mcap.subjects.subject import read_subject
 
         manifest = read_subject(request.out).manifest
         emit(
@@ -219,12 +219,12 @@ def _run(
     checkpoint_every: int,
 ) -> None:
     from mcap.cli.output import emit, note
-    from mcap.cli.train_photos import look_at_photos
-    from mcap.cli.train_plan import make_plan, print_plan, print_weights, require_weights
     from mcap.registry import registry
+    from mcap.runtime.device import choose_device, choose_dtype, out_of_memory_is_ours, set_threads
     from mcap.training.checkpoint import latest_checkpoint
-    from mcap.training.device import choose_device, choose_dtype, out_of_memory_is_ours, set_threads
     from mcap.training.loop import ADVICE
+    from mcap.training.train_photos import look_at_photos
+    from mcap.training.train_plan import make_plan, print_plan, print_weights, require_weights
 
     settings = request.settings
     device = choose_device(settings.device)
@@ -274,16 +274,16 @@ def _train(
     preview_every: int,
     checkpoint_every: int,
 ) -> Manifest:
-    from mcap.cli.first_manifest import first_manifest
     from mcap.cli.interruption import stop_on_interrupt
     from mcap.cli.output import note
     from mcap.cli.repeat_command import repeat_command
-    from mcap.cli.train_photos import draw_style, refused_records
     from mcap.errors import Interrupted
-    from mcap.subject import SubjectWriter
+    from mcap.subjects.subject import SubjectWriter
     from mcap.training.events import Finished, Stopped
+    from mcap.training.first_manifest import first_manifest
     from mcap.training.loop import Options, train
     from mcap.training.prepare import training_data
+    from mcap.training.train_photos import draw_style, refused_records
 
     if go_on:
         writer = SubjectWriter.reopen(request.out)
@@ -394,7 +394,7 @@ def _tiny_vae(recipe: Any, backbone: Any) -> Any:
     if not (recipe.identity and recipe.identity_decode in ("tiny", "auto")):
         return None
     from mcap.errors import Missing
-    from mcap.weights import fetch, local_path
+    from mcap.weights.fetch import fetch, local_path
 
     name = None
     if backbone.vae.config.latent_channels == 4:

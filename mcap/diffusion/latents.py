@@ -48,7 +48,7 @@ def encode_image(backbone: Any, image: UInt8Image, cache: Path | None = None) ->
     pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255
     latent = encode(backbone, pixels)[0]
     if file is not None:
-        from mcap.atomic import safetensors_bytes, write_bytes
+        from mcap.runtime.files import safetensors_bytes, write_bytes
 
         write_bytes(file, safetensors_bytes({"latent": latent}))
     return latent

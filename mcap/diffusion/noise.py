@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import torch
 
-from mcap.model_source import PREDICTION_TYPES
+from mcap.weights.model_source import PREDICTION_TYPES
 
 
 def sample_timestep(generator: torch.Generator, low: int, high: int) -> int:

@@ -21,7 +21,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from mcap.prompts import ID_TOKEN, STYLE_TOKEN, require_fit, token_limit
+from mcap.contracts import ID_TOKEN, STYLE_TOKEN
+from mcap.diffusion.prompt_length import require_fit, token_limit
 
 __all__ = ["ID_TOKEN", "STYLE_TOKEN", "LearnedTokens", "TokenEmbedding", "install"]
 

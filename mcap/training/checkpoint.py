@@ -23,8 +23,8 @@ from typing import Any
 
 import torch
 
-from mcap.atomic import sha256_of
 from mcap.errors import InputRefused, UsageError
+from mcap.runtime.files import sha256_of
 
 SCHEMA = 1
 META = "checkpoint.json"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mcap.align import embed_faces
-from mcap.diffusion.decode import Decoder, template_box
+from mcap.diffusion.window_decode import Decoder, template_box
+from mcap.geometry.align import embed_faces
 from mcap.losses.identity import identity
 
 if TYPE_CHECKING:

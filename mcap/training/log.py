@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mcap.subject import SubjectWriter
+    from mcap.subjects.subject import SubjectWriter
+    from mcap.training.early_stopping import Preview
     from mcap.training.events import StepEvent
-    from mcap.training.preview import Preview
 
 
 class RunLog:

@@ -23,15 +23,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mcap.diffusion.attention import AttentionRecorder, spread_layers
-from mcap.diffusion.compiled import compile_blocks, compile_errors_are_ours, plain_blocks
-from mcap.diffusion.decode import Decoder, FullDecoder, WindowDecoder, template_box
+from mcap.diffusion.compile import compile_blocks, compile_errors_are_ours, plain_blocks
 from mcap.diffusion.latents import vae_factor
 from mcap.diffusion.lora import add_lora, add_text_lora, lora_state, remove_lora
-from mcap.diffusion.parking import Parked, idle_parts
+from mcap.diffusion.offload import Parked, idle_parts
 from mcap.diffusion.prompt_cache import PromptCache
 from mcap.diffusion.tokens import ID_TOKEN, STYLE_TOKEN, LearnedTokens, install
+from mcap.diffusion.window_decode import Decoder, FullDecoder, WindowDecoder, template_box
 from mcap.errors import InputRefused, McapError, UsageError
-from mcap.provenance import public_name
+from mcap.images.provenance import public_name
+from mcap.runtime.device import (
+    out_of_memory_is_ours,
+    peak_memory_mb,
+    precision_name,
+    set_threads,
+)
+from mcap.training.batches import KINDS, Draw, Prompts, make_example
 from mcap.training.checkpoint import (
     latest_checkpoint,
     random_state,
@@ -40,13 +47,7 @@ from mcap.training.checkpoint import (
     save_checkpoint,
 )
 from mcap.training.decoder_choice import LOOKED_AT, Fidelity, choose_decoder
-from mcap.training.device import (
-    out_of_memory_is_ours,
-    peak_memory_mb,
-    precision_name,
-    set_threads,
-)
-from mcap.training.draw import KINDS, Draw, Prompts, make_example
+from mcap.training.early_stopping import Judge, Plateau, preview
 from mcap.training.events import (
     CheckpointSaved,
     DecodeChosen,
@@ -57,9 +58,8 @@ from mcap.training.events import (
     StepEvent,
     Stopped,
 )
-from mcap.training.learner import Learner
 from mcap.training.log import RunLog
-from mcap.training.preview import Judge, Plateau, preview
+from mcap.training.optimizer import Learner
 from mcap.training.recipe import Recipe, decided_by
 from mcap.training.step import IdentityGuide, Row, StepTerms, clean_estimates, training_step
 
@@ -67,8 +67,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from mcap.contracts import Backbone, FaceDetector, IdentityModel
-    from mcap.crops import TrainingCrop
-    from mcap.subject import SubjectWriter
+    from mcap.masking.crops import TrainingCrop
+    from mcap.subjects.subject import SubjectWriter
 
 MEAN_OVER = 50  # steps, for the losses that a finished run reports
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcap.errors import Missing
-from mcap.model_source import ModelFacts, describe, find_model, folder_size, vae_beside
+from mcap.weights.model_source import ModelFacts, describe, find_model, folder_size, vae_beside
 
 if TYPE_CHECKING:
     import torch
@@ -132,7 +132,7 @@ def tiny_autoencoder(recipe: Recipe, architecture: str | None) -> str | None:
 
 def weight_lines(entries: Sequence[Entry], more: Sequence[str] = ()) -> list[WeightLine]:
     """The weights that these entries need, and ``more``, each once."""
-    from mcap.weights import WEIGHTS, local_path
+    from mcap.weights.fetch import WEIGHTS, local_path
 
     lines = {}
     for need in [*(need for entry in entries for need in entry.needs), *more]:

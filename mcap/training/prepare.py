@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from mcap.atomic import write_with
-from mcap.crops import TrainingCrop, portrait_crops
-from mcap.drawing import draw
-from mcap.prompts import composed_prompts, fill, reference_prompts, source_prompts
-from mcap.training.device import untouched_randomness
-from mcap.training.draw import Prompts
+from mcap.diffusion.sampling import draw
+from mcap.masking.crops import TrainingCrop, portrait_crops
+from mcap.runtime.device import untouched_randomness
+from mcap.runtime.files import write_with
+from mcap.style.prompts import composed_prompts, fill, reference_prompts, source_prompts
+from mcap.training.batches import Prompts
 from mcap.training.loop import TrainingData
 
 if TYPE_CHECKING:
     from mcap.contracts import Backbone
-    from mcap.masking import MaskedPhoto
-    from mcap.profile import StyleProfile
+    from mcap.masking.select import MaskedPhoto
+    from mcap.style.profile import StyleProfile
 
 REFERENCES_DRAWN = 8
 

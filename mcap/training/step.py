@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from mcap.align import embed_faces
-from mcap.diffusion.decode import Decoder, template_box
 from mcap.diffusion.latents import region, vae_factor
 from mcap.diffusion.noise import add_noise, clean_estimate, sample_timestep, training_target
 from mcap.diffusion.prompt_cache import PromptCache
 from mcap.diffusion.tokens import ID_TOKEN, STYLE_TOKEN
+from mcap.diffusion.window_decode import Decoder, template_box
+from mcap.geometry.align import embed_faces
 from mcap.losses.attention_refocusing import attention_refocusing
 from mcap.losses.identity import identity
 from mcap.losses.reconstruction import masked_reconstruction, weighted_reconstruction

@@ -25,7 +25,7 @@ from PIL import Image
 from spandrel import ModelLoader
 
 from mcap.contracts import Face
-from mcap.faces import embed
+from mcap.faces.measure import embed
 from mcap.registry import registry
 
 

@@ -9,7 +9,7 @@ import mcap
 
 MODEL = Path(__file__).parent / "model"
 
-# Its training faces are framed as FFHQ frames them: mcap.crops.FFHQ_FACE_HEIGHT, which a light
+# Its training faces are framed as FFHQ frames them: mcap.masking.crops.FFHQ_FACE_HEIGHT, which a light
 # module cannot import.
 FACE_HEIGHT = 0.742
 
@@ -60,7 +60,7 @@ def register_backbones(register: Any) -> None:
 def load_demo(device: Any, dtype: Any, source: str | Path | None = None) -> Any:
     """``source``: a folder in diffusers' layout that stands in for the packaged weights."""
     from mcap.errors import Missing
-    from mcap_plugins.sd_backbone import load
+    from mcap_plugins.stable_diffusion.sd15 import load
 
     folder = MODEL if source is None else Path(source)
     if not (folder / "model_index.json").is_file():

@@ -1,0 +1,55 @@
+"""``--backbone`` -> the registered entry that reads it, where its weights are, the loaded model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mcap.registry import registry
+from mcap.weights.model_source import CONFIG_FILES, describe, find_model, is_place, pinned
+
+if TYPE_CHECKING:
+    from mcap.cli.settings import Settings
+    from mcap.contracts import Backbone
+    from mcap.registry import Entry
+    from mcap.subjects.subject import Subject
+
+ANY_MODEL = "sd15"
+"""The entry for a model of which nothing is known yet; it reads both kinds."""
+
+
+def choose_backbone(given: str, *, ask_the_hub: bool = False) -> tuple[Entry, str | None]:
+    """The entry, and ``given`` itself where it is a folder, a file or a hub id.
+
+    A model's kind decides between the entries, whose facts the plan is made of. ``ask_the_hub``
+    fetches the configuration files of a hub id, a few megabytes. Raises `Missing` where there is no
+    such thing, or it cannot be had, `UsageError` for a model that cannot be trained.
+    """
+    if given in registry().names("backbone") or not is_place(given):
+        return registry().get("backbone", given), None
+    place = find_model(given)
+    known = describe(place)
+    if known is None and ask_the_hub:
+        from mcap.weights.fetch import hub_snapshot
+
+        hub_snapshot(place.repo, place.revision, CONFIG_FILES)
+        known = describe(place)
+    if known is not None:
+        for entry in registry().entries["backbone"].values():
+            if entry.facts.get("architecture") == known.architecture:
+                return entry, given
+    return registry().get("backbone", ANY_MODEL), given
+
+
+def load_backbone(subject: Subject, settings: Settings, given: str | None) -> Backbone:
+    """The backbone that a subject was trained on, or another one that was ``given``."""
+    from mcap.runtime.device import choose_device, choose_dtype
+
+    device = choose_device(settings.device)
+    dtype = choose_dtype(device, settings.precision)
+    trained = subject.manifest.backbone
+    if given is None:
+        name, source = trained.name, pinned(trained.source, trained.revision)
+    else:
+        entry, source = choose_backbone(given)
+        name = entry.name
+    return registry().create("backbone", name, device, dtype, source=source)

@@ -1,0 +1,23 @@
+"""Which weights the chosen settings need."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mcap.cli.settings import Settings
+
+
+def needed_weights(settings: Settings) -> dict[str, str]:
+    """Weight -> kind of what needs it, for the settings' detector, networks and backbone."""
+    from mcap.registry import registry
+    from mcap.weights.fetch import WEIGHTS
+
+    needed: dict[str, str] = {}
+    for kind in ("detector", "identity", "masker", "backbone"):
+        name = getattr(settings, kind)
+        entry = registry().entries[kind].get(name)
+        for need in (name, *(entry.needs if entry else ())):
+            if need in WEIGHTS:
+                needed.setdefault(need, kind)
+    return needed

@@ -1,0 +1,220 @@
+"""Settings: flags > environment ``MCAP_*`` > mcap.toml > defaults.
+
+Two mcap.toml files are read, key by key: the one in the working directory wins over the user's
+(``~/.config/mcap/mcap.toml`` on Linux); ``--config FILE`` is read instead of both. Nested keys are
+tables in TOML and double underscores in the environment: ``MCAP_PHOTOS__MAX_SIDE=2048``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from mcap.enhancement.settings import EnhanceSettings
+from mcap.errors import UsageError
+from mcap.faces.measure import FaceSettings
+from mcap.framing.finish import FinishSettings
+from mcap.images.photo import PhotoSettings
+from mcap.style.folders import config_dir
+
+if TYPE_CHECKING:
+    from mcap.cli.context import Globals
+
+FILE_NAME = "mcap.toml"
+
+
+class Settings(BaseSettings):
+    """Every setting that has a place outside a single command."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MCAP_",
+        env_nested_delimiter="__",
+        # `MCAP_THREADS=` switches a variable off in a shell script; it is no empty number.
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+    )
+
+    detector: str = "yunet"
+    identity: str = "sface"
+    masker: str = "landmarks"
+    backbone: str = "demo"
+    recipe: str = "magicapture"
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    threads: int | None = Field(default=None, ge=1)
+    cache_dir: Path | None = None
+    offline: bool = False
+    seed: int | None = Field(default=None, ge=0)
+    photos: PhotoSettings = PhotoSettings()
+    faces: FaceSettings = FaceSettings()
+    enhance: EnhanceSettings = EnhanceSettings()
+    finish: FinishSettings = FinishSettings()
+
+
+class _Layer(InitSettingsSource):
+    """One mcap.toml; the merging of layers, nested tables too, is pydantic-settings' own."""
+
+
+def settings_files(config: Path | None = None) -> list[Path]:
+    """The mcap.toml files that count, strongest first. `UsageError` if ``config`` is not there."""
+    if config is not None:
+        if not config.is_file():
+            raise UsageError(f"--config {config}: there is no such file.")
+        return [config]
+    return [path for path in (Path(FILE_NAME), config_dir() / FILE_NAME) if path.is_file()]
+
+
+def load_settings(options: Globals | None = None, **flags: Any) -> Settings:
+    """The settings of one run of a command.
+
+    ``options`` are the global options of the command line. ``flags`` are the command's own, by the
+    settings' names; None means "not given". Raises `UsageError` that names the file or variable,
+    the key and what is allowed.
+    """
+    given = {key: value for key, value in flags.items() if value is not None}
+    unknown = sorted(set(given) - set(Settings.model_fields))
+    if unknown:
+        raise TypeError(f"not settings: {', '.join(unknown)}")
+    if options is not None and options.offline:
+        given["offline"] = True
+    layers = {
+        str(path): _read(path) for path in settings_files(options.config if options else None)
+    }
+    for name, values in layers.items():
+        _refuse_unknown(values, Settings, name, ())
+
+    class Layered(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            files = (_Layer(settings_cls, values) for values in layers.values())
+            return (init_settings, env_settings, *files)
+
+    try:
+        found = Layered(**given)
+    except ValidationError as error:
+        raise UsageError(_explain(error, given, layers)) from error
+    except SettingsError as error:
+        raise UsageError(f"A setting in the environment cannot be read: {error}.") from error
+    _apply(found)
+    return found
+
+
+def _apply(settings: Settings) -> None:
+    """Two settings concern the one downloader, which every stage shares."""
+    from mcap.weights import fetch as weights
+
+    if settings.offline:
+        weights.set_offline(True)
+    if settings.cache_dir is not None:
+        weights.set_cache_dir(settings.cache_dir)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}.") from error
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _refuse_unknown(
+    values: Mapping[str, Any], model: type[BaseModel], file: str, parents: tuple[str, ...]
+) -> None:
+    allowed = model.model_fields
+    for key, value in values.items():
+        dotted = ".".join((*parents, key))
+        if key not in allowed:
+            close = difflib.get_close_matches(key, allowed, n=1)
+            hint = f" Did you mean '{close[0]}'?" if close else ""
+            where = f"in [{'.'.join(parents)}]" if parents else "at the top level"
+            raise UsageError(
+                f"{file}: unknown key '{dotted}'.{hint} "
+                f"Allowed keys {where}: {', '.join(sorted(allowed))}."
+            )
+        nested = allowed[key].annotation
+        if isinstance(nested, type) and issubclass(nested, BaseModel) and isinstance(value, dict):
+            _refuse_unknown(value, nested, file, (*parents, key))
+
+
+def _explain(
+    error: ValidationError, given: Mapping[str, Any], layers: Mapping[str, Mapping[str, Any]]
+) -> str:
+    parts = []
+    for item in error.errors():
+        location = tuple(str(part) for part in item["loc"])
+        # A literal's or union's location ends in names of its own, which no user wrote.
+        path = _known_part(location)
+        value = item.get("input")
+        where = _origin(path, given, layers)
+        allowed = _choices(path)
+        parts.append(
+            f"{where}: {'.'.join(path)} = {value!r} is not allowed: {item['msg']}"
+            + (f" (allowed: {allowed})" if allowed else "")
+        )
+    return "; ".join(dict.fromkeys(parts)) + "."
+
+
+def _known_part(location: tuple[str, ...]) -> tuple[str, ...]:
+    model: Any = Settings
+    path: list[str] = []
+    for part in location:
+        path.append(part)
+        field = getattr(model, "model_fields", {}).get(part)
+        model = field.annotation if field is not None else None
+        if model is None or not (isinstance(model, type) and issubclass(model, BaseModel)):
+            break
+    return tuple(path)
+
+
+def _origin(
+    path: tuple[str, ...], given: Mapping[str, Any], layers: Mapping[str, Mapping[str, Any]]
+) -> str:
+    if path[0] in given:
+        return f"--{path[0].replace('_', '-')}"
+    variable = "MCAP_" + "__".join(path).upper()
+    names = {name.upper(): name for name in os.environ}
+    if variable in names:
+        return f"environment variable {names[variable]}"
+    for name, values in layers.items():
+        inner: Any = values
+        for part in path:
+            inner = inner.get(part) if isinstance(inner, Mapping) else None
+        if inner is not None:
+            return name
+    table = "MCAP_" + path[0].upper()
+    return f"environment variable {names[table]}" if table in names else "settings"
+
+
+def _choices(path: tuple[str, ...]) -> str:
+    annotation: Any = Settings
+    for part in path:
+        field = getattr(annotation, "model_fields", {}).get(part)
+        if field is None:
+            return ""
+        annotation = field.annotation
+    if typing.get_origin(annotation) is Literal:
+        return ", ".join(typing.get_args(annotation))
+    return "auto, cpu, cuda, cuda:N, mps" if path == ("device",) else ""

@@ -1,0 +1,61 @@
+"""What a network is shown of a face in a picture: the part around it, in eight bits of sRGB.
+
+H, W are pixels of a picture [H, W, 3] RGB of any depth, whose colour profile is ``icc`` (None:
+sRGB); faces are in its pixels.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from mcap.enhancement.face_restoration import Change, moved
+from mcap.faces.measure import around
+from mcap.images.picture import to_eight_bits, to_srgb
+
+if TYPE_CHECKING:
+    from mcap.contracts import Face, UInt8Image
+
+SURROUNDINGS = 0.35
+"""What is looked at around a face to recognise it, in face sizes on each side: the recognisers'
+templates reach a little over the detector's box."""
+
+LARGE_FACE = 512
+"""Pixels of height at which much larger faces are shown to the networks: theirs have 112."""
+
+
+def view(
+    picture: np.ndarray, face: Face, icc: bytes | None, room: float = SURROUNDINGS
+) -> tuple[UInt8Image, Face]:
+    """The part of a picture around a face, ``room`` face sizes on each side, and the face in it."""
+    x0, y0, x1, y1 = around(face, picture.shape, room)
+    return _for_networks(picture[y0:y1, x0:x1], moved(face, -x0, -y0), icc)
+
+
+def changed_view(
+    picture: np.ndarray, change: Change, weight: float, face: Face, icc: bytes | None
+) -> tuple[UInt8Image, Face]:
+    """`view` with so much of a change in it; the picture stays as it is."""
+    x0, y0, x1, y1 = around(face, picture.shape, SURROUNDINGS)
+    part = picture[y0:y1, x0:x1].copy()
+    a0, b0, a1, b1 = change.box
+    left, top, right, bottom = max(x0, a0), max(y0, b0), min(x1, a1), min(y1, b1)
+    if left < right and top < bottom:
+        new = change.region(picture, weight)
+        part[top - y0 : bottom - y0, left - x0 : right - x0] = new[
+            top - b0 : bottom - b0, left - a0 : right - a0
+        ]
+    return _for_networks(part, moved(face, -x0, -y0), icc)
+
+
+def _for_networks(part: np.ndarray, face: Face, icc: bytes | None) -> tuple[UInt8Image, Face]:
+    """uint8 sRGB; a very large face at a size that is still fine enough."""
+    zoom = LARGE_FACE / max(face.width, face.height)
+    if zoom < 0.75:
+        size = tuple(max(1, round(side * zoom)) for side in part.shape[1::-1])
+        zoom = size[0] / part.shape[1]
+        part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
+        face = moved(face, 0, 0, zoom)
+    return np.ascontiguousarray(to_srgb(to_eight_bits(part), icc)), face

@@ -1,0 +1,345 @@
+"""Faces through a face restorer: align, restore, match colours, paste back through a soft mask.
+
+Legend: H, W are the picture's pixels; S is the side of the restorer's frame times its scale; a
+*region* is the part of the picture that a frame covers. Pictures are in [0, 1] as float32, or in
+the whole range of uint8 and uint16. Points are (x, y) pixels from the corner of the first pixel.
+
+What is pasted is not the restored face but what the restorer changed: restored minus aligned,
+brought back and added. So what a restorer leaves alone stays exactly as it is, whatever the size of
+the frame: a face larger than it keeps its finest detail, an identity restorer changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from mcap.faces.measure import pose
+from mcap.geometry.similarity_transform import similarity
+from mcap.images.picture import to_eight_bits
+
+if TYPE_CHECKING:
+    from mcap.contracts import Face, Float32Array, Masker, Restorer, UInt8Image
+
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1
+
+
+@dataclass(frozen=True)
+class FaceFrame:
+    """Where a restorer wants a face: ``size`` pixels a side, ``template`` float64[5, 2] in them."""
+
+    size: int
+    template: np.ndarray
+
+
+FFHQ_512 = FaceFrame(
+    512,
+    np.array(
+        [
+            [192.98, 239.95],
+            [318.90, 240.19],
+            [256.63, 314.02],
+            [201.26, 371.41],
+            [313.09, 371.15],
+        ]
+    ),
+)
+"""FFHQ's framing (Karras, Laine and Aila, arXiv 1812.04948) as GFPGAN and CodeFormer were trained
+on it: facexlib's mean landmarks of FFHQ at 512 pixels."""
+
+MISFIT = 0.4
+"""Five points that lie further than this (root mean square, in eye distances of the template) from
+a face's are no face. Measured on 10,477 portraits, 27 of them turned by more than 40 degrees: 0.04
+in the median, at most 0.29. Of five random points 95 % lie further."""
+
+RIM = 0.06
+"""The part of the frame's side over which a change runs out at the frame's edge, where restorers
+draw worst."""
+
+STRIP = 128  # rows of the picture that are worked on at once: faces may be of any size
+
+COARSE = 1 / 12
+"""Deviation, in sides of the frame, of the blur above which shades and colours are the input's."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A face that was found, and why it is not restored; ``reason`` is empty where it is."""
+
+    face: Face
+    reason: str = ""
+
+
+def candidates(
+    faces: Sequence[Face], *, min_score: float, min_face: float, max_yaw: float
+) -> list[Candidate]:
+    """Which of a detector's findings are faces, and which of those can be restored.
+
+    Findings below ``min_score`` and those whose landmarks cannot be a face's are left out.
+    ``min_face`` is in pixels of height, ``max_yaw`` in degrees.
+    """
+    found = []
+    for face in faces:
+        if face.score < min_score or not is_face(face.landmarks):
+            continue
+        turned = pose(face.landmarks).yaw
+        reason = ""
+        if face.height < min_face:
+            reason = f"too small: {face.height:.0f} pixels high, {min_face:.0f} are needed"
+        elif abs(turned) > max_yaw:
+            reason = f"turned too far: {abs(turned):.0f} degrees, at most {max_yaw:.0f}"
+        found.append(Candidate(face, reason))
+    return found
+
+
+def is_face(landmarks: Float32Array) -> bool:
+    """Whether five landmarks can be a face's: in the right order, about in the right places."""
+    points = np.asarray(landmarks, dtype=np.float64)
+    if not np.isfinite(points).all():
+        return False
+    across = points[1] - points[0]
+    down = points[3:].mean(axis=0) - points[:2].mean(axis=0)
+    if across[0] * down[1] - across[1] * down[0] <= 0:  # a face seen in a mirror from behind
+        return False
+    template = FFHQ_512.template
+    matrix = similarity(points, template)
+    placed = points @ matrix[:, :2].T + matrix[:, 2]
+    misfit = np.sqrt(((placed - template) ** 2).sum(axis=1).mean())
+    return float(misfit) <= MISFIT * float(np.hypot(*(template[1] - template[0])))
+
+
+def frame_of(restorer: Restorer) -> FaceFrame:
+    """The restorer's own frame, or FFHQ's at its own size, or at 512 pixels."""
+    size = int(getattr(restorer, "input_size", FFHQ_512.size))
+    template = getattr(restorer, "template", None)
+    if template is None:
+        template = FFHQ_512.template * (size / FFHQ_512.size)
+    return FaceFrame(size, np.asarray(template, dtype=np.float64))
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a restorer changes of a picture; worked out a few rows at a time."""
+
+    box: Box
+    """Where, in pixels of the picture."""
+    rows: Callable[[int, int], Float32Array]
+    """``rows(start, stop)``: float32[stop - start, w, 3] of these rows of the box, to be added to
+    the picture in [0, 1]; already masked."""
+
+    def region(self, picture: np.ndarray, weight: float = 1.0) -> np.ndarray:
+        """That part of the picture [H, W, 3] with so much of the change in it, of its type."""
+        x0, y0, x1, y1 = self.box
+        part = picture[y0:y1, x0:x1]
+        changed = np.empty(part.shape, part.dtype)
+        self._write(part, changed, weight)
+        return changed
+
+    def apply(self, picture: np.ndarray, weight: float = 1.0) -> None:
+        """Write it into the picture."""
+        x0, y0, x1, y1 = self.box
+        part = picture[y0:y1, x0:x1]
+        self._write(part, part, weight)
+
+    def _write(self, part: np.ndarray, into: np.ndarray, weight: float) -> None:
+        white = np.float32(1.0 if part.dtype == np.float32 else np.iinfo(part.dtype).max)
+        for start in range(0, len(part), STRIP):
+            stop = min(start + STRIP, len(part))
+            mixed = part[start:stop].astype(np.float32)
+            mixed += (np.float32(weight) * white) * self.rows(start, stop)
+            if part.dtype != np.float32:
+                mixed = np.rint(mixed)
+            into[start:stop] = np.clip(mixed, 0, white).astype(part.dtype)
+
+
+class NotNumbers(ValueError):
+    """A restorer gave NaN or infinity, as half precision may where it cannot hold a value."""
+
+
+def restoration(
+    restorer: Restorer,
+    picture: np.ndarray,
+    face: Face,
+    masker: Masker,
+    *,
+    device: Any = "cpu",
+    colour_match: bool = True,
+) -> Change:
+    """What ``restorer`` changes of one face of a picture [H, W, 3].
+
+    The restorer is where it is to work already (``device``). Beyond the picture's edges the frame
+    is filled with its mirror image. ``masker`` says where the face is; outside its mask, and near
+    the frame's edge, nothing changes. Raises `NotNumbers` where the restorer gives NaN or infinity.
+    """
+    import torch
+
+    frame = frame_of(restorer)
+    scale = int(restorer.scale)
+    side = frame.size * scale
+    to_frame = similarity(face.landmarks, frame.template * scale)
+    box = covered(to_frame, side, picture.shape[:2])
+    x0, y0, x1, y1 = box
+    region = picture[y0:y1, x0:x1]
+    here = _from_corner(to_frame, (x0, y0))
+    shown, corner = _continued(picture, to_frame, side)
+    aligned = warp(shown, _from_corner(to_frame, corner), (side, side), cv2.BORDER_REPLICATE)
+    aligned = np.clip(aligned, 0.0, 1.0)
+    seen = aligned
+    if scale > 1:
+        seen = cv2.resize(aligned, (frame.size, frame.size), interpolation=cv2.INTER_AREA)
+    tensor = torch.from_numpy(np.ascontiguousarray(seen.transpose(2, 0, 1)))[None].to(device)
+    with torch.inference_mode():
+        restored = restorer.restore(tensor)[0].float().clamp(0.0, 1.0).cpu().numpy()
+    if not np.isfinite(restored).all():
+        raise NotNumbers("the restorer gave values that are no numbers for a face")
+    if restored.shape != (3, side, side):
+        raise ValueError(
+            f"the restorer gave {list(restored.shape)} for a face of {frame.size} pixels at "
+            f"scale {scale}: [3, {side}, {side}] was expected"
+        )
+    change = restored.transpose(1, 2, 0) - aligned
+    mask = np.clip(masker.mask(_eight_bits(region), moved(face, -x0, -y0)), 0.0, 1.0)
+    if colour_match:
+        in_frame = np.clip(warp(mask, here, (side, side), cv2.BORDER_CONSTANT), 0.0, 1.0)
+        change -= shades(change, in_frame)
+    change *= _inner(side)[..., None]
+    change, back = _reduced(change, _inverse(here))
+
+    def rows(start: int, stop: int) -> Float32Array:
+        part = _sampled(change, _moved_up(back, start), (x1 - x0, stop - start))
+        return part * mask[start:stop, :, None]
+
+    return Change(box, rows)
+
+
+def shades(change: Float32Array, mask: Float32Array) -> Float32Array:
+    """The coarse part of a change float32[S, S, 3]: its mean around each place, inside the mask."""
+    deviation = COARSE * len(mask)
+    weight = cv2.GaussianBlur(mask, (0, 0), deviation)[..., None]
+    coarse = cv2.GaussianBlur(change * mask[..., None], (0, 0), deviation)
+    return coarse / np.maximum(weight, 1e-3)
+
+
+def moved(face: Face, x: float, y: float, zoom: float = 1.0) -> Face:
+    """A face in pixels of another frame: enlarged by ``zoom``, then shifted."""
+    shift = np.array([x, y], dtype=np.float32)
+    box = np.array(face.box, dtype=np.float64) * zoom + (x, y, x, y)
+    return replace(
+        face,
+        box=tuple(float(value) for value in box),
+        landmarks=(face.landmarks * np.float32(zoom) + shift).astype(np.float32),
+        mesh=None if face.mesh is None else face.mesh * np.float32(zoom) + shift,
+    )
+
+
+def covered(to_frame: np.ndarray, side: int, shape: tuple[int, ...]) -> Box:
+    """The part of a picture of ``shape`` (H, W) that a frame shows, and two pixels around it."""
+    height, width = shape[:2]
+    low, high = _bounds(to_frame, side)
+    low = np.clip(low, 0, (width - 1, height - 1))
+    high = np.clip(high, low + 1, (width, height))
+    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
+
+
+def _bounds(to_frame: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Corners (x, y) of the upright box that a frame reaches, also outside the picture."""
+    corners = np.array([[0, 0], [side, 0], [0, side], [side, side]], dtype=np.float64)
+    places = (corners - to_frame[:, 2]) @ np.linalg.inv(to_frame[:, :2]).T
+    low, high = np.floor(places.min(axis=0)) - 2, np.ceil(places.max(axis=0)) + 2
+    return low.astype(int), high.astype(int)
+
+
+def _continued(
+    picture: np.ndarray, to_frame: np.ndarray, side: int
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """All that a frame shows, mirrored where the picture has ended, and its corner (x, y).
+
+    (OpenCV's own mirroring looks for each pixel's place step by step, which takes minutes where no
+    more than a strip of the face is in the picture.)
+    """
+    low, high = _bounds(to_frame, side)
+    corner = int(low[0]), int(low[1])
+    height, width = picture.shape[:2]
+    if (low >= 0).all() and high[0] <= width and high[1] <= height:
+        return picture[low[1] : high[1], low[0] : high[0]], corner
+    columns, rows = (
+        _mirrored(np.arange(first, last), length)
+        for first, last, length in zip(low, high, (width, height), strict=True)
+    )
+    return picture[np.ix_(rows, columns)], corner
+
+
+def _mirrored(places: np.ndarray, length: int) -> np.ndarray:
+    """... 2, 1, 0, 1, 2, ..., length - 1, length - 2, ..."""
+    period = max(2 * length - 2, 1)
+    places = places % period
+    return np.minimum(places, period - places) if length > 1 else np.zeros_like(places)
+
+
+def warp(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int], border: int) -> Float32Array:
+    """[H, W(, 3)] through a similarity into float32[height, width(, 3)] in [0, 1]: cubic, and
+    where it becomes smaller averaged by area first."""
+    image, matrix = _reduced(image, matrix)
+    return _sampled(_as_float(image), matrix, size, border)
+
+
+def _reduced(image: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The picture at the size at which the similarity shows it, where that is smaller."""
+    zoom = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    if zoom >= 1.0:
+        return image, matrix
+    height, width = image.shape[:2]
+    size = (max(1, round(width * zoom)), max(1, round(height * zoom)))
+    factors = np.array([width / size[0], height / size[1]])
+    image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return image, np.concatenate([matrix[:, :2] * factors, matrix[:, 2:]], axis=1)
+
+
+def _sampled(
+    image: Float32Array,
+    matrix: np.ndarray,
+    size: tuple[int, int],
+    border: int = cv2.BORDER_CONSTANT,
+) -> Float32Array:
+    # OpenCV counts from the centre of the first pixel.
+    shift = matrix[:, :2] @ np.array([0.5, 0.5]) + matrix[:, 2] - 0.5
+    centred = np.concatenate([matrix[:, :2], shift[:, None]], axis=1)
+    return cv2.warpAffine(image, centred, size, flags=cv2.INTER_CUBIC, borderMode=border)
+
+
+def _moved_up(matrix: np.ndarray, rows: int) -> np.ndarray:
+    return matrix - np.array([[0.0, 0.0, 0.0], [0.0, 0.0, rows]])
+
+
+def _inner(side: int) -> Float32Array:
+    """float32[side, side]: 1 inside, falling to 0 at the rim."""
+    along = (np.arange(side, dtype=np.float32) + 0.5) / side
+    near = np.clip(np.minimum(along, 1 - along) / RIM, 0.0, 1.0)
+    smooth = near * near * (3 - 2 * near)
+    return smooth[:, None] * smooth[None, :]
+
+
+def _from_corner(matrix: np.ndarray, corner: tuple[int, int]) -> np.ndarray:
+    shift = matrix[:, :2] @ np.array(corner, dtype=np.float64) + matrix[:, 2]
+    return np.concatenate([matrix[:, :2], shift[:, None]], axis=1)
+
+
+def _inverse(matrix: np.ndarray) -> np.ndarray:
+    linear = np.linalg.inv(matrix[:, :2])
+    return np.concatenate([linear, (-linear @ matrix[:, 2])[:, None]], axis=1)
+
+
+def _as_float(values: np.ndarray) -> Float32Array:
+    if values.dtype == np.float32:
+        return values
+    return values.astype(np.float32) / np.float32(np.iinfo(values.dtype).max)
+
+
+def _eight_bits(values: np.ndarray) -> UInt8Image:
+    if values.dtype == np.float32:
+        return np.rint(values * 255.0).clip(0, 255).astype(np.uint8)
+    return np.ascontiguousarray(to_eight_bits(values))

@@ -1,0 +1,56 @@
+"""The output folder of enhanced pictures, each with its previews and perhaps its print sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mcap.enhancement import report as enhance_report
+from mcap.enhancement.events import Enhanced, Refused
+from mcap.enhancement.plan import Job
+from mcap.results.folder import Shelf
+from mcap.results.previews import Previews
+
+
+class EnhancedShelf(Shelf):
+    """Finds, names and lists enhanced pictures."""
+
+    beside = frozenset({enhance_report.CONTACT_SHEET})
+    place = frozenset({"file", "input_file", "sha256"})
+
+    def __init__(self, out: Path, extension: str) -> None:
+        super().__init__(out, extension, "enhance")
+
+    def sheet(self, path: Path) -> Path:
+        """Where a picture's print sheet lies."""
+        return self.out / "sheets" / f"{path.stem}.png"
+
+    def find(self, job: Job) -> Enhanced | None:
+        """The picture of the very same input and settings, where its previews are there, too."""
+        for path, record in self.known(job.stem, job.settings_sha256):
+            previews, sheet = Previews.named(self.out, path.stem).found(), self.sheet(path)
+            if previews is not None:
+                there = sheet if sheet.is_file() else None
+                return Enhanced(path, job.path, record, False, previews, there)
+        return None
+
+    def write_results(self, done: Sequence[Enhanced], refused: Sequence[Refused]) -> Path:
+        entries = [
+            {
+                "file": self.file_of(picture.path),
+                "input_file": picture.source.name,
+                "sha256": self.hash_of(picture.path),
+                **picture.record,
+            }
+            for picture in done
+        ]
+        entries += [
+            {
+                "file": None,
+                "input_file": item.source.name,
+                "kind": self.kind,
+                "refused": item.reason,
+            }
+            for item in refused
+        ]
+        return self.write_lines(entries)

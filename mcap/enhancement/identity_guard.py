@@ -1,0 +1,136 @@
+"""Is a restored face still the same person's? If not, less of the restoration is used.
+
+A restorer that was trained on many faces draws the most likely one, which need not be this one.
+So every face is embedded before and after. Where the person is known (photos, or a subject that
+mcap has trained) both are compared with the person, and the loss is what the second has less of;
+otherwise the face after is compared with the face before.
+
+Embeddings are points on a sphere, where angle(after, truth) <= angle(before, truth) +
+angle(before, after): whoever bounds the change bounds the loss to the true face as well, which
+nobody can measure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mcap.faces.measure import SAME_PERSON, embed
+
+if TYPE_CHECKING:
+    from mcap.contracts import Face, Float32Array, IdentityModel, UInt8Image
+
+WEIGHTS = (1.0, 0.75, 0.5, 0.25)
+"""Shares of a restoration that are tried, the largest first. Less than a quarter shows nothing."""
+
+
+ANOTHER = 2.0
+"""A restoration that loses this many times what is allowed has drawn somebody else: half of it
+would show two faces in one, so none of it is used."""
+
+
+@dataclass(frozen=True)
+class Before:
+    """A face as it came."""
+
+    embedding: Float32Array  # float32[D], unit length
+    reference: Float32Array  # what it is compared with: the person's mean, or its own embedding
+    similarity: float  # to the reference; 1 where that is itself
+    known: bool  # the reference is the person's
+    to_person: float | None = None  # similarity to the person, whoever this is; None: not given
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a restoration made of a face, as it is used."""
+
+    similarity: float
+    """Of the face as it is now, to the reference."""
+    weight: float
+    """The share of the restoration that is used; 0: none."""
+    whole: float
+    """The similarity that the whole restoration would have had."""
+    allowed: bool
+    """False: the whole restoration loses more than is allowed (used all the same where forced)."""
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "similarity": round(self.similarity, 4),
+            "weight": self.weight,
+            "whole_similarity": round(self.whole, 4),
+            "allowed": self.allowed,
+        }
+
+
+class IdentityGuard:
+    """Admits as much of a restoration as leaves a face its own.
+
+    ``max_change`` is the cosine that a face may lose to itself, ``max_loss`` to the ``person``
+    (float32[D], the mean embedding by the same network, or None). ``mode``: "blend" tries smaller
+    `WEIGHTS` unless it is `ANOTHER` face, "refuse" uses all or nothing, "off" always all. The
+    pictures that are looked at are uint8[H, W, 3] sRGB.
+    """
+
+    def __init__(
+        self,
+        identity: IdentityModel,
+        *,
+        max_change: float,
+        max_loss: float,
+        mode: str = "blend",
+        person: Float32Array | None = None,
+    ) -> None:
+        self._identity = identity
+        self.max_change, self.max_loss, self.mode = max_change, max_loss, mode
+        self._person = None
+        if person is not None:
+            self._person = np.asarray(person, np.float32) / max(float(np.linalg.norm(person)), 1e-9)
+        self._same = float(getattr(identity, "same_person", SAME_PERSON))
+
+    def look(self, image: UInt8Image, face: Face) -> Before:
+        """Embed a face before anything is done to it.
+
+        It is compared with the person only where it is the person's; others in the picture are
+        compared with themselves.
+        """
+        embedding = embed(self._identity, image, face)
+        if self._person is not None:
+            if self._person.shape != embedding.shape:
+                raise ValueError(
+                    f"the person's embedding has {self._person.shape[0]} values, and network "
+                    f"'{self._identity.name}' gives {embedding.shape[0]}"
+                )
+            similarity = float(embedding @ self._person)
+            if similarity >= self._same:
+                return Before(embedding, self._person, similarity, True, similarity)
+            return Before(embedding, embedding, 1.0, False, similarity)
+        return Before(embedding, embedding, 1.0, False)
+
+    def allowed_loss(self, before: Before) -> float:
+        return self.max_loss if before.known else self.max_change
+
+    def admit(
+        self, before: Before, restored: Callable[[float], tuple[UInt8Image, Face]]
+    ) -> Verdict:
+        """The largest share of a restoration that keeps the person.
+
+        ``restored(weight)`` is the picture, or the part of it around the face, with that share of
+        the restoration in it, and the face in its pixels.
+        """
+        least = before.similarity - self.allowed_loss(before)
+
+        def similarity(weight: float) -> float:
+            return float(embed(self._identity, *restored(weight)) @ before.reference)
+
+        whole = similarity(1.0)
+        if whole >= least or self.mode == "off":
+            return Verdict(whole, 1.0, whole, whole >= least)
+        another = before.similarity - whole > ANOTHER * self.allowed_loss(before)
+        for weight in WEIGHTS[1:] if self.mode == "blend" and not another else ():
+            found = similarity(weight)
+            if found >= least:
+                return Verdict(found, weight, whole, False)
+        return Verdict(similarity(0.0), 0.0, whole, False)

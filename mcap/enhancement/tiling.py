@@ -1,0 +1,442 @@
+"""Whole pictures through a restorer, one tile at a time, in bounded memory and without seams.
+
+Legend: H, W are the input's height and width, s is the restorer's scale; a *tile* is the square of
+input pixels that the network sees at once, a *span* one side of it along one axis.
+
+Neighbouring tiles overlap. Near a tile's edge a network misses what lies beyond it, so that much
+(the restorer's ``reach``, where it is known) is cut from both tiles, and what is left of the
+overlap runs linearly from one tile into the next. Where ``reach`` is known and the overlap is at
+least twice as wide, each kept pixel was computed from the very same input pixels as without tiles:
+the picture is equal to that of one large tile, up to the order of additions.
+
+The finished picture is written strip by strip, and lies in a file where it is large.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import mmap
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from mcap.errors import McapError, OutOfMemory
+from mcap.runtime.device import out_of_memory_is_ours
+
+if TYPE_CHECKING:
+    from mcap.contracts import Restorer
+
+OVERLAP = 64
+"""Input pixels that neighbouring tiles share where the restorer does not say what it needs: 32 from
+each, of which 16 are cut. Real-ESRGAN's own program takes 10 from each and cuts all of them."""
+
+SMALLEST_TILE = 32
+"""No smaller tile is tried when memory runs out: it would be overlap for the most part."""
+
+IN_MEMORY = 256 * 2**20
+"""Results of more bytes than this lie in a file."""
+
+CPU_MEMORY = 2 * 2**30
+"""Bytes that one tile's activations may take on the CPU, however much is free: there the system
+kills a process that takes too much before any error could be caught. More would not be faster."""
+
+
+@dataclass(frozen=True)
+class Tiled:
+    """A restored picture."""
+
+    image: np.ndarray
+    """[s * H, s * W, 3] RGB; uint8 or uint16 in the type's whole range, float32 in [0, 1]. Large
+    ones are a `numpy.memmap` on a file without a name, which is gone when the array is."""
+    tile_used: int
+    """Side in input pixels of the largest tile that was worked on."""
+    tiles: int
+    notes: tuple[str, ...] = ()
+    """What a user should be told, e.g. that a smaller tile had to be taken."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """One tile along one axis, in input pixels. ``start`` to ``stop`` is what the network sees.
+
+    ``keep`` to ``end`` is what is kept of it. Up to ``solid`` it runs over from the tile before,
+    from ``fade`` on it runs over into the next one: keep <= solid <= fade <= end.
+    """
+
+    start: int
+    stop: int
+    keep: int
+    solid: int
+    fade: int
+    end: int
+
+
+def spans(
+    length: int,
+    tile: int,
+    overlap: int,
+    *,
+    multiple: int = 1,
+    minimum: int = 1,
+    reach: int | None = None,
+) -> list[Span]:
+    """Cover ``length`` input pixels with tiles of one size, evenly spread, ``tile`` at most.
+
+    ``length``, ``tile`` and ``minimum``, the least that a tile may be, are multiples of
+    ``multiple``; so are all starts, because networks that fold pixels into channels see another
+    picture from odd places. ``overlap`` < ``tile`` is what neighbours share at least; ``reach`` is
+    how many pixels at a tile's edge are wrong (None: not known, a quarter of the overlap is taken).
+    """
+    if length <= tile:
+        return [Span(0, length, 0, 0, length, length)]
+    whole, most, shared = length // multiple, tile // multiple, math.ceil(overlap / multiple)
+    shared = min(shared, most - 1)
+    count = math.ceil((whole - shared) / (most - shared))
+    side = max(math.ceil((whole + (count - 1) * shared) / count), minimum // multiple)
+    starts = [number * (whole - side) // (count - 1) * multiple for number in range(count)]
+    side *= multiple
+    borders = [(0, 0)]
+    for before, start in pairwise(starts):
+        stop = before + side
+        width = stop - start
+        cut = width // 4 if reach is None else min(reach, width // 2)
+        # A tile of three times the overlap or less: what runs over on its two sides must not meet.
+        first = max(start + cut, borders[-1][1])
+        borders.append((first, max(stop - cut, first)))
+    borders.append((length, length))
+    return [
+        Span(start, start + side, *before, *after)
+        for start, (before, after) in zip(starts, pairwise(borders), strict=True)
+    ]
+
+
+def restore_tiled(
+    restorer: Restorer,
+    image: torch.Tensor | np.ndarray,
+    *,
+    tile: int = 512,
+    overlap: int | None = None,
+    device: torch.device | str = "cpu",
+    half: bool = False,
+    on_tile: Callable[[int, int], None] | None = None,
+    dtype: Any = np.uint8,
+    memory: int | None = None,
+    scratch: Path | str | None = None,
+) -> Tiled:
+    """Restore a picture of any size with a restorer of kind "image".
+
+    ``image``: float32[3, H, W] in [0, 1] RGB, or an array [H, W, 3] of uint8, uint16 or float32 (a
+    `numpy.memmap` too), of which no copy is made. ``tile``: side in input pixels of what the
+    network sees at once, the overlap included. ``overlap``: input pixels that neighbouring tiles
+    share; None is what the restorer asks for with its attribute ``overlap``, else `OVERLAP`.
+    ``half``: half precision where the restorer allows it and ``device`` is no CPU; a tile whose
+    numbers it cannot hold is done again in single precision, and so is the rest. ``on_tile(done,
+    total)`` is called after each tile, and with 0 before the first. ``dtype`` is that of the
+    result. ``memory``: bytes that one tile may take (by default, and on the CPU only, half of what
+    is free and at most `CPU_MEMORY`), by the restorer's own ``bytes_per_pixel`` where it tells it.
+    ``scratch``: the folder for the file of a large result.
+
+    The picture is continued by reflection, at its right and lower edge only, to the restorer's
+    smallest size and multiple. A restorer whose ``tileable`` is False gets the picture whole.
+
+    Where memory runs out the tile is halved, and the notes tell of it. Raises `OutOfMemory` where
+    even the smallest tile does not fit, `McapError` where the restorer gives anything but a picture
+    of the right size in numbers, or the result has no room on the disk.
+    """
+    if restorer.kind != "image":
+        raise ValueError(f"a restorer of kind {restorer.kind!r} works on faces, not on tiles")
+    source = _Source(image)
+    device = torch.device(device)
+    half = half and restorer.half_precision and device.type != "cpu"
+    notes: list[str] = []
+    job = _Job(restorer, source, overlap, device, half, on_tile, notes)
+    side = _first_tile(job, tile, memory)
+    result = _allocate((source.height * job.scale, source.width * job.scale, 3), dtype, scratch)
+    while True:
+        try:
+            with out_of_memory_is_ours("restoring a picture", ""):
+                count, largest = _run(job, side, result)
+            return Tiled(result, largest, count, tuple(notes))
+        except OutOfMemory as error:
+            smaller = _down(min(side, job.longest) // 2, job.multiple)
+            if smaller < max(SMALLEST_TILE, job.minimum) or not job.tileable:
+                raise OutOfMemory(
+                    f"Memory ran out with a tile of {min(side, job.longest)} pixels, and no "
+                    f"smaller one can be worked on. Use --device cpu, or a smaller restorer. "
+                    f"({error})"
+                ) from error
+            notes.append(
+                f"Memory ran out with a tile of {min(side, job.longest)} pixels; went on with "
+                f"{smaller}."
+            )
+            side = smaller
+        # Outside the handler, whose error still holds the tensors that were too large.
+        _give_back(device)
+
+
+class _Source:
+    """The input as float32[1, 3, h, w] tiles, reflected beyond its right and lower edge."""
+
+    def __init__(self, image: torch.Tensor | np.ndarray) -> None:
+        axis = 0 if isinstance(image, torch.Tensor) else 2
+        if image.ndim != 3 or image.shape[axis] != 3 or 0 in image.shape:
+            raise ValueError(
+                f"a picture is a tensor [3, H, W] or an array [H, W, 3], not {tuple(image.shape)}"
+            )
+        self._image = image
+        self.height, self.width = image.shape[1:] if axis == 0 else image.shape[:2]
+
+    def read(self, rows: Span, columns: Span, device: torch.device) -> torch.Tensor:
+        if isinstance(self._image, torch.Tensor):
+            part = self._image[
+                :, rows.start : min(rows.stop, self.height), columns.start : columns.stop
+            ].to(device, torch.float32)
+        else:
+            array = self._image[rows.start : rows.stop, columns.start : columns.stop]
+            # A copy, which a result may then be computed in; the array may be read-only.
+            part = torch.from_numpy(_as_float(array)).to(device).permute(2, 0, 1)
+        lacking = (rows.stop - self.height, columns.stop - self.width)
+        for axis, beyond in enumerate(lacking, start=1):
+            if beyond > 0:
+                size = part.shape[axis]
+                part = part.index_select(axis, _reflected(size, size + beyond, device))
+        return part[None].contiguous()
+
+
+def _as_float(array: np.ndarray) -> np.ndarray:
+    if array.dtype == np.float32:
+        return np.array(array)
+    return array.astype(np.float32) / np.float32(np.iinfo(array.dtype).max)
+
+
+def _reflected(size: int, wanted: int, device: torch.device) -> torch.Tensor:
+    """Indexes 0, 1, ..., size - 1, size - 2, ..., 0, 1, ... of that number."""
+    period = max(2 * size - 2, 1)
+    index = torch.arange(wanted, device=device) % period
+    return torch.minimum(index, period - index) if size > 1 else torch.zeros_like(index)
+
+
+@dataclass
+class _Job:
+    restorer: Any
+    source: _Source
+    wanted_overlap: int | None
+    device: torch.device
+    half: bool
+    on_tile: Callable[[int, int], None] | None
+    notes: list[str]
+
+    def __post_init__(self) -> None:
+        self.scale = int(self.restorer.scale)
+        self.multiple = max(1, int(self.restorer.multiple_of))
+        self.minimum = _up(max(1, int(self.restorer.minimum_size)), self.multiple)
+        self.tileable = bool(getattr(self.restorer, "tileable", True))
+        self.reach: int | None = getattr(self.restorer, "reach", None)
+        self.height = max(self.minimum, _up(self.source.height, self.multiple))
+        self.width = max(self.minimum, _up(self.source.width, self.multiple))
+        self.longest = max(self.height, self.width)
+
+    @property
+    def overlap(self) -> int:
+        if self.wanted_overlap is not None:
+            return max(0, self.wanted_overlap)
+        return int(getattr(self.restorer, "overlap", OVERLAP))
+
+    def move(self) -> None:
+        to = getattr(self.restorer, "to", None)
+        if to is not None:
+            to(self.device, half=self.half)
+
+    @property
+    def place(self) -> torch.device:
+        """Where the restorer wants its input: one that cannot be moved stays on the CPU."""
+        return self.device if hasattr(self.restorer, "to") else torch.device("cpu")
+
+
+def _first_tile(job: _Job, tile: int, memory: int | None) -> int:
+    """The tile to begin with: what was asked for, unless the restorer tells that it cannot fit."""
+    if not job.tileable:
+        return job.longest
+    side = max(_down(tile, job.multiple), job.minimum)
+    each = getattr(job.restorer, "bytes_per_pixel", None)
+    if memory is None and job.place.type == "cpu":
+        import psutil
+
+        memory = min(CPU_MEMORY, psutil.virtual_memory().available // 2)
+    if each and memory is not None:
+        fits = _down(math.isqrt(int(memory / each)), job.multiple)
+        fits = max(fits, job.minimum, _up(SMALLEST_TILE, job.multiple))
+        if fits < side and fits * fits < min(side, job.height) * min(side, job.width):
+            job.notes.append(
+                f"A tile of {side} pixels would take about {side * side * each / 2**30:.1f} GiB "
+                f"with this restorer; {fits} is worked with."
+            )
+            side = fits
+    return side
+
+
+@torch.inference_mode()
+def _run(job: _Job, side: int, result: np.ndarray) -> tuple[int, int]:
+    """Fill ``result``; the number of tiles, and the longer side of one."""
+    # A tile that is overlap for the most part would make the work many times as long.
+    overlap = min(job.overlap, side // 2)
+    rows, columns = (
+        spans(
+            length,
+            side,
+            overlap,
+            multiple=job.multiple,
+            minimum=job.minimum,
+            reach=job.reach,
+        )
+        for length in (job.height, job.width)
+    )
+    total, done = len(rows) * len(columns), 0
+    job.move()
+    if job.on_tile is not None:
+        job.on_tile(0, total)
+    above: list[torch.Tensor] = []  # what runs over from the row of tiles above, column by column
+    for row in rows:
+        left: torch.Tensor | None = None
+        below: list[torch.Tensor] = []
+        for number, column in enumerate(columns):
+            part = _tile(job, row, column)
+            part = _run_over(left, part, 2, (column.solid - column.keep) * job.scale)
+            width = (column.fade - column.keep) * job.scale
+            left = part[:, :, width:].clone()
+            part = part[:, :, :width]
+            carried = above[number] if above else None
+            part = _run_over(carried, part, 1, (row.solid - row.keep) * job.scale)
+            height = (row.fade - row.keep) * job.scale
+            below.append(part[:, height:].clone())
+            _write(result, part[:, :height], row.keep * job.scale, column.keep * job.scale)
+            done += 1
+            if job.on_tile is not None:
+                job.on_tile(done, total)
+        above = below
+        _forget(result, row.fade * job.scale)
+    longest = max(span.stop - span.start for span in (*rows, *columns))
+    return total, longest
+
+
+def _tile(job: _Job, row: Span, column: Span) -> torch.Tensor:
+    """One tile's kept part, float32[3, h, w] in [0, 1]."""
+    seen = job.source.read(row, column, job.place)
+    output = job.restorer.restore(seen)
+    s = job.scale
+    expected = (1, 3, seen.shape[2] * s, seen.shape[3] * s)
+    if tuple(output.shape) != expected:
+        raise McapError(
+            f"The restorer gave a picture of shape {tuple(output.shape)} for one of "
+            f"{tuple(seen.shape)}; at scale {s} it must be {expected}. This is a defect of the "
+            "plugin that it comes from."
+        )
+    if not bool(torch.isfinite(output).all()):
+        if not job.half:
+            raise McapError(
+                "The restorer gave values that are no numbers; its file is damaged, or it is not "
+                "made for pictures in [0, 1]."
+            )
+        job.half = False
+        job.notes.append("Half precision could not hold this picture's numbers; went on in single.")
+        job.move()
+        return _tile(job, row, column)
+    top, left = (row.keep - row.start) * s, (column.keep - column.start) * s
+    bottom, right = (row.end - row.start) * s, (column.end - column.start) * s
+    return output[0, :, top:bottom, left:right].to(torch.float32).clamp(0.0, 1.0)
+
+
+def _run_over(
+    before: torch.Tensor | None, part: torch.Tensor, axis: int, width: int
+) -> torch.Tensor:
+    """``part`` whose first ``width`` places along ``axis`` come gradually, after ``before``'s.
+
+    Where the two agree the result is exactly theirs.
+    """
+    if before is None or width == 0:
+        return part
+    weight = (torch.arange(width, device=part.device) + 0.5) / width
+    weight = weight[:, None] if axis == 1 else weight
+    first = part.narrow(axis, 0, width)
+    # Both have what runs over on the other axis too, or neither.
+    first.copy_(torch.lerp(before, first, weight))
+    return part
+
+
+def _write(result: np.ndarray, part: torch.Tensor, top: int, left: int) -> None:
+    """Put float32[3, h, w] at its place; what reaches beyond the picture was padding."""
+    height = min(part.shape[1], result.shape[0] - top)
+    width = min(part.shape[2], result.shape[1] - left)
+    if height <= 0 or width <= 0:
+        return
+    part = part[:, :height, :width].permute(1, 2, 0)
+    place = result[top : top + height, left : left + width]
+    if result.dtype == np.float32:
+        place[:] = part.cpu().numpy()
+        return
+    levels = part * float(np.iinfo(result.dtype).max)
+    # The next lower level of one half more is the nearest one, for values that are not negative.
+    kind = torch.uint8 if result.dtype == np.uint8 else torch.int32
+    place[:] = levels.add_(0.5).to(kind).cpu().numpy()
+
+
+def _allocate(shape: tuple[int, int, int], dtype: Any, scratch: Path | str | None) -> np.ndarray:
+    kind = np.dtype(dtype)
+    if kind not in (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32)):
+        raise ValueError(f"a picture is uint8, uint16 or float32, not {kind}")
+    size = math.prod(shape) * kind.itemsize
+    if size <= IN_MEMORY:
+        return np.empty(shape, kind)
+    folder = Path(scratch or tempfile.gettempdir())
+    told = (
+        f"A picture of {shape[1]} x {shape[0]} pixels needs {size / 1e9:.1f} GB in {folder} while "
+        "it is worked on"
+    )
+    try:
+        if shutil.disk_usage(folder).free < size:
+            raise McapError(f"{told}, and there is not as much free. Make room, or scale less.")
+        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - it lives as long as the array
+        # Writing to a mapped file on a full disk kills the process: the room is taken first.
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
+        return np.memmap(file, kind, "r+", shape=shape)
+    except OSError as error:
+        raise McapError(f"{told}: {error.strerror or error}. Make room, or scale less.") from error
+
+
+def _forget(result: np.ndarray, rows: int) -> None:
+    """Let finished rows of a mapped file go from the process's memory; the file keeps them."""
+    mapped = getattr(result, "_mmap", None)
+    if mapped is None or not hasattr(mapped, "madvise") or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    length = rows * result.shape[1] * 3 * result.itemsize
+    length -= length % mmap.PAGESIZE
+    if length:
+        mapped.madvise(mmap.MADV_DONTNEED, 0, length)
+
+
+def _give_back(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+def _up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+def _down(value: int, multiple: int) -> int:
+    return value // multiple * multiple

@@ -1,0 +1,165 @@
+"""Face -> soft mask: 1 on the face from forehead to chin, a soft edge, 0 elsewhere.
+
+A mask is drawn as a polygon in a small upright frame of its own, softened there and brought into
+the photo by the face's similarity transform. So it turns and grows with the face, and a face of
+three thousand pixels costs little more than one of a hundred.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from mcap.contracts import Face
+from mcap.faces.oval import TEMPLATE, outline
+from mcap.geometry.similarity_transform import similarity
+
+if TYPE_CHECKING:
+    from mcap.contracts import Float32Array, UInt8Image
+
+FOREHEAD = 1.25
+"""What lies above the eyes is stretched by this: the mesh that the outlines come from ends in the
+upper forehead, below the hairline."""
+
+TEMPLES = 0.18
+
+SOFTNESS = 0.022
+"""Deviation of the soft edge, in unit frames (a face is about 0.85 unit frames high)."""
+
+_PIXELS = 320  # that the drawn frame has for one unit frame
+_REACH = 0.35  # unit frames that the drawn frame reaches beyond the unit frame on each side
+
+
+class LandmarkMasker:
+    """The oval that the five landmarks suggest; no model beyond `mcap.faces.oval`'s table.
+
+    Against the mask from MediaPipe's mesh the intersection over union is 0.93 on average over 233
+    bare faces, 0.93 over 13 with a beard and 0.92 over 40 with glasses (5 % are below 0.87), and
+    between 0.87 and 0.95 for each of the 24 heads, of 10,477, that are turned furthest (41 to 52
+    degrees).
+    """
+
+    thread_safe = True
+    reads_pixels = False  # the picture's size is all that is asked of it
+
+    def mask(self, image: UInt8Image, face: Face) -> Float32Array:
+        """float32[H, W] in [0, 1] for a picture uint8[H, W, 3] and one face in it."""
+        to_unit = unit_frame(face.landmarks)
+        landmarks = transform(to_unit, np.asarray(face.landmarks, dtype=np.float64))
+        return draw(raise_forehead(outline(landmarks)), to_unit, image.shape[:2])
+
+
+def mesh_mask(image: UInt8Image, landmarks: Float32Array, oval: np.ndarray) -> Float32Array:
+    """The same kind of mask from a finer outline: ``oval`` float[N, 2] in the picture's pixels."""
+    to_unit = unit_frame(landmarks)
+    points = transform(to_unit, np.asarray(oval, dtype=np.float64))
+    return draw(raise_forehead(points), to_unit, image.shape[:2])
+
+
+def unit_frame(landmarks: Float32Array) -> np.ndarray:
+    """float64[2, 3]: from a picture's pixels to the upright unit frame of a face."""
+    return similarity(landmarks, TEMPLATE)
+
+
+def transform(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """float[N, 2] points through a float[2, 3] affine transform."""
+    return points @ matrix[:, :2].T + matrix[:, 2]
+
+
+def raise_forehead(oval: np.ndarray, by: float = FOREHEAD) -> np.ndarray:
+    """An outline in the unit frame, the part above the eyes stretched upwards and rounded.
+
+    Rounded, because the hair comes down at the temples: at the top the outline is narrowed by
+    TEMPLES of its width.
+    """
+    eyes = TEMPLATE[:2, 1].mean()
+    above = np.minimum(oval[:, 1] - eyes, 0.0)
+    highest = min(float(above.min()), -1e-6)
+    middle = oval[np.argmin(above), 0]
+    raised = oval.copy()
+    raised[:, 0] += (middle - oval[:, 0]) * TEMPLES * (above / highest) ** 2
+    raised[:, 1] += (by - 1.0) * above
+    return raised
+
+
+def iou(first: Float32Array, second: Float32Array) -> float:
+    """Intersection over union of two soft masks float[H, W] in [0, 1]: 0 apart, 1 equal.
+
+    The sum of the minima over the sum of the maxima (the Jaccard or Ruzicka similarity), which is
+    the usual figure where both masks are 0 or 1 everywhere. Two empty masks are equal. Raises
+    ValueError where the masks differ in size.
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"masks of {first.shape} and {second.shape} pixels cannot be compared")
+    either = float(np.maximum(first, second).sum(dtype=np.float64))
+    if either == 0.0:
+        return 1.0
+    return float(np.minimum(first, second).sum(dtype=np.float64)) / either
+
+
+def draw(oval: np.ndarray, to_unit: np.ndarray, size: tuple[int, int]) -> Float32Array:
+    """Fill an outline of the unit frame, soften its edge, bring it into a picture.
+
+    ``to_unit`` takes the picture's pixels to the unit frame, ``size`` is the picture's (height,
+    width) -> float32[height, width] in [0, 1].
+    """
+    side = round((1 + 2 * _REACH) * _PIXELS)
+    # Polygon corners in 1/16 pixels; OpenCV counts from the centre of the first pixel.
+    corners = np.round(((oval + _REACH) * _PIXELS - 0.5) * 16).astype(np.int32)
+    drawn = np.zeros((side, side), dtype=np.float32)
+    cv2.fillPoly(drawn, [corners], 1.0, lineType=cv2.LINE_8, shift=4)
+    drawn = cv2.GaussianBlur(drawn, (0, 0), SOFTNESS * _PIXELS)
+    # A Gaussian never quite arrives: cut its tails, so that inside is 1 and outside is 0.
+    drawn = np.clip((drawn - 0.02) / 0.96, 0.0, 1.0)
+
+    to_drawn = to_unit * _PIXELS
+    to_drawn[:, 2] += _REACH * _PIXELS
+    return place(drawn, to_drawn, size)
+
+
+def place(drawn: Float32Array, to_drawn: np.ndarray, size: tuple[int, int]) -> Float32Array:
+    """Bring a mask that was drawn in an upright square frame of its own into a picture.
+
+    ``drawn`` is float32[S, S] in [0, 1], 0 at its rim; ``to_drawn`` float64[2, 3] is the similarity
+    from the picture's pixels to those of the frame; ``size`` is the picture's (height, width) ->
+    float32[height, width] in [0, 1], 0 where the frame does not reach.
+    """
+    height, width = size
+    side = len(drawn)
+    x0, y0, x1, y1 = _covered(to_drawn, side, width, height)
+    mask = np.zeros((height, width), dtype=np.float32)
+    if x1 <= x0 or y1 <= y0:
+        return mask
+    drawn, to_drawn = _reduced(drawn, to_drawn)
+    local = to_drawn.copy()  # for the covered part, in OpenCV's coordinates
+    local[:, 2] += to_drawn[:, :2] @ (x0 + 0.5, y0 + 0.5) - 0.5
+    mask[y0:y1, x0:x1] = cv2.warpAffine(
+        drawn,
+        local,
+        (x1 - x0, y1 - y0),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+    )
+    return np.clip(mask, 0.0, 1.0, out=mask)
+
+
+def _reduced(drawn: np.ndarray, to_drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For a face much smaller than the drawing: the drawing averaged down to about its size."""
+    scale = float(np.hypot(to_drawn[0, 0], to_drawn[1, 0]))  # drawn pixels per picture pixel
+    if scale < 2.0:
+        return drawn, to_drawn
+    side = max(4, round(len(drawn) / scale))
+    factor = side / len(drawn)
+    return cv2.resize(drawn, (side, side), interpolation=cv2.INTER_AREA), to_drawn * factor
+
+
+def _covered(to_drawn: np.ndarray, side: int, width: int, height: int) -> tuple[int, int, int, int]:
+    """The part of the picture (x0, y0, x1, y1) that the drawn frame can reach."""
+    back = np.linalg.inv(to_drawn[:, :2])
+    corners = np.array([[0, 0], [side, 0], [0, side], [side, side]], dtype=np.float64)
+    places = (corners - to_drawn[:, 2]) @ back.T
+    low, high = places.min(axis=0), places.max(axis=0)
+    x0, y0 = np.clip(np.floor(low), 0, (width, height)).astype(int)
+    x1, y1 = np.clip(np.ceil(high), 0, (width, height)).astype(int)
+    return int(x0), int(y0), int(x1), int(y1)

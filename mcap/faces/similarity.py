@@ -1,0 +1,72 @@
+"""How much each picture looks like the person, and the order that follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import torch
+
+from mcap.geometry.align import embed_faces
+
+if TYPE_CHECKING:
+    from mcap.contracts import Face, FaceDetector, Float32Array, IdentityModel, UInt8Image
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """``similarity`` is a cosine in [-1, 1]; it and ``face`` are None where there is no face."""
+
+    similarity: float | None
+    face: Face | None
+
+
+def likeness(
+    image: UInt8Image, detector: FaceDetector, identity: IdentityModel, target: Float32Array
+) -> Likeness:
+    """Cosine similarity of the largest face in a picture uint8[H, W, 3] to ``target`` float32[D].
+
+    ``target`` is the person's mean embedding by the same network; it need not be of unit length.
+    ``identity`` best is on the CPU: one small face at a time is not worth a journey to a GPU.
+    """
+    found = largest_face(image, detector, identity)
+    if found is None:
+        return Likeness(None, None)
+    face, embedding = found
+    wanted = torch.as_tensor(np.asarray(target, dtype=np.float32)).to(embedding)
+    if wanted.shape != embedding.shape:
+        raise ValueError(
+            f"the person's embedding has {tuple(wanted.shape)} values and network "
+            f"'{identity.name}' gives {tuple(embedding.shape)}: they are not of the same network"
+        )
+    cosine = torch.nn.functional.cosine_similarity(embedding, wanted, dim=0)
+    return Likeness(float(cosine), face)
+
+
+def largest_face(
+    image: UInt8Image, detector: FaceDetector, identity: IdentityModel
+) -> tuple[Face, torch.Tensor] | None:
+    """The largest face in a picture and its embedding float[D], of unit length; None for none."""
+    faces = detector.detect(image)
+    if not faces:
+        return None
+    face = max(faces, key=lambda found: found.area)
+    place = getattr(identity, "device", None) or torch.device("cpu")  # of a network in training
+    pixels = torch.tensor(image).permute(2, 0, 1)[None].to(place)
+    points = torch.tensor(face.landmarks)[None]
+    with torch.no_grad():
+        return face, embed_faces(identity, pixels.float() / 255, points)[0]
+
+
+def ranked(items: Iterable[T], similarity: Callable[[T], float | None]) -> list[T]:
+    """Most similar first; what has no face (None) last; equals stay in the order given."""
+
+    def key(item: T) -> tuple[bool, float]:
+        value = similarity(item)
+        return value is None, -(value or 0.0)
+
+    return sorted(items, key=key)

@@ -1,0 +1,149 @@
+"""What size to draw, and which part of the drawn picture becomes the finished one.
+
+Pixels, (x, y), origin at the top left corner of the top left pixel; an aspect is width over
+height. Cutting only ever takes away: nothing is scaled, padded or invented. To move the background
+or to fill it with the profile's colour needs a segmenter and is not done here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mcap.contracts import BackboneInfo, Face
+    from mcap.style.profile import Framing
+
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1
+
+SMALLEST_CUT = 0.5
+"""A cut keeps at least this share of the largest possible height: a passport photo out of a quarter
+of the pixels would have the right proportions and no detail."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """Where a head is, in pixels of its picture."""
+
+    crown: float
+    eyes: float
+    chin: float
+    center_x: float
+
+    @property
+    def height(self) -> float:
+        return self.chin - self.crown
+
+
+@dataclass(frozen=True)
+class Framed:
+    """How a finished picture is framed, against what its profile asks for."""
+
+    head_height: float
+    """Crown to chin, of the picture's height."""
+    eye_line: float
+    """Height of the eyes above the bottom edge, of the picture's height."""
+    head_center_x: float
+    met: bool
+    """Whether all the ranges that the profile gives are kept."""
+
+
+def head_of(face: Face) -> Head:
+    """A head's extent from a detected face.
+
+    The detector's box ends at the chin but begins somewhere on the forehead. (On 120 synthetic
+    portraits YuNet's box ends 1.79 eye-to-mouth distances below the eyes, MediaPipe's chin lies at
+    1.77; medians.) The eyes lie half way
+    between crown and chin in an adult (drawing's oldest rule of proportion, and close to what
+    anthropometry measures), so the crown is as far above the eyes as the chin is below.
+    """
+    eyes = float(face.landmarks[:2, 1].mean())
+    chin = max(float(face.box[3]), float(face.landmarks[3:, 1].mean()))
+    center = (face.box[0] + face.box[2]) / 2
+    return Head(crown=2 * eyes - chin, eyes=eyes, chin=chin, center_x=float(center))
+
+
+def drawing_size(info: BackboneInfo, aspect: float) -> tuple[int, int]:
+    """(width, height) to draw for a profile's aspect.
+
+    The backbone's native square where it draws nothing else. Otherwise the sides, multiples of what
+    the backbone asks for, whose area is near the native one: a model draws its training's area
+    best, and repeats itself, with two heads for example, on a larger one.
+    """
+    if info.square_only:
+        return info.native_size, info.native_size
+    step = info.multiple_of
+    width = info.native_size * math.sqrt(aspect)
+    height = info.native_size / math.sqrt(aspect)
+    return max(step, round(width / step) * step), max(step, round(height / step) * step)
+
+
+def largest(size: tuple[int, int], aspect: float) -> tuple[int, int]:
+    """(width, height) of the largest box of that aspect in a picture of ``size``, whole pixels."""
+    width, height = size
+    if width / height > aspect:
+        return max(1, min(width, round(height * aspect))), height
+    return width, max(1, min(height, round(width / aspect)))
+
+
+def cut(size: tuple[int, int], aspect: float, head: Head | None, framing: Framing) -> Box:
+    """The box of the finished picture, inside a picture of ``size`` = (width, height).
+
+    As large as can be, and round the head. Where the head is smaller than ``framing.head_height``
+    allows, the box is made smaller, down to `SMALLEST_CUT`; where it is larger, there is nothing to
+    be done but to draw another picture. The box's sides differ from ``aspect`` by rounding only.
+    """
+    width, height = largest(size, aspect)
+    if head is None:
+        x0, y0 = (size[0] - width) / 2, (size[1] - height) / 2
+        return _inside(x0, y0, width, height, size)
+    if framing.head_height is not None and head.height / height < framing.head_height[0]:
+        wanted = head.height / (sum(framing.head_height) / 2)
+        width, height = _shrunk(size, aspect, max(wanted, SMALLEST_CUT * height))
+    across = sum(framing.head_center_x) / 2 if framing.head_center_x else 0.5
+    x0 = head.center_x - across * width
+    if framing.eye_line is not None:
+        y0 = head.eyes - (1 - sum(framing.eye_line) / 2) * height
+    else:
+        # A head sits a little above the middle; the more of it there is, the nearer to it.
+        y0 = (head.crown + head.chin) / 2 - 0.47 * height
+    return _inside(x0, y0, width, height, size)
+
+
+def _shrunk(size: tuple[int, int], aspect: float, height: float) -> tuple[int, int]:
+    most_width, most_height = largest(size, aspect)
+    height = min(most_height, max(1, round(height)))
+    return min(most_width, max(1, round(height * aspect))), height
+
+
+def _inside(x0: float, y0: float, width: int, height: int, size: tuple[int, int]) -> Box:
+    left = min(max(0, round(x0)), size[0] - width)
+    top = min(max(0, round(y0)), size[1] - height)
+    return left, top, left + width, top + height
+
+
+def framed(box: Box, head: Head, framing: Framing) -> Framed:
+    """How a head lies in a box, and whether that is what the profile wants."""
+    width, height = box[2] - box[0], box[3] - box[1]
+    head_height = head.height / height
+    eye_line = (box[3] - head.eyes) / height
+    center_x = (head.center_x - box[0]) / width
+    met = all(
+        wanted is None or wanted[0] <= value <= wanted[1]
+        for value, wanted in (
+            (head_height, framing.head_height),
+            (eye_line, framing.eye_line),
+            (center_x, framing.head_center_x),
+        )
+    )
+    return Framed(round(head_height, 4), round(eye_line, 4), round(center_x, 4), met)
+
+
+def dots_per_inch(
+    size: tuple[int, int], size_mm: tuple[float, float] | None
+) -> tuple[float, float] | None:
+    """The resolution at which a picture of ``size`` pixels prints ``size_mm`` large."""
+    if size_mm is None:
+        return None
+    return size[0] / size_mm[0] * 25.4, size[1] / size_mm[1] * 25.4

@@ -1,0 +1,217 @@
+"""What a picture is drawn with besides its subject: LoRA and embedding files of other programs,
+and further subjects, whose tokens are {id2} and {style2}, {id3} and {style3} in prompts.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mcap.errors import UsageError
+from mcap.runtime.files import sha256_of
+from mcap.subjects.embedding_file import Embedding, read_embedding
+from mcap.subjects.lora_file import Lora
+
+if TYPE_CHECKING:
+    from mcap.subjects.subject import Subject
+
+LARGEST_WEIGHT = 10.0
+
+
+@dataclass(frozen=True)
+class Companion:
+    """Another subject beside the first; ``number`` counts from 2."""
+
+    subject: Subject
+    weight: float
+    number: int
+
+    @property
+    def tokens(self) -> dict[str, str]:
+        """The subject's own tokens -> what they are called here: ``<mcap-id>``: ``<mcap-id-2>``."""
+        return {
+            record.token: f"{record.token[:-1]}-{self.number}>"
+            for record in self.subject.manifest.tokens
+        }
+
+    @property
+    def slots(self) -> dict[str, str]:
+        """``{id2}`` -> ``<mcap-id-2>``."""
+        return {
+            f"{{{own.strip('<>').removeprefix('mcap-')}{self.number}}}": token
+            for own, token in self.tokens.items()
+        }
+
+
+@dataclass(frozen=True)
+class Addons:
+    """Everything that is drawn with besides the first subject; by default nothing."""
+
+    companions: tuple[Companion, ...] = ()
+    loras: tuple[Lora, ...] = ()
+    embeddings: tuple[Embedding, ...] = ()
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """All tokens that `load_into` adds."""
+        return (
+            *(token for companion in self.companions for token in companion.tokens.values()),
+            *(token for embedding in self.embeddings for token in embedding.tokens),
+        )
+
+    def fill(self, text: str) -> str:
+        """``{id2}`` and ``{style2}`` -> the tokens of the second subject, and so on.
+
+        `UsageError` where there is no such subject.
+        """
+        known: dict[str, str] = {}
+        for companion in self.companions:
+            known |= companion.slots
+
+        def token(match: re.Match[str]) -> str:
+            if match[0] not in known:
+                there = f"there are {', '.join(known)}" if known else "none is given"
+                raise UsageError(
+                    f"--prompt '{text}': {match[0]} belongs to no subject; further subjects are "
+                    f"given with --with ({there})."
+                )
+            return known[match[0]]
+
+        return re.sub(r"\{(?:id|style)\d+\}", token, text)
+
+    def expand(self, prompt: str) -> str:
+        """Embeddings' words -> their tokens, one a vector."""
+        for embedding in self.embeddings:
+            prompt = embedding.pattern.sub(" ".join(embedding.tokens), prompt)
+        return prompt
+
+    def require_use(self, prompts: Iterable[str], subject: Subject) -> None:
+        """`UsageError` for an embedding whose word is in no prompt, and so would do nothing, or is
+        a token of ``subject``, which it would take the place of."""
+        text = "\n".join(prompts)
+        own = {record.token.strip("<>") for record in subject.manifest.tokens}
+        for embedding in self.embeddings:
+            if embedding.word.lower() in own:
+                raise UsageError(
+                    f"--embedding {embedding.path}: its word '{embedding.word}' is a token of the "
+                    "subject; rename the file, or give the subject that it is from with --with."
+                )
+            if not embedding.pattern.search(text):
+                raise UsageError(
+                    f"--embedding {embedding.path}: its word '{embedding.word}' is in no prompt, "
+                    "so that it would change nothing; write it into --prompt, or into --negative "
+                    "where it stands for what must not be there."
+                )
+
+    def record(self) -> dict[str, Any]:
+        """What a picture's metadata says of them: names and hashes, no paths; {} for none."""
+        found = {
+            "with": [
+                {"name": item.subject.name, "sha256": item.subject.sha256, "weight": item.weight}
+                for item in self.companions
+            ],
+            "loras": [
+                {"name": item.name, "sha256": item.sha256, "weight": item.weight}
+                for item in self.loras
+            ],
+            "embeddings": [
+                {"word": item.word, "sha256": item.sha256, "vectors": len(item.tokens)}
+                for item in self.embeddings
+            ],
+        }
+        return {key: entries for key, entries in found.items() if entries}
+
+    def load_into(
+        self, pipeline: Any, subject: Subject, adapter_scale: float = 1.0, token_scale: float = 1.0
+    ) -> None:
+        """Put ``subject`` and all of these into a pipeline, each LoRA at its strength.
+
+        Where one of them is refused the pipeline is left as it was.
+        """
+        from mcap.runtime.device import untouched_randomness
+
+        weights: dict[str, float] = {}
+        try:
+            # The subject's tokens come last and so have the highest numbers: SDXL's pooled vector
+            # is taken at the highest of a prompt, which is one of the subject's in training.
+            with untouched_randomness(pipeline.device):
+                for number, lora in enumerate(self.loras, start=1):
+                    lora.load_into(pipeline, f"lora-{number}")
+                    weights[f"lora-{number}"] = lora.weight
+                for embedding in self.embeddings:
+                    embedding.load_into(pipeline)
+            for item in self.companions:
+                name = f"mcap-{item.number}"
+                item.subject.load_into(
+                    pipeline, item.weight, token_scale, adapter_name=name, rename=item.tokens
+                )
+                if item.subject.adapter and item.weight:
+                    weights[name] = item.weight
+            subject.load_into(pipeline, adapter_scale, token_scale)
+            if subject.adapter and adapter_scale:
+                weights["mcap"] = adapter_scale
+            if weights and (self.companions or self.loras):
+                pipeline.set_adapters(list(weights), list(weights.values()))
+        except BaseException:
+            self.unload_from(pipeline, subject)
+            raise
+
+    def unload_from(self, pipeline: Any, subject: Subject) -> None:
+        """Take out again what `load_into` put in."""
+        from mcap.subjects.subject import unload
+
+        own = [record.token for record in subject.manifest.tokens]
+        unload(pipeline, [*own, *self.tokens])
+
+
+def read_addons(
+    companions: Sequence[str] = (), loras: Sequence[str] = (), embeddings: Sequence[str] = ()
+) -> Addons:
+    """What the command line gives: ``PATH`` or ``PATH:WEIGHT``, embeddings without a weight.
+
+    Raises `UsageError` for what is not there or of another kind, and what
+    `mcap.subjects.subject.read_subject` raises.
+    """
+    from mcap.subjects.subject import read_subject
+
+    beside = []
+    for number, text in enumerate(companions, start=2):
+        path, weight = weighted("--with", text)
+        beside.append(Companion(read_subject(path), weight, number))
+    files = []
+    for text in loras:
+        path, weight = weighted("--lora", text)
+        if not path.is_file():
+            raise UsageError(f"--lora {path}: there is no such file.")
+        files.append(Lora(path, weight, sha256_of(path)))
+    words: dict[str, Embedding] = {}
+    for number, text in enumerate(embeddings, start=1):
+        found = read_embedding(Path(text).expanduser(), number)
+        other = words.setdefault(found.word.lower(), found)
+        if other is not found:
+            raise UsageError(
+                f"--embedding {found.path}: its word '{found.word}' is that of {other.path} too; "
+                "rename one of the files."
+            )
+    return Addons(tuple(beside), tuple(files), tuple(words.values()))
+
+
+def weighted(flag: str, text: str) -> tuple[Path, float]:
+    """``PATH:WEIGHT`` -> both; without a weight, as in ``C:\\file``, weight 1."""
+    path, colon, weight = text.rpartition(":")
+    if not colon or Path(text).exists():
+        return Path(text).expanduser(), 1.0
+    try:
+        value = float(weight)
+    except ValueError:
+        return Path(text).expanduser(), 1.0
+    if not math.isfinite(value) or abs(value) > LARGEST_WEIGHT:
+        raise UsageError(
+            f"{flag} {text}: the weight must lie between -{LARGEST_WEIGHT:g} and "
+            f"{LARGEST_WEIGHT:g}."
+        )
+    return Path(path).expanduser(), value

@@ -1,0 +1,173 @@
+"""An output folder of pictures: which are there already, what a new one is called, their list.
+
+A picture is known by the hash of what it was made with, which its own record holds, or
+results.jsonl where the picture was written without one. A folder belongs to one command: another
+one's results.jsonl, contact sheet and report would take the place of what lies there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mcap.errors import InputRefused, UsageError
+from mcap.images import provenance
+from mcap.runtime import files
+
+RESULTS = "results.jsonl"
+
+COMMANDS = {
+    "generate": "mcap generate",
+    "edit": "mcap generate --edit",
+    "enhance": "mcap enhance",
+}
+"""What a record's ``kind`` is called on the command line."""
+
+
+def require_own(out: Path, kind: str) -> None:
+    """`UsageError` where ``out`` is a file or holds the results of another kind of pictures.
+
+    Reads results.jsonl alone and imports nothing heavy, so a command can ask before it begins.
+    """
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out}: is a file; give a folder.")
+    for entry in read_results(out):
+        other = entry.get("kind", "generate")
+        if other != kind:
+            raise UsageError(
+                f"--out {out}: holds the results of {COMMANDS.get(other, f'mcap {other}')}; give "
+                "another folder, so that they are not lost."
+            )
+
+
+def read_results(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a folder's results.jsonl; [] where there is none of ours."""
+    try:
+        lines = (folder / RESULTS).read_text(encoding="utf-8").splitlines()
+        entries = [json.loads(line) for line in lines]
+    except (OSError, ValueError):
+        return []  # none, or somebody else's file of that name, which knows nothing of ours
+    return [entry for entry in entries if isinstance(entry, dict) and "file" in entry]
+
+
+class Shelf:
+    """Finds, names and lists the pictures of one output folder; each kind of picture has its own.
+
+    ``kind`` is that of the records, a key of `COMMANDS`; ``extension`` one of
+    `mcap.images.provenance.FORMATS`. Raises as `require_own`.
+    """
+
+    folders: ClassVar[tuple[str, ...]] = (".",)
+    """Where pictures lie, beginning at ``out``."""
+    beside: ClassVar[frozenset[str]]
+    """Names of files that are written beside the pictures, in lower case."""
+    place: ClassVar[frozenset[str]]
+    """Keys of a line of results.jsonl that say where the picture lies; the rest is its record."""
+    keys: ClassVar[frozenset[str]] = frozenset({"settings_sha256"})
+    """Keys that every record has."""
+
+    def __init__(self, out: Path, extension: str, kind: str) -> None:
+        require_own(out, kind)
+        self.out, self.kind, self.suffix = out, kind, provenance.FORMATS[extension]
+        self._listed = {entry["file"]: entry for entry in self.listed(out)}
+        self._sha256: dict[Path, str] = {}  # a picture of this run is read for it once
+
+    @classmethod
+    def listed(cls, folder: Path) -> list[dict[str, Any]]:
+        """The lines of a folder's results.jsonl that tell everything of a picture of this sort."""
+        entries = (entry for entry in read_results(folder) if set(entry) >= cls.place | cls.keys)
+        return [entry for entry in entries if isinstance(entry["file"], str)]
+
+    @classmethod
+    def record_of(cls, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """A line of results.jsonl without what says where the picture lies."""
+        return {key: value for key, value in entry.items() if key not in cls.place}
+
+    def known(self, stem: str, wanted: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Path and record of the pictures called ``stem`` (-2, -3, ...) whose ``settings_sha256``
+        is ``wanted``."""
+        for path in self._named(stem):
+            try:
+                record = provenance.read(path).record
+            except InputRefused:
+                continue  # not a whole picture, and so not one of ours: made anew beside it
+            if record is None:
+                record = self._listed_record(path, wanted)
+            if record is not None and record.get("settings_sha256") == wanted:
+                yield path, record
+
+    def _named(self, stem: str) -> list[Path]:
+        # Upper and lower case are the same: on some disks they are.
+        name = re.compile(re.escape(stem) + r"(-\d+)?" + re.escape(self.suffix), re.IGNORECASE)
+        return [
+            path
+            for folder in self.folders
+            if (self.out / folder).is_dir()
+            for path in sorted((self.out / folder).iterdir())
+            if name.fullmatch(path.name)
+        ]
+
+    def _listed_record(self, path: Path, wanted: str) -> dict[str, Any] | None:
+        entry = self._listed.get(self.file_of(path))
+        if entry is None or entry["settings_sha256"] != wanted:
+            return None
+        return self.record_of(entry) if files.sha256_of(path) == entry["sha256"] else None
+
+    def free(self, stem: str) -> Path:
+        """A name in ``out`` that no other picture has, nor a file beside the pictures."""
+        taken = {path.name.casefold() for path in self._named(stem)} | self.beside
+        name, number = f"{stem}{self.suffix}", 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{stem}-{number}{self.suffix}"
+        return self.out / name
+
+    def hash_of(self, path: Path) -> str:
+        """sha256 of a picture that will not be written again in this run."""
+        if path not in self._sha256:
+            self._sha256[path] = files.sha256_of(path)
+        return self._sha256[path]
+
+    def move(self, path: Path, target: Path) -> None:
+        """Rename a picture within ``out``."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
+        if path in self._sha256:
+            self._sha256[target] = self._sha256.pop(path)
+
+    def file_of(self, path: Path) -> str:
+        """A picture's path as results.jsonl has it: from ``out``, with slashes."""
+        return path.relative_to(self.out).as_posix()
+
+    def write_lines(self, entries: Sequence[Mapping[str, Any]]) -> Path:
+        """Write results.jsonl: a line an entry, then what it alone knows of earlier runs."""
+        listed = {entry["file"] for entry in entries}
+        earlier = [
+            entry
+            for entry in self._known_here_alone
+            if entry["file"] not in listed and (self.out / entry["file"]).is_file()
+        ]
+        lines = (
+            json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n"
+            for entry in (*entries, *earlier)
+        )
+        path = self.out / RESULTS
+        files.write_bytes(path, "".join(lines).encode())
+        return path
+
+    @cached_property
+    def _known_here_alone(self) -> list[dict[str, Any]]:
+        """Lines of earlier runs' pictures that hold no record (``--metadata label`` or ``none``):
+        without its line, nothing would know such a picture or could draw it again."""
+        return [line for file, line in self._listed.items() if _has_no_record(self.out / file)]
+
+
+def _has_no_record(path: Path) -> bool:
+    try:
+        return provenance.read(path).record is None
+    except InputRefused:
+        return False  # gone, or no longer a picture

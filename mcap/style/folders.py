@@ -1,0 +1,56 @@
+"""Where style profiles are looked up. Light: shell completion imports it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ProfileFolder:
+    origin: str  # "user", "plugin" or "built-in"
+    path: Path
+
+
+def config_dir() -> Path:
+    """The user's configuration folder: ``MCAP_CONFIG_DIR``, else the platform's."""
+    chosen = os.environ.get("MCAP_CONFIG_DIR")
+    if chosen:
+        return Path(chosen).expanduser()
+    from platformdirs import user_config_path
+
+    return user_config_path("mcap", appauthor=False)
+
+
+def user_profile_folder() -> Path:
+    """Where a user's own profiles live: the ``profiles`` folder beside the user's mcap.toml."""
+    return config_dir() / "profiles"
+
+
+def builtin_profile_folders() -> list[Path]:
+    """The source tree's own folder where mcap runs from one, then the packaged folder.
+
+    In this order because an editable install leaves a copy of the profiles in site-packages that
+    goes stale.
+    """
+    package = Path(__file__).resolve().parents[1]
+    folders = []
+    if (package.parent / "pyproject.toml").is_file():
+        folders.append(package.parent / "profiles")
+    folders.append(package / "profiles")
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def profile_folders(
+    extra_dirs: Iterable[Path] = (), *, user_dir: Path | None = None
+) -> list[ProfileFolder]:
+    """Where names are looked up, in order: the user's folder, the plugins' (``extra_dirs``), ours.
+
+    Folders that do not exist are left out.
+    """
+    folders = [ProfileFolder("user", user_dir or user_profile_folder())]
+    folders += [ProfileFolder("plugin", Path(path)) for path in extra_dirs]
+    folders += [ProfileFolder("built-in", path) for path in builtin_profile_folders()]
+    return [folder for folder in folders if folder.path.is_dir()]

@@ -1,0 +1,135 @@
+"""Textual-inversion files of other programs: one vector or several, for one text encoder or two.
+
+AUTOMATIC1111 .pt       {"string_to_param": {"*": [n, D]}, ...}; before it a ParameterDict in there
+kohya .safetensors      {"emb_params": [n, D]}; SDXL {"clip_l": [n, 768], "clip_g": [n, 1280]}
+diffusers               {"<the word>": [D] or [n, D]}
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mcap.errors import UsageError
+from mcap.runtime.files import sha256_of
+from mcap.subjects.lora_file import read_tensors
+
+if TYPE_CHECKING:
+    import torch
+
+SUFFIXES = (".safetensors", ".pt", ".bin")
+_BOTH = (("clip_l", "clip_g"), ("text_encoders_0", "text_encoders_1"))
+"""SDXL's two text encoders in kohya's files, and in those of diffusers' pivotal tuning."""
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """A word that stands for vectors in place of a token's."""
+
+    path: Path
+    word: str
+    sha256: str
+    vectors: tuple[torch.Tensor, ...]
+    """float32[n, D], one a text encoder (SDXL: clip_l, then clip_g), n the same in all."""
+    number: int
+    """Counts the files of a run from 1; the tokens are named by it."""
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """One a vector. Not diffusers' ``<x> <x>_1``: it would put the others in once more."""
+        count = self.vectors[0].shape[0]
+        return tuple(f"<mcap-extra-{self.number}-{i}>" for i in range(1, count + 1))
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """The word as people write it: bare, in angle brackets, or after ``embedding:``."""
+        word = re.escape(self.word)
+        return re.compile(
+            rf"<{word}>|(?<![\w-])(?:embedding:)?{word}(?![\w-])", flags=re.IGNORECASE
+        )
+
+    def load_into(self, pipeline: Any) -> None:
+        """Add the tokens to a pipeline's tokenizers and text encoders.
+
+        `UsageError` where the vectors are for other text encoders.
+        """
+        from mcap.subjects.subject import quiet_libraries, text_encoders
+
+        pairs = text_encoders(pipeline)
+        widths = [encoder.get_input_embeddings().weight.shape[1] for encoder, _ in pairs]
+        found = [vectors.shape[1] for vectors in self.vectors]
+        if found != widths:
+            raise UsageError(
+                f"--embedding {self.path}: its vectors have {_listed(found)} values, and this "
+                f"backbone's text encoders take {_listed(widths)}; it is for another kind of model "
+                "(SD1.5: 768; SDXL: 768 and 1280)."
+            )
+        for (encoder, tokenizer), vectors in zip(pairs, self.vectors, strict=True):
+            with quiet_libraries():  # all at once, as each call copies the whole table
+                pipeline.load_textual_inversion(
+                    [{token: row} for token, row in zip(self.tokens, vectors, strict=True)],
+                    token=list(self.tokens),
+                    text_encoder=encoder,
+                    tokenizer=tokenizer,
+                )
+
+
+def read_embedding(path: Path, number: int) -> Embedding:
+    """A file given with --embedding; its word is its name, as in AUTOMATIC1111 and ComfyUI.
+
+    `UsageError` for what is not there, not of the three suffixes or not one embedding.
+    """
+    if not path.is_file():
+        raise UsageError(f"--embedding {path}: there is no such file.")
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"--embedding {path}: is none of {', '.join(SUFFIXES)}.")
+    return Embedding(path, path.stem, sha256_of(path), _vectors(path), number)
+
+
+def _vectors(path: Path) -> tuple[torch.Tensor, ...]:
+    import torch
+
+    state = _state(path)
+    if isinstance(state, dict) and "string_to_param" in state:
+        state = state["string_to_param"]
+        if isinstance(state, torch.nn.ParameterDict):  # whose keys torch 1.11 kept otherwise
+            state = dict(state._parameters)
+    both = next((keys for keys in _BOTH if isinstance(state, dict) and set(state) == set(keys)), ())
+    if both:
+        found = [state[key] for key in both]
+    elif isinstance(state, dict) and len(state) == 1:
+        found = list(state.values())
+    else:
+        names = ", ".join(map(str, state)) if isinstance(state, dict) else type(state).__name__
+        raise UsageError(f"--embedding {path}: is not one embedding (it holds {names[:200]}).")
+    if not all(isinstance(item, torch.Tensor) and item.ndim in (1, 2) for item in found):
+        raise UsageError(f"--embedding {path}: is not one embedding (its tensor has no rows).")
+    vectors = tuple(item.detach().float().reshape(-1, item.shape[-1]) for item in found)
+    if len({item.shape[0] for item in vectors}) != 1:
+        raise UsageError(
+            f"--embedding {path}: has unlike numbers of vectors for the two text encoders."
+        )
+    return vectors
+
+
+def _state(path: Path) -> Any:
+    if path.suffix.lower() == ".safetensors":
+        return read_tensors("--embedding", path)
+    import torch
+
+    try:  # weights_only: such a file could otherwise run anything
+        with torch.serialization.safe_globals([torch.nn.ParameterDict]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UsageError(
+            f"--embedding {path}: cannot be read safely; convert it to .safetensors ({reason})."
+        ) from None
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return " and ".join(map(str, numbers))

@@ -1,0 +1,375 @@
+"""What ``--backbone`` can point at, and of which kind it is, without loading anything.
+
+    a folder       in diffusers' layout, with model_index.json
+    a file         one .safetensors with everything in it, as A1111 and ComfyUI keep models
+    a hub id       OWNER/NAME, or OWNER/NAME@REVISION for a commit, tag or branch
+
+Two kinds of model are known: ``sd`` has one text encoder (Stable Diffusion 1.5 and 2), ``sdxl``
+two. Only JSON and a file's header are read, so this is quick and light.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mcap.errors import Missing, UsageError
+
+Architecture = Literal["sd", "sdxl"]
+
+CONFIG_FILES = ("model_index.json", "scheduler/*", "tokenizer*/*", "*/config.json")
+"""What a hub repository in diffusers' layout has beside its weights; a few megabytes."""
+
+PREDICTION_TYPES = ("epsilon", "v_prediction")
+"""What a model's UNet may predict: the noise, or the velocity."""
+
+PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+_HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+_LARGEST_HEADER = 100_000_000  # bytes; safetensors itself allows no more
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model lies. ``path`` is None for a hub id, ``repo`` is empty for anything else."""
+
+    kind: Literal["folder", "file", "hub"]
+    path: Path | None = None
+    repo: str = ""
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What can be told of a model without loading it."""
+
+    architecture: Architecture
+    native_size: int | None
+    """Side of a training picture in pixels; None where the configuration does not say."""
+
+
+def is_place(text: str) -> bool:
+    """Whether ``text`` looks like a folder, file or hub id and not like a backbone's name."""
+    return (
+        "/" in text
+        or "\\" in text
+        or text.lower().endswith((".safetensors", *PICKLES))
+        or Path(text).expanduser().is_dir()
+    )
+
+
+def find_model(source: str | Path) -> ModelSource:
+    """The place that ``source`` names.
+
+    `Missing` where it looks like a path and nothing is there, `UsageError` for a file that is no
+    .safetensors: other checkpoints are pickles, which can run code when they are read.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return ModelSource("folder", path)
+    suffix = path.suffix.lower()
+    if suffix in PICKLES or (path.is_file() and suffix != ".safetensors"):
+        raise UsageError(
+            f"'{source}' is no .safetensors file, and other checkpoints can run code when they are "
+            "read. Convert it first (A1111: Checkpoint Merger, one model, save as safetensors)."
+        )
+    if path.is_file():
+        return ModelSource("file", path)
+    found = _HUB_ID.fullmatch(str(source)) if not isinstance(source, Path) else None
+    if found is None or suffix == ".safetensors" or str(source).startswith("."):
+        raise Missing(
+            f"Backbone '{source}': there is no such folder or file, and it is no hub id "
+            "(OWNER/NAME or OWNER/NAME@REVISION), nor the name of a backbone (`mcap plugins` lists "
+            "them). Give the folder of a model in diffusers' layout, the one that holds "
+            "model_index.json, or a .safetensors checkpoint."
+        )
+    return ModelSource("hub", None, found["repo"], found["revision"])
+
+
+def pinned(source: str | None, revision: str) -> str | None:
+    """A hub id at the commit it was trained at; anything else as it is."""
+    if source is None or not re.fullmatch(r"[0-9a-f]{40}", revision):
+        return source
+    found = _HUB_ID.fullmatch(source)
+    if found is None or Path(source).expanduser().exists():
+        return source
+    return f"{found['repo']}@{revision}"
+
+
+def describe(source: ModelSource) -> ModelFacts | None:
+    """Kind and size of a model that lies here; None for a hub id that is not in the cache.
+
+    Raises what `folder_architecture` and `file_architecture` raise.
+    """
+    if source.kind == "file":
+        architecture = file_architecture(source.path)
+        return ModelFacts(architecture, {"sd": 512, "sdxl": 1024}[architecture])
+    folder = source.path if source.kind == "folder" else cached_configs(source)
+    if folder is None:
+        return None
+    return ModelFacts(folder_architecture(folder), folder_size(folder))
+
+
+def cached_configs(source: ModelSource) -> Path | None:
+    """The folder of a hub id's configuration files in the hub's cache, or None; no network."""
+    from mcap.weights.fetch import hub_snapshot
+
+    try:
+        return hub_snapshot(source.repo, source.revision, CONFIG_FILES, offline=True)
+    except Missing:
+        return None
+
+
+def folder_architecture(folder: Path) -> Architecture:
+    """By model_index.json, which may be absent: then by the folders there are.
+
+    `UsageError` for a model that is of another kind, such as Flux, draws from more than text, or
+    was trained on another noise process.
+    """
+    index = read_json(folder / "model_index.json")
+    name = str(index.get("_class_name", ""))
+    if "Inpaint" in name or "Pix2Pix" in name or (index and not _has(index, "unet")):
+        raise UsageError(
+            f"'{folder}' is a model of another kind ({name or 'without a UNet'}). mcap trains text "
+            "to picture models of the kind of Stable Diffusion 1.5 and SDXL."
+        )
+    two = _has(index, "text_encoder_2") or (folder / "text_encoder_2").is_dir()
+    if two and index and not _has(index, "text_encoder"):
+        raise UsageError(
+            f"'{folder}' has only SDXL's second text encoder: a refiner, which cannot be trained "
+            "here. Use the base model."
+        )
+    _check_classes(folder, index)
+    _check_process(folder)
+    _check_text_width(folder, ("text_encoder", "text_encoder_2") if two else ("text_encoder",))
+    return "sdxl" if two else "sd"
+
+
+# Other pipelines that have a UNet, too, are known by the classes of their parts.
+_CLASSES = {
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection"),
+    "text_encoder_2": ("CLIPTextModel", "CLIPTextModelWithProjection"),
+}
+
+
+def _check_classes(folder: Path, index: Mapping[str, Any]) -> None:
+    for part, known in _CLASSES.items():
+        if _has(index, part) and index[part][-1] not in known:
+            raise UsageError(
+                f"'{folder}' is a model of another kind ({index.get('_class_name', 'unknown')}): "
+                f"its {part} is a {index[part][-1]} and not a {known[0]}."
+            )
+
+
+def _check_process(folder: Path) -> None:
+    """The noise process must be the one that is learned from: alphas, and noise or velocity."""
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    name = str(scheduler.get("_class_name", ""))
+    prediction = scheduler.get("prediction_type", PREDICTION_TYPES[0])
+    if name.startswith(("EDM", "FlowMatch")) or prediction not in PREDICTION_TYPES:
+        raise UsageError(
+            f"'{folder}': its scheduler is {name} with prediction_type '{prediction}'. mcap trains "
+            f"models that predict {' or '.join(PREDICTION_TYPES)} of Stable Diffusion's own noise."
+        )
+    unet = read_json(folder / "unet" / "config.json")
+    for key, what in (
+        ("time_cond_proj_dim", "was distilled to draw in a few steps (LCM)"),
+        ("class_embed_type", "is also told a class or a picture"),
+    ):
+        if unet.get(key) is not None:
+            raise UsageError(
+                f"'{folder}': its UNet {what}, which mcap cannot train ({key} is {unet[key]} in "
+                "unet/config.json). Use the model that it was made from."
+            )
+
+
+def _check_text_width(folder: Path, encoders: Collection[str]) -> None:
+    """A second text encoder that is not listed would show in the middle of training."""
+    wanted = read_json(folder / "unet" / "config.json").get("cross_attention_dim")
+    widths = [read_json(folder / part / "config.json").get("hidden_size") for part in encoders]
+    if not isinstance(wanted, int) or not all(isinstance(width, int) for width in widths):
+        return  # loading says what is wrong with it
+    if sum(widths) != wanted:
+        raise UsageError(
+            f"'{folder}': its UNet reads text of {wanted} values, and {' and '.join(encoders)} "
+            f"give {sum(widths)}. Either a text encoder is missing or one is of another model; "
+            "download or export the model again."
+        )
+
+
+def folder_size(folder: Path) -> int | None:
+    """Side in pixels of a training picture, from the folder's configuration files."""
+    try:
+        unet = read_json(folder / "unet" / "config.json")
+        vae = read_json(folder / "vae" / "config.json")
+        return int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
+    except (KeyError, TypeError, ValueError):
+        return None  # loading says what is wrong with it
+
+
+@dataclass(frozen=True)
+class FileHeader:
+    """The header of a .safetensors file."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    metadata: Mapping[str, str]
+
+
+def read_header(path: Path) -> FileHeader:
+    """Names, shapes and metadata of a .safetensors file, without its tensors.
+
+    `UsageError` where the file is none, or damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > _LARGEST_HEADER:
+                raise ValueError("its header cannot be that long")
+            header = json.loads(file.read(length))
+            metadata = header.pop("__metadata__", None) or {}
+            shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
+    except (ValueError, struct.error, AttributeError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"'{path}' is not a whole .safetensors file ({error}). Download it again."
+        ) from None
+    except OSError as error:
+        raise UsageError(f"'{path}' cannot be read: {error.strerror}.") from None
+    return FileHeader(shapes, metadata)
+
+
+def vae_beside(path: Path) -> Path | None:
+    """NAME.vae.safetensors beside NAME.safetensors, which A1111 takes for the model's VAE.
+
+    It goes before the one that the model brings, as there.
+    """
+    beside = path.with_suffix(".vae.safetensors")
+    return beside if beside.is_file() else None
+
+
+# Names that only one kind of checkpoint has.
+_SDXL = "conditioner.embedders.1."
+_REFINER = "conditioner.embedders.0.model."
+_SD2 = "cond_stage_model.model."
+_SD1 = "cond_stage_model."
+_UNET = "model.diffusion_model."
+UNET_INPUT = "model.diffusion_model.input_blocks.0.0.weight"
+_VAE = "first_stage_model."
+
+_ANOTHER_KIND = {
+    r"(model\.diffusion_model\.)?joint_blocks\.": "Stable Diffusion 3",
+    r"(model\.diffusion_model\.)?double_blocks\.": "Flux or one of its relatives",
+    r"(model\.diffusion_model\.)?double_layers\.": "AuraFlow",
+    r"clip_txt_mapper\.": "Stable Cascade",
+    r"edm_": "a noise process of its own (EDM: Playground v2.5, CosXL)",
+}
+_PARTS = {
+    r"lora_|.*\.lora_|.*\.hada_|.*\.lokr_": (
+        "is a LoRA, not a model",
+        "Give the model that it was made for; mcap generate takes it with --lora.",
+    ),
+    r"control_model\.": ("is a ControlNet, not a model", "Give the model that it was made for."),
+    r"(encoder|decoder)\.conv_in\.": (
+        "is an autoencoder (VAE), not a model",
+        "Give the model, and put the VAE beside it as NAME.vae.safetensors.",
+    ),
+    r"(down_blocks\.\d+|mid_block)\.": (
+        "is one part of a model in diffusers' layout",
+        "Give the folder that holds model_index.json.",
+    ),
+    r"(text_model\.)?encoder\.layers\.": (
+        "is a text encoder, not a model",
+        "Give the whole model.",
+    ),
+}
+"""Pattern of a tensor's name -> what a file without a UNet is, and what to do."""
+
+
+def file_architecture(path: Path) -> Architecture:
+    """Which kind of model a single file holds, by the names in its header.
+
+    `UsageError` that says what the file is instead: a LoRA, an embedding, a VAE, a refiner, an
+    inpainting model, a model of another kind, a UNet without text encoders.
+    """
+    header = read_header(path)
+    names = header.shapes.keys()
+
+    def refuse(what: str, remedy: str) -> UsageError:
+        return UsageError(f"'{path}' {what}. {remedy}")
+
+    for pattern, kind in _ANOTHER_KIND.items():
+        if _some(names, pattern):
+            raise refuse(
+                f"is a model of another kind: {kind}",
+                "mcap trains models of Stable Diffusion 1.5's and SDXL's kind.",
+            )
+    if not _any(names, _UNET):
+        for pattern, words in _PARTS.items():
+            if _some(names, pattern):
+                raise refuse(*words)
+        whole = "A checkpoint has the UNet, the VAE and the text encoders in one file."
+        if len(names) < 4:
+            raise refuse("is an embedding, not a model", whole)
+        raise refuse("has no UNet of Stable Diffusion's kind in it", whole)
+    channels = header.shapes.get(UNET_INPUT, (0, 0))[1]
+    if channels not in (0, 4):
+        raise refuse(
+            f"takes {channels} channels (an inpainting or editing model) and not 4",
+            "Use the text to picture model that it was made from.",
+        )
+    found: Architecture
+    if _any(names, _SDXL):
+        found = "sdxl"
+    elif _any(names, _REFINER):
+        raise refuse("is SDXL's refiner, which cannot be trained here", "Use the base model.")
+    elif _any(names, _SD2):
+        raise refuse(
+            "is of Stable Diffusion 2's kind, which is read from a diffusers folder only",
+            "Convert it with diffusers, or use a model of Stable Diffusion 1.5's or SDXL's kind.",
+        )
+    elif _any(names, _SD1):
+        found = "sd"
+    else:
+        raise refuse(
+            "has a UNet and no text encoder that mcap knows",
+            "Use the whole checkpoint, not a pruned one or a model of another kind.",
+        )
+    if not _any(names, _VAE) and vae_beside(path) is None:
+        raise refuse(
+            "has no autoencoder (VAE) in it",
+            f"Put its VAE beside it as {path.with_suffix('.vae.safetensors').name}, as A1111 has "
+            "it (a pickled .vae.pt must be converted first), or use the whole checkpoint.",
+        )
+    return found
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, empty where there is no such file. `UsageError` where it cannot be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError) as error:
+        raise UsageError(f"'{path}' cannot be read: {error}. Download it again.") from None
+    return found if isinstance(found, dict) else {}
+
+
+def _any(names: Collection[str], prefix: str) -> bool:
+    return any(name.startswith(prefix) for name in names)
+
+
+def _some(names: Collection[str], pattern: str) -> bool:
+    """Whether some name begins as ``pattern`` says."""
+    found = re.compile(pattern)
+    return any(found.match(name) for name in names)
+
+
+def _has(index: Mapping[str, Any], part: str) -> bool:
+    """Whether model_index.json lists the part, and not as [null, null]."""
+    entry = index.get(part)
+    return bool(entry) and entry[0] is not None

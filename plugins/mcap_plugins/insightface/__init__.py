@@ -1,0 +1,58 @@
+"""insightface's RetinaFace/SCRFD detector and ArcFace: models for non-commercial research only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mcap import hookimpl
+
+LICENCE = "non-commercial research only (insightface's model packs)"
+
+
+@hookimpl
+def register_face_detectors(register: Any) -> None:
+    register(
+        "insightface",
+        _detector,
+        summary="SCRFD of insightface's pack buffalo_l, 5 landmarks (extra insightface)",
+        licence=LICENCE,
+        commercial=False,
+        needs=("mcap[insightface]", "insightface"),
+    )
+
+
+@hookimpl
+def register_identity_models(register: Any) -> None:
+    register(
+        "insightface",
+        _identity,
+        summary="ArcFace of insightface's pack buffalo_l as a torch module, 512-d",
+        licence=LICENCE,
+        commercial=False,
+        needs=("mcap[insightface]", "insightface"),
+        differentiable=True,
+        input_size=112,
+        dimensions=512,
+    )
+
+
+def _detector() -> Any:
+    pack = _pack()
+    from mcap_plugins.insightface.models import detector
+
+    return detector(pack)
+
+
+def _identity() -> Any:
+    pack = _pack()
+    from mcap_plugins.insightface.models import identity
+
+    return identity(pack)
+
+
+def _pack() -> Any:
+    from mcap.weights.fetch import fetch
+    from mcap_plugins.shared.optional import extra
+
+    extra("insightface", "insightface")  # before the pack: nobody downloads what they cannot use
+    return fetch("insightface")

@@ -1,0 +1,90 @@
+"""The networks of insightface's pack: its detector as it is, its ArcFace as a torch module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mcap.contracts import Face
+from mcap.errors import Missing
+from mcap_plugins.insightface.pack import DETECTOR, RECOGNISER, network
+from mcap_plugins.shared.optional import extra
+
+if TYPE_CHECKING:
+    from mcap.contracts import UInt8Image
+    from mcap_plugins.shared.onnx_identity import OnnxIdentity
+
+SEARCH = [(128, 128), (640, 640)]
+"""Widths and heights that a picture is searched at, insightface's own choice since release 2: at
+640 alone SCRFD overlooks faces that fill the picture."""
+
+LONGEST = 8
+"""Sides of more than this ratio are padded, or insightface would shrink the shorter one to
+nothing."""
+
+SMALLEST_SIDE = 16  # pixels
+
+
+class InsightFaceDetector:
+    """``detect(uint8[H, W, 3] RGB)`` -> faces with five landmarks, largest first.
+
+    SCRFD (Guo et al., arXiv 2105.04714) or a RetinaFace (Deng et al., arXiv 1905.00641) of
+    insightface's shape; ``path`` is the ONNX file. A file that cannot be read is `Missing`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        models = extra("insightface.model_zoo", "insightface")
+        try:
+            self._network = models.get_model(str(path), providers=["CPUExecutionProvider"])
+            task = getattr(self._network, "taskname", None)
+        except Exception as error:  # protobuf's, ONNX Runtime's and insightface's own
+            raise _damaged(path, type(error).__name__) from error
+        if task != "detection":
+            raise _damaged(path, f"insightface sees {task or 'nothing it knows'} in it")
+        self._network.prepare(ctx_id=-1, input_size=SEARCH, det_thresh=0.5)
+
+    def detect(self, image: UInt8Image) -> list[Face]:
+        height, width = image.shape[:2]
+        if min(height, width) < SMALLEST_SIDE:
+            return []
+        least = -(-max(height, width) // LONGEST)
+        room = (max(least - height, 0), max(least - width, 0))
+        bgr = np.ascontiguousarray(image[:, :, ::-1])
+        if any(room):
+            bgr = np.pad(bgr, ((0, room[0]), (0, room[1]), (0, 0)))
+        boxes, points = self._network.detect(bgr)
+        if points is None:  # a detector without landmarks has nothing to offer
+            return []
+        faces = [
+            Face(
+                box=tuple(float(value) for value in box[:4]),
+                score=float(np.clip(box[4], 0.0, 1.0)),
+                # Counted from the centre of the first pixel there, from its corner here.
+                landmarks=five.astype(np.float32) + np.float32(0.5),
+            )
+            for box, five in zip(boxes, points, strict=True)
+        ]
+        return sorted(faces, key=lambda face: face.area, reverse=True)
+
+
+def detector(pack: Path) -> InsightFaceDetector:
+    return InsightFaceDetector(network(pack, DETECTOR))
+
+
+def identity(pack: Path) -> OnnxIdentity:
+    from mcap_plugins.shared.onnx_identity import NotRecognition, arcface
+
+    path = network(pack, RECOGNISER)
+    try:
+        return arcface(path, "insightface")
+    except NotRecognition as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _damaged(path: Path, what: Any) -> Missing:
+    return Missing(
+        f"{path} is not the network that it should be ({what}). Remove it, and 'mcap models pull "
+        "insightface' has insightface fetch its pack again."
+    )

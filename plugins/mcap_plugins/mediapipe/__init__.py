@@ -1,0 +1,51 @@
+"""MediaPipe's face landmarker: a detector and a masker from its mesh of 478 points."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mcap import hookimpl
+
+
+@hookimpl
+def register_face_detectors(register: Any) -> None:
+    register(
+        "mediapipe",
+        _detector,
+        summary="MediaPipe face landmarker, 478 points; for faces that fill much of the photo",
+        licence="Apache-2.0",
+        needs=("mcap[mediapipe]", "face-landmarker"),
+    )
+
+
+@hookimpl
+def register_maskers(register: Any) -> None:
+    register(
+        "mediapipe",
+        _masker,
+        summary="soft face oval from MediaPipe's mesh of 478 points",
+        licence="Apache-2.0",
+        needs=("mcap[mediapipe]", "face-landmarker"),
+    )
+
+
+def _detector() -> Any:
+    from mcap_plugins.mediapipe.mesh import MeshDetector
+
+    return MeshDetector(_mesh())
+
+
+def _masker() -> Any:
+    from mcap_plugins.mediapipe.mesh import MeshMasker
+
+    return MeshMasker(_mesh())
+
+
+def _mesh() -> Any:
+    from mcap.weights.fetch import fetch
+    from mcap_plugins.shared.optional import extra
+
+    extra("mediapipe", "mediapipe")  # before the weight: nobody downloads what they cannot use
+    from mcap_plugins.mediapipe.mesh import Mesh
+
+    return Mesh(fetch("face-landmarker"))

@@ -1,0 +1,44 @@
+"""Face parsing with a SegFormer: masks that follow the skin, and how much of a face is hidden."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mcap import hookimpl
+
+LICENCE = "non-commercial research only (NVIDIA SegFormer and CelebAMask-HQ)"
+
+
+@hookimpl
+def register_maskers(register: Any) -> None:
+    register(
+        "parsing",
+        _face,
+        summary="skin, brows, eyes, nose and mouth as a SegFormer sees them; tells what hides them",
+        licence=LICENCE,
+        commercial=False,
+        needs=("face-parsing",),
+    )
+    register(
+        "parsing-hair",
+        _face_and_hair,
+        summary="the same, and the hair on the head",
+        licence=LICENCE,
+        commercial=False,
+        needs=("face-parsing",),
+    )
+
+
+def _face() -> Any:
+    return _masker(hair=False)
+
+
+def _face_and_hair() -> Any:
+    return _masker(hair=True)
+
+
+def _masker(hair: bool) -> Any:
+    from mcap.weights.fetch import fetch
+    from mcap_plugins.parsing.segformer import ParsingMasker
+
+    return ParsingMasker(fetch("face-parsing"), hair=hair)

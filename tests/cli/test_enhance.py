@@ -1,0 +1,263 @@
+"""``mcap enhance`` on photographs, with restorers whose results are known."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mcap.cli import run
+from mcap.faces.measure import embed, find_faces
+from mcap.images import provenance
+from mcap.registry import Entry, registry
+from tests.support.photographs import astronaut, no_face
+from tests.support.restoring import Restore, noise
+
+
+@pytest.fixture(autouse=True)
+def _weights_are_there(weights):
+    weights("yunet"), weights("sface")
+
+
+@pytest.fixture
+def restorer(monkeypatch):
+    """Register a restorer for the test: ``restorer("name", Restore(...))``."""
+
+    def register(name: str, made: Restore, **facts) -> Restore:
+        known = {key: facts.pop(key) for key in ("commercial", "licence", "needs") if key in facts}
+        facts = {"kind": made.kind, "scale": made.scale, **facts}
+        entry = Entry("restorer", name, lambda *args: made, "test", facts=facts, **known)
+        monkeypatch.setitem(registry().entries["restorer"], name, entry)
+        return made
+
+    register("same", Restore("face"))
+    register("twice", Restore("image", 2))
+    return register
+
+
+@pytest.fixture
+def enhance(capsys, tmp_path, restorer):
+    """``enhance(*arguments)`` -> (exit code, the JSON result, what stderr says)."""
+
+    def call(*arguments: object) -> tuple[int, dict, str]:
+        capsys.readouterr()
+        code = run(["enhance", *map(str, arguments), "--json"])
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.err + printed.out
+        return code, json.loads(printed.out), printed.err
+
+    return call
+
+
+@pytest.fixture
+def woman(tmp_path):
+    path = tmp_path / "in" / "woman.png"
+    path.parent.mkdir()
+    Image.fromarray(astronaut()).save(path)
+    return path
+
+
+def read(path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def stranger(image):
+    """Turned about: by no measure the same face."""
+    return 1 - image.flip(3).roll(90, 2)
+
+
+def test_a_photograph_with_an_identity_restorer_is_the_photograph(enhance, woman, tmp_path):
+    code, result, _ = enhance(woman, "--restorer", "same", "--out", tmp_path / "out")
+    assert code == 0
+    (picture,) = result["pictures"]
+    assert np.array_equal(read(picture["file"]), astronaut())
+    assert picture["faces"][0]["similarity_after"] == pytest.approx(1, abs=1e-4)
+    assert provenance.read(picture["file"]).record["restorers"][0]["name"] == "same"
+    # Once more, and nothing is done.
+    code, result, told = enhance(woman, "--restorer", "same", "--out", tmp_path / "out")
+    assert (code, result["pictures"][0]["new"]) == (0, False)
+    assert "0 pictures to enhance" in told
+
+
+@pytest.mark.parametrize("image", [no_face, lambda: noise(300, 400)])
+def test_no_face_is_drawn_into_a_picture_without_one(enhance, restorer, tmp_path, image):
+    draws = restorer("draws", Restore("face", 1, lambda picture: picture * 0))
+    path = tmp_path / "a.png"
+    Image.fromarray(image()).save(path)
+    code, result, _ = enhance(path, "--restorer", "draws", "--out", tmp_path / "out")
+    assert code == 0
+    assert draws.calls == []
+    assert result["pictures"][0]["faces"] == []
+    assert np.array_equal(read(result["pictures"][0]["file"]), image())
+
+
+def test_a_stranger_is_refused_with_the_numbers_and_forced(enhance, restorer, woman, tmp_path):
+    restorer("stranger", Restore("face", 1, stranger))
+    arguments = (woman, "--restorer", "twice,stranger")
+    code, result, told = enhance(*arguments, "--out", tmp_path / "a")
+    assert code == 0
+    (face,) = result["pictures"][0]["faces"]
+    assert [stage["weight"] for stage in face["stages"]] == [1, 0]
+    assert face["stages"][1]["whole_similarity"] < 0.2
+    assert face["similarity_after"] > 0.9
+    assert "woman.png" in told
+    assert "the face stays as it was" in told
+    assert np.array_equal(
+        read(result["pictures"][0]["file"]), astronaut().repeat(2, 0).repeat(2, 1)
+    )
+
+    code, result, told = enhance(*arguments, "--out", tmp_path / "b", "--force")
+    assert code == 0
+    (face,) = result["pictures"][0]["faces"]
+    assert face["similarity_after"] < 0.2
+    assert "used all the same" in told
+
+
+def test_likeness_is_measured_to_the_person_that_is_named(enhance, woman, tmp_path):
+    out = tmp_path / "out"
+    code, result, _ = enhance(woman, "--restorer", "same", "--out", out, "--subject", woman)
+    face = result["pictures"][0]["faces"][0]
+    assert (code, face["compared_with"]) == (0, "person")
+    assert face["similarity_before"] == pytest.approx(1, abs=0.01)
+    tools = (registry().create("detector", "yunet"), registry().create("identity", "sface"))
+    after = read(result["pictures"][0]["file"])
+    found = find_faces(after, *tools)[0]
+    other = embed(tools[1], astronaut(), find_faces(astronaut(), *tools)[0].face)
+    assert found.embedding @ other == pytest.approx(face["similarity_after"], abs=0.01)
+
+    coffee = tmp_path / "coffee.png"
+    Image.fromarray(no_face()).save(coffee)
+    code, result, _ = enhance(woman, "--restorer", "same", "--subject", coffee)
+    assert (code, "no face" in result["error"]) == (3, True)
+
+
+def test_a_passport_photo_and_its_print_sheet(enhance, woman, tmp_path, weights):
+    weights("selfie-segmentation")
+    out = tmp_path / "out"
+    code, result, told = enhance(
+        woman, "--restorer", "none", "--profile", "passport", "--print-sheet", "--out", out
+    )
+    assert code == 0
+    assert "official documents" in told
+    (picture,) = result["pictures"]
+    assert picture["size"] == [413, 531]  # 35 x 45 mm at 300 dots an inch
+    with Image.open(picture["file"]) as file:
+        assert file.size == (413, 531)
+        assert file.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+        corner = np.asarray(file)[5, 5]
+    assert np.abs(corner.astype(int) - 0xF5).max() <= 3
+    assert picture["finish"]["framing"]["met"]
+    with Image.open(picture["sheet"]) as sheet:
+        assert sorted(sheet.size) == [1181, 1772]
+        assert sheet.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+
+
+def test_a_dry_run_says_what_would_be_fetched_and_makes_nothing(enhance, restorer, woman, tmp_path):
+    out = tmp_path / "out"
+    code, plan, _ = enhance(woman, "--restorer", "twice,realesrgan", "--dry-run", "--out", out)
+    assert code == 0
+    assert plan["pictures"][0]["result"] == [4096, 4096]
+    weights = {item["name"]: item for item in plan["weights"]}
+    assert weights["realesrgan-x4plus"]["licence"].startswith("BSD")
+    assert weights["yunet"]["here"]
+    assert not out.exists()
+
+
+def test_a_file_is_a_restorer(enhance, woman, tmp_path):
+    pytest.importorskip("spandrel")
+    import torch
+    from safetensors.torch import save_file
+    from spandrel.architectures.Compact import Compact
+
+    torch.manual_seed(0)
+    network = Compact(num_in_ch=3, num_out_ch=3, num_feat=4, num_conv=1, upscale=2)
+    path = tmp_path / "network.safetensors"
+    save_file(network.state_dict(), path)
+    small = tmp_path / "small.png"
+    Image.fromarray(noise(40, 50)).save(small)
+    code, result, _ = enhance(small, "--restorer", path, "--out", tmp_path / "out")
+    assert code == 0
+    assert result["pictures"][0]["size"] == [100, 80]
+    record = provenance.read(result["pictures"][0]["file"]).record
+    assert record["restorers"][0]["name"] == "network"
+    assert len(record["restorers"][0]["sha256"]) == 64
+    assert str(tmp_path) not in json.dumps(record)
+
+
+def test_a_folder_s_own_sheets_are_no_portraits(enhance, woman, tmp_path):
+    folder = woman.parent
+    Image.fromarray(noise(64, 64)).save(folder / "contact-sheet.jpg")
+    (folder / "results.jsonl").write_text("{}\n")
+    code, result, _ = enhance(folder, "--restorer", "same", "--out", tmp_path / "out")
+    assert code == 0
+    assert [picture["input"] for picture in result["pictures"]] == [str(woman)]
+    assert result["refused"] == []
+
+
+def test_fidelity_reaches_the_restorers_that_have_it(enhance, restorer, woman, tmp_path):
+    has = restorer("has", Restore("face"))
+    has.fidelity = 0.5
+    code, _, told = enhance(
+        woman, "--restorer", "has", "--fidelity", "0.9", "--denoise", "0.2", "--out", tmp_path / "o"
+    )
+    assert code == 0
+    assert has.fidelity == 0.9
+    assert "--denoise: none of the restorers has it" in told
+    record = provenance.read(tmp_path / "o" / "woman.png").record
+    assert record["restorers"][0]["fidelity"] == 0.9
+
+
+def test_memory_that_runs_out_is_exit_code_5(enhance, restorer, woman, tmp_path):
+    def runs_out(image):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    restorer("large", Restore("face", 1, runs_out))
+    code, result, _ = enhance(woman, "--restorer", "large", "--out", tmp_path / "out")
+    assert code == 5
+    assert "--tile" in result["error"]
+    assert not list((tmp_path / "out").glob("*.png"))
+
+
+def test_ctrl_c_leaves_whole_files_and_says_how_to_go_on(enhance, restorer, woman, tmp_path):
+    def stop(image):
+        raise KeyboardInterrupt
+
+    other = woman.with_name("a.png")
+    Image.fromarray(noise(300, 300)).save(other)  # without a face: done before the interruption
+    restorer("stops", Restore("face", 1, stop))
+    out = tmp_path / "out"
+    code, result, _ = enhance(other, woman, "--restorer", "stops", "--out", out)
+    assert code == 130
+    assert "1 of the pictures" in result["error"]
+    assert [path.name for path in out.glob("*.png")] == ["a.png"]
+    assert len((out / "results.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("--restorer", "nosuch"), 4, "there are: "),
+        (("--restorer", "nosuch.pth"), 2, "there is no such file"),
+        (("--restorer", ","), 2, "is empty"),
+        (("--format", "gif"), 2, "'png', 'jpg', 'webp'"),
+        (("--metadata", "some"), 2, "'all', 'label', 'none'"),
+        (("--print-sheet",), 2, "goes with --profile"),
+        (("--profile", "nosuch"), 2, "there are: "),
+        (("--profile", "studio-bw", "--print-sheet"), 2, "size_mm"),
+    ],
+)
+def test_what_is_wrong_is_named(enhance, woman, tmp_path, arguments, code, told):
+    found, result, _ = enhance(woman, "--out", tmp_path / "out", *arguments)
+    assert (found, told in result["error"]) == (code, True), result["error"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_that_can_be_enhanced_is_exit_code_3(enhance, tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_text("eggs")
+    code, result, _ = enhance(path, "--restorer", "same", "--out", tmp_path / "out")
+    assert code == 3
+    assert "not a picture" in result["error"]
+    assert result["refused"][0]["input"] == str(path)

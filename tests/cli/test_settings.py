@@ -1,0 +1,161 @@
+"""Layers of settings: flags > environment > ./mcap.toml > the user's > defaults."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from mcap.cli.context import Globals
+from mcap.cli.settings import Settings, load_settings
+from mcap.errors import UsageError
+from mcap.weights import fetch as weights
+from tests.support import ROOT
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """An empty working directory and an empty user's configuration folder."""
+    work, user = tmp_path / "work", tmp_path / "user"
+    work.mkdir()
+    user.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("MCAP_CONFIG_DIR", str(user))
+    monkeypatch.delenv("MCAP_CACHE_DIR", raising=False)
+    yield work / "mcap.toml", user / "mcap.toml"
+    weights.set_offline(None)
+    weights.set_cache_dir(None)
+
+
+def test_defaults(places, monkeypatch):
+    monkeypatch.delenv("MCAP_OFFLINE", raising=False)
+    settings = load_settings()
+    assert settings.detector == "yunet"
+    assert settings.identity == "sface"
+    assert settings.masker == "landmarks"
+    assert settings.backbone == "demo"
+    assert settings.recipe == "magicapture"
+    assert settings.device == settings.precision == "auto"
+    assert settings.threads is settings.seed is settings.cache_dir is None
+    assert settings.offline is False
+
+
+def test_each_layer_wins_over_the_next(places, monkeypatch):
+    local, user = places
+    user.write_text("seed = 1\n[photos]\nmax_side = 1000\nmax_megapixels = 50\n")
+    assert load_settings().seed == 1
+    local.write_text("seed = 2\n[photos]\nmax_side = 2000\n")
+    settings = load_settings()
+    assert settings.seed == 2
+    # Tables are merged key by key, not replaced whole.
+    assert (settings.photos.max_side, settings.photos.max_megapixels) == (2000, 50)
+    monkeypatch.setenv("MCAP_SEED", "3")
+    monkeypatch.setenv("MCAP_PHOTOS__MAX_SIDE", "3000")
+    settings = load_settings()
+    assert (settings.seed, settings.photos.max_side) == (3, 3000)
+    assert settings.photos.max_megapixels == 50
+    assert load_settings(seed=4).seed == 4
+    assert load_settings(seed=None).seed == 3
+
+
+def test_a_named_file_is_read_instead_of_both(places, tmp_path):
+    local, user = places
+    local.write_text("seed = 2\n")
+    user.write_text("threads = 3\n")
+    other = tmp_path / "other.toml"
+    other.write_text("detector = 'mine'\n")
+    settings = load_settings(Globals(config=other))
+    assert (settings.detector, settings.seed, settings.threads) == ("mine", None, None)
+    with pytest.raises(UsageError, match=r"nosuch\.toml"):
+        load_settings(Globals(config=tmp_path / "nosuch.toml"))
+
+
+def test_an_unknown_key_names_file_key_and_allowed_keys(places):
+    local, user = places
+    user.write_text("detectr = 'yunet'\n")
+    with pytest.raises(UsageError) as raised:
+        load_settings()
+    message = str(raised.value)
+    assert str(user) in message
+    assert "'detectr'" in message
+    assert "Did you mean 'detector'?" in message
+    assert "backbone" in message
+    user.unlink()
+    local.write_text("[photos]\nmax_sid = 3\n")
+    with pytest.raises(UsageError, match=r"'photos\.max_sid'.*\[photos\]: .*max_side"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "allowed"),
+    [
+        ("precision = 'half'", "precision", "bf16"),
+        ("device = 'gpu'", "device", "cuda:N"),
+        ("threads = 0", "threads", "greater than or equal to 1"),
+        ("photos = 3", "photos", "dictionary"),
+        ("[photos]\nmax_side = 'big'", "photos.max_side", "integer"),
+    ],
+)
+def test_a_wrong_value_names_its_place(places, text, key, allowed):
+    local, _ = places
+    local.write_text(text)
+    with pytest.raises(UsageError) as raised:
+        load_settings()
+    message = str(raised.value)
+    assert message.startswith(f"mcap.toml: {key} = ")
+    assert allowed in message
+
+
+def test_a_wrong_value_in_the_environment_or_a_flag_is_named(places, monkeypatch):
+    monkeypatch.setenv("MCAP_THREADS", "many")
+    with pytest.raises(UsageError, match="environment variable MCAP_THREADS: threads = 'many'"):
+        load_settings()
+    monkeypatch.setenv("MCAP_THREADS", "")  # switched off
+    assert load_settings().threads is None
+    with pytest.raises(UsageError, match="--precision: precision = 'half'"):
+        load_settings(precision="half")
+
+
+def test_broken_toml_is_named(places):
+    local, _ = places
+    local.write_text("seed = = 3\n")
+    with pytest.raises(UsageError, match=r"mcap\.toml is not valid TOML.*line 1"):
+        load_settings()
+
+
+def test_offline_and_cache_dir_reach_the_downloader(places, tmp_path, monkeypatch):
+    monkeypatch.delenv("MCAP_OFFLINE", raising=False)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    local, _ = places
+    local.write_text(f"offline = true\ncache_dir = '{tmp_path}/weights cache'\n")
+    load_settings()
+    assert weights.offline()
+    assert weights.cache_dir() == Path(f"{tmp_path}/weights cache")
+
+
+def test_settings_do_not_change(places):
+    settings = load_settings()
+    assert isinstance(settings, Settings)
+    with pytest.raises(ValueError, match="frozen"):
+        settings.seed = 3
+
+
+def test_a_misspelt_flag_is_a_defect_of_the_caller(places):
+    with pytest.raises(TypeError, match="sed"):
+        load_settings(sed=3)
+
+
+def test_the_page_on_settings_is_a_valid_file_and_names_every_key(places):
+    page = ROOT / "docs" / "settings.md"
+    text = page.read_text(encoding="utf-8")
+    example = text.split("```toml\n")[1].split("```")[0]
+    places[0].write_text(example)
+    load_settings()
+    shown_keys = tomllib.loads(example)
+    assert set(shown_keys) == set(Settings.model_fields)
+    # What the page shows as a default is the default.
+    for table in ("photos", "faces", "enhance", "finish"):
+        shown = shown_keys[table]
+        defaults = getattr(Settings(), table).model_dump(mode="json")
+        assert shown == {key: defaults[key] for key in shown}

@@ -1,0 +1,400 @@
+"""``mcap train`` from end to end on the tiny model, with a detector that knows its photos."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from mcap.cli import run
+from mcap.contracts import Face
+from mcap.registry import Entry, registry
+from mcap.subjects.subject import read_manifest, read_subject
+from tests.support.tiny import TinyIdentity, tiny_folder
+
+SIDE = 160
+
+
+class _Detector:
+    """Finds one face in the middle of every photo whose corner is not black."""
+
+    def detect(self, image: np.ndarray) -> list[Face]:
+        if image[:4, :4].max() < 8:
+            return []
+        height, width = image.shape[:2]
+        landmarks = np.array([[0.4, 0.42], [0.6, 0.42], [0.5, 0.52], [0.42, 0.62], [0.58, 0.62]])
+        box = (0.3 * width, 0.25 * height, 0.7 * width, 0.75 * height)
+        return [Face(box, 0.95, (landmarks * (width, height)).astype(np.float32))]
+
+
+class _Identity(TinyIdentity):
+    same_person = -1.0  # everybody
+
+
+class _Masker:
+    def mask(self, image: np.ndarray, face: Face) -> np.ndarray:
+        height, width = image.shape[:2]
+        y, x = np.mgrid[0:height, 0:width]
+        distance = np.hypot(x - width / 2, y - height / 2)
+        return np.clip((0.25 * width - distance) / 4, 0, 1).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def plugins(monkeypatch):
+    facts = {"detector": _Detector, "identity": _Identity, "masker": _Masker}
+    for kind, factory in facts.items():
+        entry = Entry(kind, "tiny", factory, "tests", licence="none")
+        monkeypatch.setitem(registry().entries[kind], "tiny", entry)
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def photo(path: Path, seed: int, face: bool = True) -> None:
+    image = np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+    if not face:
+        image[:8, :8] = 0
+    Image.fromarray(image).save(path)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with photos of a person and of a style, and a profile that names no photos."""
+    monkeypatch.chdir(tmp_path)
+    for name, seeds in (("me", range(3)), ("style", range(10, 12))):
+        (tmp_path / name).mkdir()
+        for seed in seeds:
+            photo(tmp_path / name / f"{seed}.png", seed)
+    (tmp_path / "plain.toml").write_text(
+        'schema = 1\nname = "plain"\n[references]\nprompts = ["a photo of a {noun}"]\n'
+        "[train]\nphase1_steps = 2\nphase2_steps = 2\nphotos_for_all_steps = 1\n"
+    )
+    return tmp_path
+
+
+def command(*extra: str, out: str = "me.mcap") -> list[str]:
+    return [
+        *("train", "--source", "me", "--style", "./plain.toml", "--reference", "style"),
+        *("--backbone", str(tiny_folder()), "--out", out, "--device", "cpu", "--threads", "1"),
+        *("--detector", "tiny", "--identity", "tiny", "--masker", "tiny", *extra),
+    ]
+
+
+def printed(capsys) -> dict:
+    return json.loads(capsys.readouterr().out)
+
+
+def test_from_photos_to_a_subject_and_again(place, capsys):
+    assert run(command()) == 0
+    output = capsys.readouterr()
+    assert "mcap generate me.mcap" in output.out
+    assert "3 of 3 photos usable" in output.err  # the plan
+    assert "2 + 2 steps" in output.err
+    assert "advice    3 photos to learn from are few: add 3 more" in output.err
+    subject = read_subject(place / "me.mcap")
+    manifest = subject.manifest
+    assert manifest.profile.name == "plain"
+    assert manifest.recipe["phase2_steps"] == 2
+    assert manifest.backbone.source == str(tiny_folder())
+    assert manifest.metrics["steps"] == 4
+    assert manifest.metrics["source_photos"] == 3
+    with safe_open(place / "me.mcap/adapter.safetensors", framework="pt") as file:
+        assert file.metadata()["ss_num_train_images"] == "12"  # four crops a photo
+    assert set(manifest.inputs["source photos"]) == {"0.png", "1.png", "2.png"}
+    assert subject.identity_network == "tiny"
+    assert not (place / "me.mcap" / "latents").exists()
+    written = (place / "me.mcap" / "manifest.json").stat().st_mtime_ns
+
+    assert run(["--json", *command()]) == 0
+    again = printed(capsys)
+    assert again["already_trained"] is True
+    assert again["generate"] == ["mcap", "generate", "me.mcap"]
+    assert (place / "me.mcap" / "manifest.json").stat().st_mtime_ns == written
+
+
+def test_another_subject_is_not_overwritten_without_force(place, capsys):
+    assert run(command()) == 0
+    before = read_manifest(place / "me.mcap").created
+    photo(place / "me" / "9.png", 9)
+    assert run(command("--set", "identity_weight=0.5")) == 2
+    message = capsys.readouterr().err
+    assert "source photos (9.png)" in message
+    assert "recipe (identity_weight)" in message
+    assert "--force" in message
+    assert read_manifest(place / "me.mcap").created == before
+    assert run(command("--set", "identity_weight=0.5", "--force")) == 0
+    assert read_subject(place / "me.mcap").manifest.recipe["identity_weight"] == 0.5
+
+
+def test_a_folder_that_is_no_subject_is_never_touched(place, capsys):
+    (place / "letters").mkdir()
+    (place / "letters" / "a.txt").write_text("dear")
+    assert run(command("--force", out="letters")) == 2
+    assert "no subject folder" in capsys.readouterr().err
+    assert [path.name for path in (place / "letters").iterdir()] == ["a.txt"]
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(place, capsys):
+    photo(place / "me" / "empty.png", 5, face=False)
+    assert run(["--json", *command("--dry-run")]) == 0
+    plan = printed(capsys)
+    assert plan["steps"] == 4
+    assert plan["size"] == 64
+    assert plan["device"] == "cpu"
+    refused = [line for line in plan["photos"] if not line["accepted"]]
+    assert [line["name"] for line in refused] == ["empty.png"]
+    assert "no face" in refused[0]["reason"]
+    assert not (place / "me.mcap").exists()
+
+
+SD15 = ("--backbone", "sd15", "--device", "cpu", "--precision", "fp32")
+
+
+@pytest.mark.parametrize(
+    ("memory", "keys"),
+    [
+        (64_000, {"rows": "together", "identity_decode": "auto"}),
+        (18_000, {"rows": "together", "identity_decode": "window"}),
+        (12_000, {"rows": "apart", "gradient_checkpointing": False}),
+        (6_000, {"rows": "apart", "gradient_checkpointing": True}),
+    ],
+)
+def test_low_memory_takes_what_fits_and_the_plan_says_so(place, capsys, monkeypatch, memory, keys):
+    """By the estimate alone: SD1.5's weights are not here."""
+    monkeypatch.setattr("mcap.runtime.device.total_memory_mb", lambda _device: memory)
+    assert run(["--json", *command(*SD15, "--low-memory", "--dry-run")]) == 0
+    plan = printed(capsys)
+    assert {key: plan["recipe"][key] for key in keys} == keys
+    assert plan["device_memory_mb"] == memory
+    fits = plan["memory_mb"] <= 0.9 * memory
+    assert fits == (memory > 6_000)
+    assert any("may need" in line for line in plan["advice"]) == (not fits)
+
+
+def test_a_run_that_may_not_fit_is_told_what_would(place, capsys, monkeypatch):
+    monkeypatch.setattr("mcap.runtime.device.total_memory_mb", lambda _device: 16_000)
+    assert run(["--json", *command(*SD15, "--dry-run")]) == 0
+    (told,) = [line for line in printed(capsys)["advice"] if "may need" in line]
+    assert "may need 18.0 GB, and the device has 16.0 GB" in told
+    assert "--low-memory needs about 7.3 GB" in told
+
+
+def test_out_of_memory_is_exit_code_5_and_goes_on_with_less(place, capsys, monkeypatch):
+    from mcap.training import loop
+
+    real = loop.training_step
+
+    def too_large(backbone, tokens, rows, *args, **options):
+        if len(rows) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return real(backbone, tokens, rows, *args, **options)
+
+    monkeypatch.setattr(loop, "training_step", too_large)
+    assert run(command()) == 5
+    told = capsys.readouterr().err
+    assert "Tried to allocate 2.00 GiB" in told
+    assert "--low-memory" in told
+    assert run(command("--low-memory")) == 0
+    assert "after step 2 of 4" in capsys.readouterr().err
+    assert read_subject(place / "me.mcap").manifest.recipe["rows"] == "apart"
+
+
+def test_one_bad_selfie_does_not_kill_the_run(place, capsys):
+    (place / "me" / "notes.jpg").write_text("this is no picture")
+    photo(place / "style" / "wall.png", 6, face=False)
+    assert run(["--json", *command()]) == 0
+    result = printed(capsys)
+    assert {(record["name"], record["role"]) for record in result["refused"]} == {
+        ("notes.jpg", "source"),
+        ("wall.png", "reference"),
+    }
+    assert result["metrics"]["source_photos"] == 3
+    assert result["metrics"]["reference_photos"] == 2
+
+
+@pytest.mark.parametrize("folder", ["me", "style"])
+def test_no_usable_photo_is_exit_code_3_with_the_reasons(place, capsys, folder):
+    for path in (place / folder).iterdir():
+        photo(path, 1, face=False)
+    assert run(["--json", *command()]) == 3
+    output = capsys.readouterr()
+    refused = json.loads(output.out)["refused"]
+    assert len(refused) >= 1
+    assert "no face" in json.dumps(refused)
+    assert not (place / "me.mcap").exists()
+
+
+def test_ctrl_c_saves_and_the_printed_command_goes_on(place, capsys):
+    steps = ("--set", "phase1_steps=3", "--set", "phase2_steps=40")
+    assert run(command(*steps, out="whole.mcap")) == 0
+    capsys.readouterr()
+
+    def interrupt() -> None:
+        log = place / "me.mcap" / "metrics.jsonl"
+        while not log.exists() or log.read_text().count("\n") < 4:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    watcher = threading.Thread(target=interrupt)
+    watcher.start()
+    code = run(["--json", *command(*steps)])
+    watcher.join()
+    assert code == 130
+    output = capsys.readouterr()
+    error = json.loads(output.out)
+    assert 4 <= error["step"] < 43
+    words = shlex.split(output.err[output.err.index("mcap --json train") :].replace("\n", " "))
+    assert words[-1] == "--resume"
+    assert read_manifest(place / "me.mcap").state == "training"
+
+    assert run(words[1:]) == 0
+    for name in ("adapter.safetensors", "embeddings/mcap-id.safetensors"):
+        whole = (place / "whole.mcap" / name).read_bytes()
+        assert (place / "me.mcap" / name).read_bytes() == whole
+
+
+def test_the_same_command_goes_on_without_resume_too(place, capsys, monkeypatch):
+    from mcap.training import loop
+
+    def broken(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_write", broken)
+        assert run(command()) == 130
+    assert read_manifest(place / "me.mcap").state == "training"
+    capsys.readouterr()
+    assert run(command()) == 0
+    assert "after step 4 of 4" in capsys.readouterr().err
+
+
+def test_resume_needs_something_to_resume(place, capsys):
+    assert run(command("--resume")) == 2
+    assert "no interrupted run" in capsys.readouterr().err
+
+
+def test_a_style_without_photos_is_drawn_with_the_backbone(place):
+    arguments = command()
+    at = arguments.index("--reference")
+    assert run([*arguments[:at], *arguments[at + 2 :]]) == 0
+    drawn = sorted((place / "me.mcap" / "references").iterdir())
+    assert len(drawn) == 8
+    assert Image.open(drawn[0]).size == (64, 64)
+    manifest = read_subject(place / "me.mcap").manifest
+    refused = [record for record in manifest.refused if record.role == "reference"]
+    assert manifest.metrics["reference_photos"] == 8 - len(refused)
+
+
+def test_low_memory_and_previews(place):
+    assert run(command("--low-memory", "--preview-every", "2")) == 0
+    subject = read_subject(place / "me.mcap")
+    assert subject.manifest.recipe["gradient_checkpointing"] is True
+    assert subject.manifest.recipe["rows"] == "apart"
+    samples = sorted(path.name for path in (place / "me.mcap" / "samples").iterdir())
+    assert samples == ["step-000002.jpg", "step-000004.jpg"]
+
+
+def test_an_edited_mask_wins_and_is_part_of_the_inputs(place, capsys):
+    (place / "masks").mkdir()
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[60:100, 60:100] = 255
+    Image.fromarray(mask).save(place / "masks" / "0.png")
+    assert run(command("--masks", "masks")) == 0
+    mask[:, 90:] = 0
+    Image.fromarray(mask).save(place / "masks" / "0.png")
+    assert run(command("--masks", "masks")) == 2
+    assert "masks (0.png)" in capsys.readouterr().err
+
+
+def test_a_network_without_gradients_cannot_teach(place, capsys, monkeypatch):
+    entry = Entry("identity", "blind", _Identity, "tests", facts={"differentiable": False})
+    monkeypatch.setitem(registry().entries["identity"], "blind", entry)
+    assert run(command("--identity", "blind")) == 2
+    assert "no gradients" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("extra", "code", "words"),
+    [
+        (["--set", "identity_wieght=1"], 2, "identity_weight"),
+        (["--set", "batch"], 2, "key=value"),
+        (["--recipe", "dreamboot"], 2, "magicapture, released"),
+        (["--backbone", "/no/such/folder"], 4, "no such folder"),
+        (["--backbone", "sd51"], 4, "sd15"),
+        (["--style", "pasport"], 2, "passport"),
+        (["--device", "tpu"], 2, "device"),
+        (["--masks", "nowhere"], 2, "--masks nowhere"),
+    ],
+)
+def test_wrong_options_are_named_before_any_work(place, capsys, extra, code, words):
+    assert run(command(*extra)) == code
+    assert words in capsys.readouterr().err
+    assert not (place / "me.mcap").exists()
+
+
+@pytest.mark.parametrize(
+    ("backbone", "words"),
+    [
+        (
+            "sd15",
+            ["unet/diffusion_pytorch_model.safetensors (3.4 GB)", "CreativeML OpenRAIL-M",
+             "'mcap models pull sd15'"],
+        ),
+        (
+            "sdxl",
+            ["text_encoder_2/model.fp16.safetensors (1.4 GB)", "CreativeML Open RAIL++-M", "MIT",
+             "'mcap models pull sdxl sdxl-vae'"],
+        ),
+        ("owner/model@v1", ["owner/model@v1", "offline"]),
+    ],
+)  # fmt: skip
+def test_offline_without_the_weights_it_says_what_to_fetch(
+    place, capsys, monkeypatch, backbone, words
+):
+    """Before it looks at a single photo."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(place / "hub"))
+    monkeypatch.setattr("mcap.weights.fetch._offline", None)
+    monkeypatch.setattr(_Detector, "detect", None)
+    assert run([*command("--backbone", backbone), "--offline"]) == 4
+    told = capsys.readouterr().err
+    for text in words:
+        assert text in told
+    assert not (place / "me.mcap").exists()
+
+
+@pytest.mark.parametrize(("kind", "name"), [("sd", "taesd"), ("sdxl", "taesdxl")])
+def test_offline_without_the_tiny_autoencoder_it_says_so_before_any_work(
+    place, capsys, monkeypatch, kind, name
+):
+    """One that is asked for; ``auto`` does without."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(place / "hub"))
+    monkeypatch.setattr("mcap.weights.fetch._offline", None)
+    monkeypatch.setattr(_Detector, "detect", None)
+    folder = str(tiny_folder(kind=kind))
+    asked = command("--backbone", folder, "--set", "identity_decode=tiny")
+    assert run([*asked, "--offline"]) == 4
+    told = capsys.readouterr().err
+    for text in (f"'{name}'", "9.8 MB", "licence MIT", f"'mcap models pull {name}'"):
+        assert text in told
+    assert not (place / "me.mcap").exists()
+
+
+def test_a_model_of_sdxls_kind_is_trained_with_what_suits_it(place, capsys):
+    """The entry is found by the folder's kind, and with it the recipe that SDXL likes."""
+    folder = str(tiny_folder(kind="sdxl"))
+    assert run(["--json", *command("--backbone", folder)]) == 0
+    manifest = read_subject(place / "me.mcap").manifest
+    assert (manifest.backbone.name, manifest.backbone.source) == ("sdxl", folder)
+    assert manifest.recipe["attention_layers"] == 10
+    assert manifest.recipe["gradient_checkpointing"]
+    assert manifest.state == "complete"

@@ -1,0 +1,550 @@
+"""Files of other programs mean the same picture here as there, in float32."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from mcap.errors import UsageError
+from mcap.generation.extra_networks import Addons, read_addons, weighted
+from mcap.generation.generate import GenerateSettings, generate
+from mcap.images import provenance
+from mcap.subjects.lora_keys import layers, layers_per_block, sgm_names
+from mcap_plugins.stable_diffusion import single_file
+from tests.support.foreign_files import (
+    PROMPT,
+    chosen,
+    difference,
+    flat_layers,
+    kohya,
+    merged,
+    picture,
+    pipeline,
+    write,
+)
+from tests.support.subjects import FixedDetector, make_profile, make_subject
+from tests.support.tiny import tiny_backbone, tiny_identity
+
+ATTENTION = ("attn2_to", "attn1_to", "self_attn")
+EVERYTHING = ("",)
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory):
+    return make_subject(tmp_path_factory.mktemp("subject") / "jane.mcap")
+
+
+@pytest.fixture(scope="module")
+def bare(subject):
+    """A subject that adds nothing, so that a picture shows the file alone."""
+    return replace(
+        subject, adapter=None, manifest=subject.manifest.model_copy(update={"tokens": []})
+    )
+
+
+def drawn(bare, addons: Addons, prompt: str = PROMPT, negative=None, kind: str = "sd"):
+    found = pipeline(kind)
+    addons.load_into(found, bare)
+    return picture(found, addons.expand(prompt), negative and addons.expand(negative))
+
+
+# LoRA files
+
+
+@pytest.mark.parametrize(
+    ("words", "rank", "alpha"),
+    [
+        pytest.param(ATTENTION, lambda i: 4, lambda i: 1.0, id="alpha 1, rank 4"),
+        pytest.param(ATTENTION, lambda i: 4, lambda i: 1.0 + i % 3, id="alphas differ"),
+        pytest.param(ATTENTION, lambda i: 2 + i % 3, lambda i: 2.0, id="ranks differ"),
+        pytest.param(ATTENTION, lambda i: 2 + i % 3, lambda i: 1.0 + i % 2, id="both differ"),
+        pytest.param(ATTENTION, lambda i: 4, lambda i: None, id="no alpha"),
+        pytest.param(ATTENTION, lambda i: 4, lambda i: i % 2 or None, id="some without alpha"),
+        pytest.param(("lora_te_",), lambda i: 4, lambda i: 1.0 + i % 3, id="text encoder alone"),
+        pytest.param(EVERYTHING, lambda i: 2, lambda i: 1.0, id="every layer, convolutions too"),
+    ],
+)
+def test_kohyas_files(bare, tmp_path, words, rank, alpha):
+    layers = chosen(flat_layers(pipeline()), words)
+    assert len(layers) > 8
+    state = kohya(layers, rank=rank, alpha=alpha)
+    path = write(tmp_path / "theirs.safetensors", state, {"ss_network_alpha": "1"})
+    expected = picture(merged(pipeline(), state, 0.7))
+    found = drawn(bare, read_addons(loras=[f"{path}:0.7"]))
+    assert difference(found, expected) < 1e-5
+    assert difference(picture(pipeline()), expected) > 1e-2
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_files(bare, tmp_path, dtype):
+    """They mean their rounded values, computed in single precision."""
+    layers = chosen(flat_layers(pipeline()), ["attn2_to", "lora_te_"])
+    state = {key: value.to(dtype) for key, value in kohya(layers, alpha=lambda i: 2.0).items()}
+    path = write(tmp_path / "half.safetensors", state)
+    expected = picture(merged(pipeline(), {key: value.float() for key, value in state.items()}))
+    assert difference(drawn(bare, read_addons(loras=[str(path)])), expected) < 1e-5
+    found = tiny_backbone(dtype=torch.bfloat16).pipeline()
+    read_addons(loras=[str(path)]).load_into(found, bare)
+    assert {p.dtype for n, p in found.unet.named_parameters() if "lora_" not in n} == {
+        torch.bfloat16
+    }
+
+
+def test_other_names_for_the_same_layers(bare, tmp_path):
+    """OneTrainer calls SD1.5's text encoder te1; some files have SDXL's blocks as diffusers does,
+    or SD1.5's as the original code does."""
+    state = kohya(chosen(flat_layers(pipeline()), ["attn2_to", "lora_te_"]), alpha=lambda i: 1.0)
+    expected = picture(merged(pipeline(), state))
+    original = sgm_names(dict(pipeline().unet.named_modules()), 1)
+    flat_original = {
+        "lora_unet_" + name.replace(".", "_"): "lora_unet_" + other.replace(".", "_")
+        for name, other in original.items()
+    }
+    renamed = {
+        flat_original.get(key.split(".")[0], key.split(".")[0].replace("lora_te_", "lora_te1_"))
+        + key[key.index(".") :]: value
+        for key, value in state.items()
+    }
+    assert any("input_blocks" in key for key in renamed)
+    path = write(tmp_path / "theirs.safetensors", renamed)
+    assert difference(drawn(bare, read_addons(loras=[str(path)])), expected) < 1e-5
+
+    sdxl = pipeline("sdxl")
+    state = kohya(chosen(flat_layers(sdxl), ["attn2_to"]), alpha=lambda i: 1.0)
+    path = write(tmp_path / "theirs.safetensors", _named_as_in_diffusers(state, sdxl))
+    expected = picture(merged(sdxl, state))
+    assert difference(drawn(bare, read_addons(loras=[str(path)]), kind="sdxl"), expected) < 1e-5
+
+
+def _named_as_in_diffusers(state: dict, sdxl) -> dict:
+    modules = {module: name for name, module in sdxl.unet.named_modules()}
+    names = {
+        name: "lora_unet_" + modules[layer].replace(".", "_")
+        for name, layer in flat_layers(sdxl).items()
+        if layer in modules
+    }
+    renamed = {names[key.split(".")[0]] + key[key.index(".") :]: v for key, v in state.items()}
+    assert any("down_blocks" in key for key in renamed) and not state.keys() & renamed.keys()
+    return renamed
+
+
+# What kohya's sd-scripts prints that it makes with its default targets: the layers of the UNet's
+# transformers, and attention and MLP of the text encoders.
+KOHYA_COUNTS = {"sd": {"unet": 192, "te": 72}, "sdxl": {"unet": 722, "te1": 72, "te2": 192}}
+_TEXT_NAMES = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out"}
+
+
+def full_size(kind: str) -> SimpleNamespace:
+    """UNet and text encoders of the published model, without values."""
+    from accelerate import init_empty_weights
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    layout = single_file.LAYOUTS / kind
+    classes = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
+    with init_empty_weights():
+        config = UNet2DConditionModel.load_config(layout / "unet")
+        parts = {"unet": UNet2DConditionModel.from_config(config)}
+        for part, made in classes.items():
+            if (layout / part).is_dir():
+                parts[part] = made(made.config_class.from_pretrained(layout / part))
+    return SimpleNamespace(**parts)
+
+
+@pytest.mark.parametrize("kind", KOHYA_COUNTS)
+def test_names_of_the_published_models(kind):
+    """As many as kohya's sd-scripts counts, and diffusers reads each as the layer that it is here.
+
+    Which names AUTOMATIC1111 and ComfyUI look up is written in docs/export.md.
+    """
+    from diffusers.loaders import StableDiffusionXLLoraLoaderMixin
+
+    model = full_size(kind)
+    places = layers(model)
+    pattern = (
+        r"lora_te(1?|2)_text_model_encoder_layers_\d+_(self_attn|mlp)_.*"
+        r"|lora_unet_(down|up|mid)_blocks?_(\d+_)?attentions_.*"
+    )
+    if kind == "sdxl":
+        pattern = (
+            r"lora_te[12]_text_model_encoder_layers_\d+_(self_attn|mlp)_.*"
+            r"|lora_unet_(input|output|middle)_blocks?_(\d+_)?1_(proj|transformer)_.*"
+        )
+    else:
+        pattern = pattern.replace("(1?|2)", "")
+    names = [name for name in places if re.fullmatch(pattern, name)]
+    assert Counter(name.split("_")[1] for name in names) == KOHYA_COUNTS[kind]
+
+    state = {
+        f"{name}.{part}.weight": torch.zeros(1, 1)
+        for name in names
+        for part in ("lora_down", "lora_up")
+    }
+    read, _ = StableDiffusionXLLoraLoaderMixin.lora_state_dict(state, unet_config=model.unet.config)
+    found = set()
+    for key in read:
+        key = key.replace(".processor", "").replace("to_out_lora", "to_out.0_lora")
+        found.add(re.sub(r"(_lora|\.lora|\.lora_linear_layer)\.(down|up)\.weight", "", key))
+    expected = set()
+    for name in names:
+        target = places[name][0]
+        if target.startswith("text_encoder"):
+            module, _, last = target.rpartition(".")
+            target = f"{module}.{_TEXT_NAMES.get(last, last)}".replace("to_out", "to_out.0")
+        expected.add(target)
+    assert found == expected
+
+
+def test_sdxls_files(bare, tmp_path):
+    """The UNet's layers have their original names, and there are two text encoders."""
+    state = kohya(chosen(flat_layers(pipeline("sdxl")), EVERYTHING), alpha=lambda i: 1 + i % 3)
+    names = " ".join(state)
+    blocks = ("input_blocks_3_1_", "middle_block_1_", "output_blocks_0_1_")
+    for word in (*blocks, "lora_te1_text_model_", "lora_te2_text_projection"):
+        assert word in names
+    expected = picture(merged(pipeline("sdxl"), state, 0.2))
+    path = write(tmp_path / "theirs.safetensors", state)
+    assert difference(drawn(bare, read_addons(loras=[f"{path}:0.2"]), kind="sdxl"), expected) < 1e-5
+    with pytest.raises(UsageError, match="no place in this backbone, such as lora_"):
+        drawn(bare, read_addons(loras=[str(path)]))
+
+
+@pytest.mark.parametrize(
+    ("name", "original"),
+    [
+        ("conv_in", "input_blocks.0.0"),
+        ("down_blocks.0.resnets.1.conv2", "input_blocks.2.0.out_layers.3"),
+        ("down_blocks.1.attentions.0.proj_in", "input_blocks.4.1.proj_in"),
+        ("down_blocks.1.downsamplers.0.conv", "input_blocks.6.0.op"),
+        ("down_blocks.2.attentions.1.proj_out", "input_blocks.8.1.proj_out"),
+        ("mid_block.attentions.0.proj_in", "middle_block.1.proj_in"),
+        ("mid_block.resnets.1.conv1", "middle_block.2.in_layers.2"),
+        ("up_blocks.0.attentions.2.proj_in", "output_blocks.2.1.proj_in"),
+        ("up_blocks.1.upsamplers.0.conv", "output_blocks.5.2.conv"),
+        ("up_blocks.2.resnets.0.conv_shortcut", "output_blocks.6.0.skip_connection"),
+        ("down_blocks.0.resnets.0.norm1", None),
+    ],
+)
+def test_names_of_the_full_sdxl(name, original):
+    """Two layers a block; the tiny model has one. From the published checkpoint's keys."""
+    others = ["up_blocks.0.attentions.2.proj_in", "up_blocks.1.attentions.0.proj_in"]
+    assert sgm_names([name, *others], 2).get(name) == original
+    assert layers_per_block(others) == 2
+
+
+def test_two_files_each_at_its_strength(bare, tmp_path):
+    """One of them is for the text encoder alone, the other for the UNet."""
+    layers = flat_layers(pipeline())
+    first = kohya(chosen(layers, ["attn2_to"]), alpha=lambda i: 1 + i % 2)
+    second = kohya(chosen(layers, ["lora_te_"]), alpha=lambda i: 2.0, seed=2)
+    paths = [write(tmp_path / f"{i}.safetensors", s) for i, s in enumerate((first, second))]
+    expected = picture(merged(merged(pipeline(), first, -0.5), second, 0.25))
+    found = drawn(bare, read_addons(loras=[f"{paths[0]}:-0.5", f"{paths[1]}:0.25"]))
+    assert difference(found, expected) < 1e-5
+
+
+def _diffusers_names(state: dict, style: str, alphas: bool = False) -> dict:
+    """A kohya-named file of the UNet's attention as diffusers has named it over the years."""
+    down, up = {
+        "peft": (".lora_A.weight", ".lora_B.weight"),
+        "diffusers": (".lora.down.weight", ".lora.up.weight"),
+    }[style]
+    modules = {
+        "lora_unet_" + name.replace(".", "_"): f"unet.{name}"
+        for name, _ in pipeline().unet.named_modules()
+    }
+    parts = {"lora_down.weight": down, "lora_up.weight": up}
+    if alphas:
+        parts["alpha"] = ".alpha"
+    return {
+        modules[name] + parts[part]: value
+        for (name, _, part), value in ((key.partition("."), value) for key, value in state.items())
+        if part in parts
+    }
+
+
+@pytest.mark.parametrize("style", ["peft", "diffusers"])
+def test_diffusers_files(bare, tmp_path, style):
+    """Without metadata alpha is the rank; with it, what it says."""
+    state = kohya(chosen(flat_layers(pipeline()), ["attn2_to"]), alpha=lambda i: None)
+    path = write(tmp_path / "theirs.safetensors", _diffusers_names(state, style))
+    found = drawn(bare, read_addons(loras=[str(path)]))
+    assert difference(found, picture(merged(pipeline(), state))) < 1e-5
+    if style == "peft":
+        targets = ["attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"]
+        config = {"unet.r": 4, "unet.lora_alpha": 1, "unet.target_modules": targets}
+        write(path, _diffusers_names(state, style), {"lora_adapter_metadata": json.dumps(config)})
+        expected = picture(merged(pipeline(), state, 1 / 4))
+        assert difference(drawn(bare, read_addons(loras=[str(path)])), expected) < 1e-5
+
+
+def test_alphas_beside_diffusers_names(bare, tmp_path):
+    """diffusers refuses such a file; here it means what kohya's alphas mean."""
+    state = kohya(
+        chosen(flat_layers(pipeline()), ["attn2_to"]),
+        alpha=lambda i: 1.0 + i % 3,
+        rank=lambda i: 2 + i % 2,
+    )
+    expected = picture(merged(pipeline(), state))
+    for style in ("peft", "diffusers"):
+        whole = _diffusers_names(state, style, alphas=True)
+        path = write(tmp_path / "theirs.safetensors", whole)
+        assert difference(drawn(bare, read_addons(loras=[str(path)])), expected) < 1e-5
+    for extra, metadata, words in (
+        ({"unet.nowhere.alpha": torch.tensor(1.0)}, None, "nowhere.alpha belongs to no layer"),
+        ({}, {"lora_adapter_metadata": "{}"}, "alphas twice"),
+    ):
+        write(path, {**whole, **extra}, metadata)
+        with pytest.raises(UsageError, match=words):
+            read_addons(loras=[str(path)]).load_into(pipeline(), bare)
+
+
+def test_what_is_refused(bare, tmp_path):
+    layers = chosen(flat_layers(pipeline()), ["attn2_to"])
+    plain = kohya(layers)
+    name = next(iter(layers))
+    wide = {**plain, f"{name}.lora_down.weight": torch.zeros(4, 2048)}
+    cases = {
+        "DoRA": {**plain, f"{name}.dora_scale": torch.ones(8, 1)},
+        "LoHa": {f"{name}.hada_w1_a": torch.ones(8, 4)},
+        "LoKr": {f"{name}.lokr_w1": torch.ones(8, 4)},
+        "GLoRA": {f"{name}.a1.weight": torch.ones(4, 8), f"{name}.b1.weight": torch.ones(8, 4)},
+        "norms": {**plain, "lora_unet_conv_norm_out.w_norm": torch.ones(8)},
+        "Flux": {
+            "lora_unet_double_blocks_0_img_attn_proj.lora_down.weight": torch.ones(4, 8),
+            "lora_unet_double_blocks_0_img_attn_proj.lora_up.weight": torch.ones(8, 4),
+        },
+        "Tucker": {**plain, f"{name}.lora_mid.weight": torch.ones(4, 4, 3, 3)},
+        "2 of its .* no place .* lora_te2_": {
+            **plain,
+            "lora_te2_x.lora_down.weight": torch.ones(4, 4),
+            "lora_te2_x.lora_up.weight": torch.ones(4, 4),
+            "lora_te2_y.lora_down.weight": torch.ones(4, 4),
+            "lora_te2_y.lora_up.weight": torch.ones(4, 4),
+        },
+        "of another size .*2048": wide,
+        "is not whole": {k: v for k, v in plain.items() if k != f"{name}.lora_down.weight"},
+        "none of a plain LoRA's": {**plain, f"{name}.bias": torch.ones(8)},
+        "peft alone": {"base_model.model.to_q.lora_A.weight": torch.ones(4, 8)},
+        "holds no LoRA": {"model.diffusion_model.out.2.weight": torch.ones(4, 8)},
+        "another kind of model": {
+            "unet.nowhere.to_q.lora_A.weight": torch.ones(4, 8),
+            "unet.nowhere.to_q.lora_B.weight": torch.ones(8, 4),
+        },
+        "does not fit": {
+            "unet.mid_block.attentions.0.proj_in.lora_A.weight": torch.ones(4, 3, 1, 1),
+            "unet.mid_block.attentions.0.proj_in.lora_B.weight": torch.ones(3, 4, 1, 1),
+        },
+    }
+    found = pipeline()
+    before = picture(found)
+    for message, state in cases.items():
+        path = write(tmp_path / "theirs.safetensors", state)
+        with pytest.raises(UsageError, match=f"theirs.safetensors.*{message}"):
+            read_addons(loras=[str(path)]).load_into(found, bare)
+    assert np.array_equal(picture(found), before)  # nothing of them stayed
+    (tmp_path / "note.safetensors").write_text("not tensors")
+    with pytest.raises(UsageError, match="cannot be read as"):
+        read_addons(loras=[str(tmp_path / "note.safetensors")]).load_into(found, bare)
+    with pytest.raises(UsageError, match="there is no such file"):
+        read_addons(loras=[str(tmp_path / "nobody.safetensors:0.5")])
+
+
+def test_weights_after_a_colon(tmp_path):
+    (tmp_path / "a:1").touch()
+    assert weighted("--lora", "x/film.safetensors:-0.5") == (Path("x/film.safetensors"), -0.5)
+    for text in ("film.safetensors", "C:\\film.safetensors", str(tmp_path / "a:1")):
+        path, weight = weighted("--lora", text)
+        assert (str(path), weight) == (text, 1.0)
+    for text in ("film:11", "film:nan"):
+        with pytest.raises(UsageError, match="between -10 and 10"):
+            weighted("--lora", text)
+
+
+# Embeddings
+
+
+def rows(count: int, width: int = 16, seed: int = 3) -> torch.Tensor:
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(
+    ("name", "state"),
+    [
+        ("kohya.safetensors", {"emb_params": rows(3)}),
+        ("diffusers.safetensors", {"<cat>": rows(3)}),
+        ("one.safetensors", {"<cat>": rows(3)[0]}),
+        ("a1111.pt", {"string_to_param": {"*": rows(3)}, "string_to_token": {"*": 265}, "step": 9}),
+        ("learned.pt", {"string_to_param": {"*": torch.nn.Parameter(rows(3))}, "name": "x"}),
+        (
+            "first.pt",
+            {
+                "string_to_token": {"*": torch.tensor(265)},
+                "string_to_param": torch.nn.ParameterDict({"*": torch.nn.Parameter(rows(3))}),
+            },
+        ),
+    ],
+)
+def test_embeddings(bare, tmp_path, name, state):
+    """The picture is the one that plain diffusers draws with each vector as a word of its own."""
+    path = tmp_path / name
+    torch.save(state, path) if path.suffix == ".pt" else write(path, state)
+    word = path.stem
+    count = 1 if word == "one" else 3
+    plain = pipeline()
+    for index, row in enumerate(rows(3)[:count]):
+        plain.load_textual_inversion({f"<plain{index}>": row})
+    words = " ".join(f"<plain{index}>" for index in range(count))
+    positive, negative = "a photo of {}, good", "dark, {}"
+    expected = picture(plain, positive.format(words), negative.format(words))
+    addons = read_addons(embeddings=[str(path)])
+    for written in (word, word.upper(), f"<{word}>", f"embedding:{word}"):
+        texts = positive.format(written), negative.format(written)
+        if written == word:
+            assert difference(drawn(bare, addons, *texts), expected) < 1e-6
+        assert [addons.expand(text) for text in texts] == [
+            text.format(" ".join(addons.embeddings[0].tokens)) for text in (positive, negative)
+        ]
+    assert addons.expand(f"a {word}s, {word}-x, x{word}") == f"a {word}s, {word}-x, x{word}"
+    assert difference(picture(pipeline(), positive.format("cat")), expected) > 1e-3
+
+
+def test_several_vectors_in_both_of_sdxls_encoders(bare, tmp_path):
+    """kohya's clip_l and clip_g, and what is refused where one of them is missing."""
+    both = {"clip_l": rows(2, 16).half(), "clip_g": rows(2, 24, seed=4).half()}
+    path = write(tmp_path / "moody.safetensors", both)
+    plain = pipeline("sdxl")
+    for encoder, tokenizer, key in (
+        (plain.text_encoder, plain.tokenizer, "clip_l"),
+        (plain.text_encoder_2, plain.tokenizer_2, "clip_g"),
+    ):
+        for index, row in enumerate(both[key]):
+            plain.load_textual_inversion(
+                {f"<plain{index}>": row.float()},
+                token=f"<plain{index}>",
+                text_encoder=encoder,
+                tokenizer=tokenizer,
+            )
+    expected = picture(plain, "a photo, <plain0> <plain1>", "dark")
+    addons = read_addons(embeddings=[str(path)])
+    assert difference(drawn(bare, addons, "a photo, moody", "dark", "sdxl"), expected) < 1e-6
+    pivotal = {"text_encoders_0": both["clip_l"], "text_encoders_1": both["clip_g"]}
+    other = read_addons(embeddings=[str(write(tmp_path / "other.safetensors", pivotal))])
+    for ours, theirs in zip(other.embeddings[0].vectors, addons.embeddings[0].vectors, strict=True):
+        assert torch.equal(ours, theirs)
+    alone = write(tmp_path / "alone.safetensors", {"clip_l": both["clip_l"]})
+    with pytest.raises(UsageError, match=r"16 values, .* take 16 and 24"):
+        drawn(bare, read_addons(embeddings=[str(alone)]), kind="sdxl")
+
+
+def test_embeddings_that_are_refused(subject, bare, tmp_path):
+    def given(name: str, state: dict) -> str:
+        path = tmp_path / name
+        torch.save(state, path) if path.suffix == ".pt" else write(path, state)
+        return str(path)
+
+    for message, path in {
+        "no such file": str(tmp_path / "nothing.pt"),
+        "is none of .safetensors, .pt, .bin": __file__,
+        r"is not one embedding \(it holds a, b": given(
+            "two.safetensors", {"a": rows(1), "b": rows(1)}
+        ),
+        "no rows": given("flat.safetensors", {"a": torch.ones(())}),
+        "unlike numbers": given("xl.safetensors", {"clip_l": rows(1), "clip_g": rows(2)}),
+        "cannot be read safely": given("code.pt", {"a": tmp_path}),
+    }.items():
+        with pytest.raises(UsageError, match=message):
+            read_addons(embeddings=[path])
+    bad = given("bad.safetensors", {"a": rows(2, 32)})
+    with pytest.raises(UsageError, match=r"32 values, .* take 16"):
+        drawn(bare, read_addons(embeddings=[bad]))
+    (tmp_path / "else").mkdir()
+    other = given("else/Bad.pt", {"a": rows(1)})
+    with pytest.raises(UsageError, match=r"is that of .*bad"):
+        read_addons(embeddings=[bad, other])
+    with pytest.raises(UsageError, match="'bad' is in no prompt"):
+        read_addons(embeddings=[bad]).require_use(["not bad-ish"], subject)
+    own = read_addons(embeddings=[given("mcap-id.safetensors", {"a": rows(1)})])
+    with pytest.raises(UsageError, match="a token of the subject"):
+        own.require_use(["a <mcap-id> person"], subject)
+
+
+# Several subjects
+
+
+def test_two_subjects_with_weights(subject, tmp_path):
+    """The second subject's tokens are words of their own, and the LoRA layers add up."""
+    other = make_subject(tmp_path / "john.mcap", scale=0.2, seed=8)
+    prompt = "a photo of a <mcap-id> person and a {id2} man, {style2} style"
+    addons = read_addons(companions=[f"{other.path}:0.5"])
+    assert addons.fill(prompt) == prompt.format(id2="<mcap-id-2>", style2="<mcap-style-2>")
+    found = pipeline()
+    addons.load_into(found, subject, 0.75)
+    ours = picture(found, addons.fill(prompt))
+    number = found.tokenizer.convert_tokens_to_ids  # SDXL pools at the highest of a prompt
+    assert max(map(number, addons.tokens)) < min(map(number, subject.embeddings))
+    addons.unload_from(found, subject)
+    assert np.array_equal(picture(found), picture(pipeline()))
+    assert len(found.tokenizer) == len(pipeline().tokenizer)
+
+    plain = pipeline()
+    tokens = {"<mcap-id>": subject, "<mcap-id-2>": other, "<mcap-style-2>": other}
+    for token, person in tokens.items():
+        path = person.embeddings[token.replace("-2", "")]
+        plain.load_textual_inversion(str(path), token=token)
+    for name, person in (("jane", subject), ("john", other)):
+        plain.load_lora_weights(
+            str(person.path), weight_name="adapter.safetensors", adapter_name=name
+        )
+    plain.set_adapters(["jane", "john"], [0.75, 0.5])
+    theirs = picture(plain, addons.fill(prompt))
+    assert difference(ours, theirs) < 1e-6
+    with pytest.raises(UsageError, match=r"\{id3\} belongs to no subject.*\{id2\}"):
+        addons.fill("{id} and {id3}")
+
+
+# In pictures
+
+
+def test_pictures_say_what_they_were_drawn_with(subject, tmp_path):
+    state = kohya(chosen(flat_layers(pipeline()), ["attn2_to"]))
+    lora = write(tmp_path / "film.safetensors", state)
+    word = write(tmp_path / "moody.safetensors", {"emb_params": rows(2)})
+    addons = read_addons([f"{subject.path}:0.5"], [f"{lora}:0.5"], [str(word)])
+
+    def run(name: str, addons: Addons | None, **settings):
+        settings = GenerateSettings(count=1, **settings)
+        events = generate(
+            subject, make_profile(), tiny_backbone(), tiny_identity(), FixedDetector(),
+            tmp_path / name, settings, addons=addons,
+        )  # fmt: skip
+        *_, finished = events
+        return finished.pictures[0]
+
+    texts = {"prompts": ("{id} and {id2}, moody",), "negative": "dark"}
+    first = run("a", addons, **texts)
+    record = first.record
+    assert record["prompt"] == "<mcap-id> and <mcap-id-2>, moody"
+    assert record["loras"] == [{"name": "film", "sha256": addons.loras[0].sha256, "weight": 0.5}]
+    assert record["embeddings"][0]["word"] == "moody" and record["embeddings"][0]["vectors"] == 2
+    assert record["with"][0]["name"] == "jane" and record["with"][0]["weight"] == 0.5
+    assert str(tmp_path).encode() not in first.path.read_bytes()
+    assert "moody <lora:film:0.5>" in provenance.read(first.path).parameters
+    assert not run("a", addons, **texts).new
+    stronger = replace(addons, loras=(replace(addons.loras[0], weight=1.0),))
+    assert run("a", stronger, **texts).new
+    plain = run("b", None)
+    assert not {"loras", "embeddings", "with"} & set(plain.record)
+    with pytest.raises(UsageError, match="'moody' is in no prompt"):
+        run("c", replace(addons, companions=()))
+    long = "moody " * 40
+    with pytest.raises(UsageError, match=r"8\d tokens long, of which 77 fit"):
+        run("d", addons, prompts=(f"{{id}} {long}",))

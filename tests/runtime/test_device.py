@@ -1,0 +1,117 @@
+"""Device, precision, threads, and memory errors that say what to try."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mcap.errors import OutOfMemory, UsageError
+from mcap.runtime.device import (
+    choose_device,
+    choose_dtype,
+    out_of_memory_is_ours,
+    peak_memory_mb,
+    set_threads,
+    untouched_randomness,
+)
+
+CPU = torch.device("cpu")
+
+
+def test_auto_finds_something_that_exists():
+    assert choose_device("auto").type in ("cpu", "cuda", "mps")
+    assert choose_device("cpu") == CPU
+
+
+@pytest.mark.parametrize("name", ["tpu", "cpu:1", "cuda:x", ""])
+def test_unknown_devices_are_refused(name):
+    with pytest.raises(UsageError, match="device"):
+        choose_device(name)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(UsageError, match="--device cpu"):
+        choose_device("cuda")
+
+
+def test_precision():
+    assert choose_dtype(CPU, "auto") == torch.float32
+    assert choose_dtype(CPU, "bf16") == torch.bfloat16
+    assert choose_dtype(torch.device("cuda"), "fp16") == torch.float16
+    with pytest.raises(UsageError, match="fp32 or bf16"):
+        choose_dtype(CPU, "fp16")
+    with pytest.raises(UsageError, match="auto, fp32, bf16, fp16"):
+        choose_dtype(CPU, "fp8")
+
+
+def test_apples_gpu_has_bf16_from_macos_14_on(monkeypatch):
+    mps = torch.device("mps")
+    assert choose_dtype(mps, "auto") == torch.float32
+    for newer in (True, False):
+        monkeypatch.setattr(
+            torch.backends.mps, "is_macos_or_newer", lambda *_, newer=newer: newer, raising=False
+        )
+        if newer:
+            assert choose_dtype(mps, "bf16") == torch.bfloat16
+        else:
+            with pytest.raises(UsageError, match=r"macOS 14.*--precision fp32"):
+                choose_dtype(mps, "bf16")
+
+
+@pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_of_half_precisions_a_gpu_gets_bf16_where_it_has_it(monkeypatch, native, dtype):
+    """A card of before Ampere emulates bf16, slowly; it gets fp16 and a gradient scaler."""
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: including_emulation or native,
+    )
+    assert choose_dtype(torch.device("cuda"), "auto") == dtype
+
+
+def test_threads():
+    before = torch.get_num_threads()
+    try:
+        assert set_threads(1) == 1
+        assert set_threads(None) == 1
+        with pytest.raises(UsageError):
+            set_threads(0)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 17 GB)"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_says_what_to_try(error):
+    with (
+        pytest.raises(OutOfMemory, match=r"while training: .*try this") as caught,
+        out_of_memory_is_ours("training", "try this"),
+    ):
+        raise error
+    assert caught.value.exit_code == 5
+
+
+def test_other_errors_pass():
+    with pytest.raises(RuntimeError, match="shape"), out_of_memory_is_ours("training", "no"):
+        raise RuntimeError("shape mismatch")
+
+
+def test_randomness_is_put_back():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    with untouched_randomness(CPU):
+        torch.rand(5)
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_peak_memory_is_of_this_process():
+    assert 50 < peak_memory_mb(CPU) < 1e6

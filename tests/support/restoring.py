@@ -1,0 +1,79 @@
+"""Restorers and a detector whose results are known beforehand, for tests of the enhancing stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from mcap.contracts import Face
+from mcap.enhancement.enhance import Stage, Tools
+from mcap.enhancement.face_restoration import FFHQ_512
+from mcap.faces.masks import LandmarkMasker
+
+
+class Restore:
+    """A restorer of any kind and scale; ``change`` works on float32[B, 3, H, W]."""
+
+    multiple_of = 1
+    minimum_size = 1
+    half_precision = False
+
+    def __init__(
+        self,
+        kind: str = "image",
+        scale: int = 1,
+        change: Callable[[torch.Tensor], torch.Tensor] = lambda image: image,
+    ) -> None:
+        self.kind, self.scale, self.change = kind, scale, change
+        self.calls: list[tuple[int, ...]] = []
+
+    def restore(self, image: torch.Tensor) -> torch.Tensor:
+        self.calls.append(tuple(image.shape))
+        larger = image.repeat_interleave(self.scale, 2).repeat_interleave(self.scale, 3)
+        return self.change(larger).clamp(0, 1)
+
+
+def face_at(x: float, y: float, height: float, *, turn: float = 0.0, score: float = 0.9) -> Face:
+    """An upright face (or one turned by degrees) whose box has its corner at (x, y)."""
+    points = FFHQ_512.template - FFHQ_512.template.mean(axis=0)
+    points = points / 512 * height / 0.6
+    angle = np.radians(turn)
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    width = 0.75 * height
+    centre = np.array([x + width / 2, y + 0.55 * height])
+    return Face(
+        box=(x, y, x + width, y + height),
+        score=score,
+        landmarks=(points @ rotation.T + centre).astype(np.float32),
+    )
+
+
+class Finds:
+    """A detector that finds the same faces in pictures of its size, scaled in others."""
+
+    def __init__(self, size: tuple[int, int], *faces: Face) -> None:
+        self.size, self.faces = size, faces
+
+    def detect(self, image: np.ndarray) -> list[Face]:
+        from mcap.enhancement.face_restoration import moved
+
+        return [moved(face, 0, 0, image.shape[1] / self.size[0]) for face in self.faces]
+
+
+def tools(detector: Finds) -> Tools:
+    from tests.support.tiny import tiny_identity
+
+    return Tools(detector, tiny_identity(), LandmarkMasker())
+
+
+def stage(name: str = "same", **options) -> Stage:
+    return Stage(name, Restore(**options))
+
+
+def noise(height: int, width: int, *, deep: bool = False, seed: int = 0) -> np.ndarray:
+    """uint8 or uint16 [height, width, 3]."""
+    kind = np.uint16 if deep else np.uint8
+    random = np.random.default_rng(seed)
+    return random.integers(0, np.iinfo(kind).max, (height, width, 3), dtype=kind, endpoint=True)
