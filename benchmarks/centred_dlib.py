@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mcap.errors import InputRefused
+from mcap.errors import InputRejectedError
 from mcap.images.photo import find_photos, read_photo
 from mcap.registry import registry
 from mcap_plugins.dlib.identity import MEAN_FILE, centred
@@ -40,7 +40,7 @@ class Measure:
         """The same of a file; None also where it cannot be read."""
         try:
             return self.image(read_photo(path).image)
-        except InputRefused:
+        except InputRejectedError:
             return None
 
     @staticmethod

@@ -43,7 +43,7 @@ from mcap.diffusion.window_decode import FullDecoder, WindowDecoder
 from mcap.losses.attention_refocusing import attention_refocusing
 from mcap.runtime.device import choose_device, peak_memory_mb
 from mcap.style.prompts import COMPOSED_TEMPLATES, fill, reference_prompts, source_prompts
-from mcap.training.optimizer import Learner
+from mcap.training.optimizer import PhaseOptimizer
 from mcap.training.recipe import Layer, recipe
 from mcap.training.step import Example, IdentityGuide, Row, StepTerms, training_step
 
@@ -180,7 +180,7 @@ class Bench:
         self,
         rows: Sequence[Row],
         recorder: AttentionRecorder,
-        learner: Learner,
+        learner: PhaseOptimizer,
         guide: IdentityGuide | None,
     ) -> None:
         terms = StepTerms(identity=1.0 if guide else 0.0)
@@ -276,14 +276,14 @@ class Bench:
         return AttentionRecorder(self.backbone.unet, stride, layers)
 
     @contextmanager
-    def trained(self) -> Iterator[tuple[Learner, AttentionRecorder]]:
+    def trained(self) -> Iterator[tuple[PhaseOptimizer, AttentionRecorder]]:
         """LoRA, optimiser with its moments, and an attached recorder, as in phase 2."""
         lora = add_lora(self.backbone.unet, self.recipe.lora_rank)
         groups = {
             "tokens": (self.tokens.parameters(), 1e-5, 0.0),
             "lora": (lora, 1e-4, 0.01),
         }
-        learner = Learner(groups, 1000, self.recipe, self.backbone)
+        learner = PhaseOptimizer(groups, 1000, self.recipe, self.backbone)
         for parameter in learner.parameters:
             parameter.grad = torch.zeros_like(parameter)
         learner.backward(sum(p.sum() for p in learner.parameters) * 0)

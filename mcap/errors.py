@@ -19,19 +19,23 @@ class McapError(Exception):
         """JSON-serialisable facts for ``--json``, e.g. ``{"refused": [{"photo": ..., ...}]}``."""
 
 
+class RenamedKeyWarning(FutureWarning):
+    """A key or value that a user typed has another name now; the earlier one still works."""
+
+
 class UsageError(McapError):
     """A flag, a settings key or a profile key is wrong. Exit code 2."""
 
     exit_code = 2
 
 
-class InputRefused(McapError):
+class InputRejectedError(McapError):
     """No usable photo, no face, not a picture. Exit code 3."""
 
     exit_code = 3
 
 
-class Missing(McapError):
+class MissingResourceError(McapError):
     """A needed weight, plugin or extra is not there. Exit code 4."""
 
     exit_code = 4

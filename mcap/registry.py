@@ -21,7 +21,7 @@ from typing import Any
 import pluggy
 
 from mcap import hookspecs
-from mcap.errors import Missing
+from mcap.errors import MissingResourceError
 
 KINDS = MappingProxyType(
     {
@@ -158,7 +158,7 @@ class Registry:
         return register
 
     def get(self, kind: str, name: str) -> Entry:
-        """The entry, or `Missing` with the names there are and the plugins that failed to load."""
+        """The entry, or `MissingResourceError` with the names there are and the plugins that failed to load."""
         entry = self.entries[kind].get(name)
         if entry is not None:
             return entry
@@ -172,10 +172,10 @@ class Registry:
         allowed = _allow_list()
         if allowed is not None:
             message += f" MCAP_PLUGINS allows only: {', '.join(sorted(allowed)) or 'none'}."
-        raise Missing(message)
+        raise MissingResourceError(message)
 
     def create(self, kind: str, name: str, *args: Any, **options: Any) -> Any:
-        """Call the entry's factory; `Missing` with the remedy where a package is not installed."""
+        """Call the entry's factory; `MissingResourceError` with the remedy where a package is not installed."""
         entry = self.get(kind, name)
         try:
             return entry.factory(*args, **options)
@@ -186,7 +186,7 @@ class Registry:
                 if extras
                 else f"install what the plugin '{entry.plugin}' asks for"
             )
-            raise Missing(
+            raise MissingResourceError(
                 f"The {kind} '{name}' needs a package that cannot be imported "
                 f"({_told(error)}): {remedy}."
             ) from error

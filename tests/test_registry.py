@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mcap import cli, hookspecs
-from mcap.errors import Missing
+from mcap.errors import MissingResourceError
 from mcap.registry import KINDS, Registry, registry
 from tests.support import ROOT
 
@@ -99,7 +99,7 @@ def test_a_plugin_that_cannot_be_loaded_is_named_and_harms_nothing(plugin, code,
     assert found.names("detector") == ["one", "two"]
     assert [failure.plugin for failure in found.failures] == ["broken"]
     assert told in found.failures[0].error
-    with pytest.raises(Missing, match=r"could not be loaded: broken \("):
+    with pytest.raises(MissingResourceError, match=r"could not be loaded: broken \("):
         found.get("detector", "three")
 
 
@@ -144,13 +144,13 @@ def test_the_allow_list(plugin, monkeypatch):
     monkeypatch.setenv("MCAP_PLUGINS", "a, c")
     found = Registry(points)
     assert (found.plugins, found.failures) == (["a"], [])
-    with pytest.raises(Missing, match="MCAP_PLUGINS allows only: a, c"):
+    with pytest.raises(MissingResourceError, match="MCAP_PLUGINS allows only: a, c"):
         found.get("masker", "landmarks")
 
 
 def test_a_name_that_is_not_there_gets_a_suggestion(plugin):
     found = Registry([plugin("a", DETECTOR.format(name="yunet"))])
-    with pytest.raises(Missing, match=r"there are: yunet\. Did you mean 'yunet'\?"):
+    with pytest.raises(MissingResourceError, match=r"there are: yunet\. Did you mean 'yunet'\?"):
         found.get("detector", "yunnet")
 
 
@@ -165,7 +165,7 @@ def register_face_detectors(register):
 """
     found = Registry([plugin("a", code), plugin("b", DETECTOR.format(name="one"))])
     assert found.create("detector", "one") == "a detector"
-    with pytest.raises(Missing, match=r"pip install 'mcap\[mediapipe\]'"):
+    with pytest.raises(MissingResourceError, match=r"pip install 'mcap\[mediapipe\]'"):
         found.create("detector", "mesh")
 
 

@@ -10,6 +10,7 @@ import errno
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -18,7 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from mcap.cli.context import Globals
-from mcap.errors import McapError
+from mcap.errors import McapError, RenamedKeyWarning
 
 HELP = """\
 MagiCapture portraits on your own machine: a few selfies and a style in, portraits out.
@@ -158,6 +159,28 @@ def run(args: list[str]) -> int:
     """Run the program; every exception becomes a message and an exit code."""
     flags = set(args[: args.index("--")] if "--" in args else args)
     wants_json, verbose = "--json" in flags, "--verbose" in flags
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", RenamedKeyWarning)
+        warnings.showwarning = _show_warning
+        return _run(args, wants_json, verbose)
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], *place: Any, **more: Any
+) -> None:
+    """Show a renamed key as one line of the program's own; any other warning as Python does."""
+    if issubclass(category, RenamedKeyWarning):
+        from mcap.cli.output import error_console
+
+        error_console().print(f"note: {message}", markup=False)
+    else:
+        _python_shows(message, category, *place, **more)
+
+
+_python_shows = warnings.showwarning
+
+
+def _run(args: list[str], wants_json: bool, verbose: bool) -> int:
     try:
         code = app(args=args, prog_name="mcap", standalone_mode=False)
     except McapError as error:

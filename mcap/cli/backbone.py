@@ -21,7 +21,7 @@ def choose_backbone(given: str, *, ask_the_hub: bool = False) -> tuple[Entry, st
     """The entry, and ``given`` itself where it is a folder, a file or a hub id.
 
     A model's kind decides between the entries, whose facts the plan is made of. ``ask_the_hub``
-    fetches the configuration files of a hub id, a few megabytes. Raises `Missing` where there is no
+    fetches the configuration files of a hub id, a few megabytes. Raises `MissingResourceError` where there is no
     such thing, or it cannot be had, `UsageError` for a model that cannot be trained.
     """
     if given in registry().names("backbone") or not is_place(given):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from mcap.cli.settings import Settings
     from mcap.generation.editing.edit import Edited, EditSettings
-    from mcap.generation.extra_networks import Addons
+    from mcap.generation.extra_networks import ExtraNetworks
     from mcap.subjects.subject import Subject
 
 FIXED = (
@@ -106,7 +106,7 @@ def run_edit(
     pictures: Sequence[Path],
     settings: Settings,
     wanted: EditSettings,
-    addons: Addons,
+    addons: ExtraNetworks,
     out: Path,
     backbone_name: str | None,
     force: bool,
@@ -125,7 +125,7 @@ def run_edit(
     )
     from mcap.generation.generate import PictureReady
     from mcap.registry import registry
-    from mcap.runtime.device import out_of_memory_is_ours, set_threads
+    from mcap.runtime.device import set_threads, translate_oom
 
     set_threads(settings.threads)
     backbone = load_backbone(subject, settings, backbone_name)
@@ -147,7 +147,7 @@ def run_edit(
     ready = 0
     finished: Edited | None = None
     try:
-        with out_of_memory_is_ours("drawing", "Edit fewer pictures at once with --batch-size 1."):
+        with translate_oom("drawing", "Edit fewer pictures at once with --batch-size 1."):
             plan = next(events)
             there = plan.pictures - plan.to_draw
             note(

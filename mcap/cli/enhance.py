@@ -155,7 +155,7 @@ def enhance(
     from mcap.cli.output import emit, note, warn
     from mcap.cli.restorers import choose_restorer, restorer_names
     from mcap.cli.settings import load_settings
-    from mcap.errors import InputRefused
+    from mcap.errors import InputRejectedError
     from mcap.images.photo import find_photos
     from mcap.results.folder import require_own
 
@@ -186,7 +186,7 @@ def enhance(
     framing = _framing(ctx, profile, print_sheet, settings)
     paths = [path for path in find_photos(inputs) if not _own_file(path, inputs)]
     if not paths:
-        raise InputRefused(
+        raise InputRejectedError(
             f"No files in {', '.join(inputs)}. A folder stands for the files directly in it."
         )
     if dry_run:
@@ -207,7 +207,7 @@ def enhance(
     result = _result(out, finished)
     if not finished.pictures:
         lines = "\n".join(f"  {item.source}: {item.reason}" for item in finished.refused)
-        raise InputRefused(f"No picture that can be enhanced:\n{lines}", details=result)
+        raise InputRejectedError(f"No picture that can be enhanced:\n{lines}", details=result)
     emit(ctx, result, lambda console: _print(console, finished))
 
 
@@ -266,7 +266,7 @@ def _run(
     from mcap.enhancement.enhance import enhance as run
     from mcap.enhancement.known_person import known_person
     from mcap.registry import registry
-    from mcap.runtime.device import choose_device, out_of_memory_is_ours, set_threads
+    from mcap.runtime.device import choose_device, set_threads, translate_oom
 
     set_threads(settings.threads)
     device = choose_device(settings.device)
@@ -283,7 +283,7 @@ def _run(
     advance: list[Any] = []
     ready = 0
     try:
-        with out_of_memory_is_ours("enhancing", "Try --tile 128, or --device cpu."):
+        with translate_oom("enhancing", "Try --tile 128, or --device cpu."):
             stages = load_restorers(ctx, choices, wanted)
             events = run(
                 paths,
@@ -322,12 +322,12 @@ def _run(
 def _person_masker(ctx: typer.Context) -> Any:
     """The masker that tells a person from the background; without it a profile's framing is all."""
     from mcap.cli.output import warn
-    from mcap.errors import Missing
+    from mcap.errors import MissingResourceError
     from mcap.registry import registry
 
     try:
         return registry().create("masker", "person")
-    except Missing as missing:
+    except MissingResourceError as missing:
         warn(ctx, f"The background is not replaced: {missing}")
         return None
 

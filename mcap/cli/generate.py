@@ -11,7 +11,7 @@ from mcap.cli import complete, options
 
 if TYPE_CHECKING:
     from mcap.cli.settings import Settings
-    from mcap.generation.extra_networks import Addons
+    from mcap.generation.extra_networks import ExtraNetworks
     from mcap.generation.generate import Finished, GenerateSettings, Picture
     from mcap.style.profile import StyleProfile
     from mcap.subjects.subject import Subject
@@ -372,7 +372,7 @@ def _draw(
     profiles: list[StyleProfile],
     settings: Settings,
     wanted: GenerateSettings,
-    addons: Addons,
+    addons: ExtraNetworks,
     out: Path,
     backbone_name: str | None,
     force: bool,
@@ -384,7 +384,7 @@ def _draw(
     from mcap.generation.generate import Finished, PictureReady, Planned, check_backbone
     from mcap.generation.generate import generate as run
     from mcap.registry import registry
-    from mcap.runtime.device import out_of_memory_is_ours, set_threads
+    from mcap.runtime.device import set_threads, translate_oom
 
     set_threads(settings.threads)
     identity = registry().create("identity", subject.identity_network)
@@ -409,7 +409,7 @@ def _draw(
     advice = "Draw fewer pictures at once with --batch-size 1."
     ready = 0
     try:
-        with out_of_memory_is_ours("drawing", advice):
+        with translate_oom("drawing", advice):
             plan = next(events)
             assert isinstance(plan, Planned)
             there = plan.pictures - plan.to_draw

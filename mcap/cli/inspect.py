@@ -26,7 +26,7 @@ def inspect(
       mcap inspect portraits/passport-000000.png
     """
     from mcap.cli.output import emit, warn
-    from mcap.errors import InputRefused
+    from mcap.errors import InputRejectedError
     from mcap.images.provenance import read
 
     found: list[Provenance] = []
@@ -34,11 +34,11 @@ def inspect(
     for file in files:
         try:
             found.append(read(file))
-        except InputRefused as error:
+        except InputRejectedError as error:
             refused.append({"file": str(file), "reason": str(error)})
             warn(ctx, str(error))
     if not found:
-        raise InputRefused(
+        raise InputRejectedError(
             f"None of the {len(files)} files is a picture that can be read.",
             details={"refused": refused},
         )

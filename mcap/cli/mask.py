@@ -90,7 +90,7 @@ def mask(
     from mcap.cli.output import emit
     from mcap.cli.progress import progress
     from mcap.cli.settings import load_settings
-    from mcap.errors import InputRefused, UsageError
+    from mcap.errors import InputRejectedError, UsageError
     from mcap.images.photo import find_photos, remember_more
     from mcap.masking.folder import (
         EarlierRun,
@@ -115,7 +115,7 @@ def mask(
     )
     paths = find_photos(source)
     if not paths:
-        raise InputRefused(
+        raise InputRejectedError(
             f"No files in {', '.join(source)}. A folder stands for the files directly in it."
         )
     if out is not None and out.exists() and not out.is_dir():
@@ -170,7 +170,7 @@ def mask(
         lines = "\n".join(f"  {item['path']}: {item['reason']}" for item in refused)
         advice = "\n".join(item["text"] for item in report["advice"])
         shown = "" if out is None else f"\n{out / 'contact-sheet.jpg'} shows them."
-        raise InputRefused(
+        raise InputRejectedError(
             f"No usable photo among {len(refused)}:\n{lines}\n{advice}{shown}", details=result
         )
     if not preview or ctx.obj.json:

@@ -230,13 +230,13 @@ def path(
     """
     from mcap.cli.output import emit
     from mcap.cli.settings import load_settings
-    from mcap.errors import Missing
+    from mcap.errors import MissingResourceError
     from mcap.weights import fetch as weights
 
     load_settings(ctx.obj)
     found = weights.cache_dir() if name is None else weights.local_path(name)
     if found is None:
-        raise Missing(
+        raise MissingResourceError(
             f"Weight '{name}' is not on this machine; 'mcap models pull {name}' fetches it."
         )
     emit(ctx, {"name": name, "path": found}, lambda console: console.print(str(found)))

@@ -118,7 +118,7 @@ def _is_plain(value) -> bool:
 
 
 def _unknown(name: str, found) -> None:
-    from mcap.errors import Missing
+    from mcap.errors import MissingResourceError
 
     known = ", ".join(sorted(found.plugins)) or "none"
-    raise Missing(f"No plugin called '{name}' is installed; there are: {known}.")
+    raise MissingResourceError(f"No plugin called '{name}' is installed; there are: {known}.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from mcap.diffusion.prompt_length import too_long
-from mcap.errors import InputRefused, McapError
+from mcap.errors import InputRejectedError, McapError
 from mcap.images.photo import PhotoSettings, read_photo
 from mcap.style.prompts import composed_prompts, fill, reference_prompts, source_prompts
 
@@ -43,7 +43,7 @@ def check_references(profile: StyleProfile, settings: PhotoSettings) -> Iterator
     for path in paths:
         try:
             photo = read_photo(path, settings)
-        except InputRefused as error:
+        except InputRejectedError as error:
             yield Finding("error", "references", str(error))
             continue
         if min(photo.width, photo.height) < SMALLEST_REFERENCE:

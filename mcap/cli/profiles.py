@@ -236,13 +236,13 @@ def _findings(profile: StyleProfile, settings: Settings) -> list[Finding]:
     import torch
 
     from mcap.cli.profile_check import Finding, check_prompts, check_references, check_train
-    from mcap.errors import Missing
+    from mcap.errors import MissingResourceError
     from mcap.registry import registry
 
     findings = [*check_train(profile), *check_references(profile, settings.photos)]
     try:
         backbone = registry().create("backbone", settings.backbone, "cpu", torch.float32)
-    except Missing as error:
+    except MissingResourceError as error:
         message = f"whether the prompts fit was not looked at: {error}"
         return [*findings, Finding("warning", "prompts", message)]
     return [*findings, *check_prompts(profile, backbone)]

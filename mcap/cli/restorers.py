@@ -40,7 +40,7 @@ def restorer_names(text: str) -> tuple[str, ...]:
 
 
 def choose_restorer(given: str) -> Choice:
-    """A name, or a file whose suffix an entry reads. Raises `Missing` or `UsageError`."""
+    """A name, or a file whose suffix an entry reads. Raises `MissingResourceError` or `UsageError`."""
     found = registry()
     path = Path(given).expanduser()
     if given in found.entries["restorer"] or not (path.suffix or len(path.parts) > 1):

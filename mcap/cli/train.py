@@ -220,7 +220,7 @@ def _run(
 ) -> None:
     from mcap.cli.output import emit, note
     from mcap.registry import registry
-    from mcap.runtime.device import choose_device, choose_dtype, out_of_memory_is_ours, set_threads
+    from mcap.runtime.device import choose_device, choose_dtype, set_threads, translate_oom
     from mcap.training.checkpoint import latest_checkpoint
     from mcap.training.loop import ADVICE
     from mcap.training.train_photos import look_at_photos
@@ -248,7 +248,7 @@ def _run(
         print_plan(error_console(), plan)
     found.require()
 
-    with out_of_memory_is_ours("loading the backbone", ADVICE):
+    with translate_oom("loading the backbone", ADVICE):
         note(ctx, f"Loading backbone {plan.backbone} ...")
         backbone = registry().create(
             "backbone", request.outline.name, device, dtype, source=request.outline.source
@@ -393,7 +393,7 @@ def _tiny_vae(recipe: Any, backbone: Any) -> Any:
     """
     if not (recipe.identity and recipe.identity_decode in ("tiny", "auto")):
         return None
-    from mcap.errors import Missing
+    from mcap.errors import MissingResourceError
     from mcap.weights.fetch import fetch, local_path
 
     name = None
@@ -402,7 +402,7 @@ def _tiny_vae(recipe: Any, backbone: Any) -> Any:
     if recipe.identity_decode == "auto" and (name is None or local_path(name) is None):
         return None
     if name is None:
-        raise Missing(
+        raise MissingResourceError(
             "identity_decode 'tiny' needs a tiny autoencoder for this backbone's latents, and "
             "there is none; use --set identity_decode=window or full."
         )

@@ -30,7 +30,7 @@ def plain_blocks(unet: Any) -> None:
 
 
 @contextmanager
-def compile_errors_are_ours(remedy: str) -> Iterator[None]:
+def translate_compile_errors(remedy: str) -> Iterator[None]:
     """Turn torch.compile's own errors (no C++ compiler, no triton) into one with a remedy."""
     from torch._dynamo.exc import TorchDynamoException
 

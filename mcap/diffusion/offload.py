@@ -13,14 +13,14 @@ from typing import Any
 import torch
 
 
-class Parked:
+class Offloaded:
     """Moves modules to ``away`` while it is entered, and back to ``home`` at the end.
 
     On a device that shares the machine's memory (``home`` is the CPU) nothing is moved.
 
     >>> with Parked([vae.encoder], home=backbone.device) as parked:
     ...     train()
-    ...     with parked.at_home():  # a pipeline asks the whole VAE where it is
+    ...     with parked.onloaded():  # a pipeline asks the whole VAE where it is
     ...         preview()
     """
 
@@ -31,7 +31,7 @@ class Parked:
         self.home = torch.device(home)
         self.away = torch.device(away)
 
-    def __enter__(self) -> Parked:
+    def __enter__(self) -> Offloaded:
         self._move(self.away)
         return self
 
@@ -39,7 +39,7 @@ class Parked:
         self._move(self.home)
 
     @contextmanager
-    def at_home(self) -> Iterator[None]:
+    def onloaded(self) -> Iterator[None]:
         self._move(self.home)
         try:
             yield

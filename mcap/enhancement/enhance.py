@@ -38,7 +38,7 @@ from mcap.enhancement.picture import PictureWork
 from mcap.enhancement.plan import Job, Run, named_apart, result_size
 from mcap.enhancement.settings import EnhanceSettings
 from mcap.enhancement.write import write
-from mcap.errors import InputRefused
+from mcap.errors import InputRejectedError
 from mcap.faces.measure import FaceSettings
 from mcap.images.photo import PhotoSettings
 
@@ -96,7 +96,7 @@ def enhance(
     for path in paths:
         try:
             jobs.append(run.job(path))
-        except InputRefused as refusal:
+        except InputRejectedError as refusal:
             jobs.append(Refused(path, _without(path, str(refusal))))
     jobs = named_apart(jobs)
     there = {
@@ -113,7 +113,7 @@ def enhance(
         if isinstance(job, Job):
             try:
                 event = there.get(job) or write(run, job, work.do(job, advance), shelf)
-            except InputRefused as refusal:
+            except InputRejectedError as refusal:
                 event = Refused(job.path, _without(job.path, str(refusal)))
         else:
             event = job

@@ -156,7 +156,7 @@ class Change:
             into[start:stop] = np.clip(mixed, 0, white).astype(part.dtype)
 
 
-class NotNumbers(ValueError):
+class NonFiniteOutputError(ValueError):
     """A restorer gave NaN or infinity, as half precision may where it cannot hold a value."""
 
 
@@ -173,7 +173,7 @@ def restoration(
 
     The restorer is where it is to work already (``device``). Beyond the picture's edges the frame
     is filled with its mirror image. ``masker`` says where the face is; outside its mask, and near
-    the frame's edge, nothing changes. Raises `NotNumbers` where the restorer gives NaN or infinity.
+    the frame's edge, nothing changes. Raises `NonFiniteOutputError` where the restorer gives NaN or infinity.
     """
     import torch
 
@@ -195,7 +195,7 @@ def restoration(
     with torch.inference_mode():
         restored = restorer.restore(tensor)[0].float().clamp(0.0, 1.0).cpu().numpy()
     if not np.isfinite(restored).all():
-        raise NotNumbers("the restorer gave values that are no numbers for a face")
+        raise NonFiniteOutputError("the restorer gave values that are no numbers for a face")
     if restored.shape != (3, side, side):
         raise ValueError(
             f"the restorer gave {list(restored.shape)} for a face of {frame.size} pixels at "

@@ -8,11 +8,11 @@ from pathlib import Path
 from mcap.enhancement import report as enhance_report
 from mcap.enhancement.events import Enhanced, Refused
 from mcap.enhancement.plan import Job
-from mcap.results.folder import Shelf
+from mcap.results.folder import OutputFolder
 from mcap.results.previews import Previews
 
 
-class EnhancedShelf(Shelf):
+class EnhancedShelf(OutputFolder):
     """Finds, names and lists enhanced pictures."""
 
     beside = frozenset({enhance_report.CONTACT_SHEET})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mcap.errors import InputRefused, UsageError
+from mcap.errors import InputRejectedError, UsageError
 from mcap.faces.measure import find_faces
 from mcap.images.photo import find_photos, read_photo
 from mcap.subjects.subject import MANIFEST, read_subject
@@ -23,7 +23,7 @@ def known_person(
     """A subject folder, a photo or a folder of photos -> float32[D] of unit length.
 
     Of a photo the embedding of its largest face; of several the mean of these. Raises `UsageError`
-    for a subject that another network embedded, `InputRefused` where there is no face.
+    for a subject that another network embedded, `InputRejectedError` where there is no face.
     """
     if (given / MANIFEST).is_file():
         known = read_subject(given)
@@ -37,13 +37,15 @@ def known_person(
     for path in find_photos([given]):
         try:
             image = read_photo(path, settings.photos).image
-        except InputRefused:
+        except InputRejectedError:
             if not given.is_dir():
                 raise
             continue
         faces = find_faces(image, detector, identity, settings.faces)
         found += [faces[0].embedding] if faces else []
     if not found:
-        raise InputRefused(f"--subject {given}: there is no face that the detector is sure of.")
+        raise InputRejectedError(
+            f"--subject {given}: there is no face that the detector is sure of."
+        )
     mean = np.mean(found, axis=0)
     return (mean / max(float(np.linalg.norm(mean)), 1e-9)).astype(np.float32)

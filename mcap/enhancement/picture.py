@@ -17,7 +17,7 @@ from mcap.enhancement.face_patch import changed_view, view
 from mcap.enhancement.face_restoration import (
     Candidate,
     Change,
-    NotNumbers,
+    NonFiniteOutputError,
     candidates,
     moved,
     restoration,
@@ -25,7 +25,7 @@ from mcap.enhancement.face_restoration import (
 from mcap.enhancement.face_rollback import undo
 from mcap.enhancement.identity_guard import Before, IdentityGuard, Verdict
 from mcap.enhancement.plan import Counter, Job, Run
-from mcap.errors import InputRefused, McapError
+from mcap.errors import InputRejectedError, McapError
 from mcap.images.picture import PictureFile, read_picture, to_eight_bits, to_srgb
 
 if TYPE_CHECKING:
@@ -76,11 +76,11 @@ class PictureWork:
         )
 
     def do(self, job: Job, advance: Callable[[int], None]) -> Worked:
-        """``advance`` hears of pieces of the job's ``tiles``. `InputRefused` where the picture
+        """``advance`` hears of pieces of the job's ``tiles``. `InputRejectedError` where the picture
         cannot be read, or is no longer the one that the job was planned for."""
         source = read_picture(job.path, self.run.photos)
         if source.sha256 != job.sha256:
-            raise InputRefused(f"{job.path}: it changed while mcap was working on it")
+            raise InputRejectedError(f"{job.path}: it changed while mcap was working on it")
         found = self._find(source)
         canvas, factor = source.pixels, 1.0
         notes = [f"The input was {note}." for note in source.notes]
@@ -214,7 +214,7 @@ class PictureWork:
                 device="cpu" if to is None else self.run.device,
                 colour_match=self.settings.colour_match,
             )
-        except NotNumbers as error:
+        except NonFiniteOutputError as error:
             if not half or to is None:
                 raise McapError(
                     f"{stage.name}: {error}; its file is damaged, or it is not made for pictures "

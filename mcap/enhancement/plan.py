@@ -18,7 +18,7 @@ import numpy as np
 
 import mcap
 from mcap.enhancement.events import Framing, Refused, Stage, Tools
-from mcap.errors import InputRefused
+from mcap.errors import InputRejectedError
 from mcap.images.picture import size_of
 from mcap.runtime import files
 
@@ -105,19 +105,21 @@ class Run:
         return json.dumps(hashed, sort_keys=True, default=str)
 
     def job(self, path: Path) -> Job:
-        """`InputRefused` where the picture cannot be read or its result would be too large."""
+        """`InputRejectedError` where the picture cannot be read or its result would be too large."""
         size = size_of(path, self.photos)
         width, height = result_size(size, self.scales, self.settings.scale)
         largest_scale = max([math.prod(self.scales), self.settings.scale or 0])
         largest = (size[0] * largest_scale, size[1] * largest_scale)
         if math.prod(largest) > self.settings.max_megapixels * 1e6:
-            raise InputRefused(
+            raise InputRejectedError(
                 f"{path}: {largest[0]:.0f} x {largest[1]:.0f} pixels would be more than the "
                 f"{self.settings.max_megapixels:g} megapixels that mcap makes; use a restorer of "
                 "a smaller scale, or raise enhance.max_megapixels"
             )
         if max(width, height) > LARGEST_SIDE:
-            raise InputRefused(f"{path}: no picture of {width} x {height} pixels can be written")
+            raise InputRejectedError(
+                f"{path}: no picture of {width} x {height} pixels can be written"
+            )
         tiles = 0
         for stage in self.stages:
             if stage.restorer.kind == "image":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcap.cli.output import human_bytes
 from mcap.enhancement.enhance import result_size
-from mcap.errors import InputRefused
+from mcap.errors import InputRejectedError
 from mcap.images.picture import size_of
 from mcap.registry import registry
 from mcap.weights.fetch import WEIGHTS, local_path
@@ -64,7 +64,7 @@ def _sizes(
     for path in paths:
         try:
             size = size_of(path, settings.photos)
-        except InputRefused as refusal:
+        except InputRejectedError as refusal:
             refused.append({"file": path, "reason": str(refusal)})
             continue
         result = list(result_size(size, scales, wanted.scale)) if known else None

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from mcap.errors import McapError, OutOfMemory
-from mcap.runtime.device import out_of_memory_is_ours
+from mcap.runtime.device import translate_oom
 
 if TYPE_CHECKING:
     from mcap.contracts import Restorer
@@ -163,7 +163,7 @@ def restore_tiled(
     result = _allocate((source.height * job.scale, source.width * job.scale, 3), dtype, scratch)
     while True:
         try:
-            with out_of_memory_is_ours("restoring a picture", ""):
+            with translate_oom("restoring a picture", ""):
                 count, largest = _run(job, side, result)
             return Tiled(result, largest, count, tuple(notes))
         except OutOfMemory as error:

@@ -34,7 +34,7 @@ from mcap.framing.extend_canvas import (
     touches,
 )
 from mcap.framing.head import crown_to_chin
-from mcap.framing.matting import Layers, pure, take_apart
+from mcap.framing.matting import Layers, estimate_foreground, pure
 from mcap.framing.placement import Room, outside, place
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ class _View:
         there = _scaled(face, scale)
         matte, notes, sure = _matte(small, floats, white, there, masker, profile)
         layers = (
-            take_apart(floats, matte, there.height)
+            estimate_foreground(floats, matte, there.height)
             if sure and small.shape[2] == 3
             else Layers(matte, floats, floats)
         )

@@ -31,7 +31,7 @@ class Layers:
     behind: Float32Array  # [H, W, 3]
 
 
-def take_apart(image: Float32Array, matte: Float32Array, face_height: float) -> Layers:
+def estimate_foreground(image: Float32Array, matte: Float32Array, face_height: float) -> Layers:
     """``image`` float32[H, W, 3] and a segmenter's ``matte`` float32[H, W] -> its layers.
 
     ``face_height`` in pixels sets how wide the edge may be. The matte is sharpened where the

@@ -48,7 +48,7 @@ class Companion:
 
 
 @dataclass(frozen=True)
-class Addons:
+class ExtraNetworks:
     """Everything that is drawn with besides the first subject; by default nothing."""
 
     companions: tuple[Companion, ...] = ()
@@ -132,13 +132,13 @@ class Addons:
 
         Where one of them is refused the pipeline is left as it was.
         """
-        from mcap.runtime.device import untouched_randomness
+        from mcap.runtime.device import preserve_rng_state
 
         weights: dict[str, float] = {}
         try:
             # The subject's tokens come last and so have the highest numbers: SDXL's pooled vector
             # is taken at the highest of a prompt, which is one of the subject's in training.
-            with untouched_randomness(pipeline.device):
+            with preserve_rng_state(pipeline.device):
                 for number, lora in enumerate(self.loras, start=1):
                     lora.load_into(pipeline, f"lora-{number}")
                     weights[f"lora-{number}"] = lora.weight
@@ -170,7 +170,7 @@ class Addons:
 
 def read_addons(
     companions: Sequence[str] = (), loras: Sequence[str] = (), embeddings: Sequence[str] = ()
-) -> Addons:
+) -> ExtraNetworks:
     """What the command line gives: ``PATH`` or ``PATH:WEIGHT``, embeddings without a weight.
 
     Raises `UsageError` for what is not there or of another kind, and what
@@ -197,7 +197,7 @@ def read_addons(
                 f"--embedding {found.path}: its word '{found.word}' is that of {other.path} too; "
                 "rename one of the files."
             )
-    return Addons(tuple(beside), tuple(files), tuple(words.values()))
+    return ExtraNetworks(tuple(beside), tuple(files), tuple(words.values()))
 
 
 def weighted(flag: str, text: str) -> tuple[Path, float]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mcap.faces.similarity import ranked
 from mcap.generation import report
-from mcap.results.folder import Shelf
+from mcap.results.folder import OutputFolder
 from mcap.runtime import files
 
 REST = "rest"
@@ -38,13 +38,13 @@ class Picture:
         return self.record["profile"]
 
 
-class RankedShelf(Shelf):
+class RankedShelf(OutputFolder):
     """Finds, names, sorts and lists pictures of ``kind`` "generate" or "edit"."""
 
     folders = (".", REST)
     beside = frozenset({report.CONTACT_SHEET, report.ATTENTION_MAPS})
     place = frozenset({"rank", "file", "kept", "sha256"})
-    keys = Shelf.keys | {"similarity"}
+    keys = OutputFolder.keys | {"similarity"}
 
     def find(self, stem: str, wanted: str) -> Picture | None:
         """The picture called ``stem`` (-2, -3, ...) whose ``settings_sha256`` is ``wanted``."""

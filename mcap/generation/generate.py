@@ -33,7 +33,7 @@ from mcap.errors import UsageError
 from mcap.faces.similarity import likeness
 from mcap.framing.crop import cut, dots_per_inch, drawing_size, framed, head_of
 from mcap.generation import report
-from mcap.generation.extra_networks import Addons
+from mcap.generation.extra_networks import ExtraNetworks
 from mcap.generation.folder import Picture, RankedShelf
 from mcap.images import provenance
 from mcap.style import prompts
@@ -136,7 +136,7 @@ def generate(
     out: Path,
     settings: GenerateSettings | None = None,
     *,
-    addons: Addons | None = None,
+    addons: ExtraNetworks | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> Iterator[Event]:
     """Draw, frame, measure and write pictures of a subject in one or more styles.
@@ -153,7 +153,7 @@ def generate(
     """
     settings = settings or GenerateSettings()
     shelf = RankedShelf(out, settings.format, "generate")
-    addons = addons or Addons()
+    addons = addons or ExtraNetworks()
     settings = settings.model_copy(
         update={"prompts": tuple(addons.fill(text) for text in settings.prompts)}
     )
@@ -245,7 +245,7 @@ def _jobs(
     backbone: Backbone,
     identity: IdentityModel,
     settings: GenerateSettings,
-    addons: Addons,
+    addons: ExtraNetworks,
 ) -> Iterator[_Job]:
     info, defaults = backbone.info, backbone.info.generate_defaults
     # A backbone states steps, guidance and a negative prompt only where others suit it badly, so it
@@ -333,7 +333,7 @@ def _drawn(
     backbone: Backbone,
     pipeline: Any,
     settings: GenerateSettings,
-    addons: Addons,
+    addons: ExtraNetworks,
     watch: Sequence[str],
     on_step: Callable[[int], None] | None,
 ) -> Iterator[tuple[_Job, Drawn]]:

@@ -24,7 +24,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 
-from mcap.errors import InputRefused
+from mcap.errors import InputRejectedError
 
 if TYPE_CHECKING:
     from mcap.contracts import UInt8Image
@@ -97,7 +97,7 @@ class Photo:
             return known[1]
         again = read_photo(self.path, self.settings)
         if again.sha256 != self.sha256:
-            raise InputRefused(
+            raise InputRejectedError(
                 f"{self.path} changed while mcap was working on it; run the command again."
             )
         _remember(key, stamp, again.pixels)
@@ -164,7 +164,7 @@ def read_photo(path: Path | str, settings: PhotoSettings | None = None) -> Photo
 
     16-bit pictures are scaled to 8 bits, colour profiles (Display P3, Adobe RGB, CMYK) converted to
     sRGB, alpha composited on white, and of animations and multi-page files the first picture taken.
-    Raises `InputRefused`, its message the file and the reason.
+    Raises `InputRejectedError`, its message the file and the reason.
     """
     settings = settings or PhotoSettings()
     path = Path(path)
@@ -189,7 +189,7 @@ def read_photo(path: Path | str, settings: PhotoSettings | None = None) -> Photo
 def opened(path: Path, settings: PhotoSettings) -> Iterator[tuple[bytes, Image.Image]]:
     """A file's bytes and Pillow's picture of them, for the caller to decode inside.
 
-    Whatever opening and decoding raise becomes `InputRefused`, its message the file and the reason.
+    Whatever opening and decoding raise becomes `InputRejectedError`, its message the file and the reason.
     Pictures of more than ``settings.max_megapixels`` are refused before their pixels are decoded.
     """
     data = _read_bytes(path, settings)
@@ -199,10 +199,10 @@ def opened(path: Path, settings: PhotoSettings) -> Iterator[tuple[bytes, Image.I
         try:
             with _open(path, data, settings) as picture:
                 yield data, picture
-        except InputRefused:
+        except InputRejectedError:
             raise
         except MemoryError as error:
-            raise InputRefused(f"{path}: too large for this machine's memory") from error
+            raise InputRejectedError(f"{path}: too large for this machine's memory") from error
         except (
             OSError,
             SyntaxError,
@@ -216,7 +216,9 @@ def opened(path: Path, settings: PhotoSettings) -> Iterator[tuple[bytes, Image.I
             struct.error,
         ) as error:
             # Decoders meet damaged files with every kind of exception; each says the same to us.
-            raise InputRefused(f"{path}: the picture is damaged or incomplete ({error})") from error
+            raise InputRejectedError(
+                f"{path}: the picture is damaged or incomplete ({error})"
+            ) from error
 
 
 def find_photos(sources: Sequence[Path | str], *, stdin: TextIO | None = None) -> list[Path]:
@@ -282,22 +284,22 @@ def _read_bytes(path: Path, settings: PhotoSettings) -> bytes:
     try:
         if path.is_dir():
             next(path.iterdir(), None)
-            raise InputRefused(f"{path}: a folder, not a picture")
+            raise InputRejectedError(f"{path}: a folder, not a picture")
         if not path.exists():
-            raise InputRefused(f"{path}: no such file")
+            raise InputRejectedError(f"{path}: no such file")
         if not path.is_file():
-            raise InputRefused(f"{path}: not a regular file")
+            raise InputRejectedError(f"{path}: not a regular file")
         size = path.stat().st_size
         if size == 0:
-            raise InputRefused(f"{path}: the file is empty")
+            raise InputRejectedError(f"{path}: the file is empty")
         if size > settings.max_file_megabytes * 1e6:
-            raise InputRefused(
+            raise InputRejectedError(
                 f"{path}: {size / 1e6:.0f} MB is more than the {settings.max_file_megabytes:.0f} "
                 "MB that mcap reads (photos.max_file_megabytes)"
             )
         return path.read_bytes()
     except OSError as error:
-        raise InputRefused(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise InputRejectedError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def _open(path: Path, data: bytes, settings: PhotoSettings) -> Image.Image:
@@ -307,7 +309,7 @@ def _open(path: Path, data: bytes, settings: PhotoSettings) -> Image.Image:
         known = [name for name in FORMATS if name in Image.OPEN]
         picture = Image.open(io.BytesIO(data), formats=known)
     except UnidentifiedImageError as error:
-        raise InputRefused(
+        raise InputRejectedError(
             f"{path}: not a picture that mcap can read (JPEG, PNG, WebP, TIFF, AVIF, HEIC)"
         ) from error
     width, height = picture.size
@@ -317,7 +319,7 @@ def _open(path: Path, data: bytes, settings: PhotoSettings) -> Image.Image:
     if width * height > most * 1e6:
         of = f" of such a {picture.format}" if appetite > 1 else ""
         picture.close()
-        raise InputRefused(
+        raise InputRejectedError(
             f"{path}: {width} x {height} pixels are more than the {most:g} megapixels that mcap "
             f"reads{of}; save a smaller copy, or raise photos.max_megapixels"
         )
@@ -405,11 +407,13 @@ def eight_bits(picture: Image.Image, path: Path) -> Image.Image:
     values = np.asarray(picture)
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all() or low < 0:
-        raise InputRefused(f"{path}: pixel values from {low:g} to {high:g} are not a photograph")
+        raise InputRejectedError(
+            f"{path}: pixel values from {low:g} to {high:g} are not a photograph"
+        )
     # Floating point runs from 0 to 1 by convention, integers to the end of their depth.
     white = 1.0 if picture.mode == "F" and high <= 1.0 else 255.0 if high <= 255 else 65535.0
     if high > white:
-        raise InputRefused(f"{path}: pixel values up to {high:g} are not a photograph")
+        raise InputRejectedError(f"{path}: pixel values up to {high:g} are not a photograph")
     return Image.fromarray(_by_strips(values, lambda strip: np.round(strip * (255.0 / white))))
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
-from mcap.errors import InputRefused
+from mcap.errors import InputRejectedError
 from mcap.images import provenance
 from mcap.images.photo import (
     TRANSPOSE,
@@ -85,14 +85,14 @@ class PictureFile:
 
 
 def size_of(path: Path, settings: PhotoSettings | None = None) -> tuple[int, int]:
-    """(width, height) of the upright picture, from the file's head alone; `InputRefused`."""
+    """(width, height) of the upright picture, from the file's head alone; `InputRejectedError`."""
     with opened(Path(path), settings or PhotoSettings()) as (_, picture):
         width, height = picture.size
         return (height, width) if orientation_of(picture) >= 5 else (width, height)
 
 
 def read_picture(path: Path | str, settings: PhotoSettings | None = None) -> PictureFile:
-    """One file -> `PictureFile` at its own size and depth; `InputRefused` with the reason.
+    """One file -> `PictureFile` at its own size and depth; `InputRejectedError` with the reason.
 
     ``settings.max_side`` is not applied. Of animations and multi-page files the first picture is
     taken. 12 and 10 bits of HEIC and AVIF, and floating point, are read as 8 bits.
@@ -115,7 +115,7 @@ def read_picture(path: Path | str, settings: PhotoSettings | None = None) -> Pic
         pixels = _upright(pixels, orientation)
         alpha = None if alpha is None else _upright(alpha, orientation)
     if min(pixels.shape[:2]) < 1:
-        raise InputRefused(f"{path}: the picture of {depth_and_kind} has no pixels")
+        raise InputRejectedError(f"{path}: the picture of {depth_and_kind} has no pixels")
     return PictureFile(
         path=path,
         sha256=hashlib.sha256(data).hexdigest(),

@@ -28,7 +28,7 @@ from xml.sax.saxutils import escape
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from mcap.errors import InputRefused
+from mcap.errors import InputRejectedError
 from mcap.runtime import files
 
 FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp"}
@@ -268,7 +268,7 @@ def fitting_packet(
 def read(path: Path) -> Provenance:
     """Everything that `save` wrote, from PNG, JPEG or WebP.
 
-    Raises `InputRefused` for what is no picture. A picture of another program gives what it has:
+    Raises `InputRejectedError` for what is no picture. A picture of another program gives what it has:
     AUTOMATIC1111's text and the IPTC mark are read whoever wrote them; a damaged record is None.
     """
     from mcap.images.photo import pixel_limit_lifted
@@ -278,11 +278,11 @@ def read(path: Path) -> Provenance:
         with pixel_limit_lifted(), Image.open(path, formats=("PNG", "JPEG", "WEBP")) as picture:
             return found(path, picture)
     except FileNotFoundError:
-        raise InputRefused(f"{path}: no such file.") from None
+        raise InputRejectedError(f"{path}: no such file.") from None
     except UnidentifiedImageError:
-        raise InputRefused(f"{path}: not a PNG, JPEG or WebP picture.") from None
+        raise InputRejectedError(f"{path}: not a PNG, JPEG or WebP picture.") from None
     except (OSError, SyntaxError, ValueError) as error:
-        raise InputRefused(f"{path}: the picture cannot be read ({error}).") from None
+        raise InputRejectedError(f"{path}: the picture cannot be read ({error}).") from None
 
 
 def found(path: Path, picture: Image.Image) -> Provenance:

@@ -35,7 +35,7 @@ from mcap.masking.select import (
 )
 from mcap.results.contact_sheet import BAD, GOOD, WARNING, Tile, contact_sheet
 from mcap.runtime import files
-from mcap.runtime.parallel import cores, in_order
+from mcap.runtime.parallel import cores, ordered_map
 
 SCHEMA = 1
 MEASURES = 2
@@ -157,7 +157,7 @@ def write_masks(
             return _write_photo(entry, masked.settings, out, entry.photo.name in edited)
         return {}, _refused_tiles(entry)
 
-    written = in_order(write, masked.entries, cores())
+    written = ordered_map(write, masked.entries, cores())
     for entry, (its_files, its_tiles) in zip(masked.entries, written, strict=True):
         hashes |= its_files
         tiles += its_tiles

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from mcap.errors import InputRefused
+from mcap.errors import InputRejectedError
 from mcap.faces.eyes import MeshFinder, openness
 from mcap.faces.measure import (
     NO_FACE,
@@ -36,7 +36,7 @@ from mcap.images.photo import Photo, PhotoSettings, read_photo, unique_names
 from mcap.masking.advice import advise
 from mcap.masking.checks import Check, checks
 from mcap.masking.near_duplicates import near_duplicates, thumbnail
-from mcap.runtime.parallel import in_order, threads_for
+from mcap.runtime.parallel import ordered_map, threads_for
 
 if TYPE_CHECKING:
     from mcap.contracts import Face, FaceDetector, Float32Array, IdentityModel, Masker
@@ -162,15 +162,15 @@ class MaskedSet:
         return [entry for entry in self.entries if isinstance(entry, RefusedPhoto)]
 
     def require_accepted(self) -> list[MaskedPhoto]:
-        """The accepted photos; `InputRefused` with every reason where there is none."""
+        """The accepted photos; `InputRejectedError` with every reason where there is none."""
         if self.accepted:
             return self.accepted
         if not self.entries:
-            raise InputRefused("No photos were given.", details={"refused": []})
+            raise InputRejectedError("No photos were given.", details={"refused": []})
         lines = "\n".join(f"  {entry.path}: {entry.reason}" for entry in self.refused)
         count = len(self.entries)
         advice = "\n".join(item.text for item in advise(self))
-        raise InputRefused(
+        raise InputRejectedError(
             f"No usable photo among {count}:\n{lines}\n{advice}",
             details={
                 "refused": [
@@ -232,14 +232,14 @@ def mask_photos(
     def look_or_refuse(path: Path) -> tuple[Photo, _Look] | RefusedPhoto:
         try:
             return look(path)
-        except InputRefused as refusal:
+        except InputRejectedError as refusal:
             return RefusedPhoto(path.name, path, _without(path, str(refusal)))
 
     looks: list[tuple[Photo, _Look] | RefusedPhoto] = []
     seen: dict[str, Path] = {}
     files = [Path(path) for path in paths]
     threads = threads_for(detector, identity)
-    for path, item in zip(files, in_order(look_or_refuse, files, threads), strict=True):
+    for path, item in zip(files, ordered_map(look_or_refuse, files, threads), strict=True):
         if not isinstance(item, RefusedPhoto):
             sha256 = item[0].sha256
             if sha256 in seen:
@@ -290,7 +290,7 @@ def mask_photos(
 
     judged = [item if isinstance(item, RefusedPhoto) else next(readable) for item in looks]
     entries: list[MaskedPhoto | RefusedPhoto] = []
-    for path, entry in zip(files, in_order(finish, judged, threads_for(masker)), strict=True):
+    for path, entry in zip(files, ordered_map(finish, judged, threads_for(masker)), strict=True):
         entries.append(entry)
         tick(path)
     all_faces = {photo.sha256: found for photo, found in zip(photos, faces, strict=True)}
@@ -337,7 +337,7 @@ class _Judge:
         if self.same_person is not None and all(check.verdict != "refused" for check in made):
             try:
                 seen = self._look_closer(photo, found)
-            except InputRefused as refusal:  # the file changed under our hands
+            except InputRejectedError as refusal:  # the file changed under our hands
                 return RefusedPhoto(
                     photo.name, photo.path, _without(photo.path, str(refusal)), photo, found
                 )
@@ -362,7 +362,7 @@ class _Judge:
             return refuse(reason, tuple(check.name for check in wrong))
         try:
             mask, own = self._mask(photo, found.face)
-        except InputRefused as refusal:
+        except InputRejectedError as refusal:
             return refuse(_without(photo.path, str(refusal)), ("mask",))
         notes = [check.text for check in made if check.verdict == "note"]
         if len(faces) > 1:
@@ -441,7 +441,7 @@ class _Judge:
             mask = cv2.convertScaleAbs(self.masker.mask(image, face), alpha=255.0)
         if not mask.any():
             where = f"the mask {own} is black" if own else "the mask is empty"
-            raise InputRefused(f"{where}: nothing of the photo would be learned")
+            raise InputRejectedError(f"{where}: nothing of the photo would be learned")
         return mask, own is not None
 
 
@@ -453,7 +453,7 @@ def _pinned(photo: Photo, found: _Look, settings: MaskSettings) -> Float32Array:
             if found.faces
             else "no face found"
         )
-        raise InputRefused(
+        raise InputRejectedError(
             f"{photo.path} does not say who the subject is: {reason}. Give --subject a photo of "
             "one person."
         )
@@ -503,7 +503,7 @@ def _unit(embeddings: Sequence[Float32Array]) -> Float32Array:
 def _read_mask(path: Path, photo: Photo, shape: tuple[int, int]) -> np.ndarray:
     mask = read_photo(path, photo.settings)
     if (mask.width, mask.height) != (photo.width, photo.height):
-        raise InputRefused(
+        raise InputRejectedError(
             f"the mask {path} has {mask.width} x {mask.height} pixels and the photo "
             f"{photo.width} x {photo.height}; masks are as large as the upright photo"
         )

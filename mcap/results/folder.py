@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mcap.errors import InputRefused, UsageError
+from mcap.errors import InputRejectedError, UsageError
 from mcap.images import provenance
 from mcap.runtime import files
 
@@ -54,7 +54,7 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
     return [entry for entry in entries if isinstance(entry, dict) and "file" in entry]
 
 
-class Shelf:
+class OutputFolder:
     """Finds, names and lists the pictures of one output folder; each kind of picture has its own.
 
     ``kind`` is that of the records, a key of `COMMANDS`; ``extension`` one of
@@ -93,7 +93,7 @@ class Shelf:
         for path in self._named(stem):
             try:
                 record = provenance.read(path).record
-            except InputRefused:
+            except InputRejectedError:
                 continue  # not a whole picture, and so not one of ours: made anew beside it
             if record is None:
                 record = self._listed_record(path, wanted)
@@ -169,5 +169,5 @@ class Shelf:
 def _has_no_record(path: Path) -> bool:
     try:
         return provenance.read(path).record is None
-    except InputRefused:
+    except InputRejectedError:
         return False  # gone, or no longer a picture

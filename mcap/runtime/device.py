@@ -94,7 +94,7 @@ def set_threads(count: int | None) -> int:
 
 
 @contextmanager
-def out_of_memory_is_ours(what: str, advice: str) -> Iterator[None]:
+def translate_oom(what: str, advice: str) -> Iterator[None]:
     """Turn torch's out-of-memory error into `OutOfMemory` with what to try."""
     try:
         yield
@@ -142,7 +142,7 @@ def total_memory_mb(device: torch.device) -> float:
 
 
 @contextmanager
-def untouched_randomness(device: torch.device) -> Iterator[None]:
+def preserve_rng_state(device: torch.device) -> Iterator[None]:
     """Whatever draws random numbers inside leaves torch's global generators as they were."""
     on_device = device.type if device.type in ("cuda", "mps") else None
     with torch.random.fork_rng(

@@ -40,7 +40,7 @@ def _opencv_single() -> Iterator[None]:
         cv2.setNumThreads(before)
 
 
-def in_order(
+def ordered_map(
     function: Callable[[_Item], _Result], items: Iterable[_Item], threads: int
 ) -> Iterator[_Result]:
     """``function(item)`` for each item, in the items' order.

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import mcap
-from mcap.errors import InputRefused, UsageError
+from mcap.errors import InputRejectedError, UsageError
 from mcap.runtime.files import safetensors_bytes, sha256_of, write_bytes, write_json
 
 if TYPE_CHECKING:
@@ -161,11 +161,11 @@ class Subject:
         this one needs an ``adapter_name`` of its own and, with ``rename``, other tokens; its LoRA
         is then the only active one until ``pipeline.set_adapters`` is told otherwise.
         """
-        from mcap.runtime.device import untouched_randomness
+        from mcap.runtime.device import preserve_rng_state
 
         # A larger embedding table and new LoRA layers are filled from the global random state
         # before the values that we have are put in.
-        with untouched_randomness(pipeline.device):
+        with preserve_rng_state(pipeline.device):
             for record in self.manifest.tokens:
                 vectors = read_embedding(self.embeddings[record.token])
                 token = (rename or {}).get(record.token, record.token)
@@ -185,7 +185,7 @@ class Subject:
 def read_subject(path: Path | str) -> Subject:
     """The subject in a folder.
 
-    Raises `UsageError` for what is no subject folder or of an unknown schema, `InputRefused` for
+    Raises `UsageError` for what is no subject folder or of an unknown schema, `InputRejectedError` for
     one that is not complete or of which a file is missing or altered.
     """
     from safetensors import safe_open
@@ -193,23 +193,23 @@ def read_subject(path: Path | str) -> Subject:
     path = Path(path)
     manifest = read_manifest(path)
     if manifest.state != "complete":
-        raise InputRefused(
+        raise InputRejectedError(
             f"{path}: training has not finished (state '{manifest.state}'); go on with the same "
             f"`mcap train` command and --resume."
         )
     for name, expected in manifest.files.items():
         file = path / name
         if not file.is_file():
-            raise InputRefused(f"{file}: is missing; the manifest lists it. Train again.")
+            raise InputRejectedError(f"{file}: is missing; the manifest lists it. Train again.")
         if sha256_of(file) != expected:
-            raise InputRefused(
+            raise InputRejectedError(
                 f"{file}: is not the file that training wrote (its sha256 differs from the "
                 "manifest's). Restore it or train again."
             )
     required = [IDENTITY, *(record.file for record in manifest.tokens)]
     for name in required:
         if name not in manifest.files:
-            raise InputRefused(f"{path / MANIFEST}: key 'files' does not list {name}.")
+            raise InputRejectedError(f"{path / MANIFEST}: key 'files' does not list {name}.")
     with safe_open(path / IDENTITY, framework="numpy") as file:
         embedding = file.get_tensor("embedding")
         network = (file.metadata() or {}).get("network", "")
@@ -255,7 +255,9 @@ def read_embedding(path: Path) -> list[torch.Tensor]:
     if set(state) == {"clip_l", "clip_g"}:
         return [state["clip_l"].reshape(-1), state["clip_g"].reshape(-1)]
     if len(state) != 1:
-        raise InputRefused(f"{path}: holds {len(state)} tensors, and a token's file holds one.")
+        raise InputRejectedError(
+            f"{path}: holds {len(state)} tensors, and a token's file holds one."
+        )
     return [tensor.reshape(-1) for tensor in state.values()]
 
 

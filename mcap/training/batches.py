@@ -79,7 +79,7 @@ class Shuffle:
         return self.left.pop()
 
 
-class Draw:
+class BatchSampler:
     """Draws the rows of a step. ``examples`` are lists of (plain, mirrored or None)."""
 
     def __init__(
@@ -104,7 +104,7 @@ class Draw:
         roles = ["source", "reference"]
         if phase == 2 and recipe.composed:
             roles.append("composed")
-        if recipe.rows == "in-turn":
+        if recipe.batching == "alternating":
             roles = [roles[step % len(roles)]]
         elif (
             phase == 2

@@ -23,8 +23,9 @@ from typing import Any
 
 import torch
 
-from mcap.errors import InputRefused, UsageError
+from mcap.errors import InputRejectedError, UsageError
 from mcap.runtime.files import sha256_of
+from mcap.training.recipe import with_current_names
 
 SCHEMA = 1
 META = "checkpoint.json"
@@ -91,7 +92,7 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
     """The newest whole checkpoint, or None where there are none.
 
     One that is damaged (a power cut, a full disk) is passed over for the one before it. Raises
-    `InputRefused` where there are some and all are damaged.
+    `InputRejectedError` where there are some and all are damaged.
     """
     damaged = []
     for path in reversed(_steps(folder)):
@@ -110,7 +111,7 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
             )
         return Checkpoint(path, meta["step"], meta["phase"], meta["threads"], meta["belongs_to"])
     if damaged:
-        raise InputRefused(
+        raise InputRejectedError(
             f"{folder}: every checkpoint is damaged ({', '.join(damaged)}); start again with "
             "--force."
         )
@@ -119,7 +120,14 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
 
 def refuse_changes(checkpoint: Checkpoint, belongs_to: Mapping[str, str]) -> None:
     """`UsageError` that names what is not as it was when the checkpoint was written."""
-    before, after = dict(checkpoint.belongs_to), dict(belongs_to)
+    before = {}
+    for name, value in checkpoint.belongs_to.items():
+        key = name.removeprefix("recipe ")
+        current, _ = with_current_names({key: value})
+        before.update(
+            {f"recipe {k}": v for k, v in current.items()} if key != name else {name: value}
+        )
+    after = dict(belongs_to)
     changed = sorted(
         name for name in before.keys() | after.keys() if before.get(name) != after.get(name)
     )

@@ -16,7 +16,7 @@ import numpy as np
 from mcap.diffusion.sampling import draw
 from mcap.faces.similarity import likeness
 from mcap.images.jpeg import write_jpeg
-from mcap.runtime.device import untouched_randomness
+from mcap.runtime.device import preserve_rng_state
 
 if TYPE_CHECKING:
     from mcap.contracts import Backbone, FaceDetector, Float32Array, IdentityModel, UInt8Image
@@ -36,7 +36,7 @@ class Preview:
 
 
 @dataclass(frozen=True)
-class Judge:
+class PreviewScorer:
     """Who finds the faces, and which network compares them with whom."""
 
     detector: FaceDetector
@@ -52,7 +52,7 @@ class Judge:
 
 
 def preview(
-    backbone: Backbone, prompt: str, seed: int, path: Path, judge: Judge | None = None
+    backbone: Backbone, prompt: str, seed: int, path: Path, judge: PreviewScorer | None = None
 ) -> Preview:
     """Draw ``prompt`` from `PICTURES` seeds, from ``seed`` on, and write them as one JPEG.
 
@@ -60,7 +60,7 @@ def preview(
     """
     steps = min(STEPS, int(backbone.info.generate_defaults.get("steps", STEPS)))
     seeds = [seed + number for number in range(PICTURES)]
-    with untouched_randomness(backbone.device):
+    with preserve_rng_state(backbone.device):
         drawn = draw(backbone, prompt, seeds, steps=steps)
     side_by_side = np.concatenate(drawn, axis=1)
     write_jpeg(path, side_by_side)
@@ -68,7 +68,7 @@ def preview(
 
 
 @dataclass
-class Plateau:
+class EarlyStopping:
     """Says when similarity has stopped rising: ``patience`` looks without a new best one.
 
     ``least`` is the rise that counts. `kept` is what was handed over with the best look.

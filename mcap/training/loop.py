@@ -23,22 +23,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mcap.diffusion.attention import AttentionRecorder, spread_layers
-from mcap.diffusion.compile import compile_blocks, compile_errors_are_ours, plain_blocks
+from mcap.diffusion.compile import compile_blocks, plain_blocks, translate_compile_errors
 from mcap.diffusion.latents import vae_factor
 from mcap.diffusion.lora import add_lora, add_text_lora, lora_state, remove_lora
-from mcap.diffusion.offload import Parked, idle_parts
+from mcap.diffusion.offload import Offloaded, idle_parts
 from mcap.diffusion.prompt_cache import PromptCache
 from mcap.diffusion.tokens import ID_TOKEN, STYLE_TOKEN, LearnedTokens, install
 from mcap.diffusion.window_decode import Decoder, FullDecoder, WindowDecoder, template_box
-from mcap.errors import InputRefused, McapError, UsageError
+from mcap.errors import InputRejectedError, McapError, UsageError
 from mcap.images.provenance import public_name
 from mcap.runtime.device import (
-    out_of_memory_is_ours,
     peak_memory_mb,
     precision_name,
     set_threads,
+    translate_oom,
 )
-from mcap.training.batches import KINDS, Draw, Prompts, make_example
+from mcap.training.batches import KINDS, BatchSampler, Prompts, make_example
 from mcap.training.checkpoint import (
     latest_checkpoint,
     random_state,
@@ -47,7 +47,7 @@ from mcap.training.checkpoint import (
     save_checkpoint,
 )
 from mcap.training.decoder_choice import LOOKED_AT, Fidelity, choose_decoder
-from mcap.training.early_stopping import Judge, Plateau, preview
+from mcap.training.early_stopping import EarlyStopping, PreviewScorer, preview
 from mcap.training.events import (
     CheckpointSaved,
     DecodeChosen,
@@ -59,7 +59,7 @@ from mcap.training.events import (
     Stopped,
 )
 from mcap.training.log import RunLog
-from mcap.training.optimizer import Learner
+from mcap.training.optimizer import PhaseOptimizer
 from mcap.training.recipe import Recipe, decided_by
 from mcap.training.step import IdentityGuide, Row, StepTerms, clean_estimates, training_step
 
@@ -81,7 +81,7 @@ ADVICE = (
 def advice(recipe: Recipe, device: torch.device, dtype: torch.dtype) -> str:
     """What needs less memory than this run and has not been tried yet."""
     tries = []
-    if recipe.rows == "together" or not recipe.gradient_checkpointing:
+    if recipe.batching == "joint" or not recipe.gradient_checkpointing:
         tries.append("--low-memory (the same command then goes on from the last checkpoint)")
     if dtype.itemsize > 2 and device.type != "cpu":
         tries.append("--precision bf16")
@@ -139,7 +139,7 @@ def train(
     ``recipe`` has its final number of steps. ``identity`` is needed where the recipe has the
     identity term, ``detector`` where its landmarks are detected on each estimate, ``tiny_vae``
     (a small autoencoder for the same latents) where it decodes with one. The backbone is handed
-    back as it came, whatever happens. Raises `InputRefused` without photos, `UsageError` where a
+    back as it came, whatever happens. Raises `InputRejectedError` without photos, `UsageError` where a
     resume finds other inputs, `McapError` for a loss that is not finite, `OutOfMemory`.
     """
     options = options or Options()
@@ -156,17 +156,17 @@ def train(
     with ExitStack() as stack:
         stack.callback(_hand_back, backbone)
         stack.enter_context(
-            out_of_memory_is_ours("training", advice(recipe, backbone.device, backbone.dtype))
+            translate_oom("training", advice(recipe, backbone.device, backbone.dtype))
         )
         if recipe.compile:
-            stack.enter_context(compile_errors_are_ours("Leave out --set compile=true."))
+            stack.enter_context(translate_compile_errors("Leave out --set compile=true."))
         _freeze(backbone, recipe, stack)
         tokens = install(
             backbone, {ID_TOKEN: recipe.id_words or id_words, STYLE_TOKEN: recipe.style_words}
         )
         stack.callback(tokens.remove)
         log = stack.enter_context(RunLog(writer, done))
-        draw = Draw(
+        draw = BatchSampler(
             _examples(backbone, data.sources, "source", recipe, options.latents),
             _examples(backbone, data.references, "reference", recipe, options.latents),
             data.prompts,
@@ -176,13 +176,13 @@ def train(
         # Every picture is a latent now.
         decodes = recipe.identity and recipe.phase2_steps > 0 and recipe.identity_decode != "tiny"
         idle = idle_parts(backbone.vae, decodes=decodes)
-        parked = stack.enter_context(Parked(idle, backbone.device))
+        parked = stack.enter_context(Offloaded(idle, backbone.device))
         prompts = PromptCache(backbone, tokens)
         judge = None
         looks_at_all = options.preview_every or recipe.patience
         if looks_at_all and detector is not None and identity is not None:
-            judge = Judge(detector, identity.to(backbone.device), data.target)
-        plateau = Plateau(recipe.patience, recipe.least_rise)
+            judge = PreviewScorer(detector, identity.to(backbone.device), data.target)
+        plateau = EarlyStopping(recipe.patience, recipe.min_delta)
         guide: IdentityGuide | None = None
         decode: str | None = None
         generator = torch.Generator().manual_seed(options.seed)
@@ -243,12 +243,12 @@ def train(
                 log.write(event)
                 yield event
 
-                looks = bool(recipe.patience) and phase == 2 and (step + 1) % recipe.look_every == 0
+                looks = bool(recipe.patience) and phase == 2 and (step + 1) % recipe.eval_every == 0
                 enough = False
                 if looks or (options.preview_every and done % options.preview_every == 0):
                     path = writer.sample_path(done)
                     prompt = options.preview_prompt or data.prompts.composed[0]
-                    with parked.at_home():
+                    with parked.onloaded():
                         seen = preview(backbone, prompt, options.seed, path, judge)
                     log.preview(done, path, seen)
                     yield PreviewSaved(done, path, seen.similarity)
@@ -319,7 +319,7 @@ def inputs_of(
 def _one_step(
     rows: Sequence[Row],
     terms: StepTerms,
-    learner: Learner,
+    learner: PhaseOptimizer,
     backbone: Backbone,
     tokens: LearnedTokens,
     recorder: AttentionRecorder | None,
@@ -332,7 +332,7 @@ def _one_step(
     where: str,
 ) -> dict[str, float]:
     """Losses and gradients of one step; the optimiser is not touched."""
-    apart = recipe.rows == "apart"
+    apart = recipe.batching == "sequential"
     groups = [[row] for row in rows] if apart else [list(rows)]
     # Means over rows become sums over calls; `_terms` does the same for identity's several roles.
     share = 1 / recipe.batch if apart else 1.0
@@ -381,9 +381,9 @@ def _check(
     tiny_vae: Any | None,
 ) -> None:
     if not data.sources:
-        raise InputRefused("There is no usable photo of the person to train on.")
+        raise InputRejectedError("There is no usable photo of the person to train on.")
     if not data.references:
-        raise InputRefused("There is no usable reference photo of the style to train on.")
+        raise InputRejectedError("There is no usable reference photo of the style to train on.")
     if recipe.steps == 0:
         raise UsageError("The recipe has no steps: phase1_steps and phase2_steps are both 0.")
     if recipe.identity and recipe.phase2_steps and identity is None:
@@ -449,7 +449,7 @@ def _choose_decode(
     backbone: Backbone,
     identity: IdentityModel,
     tiny_vae: Any | None,
-    draw: Draw,
+    draw: BatchSampler,
     prompts: PromptCache,
     options: Options,
 ) -> tuple[str, Mapping[str, Fidelity]]:
@@ -513,13 +513,15 @@ def _terms(recipe: Recipe, phase: int) -> StepTerms:
     """Phase 1 is masked reconstruction of the two plain rows; phase 2 has every term."""
     tuning = phase == 2
     roles = ("identity",) if recipe.identity_rows == "own" else ("source", "composed")
-    identity_weight = recipe.identity_weight / (len(roles) if recipe.rows == "apart" else 1)
+    identity_weight = recipe.identity_weight / (
+        len(roles) if recipe.batching == "sequential" else 1
+    )
     return StepTerms(
         composed=recipe.composed_weight if tuning and recipe.composed else 0.0,
         identity=identity_weight if tuning and recipe.identity else 0.0,
         identity_every=recipe.identity_every,
         attention=recipe.attention_weight if tuning and recipe.attention else 0.0,
-        attention_least_span=recipe.attention_least_span,
+        attention_min_range=recipe.attention_min_range,
         identity_roles=roles,
         masked=recipe.masks,
         mask_form=recipe.mask_form,
@@ -537,7 +539,7 @@ def _set_up(
     tokens: LearnedTokens,
     options: Options,
     stack: ExitStack,
-) -> tuple[Learner, AttentionRecorder | None]:
+) -> tuple[PhaseOptimizer, AttentionRecorder | None]:
     """What learns in a phase, and what watches the attention."""
     if phase == 1:
         groups = {"tokens": (tokens.parameters(), recipe.phase1_token_lr)}
@@ -555,7 +557,7 @@ def _set_up(
             ]
             groups["text"] = (text, recipe.phase2_text_lr)
     decay = {"tokens": recipe.token_weight_decay}
-    learner = Learner(
+    learner = PhaseOptimizer(
         {
             name: (parameters, rate, decay.get(name, recipe.lora_weight_decay))
             for name, (parameters, rate) in groups.items()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mcap.errors import McapError, Missing
+from mcap.errors import McapError, MissingResourceError
 
 if TYPE_CHECKING:
     from mcap.training.recipe import Recipe
@@ -22,7 +22,7 @@ LEAST_SCALE = 2.0**-10
 26 of them without 2000 good ones in between."""
 
 
-class Learner:
+class PhaseOptimizer:
     """AdamW over named groups of float32 parameters, with the recipe's rates for one phase."""
 
     def __init__(
@@ -135,14 +135,14 @@ def _adamw(
 ) -> torch.optim.Optimizer:
     """AdamW over ``groups``: torch's, in one kernel where the device has one, or in eight bits.
 
-    `Missing` where eight bits are asked for and bitsandbytes is not installed.
+    `MissingResourceError` where eight bits are asked for and bitsandbytes is not installed.
     """
     options = {"betas": (0.9, 0.999), "eps": 1e-8}
     if name == "adamw-8bit":
         try:
             from bitsandbytes.optim import AdamW8bit
         except ImportError as error:
-            raise Missing(
+            raise MissingResourceError(
                 f"optimiser 'adamw-8bit' needs the package {EIGHT_BIT}: pip install {EIGHT_BIT}; "
                 "or leave --set optimiser out. It halves what the optimiser keeps, which matters "
                 "with a large lora_rank only."

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcap.errors import Missing
+from mcap.errors import MissingResourceError
 from mcap.weights.model_source import ModelFacts, describe, find_model, folder_size, vae_beside
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Outline:
 def outline(entry: Entry, source: str | None) -> Outline:
     """From the entry's facts, and the configuration of a model that lies here.
 
-    `Missing` where ``source`` looks like a path and nothing is there, `UsageError` where it is no
+    `MissingResourceError` where ``source`` looks like a path and nothing is there, `UsageError` where it is no
     model that can be trained.
     """
     facts = entry.facts
@@ -72,7 +72,7 @@ def outline(entry: Entry, source: str | None) -> Outline:
     elif facts.get("folder"):
         local = Path(facts["folder"])
         if not local.is_dir():
-            raise Missing(
+            raise MissingResourceError(
                 f"Backbone '{entry.name}': its weights are not in {local}, where the package "
                 f"'{entry.plugin}' should have brought them; install it again, or choose another "
                 "one with --backbone."
@@ -210,7 +210,7 @@ class Plan:
 
 def rows_per_step(recipe: Recipe) -> dict[int, float]:
     """UNet rows of a step in each phase, on average."""
-    if recipe.rows == "in-turn":
+    if recipe.batching == "alternating":
         return {1: float(recipe.batch), 2: float(recipe.batch)}
     second = 2.0 + recipe.composed
     if recipe.identity and recipe.identity_rows == "own":
@@ -225,7 +225,9 @@ def decodes_per_step(recipe: Recipe) -> float:
     if recipe.identity_rows == "own":
         return recipe.batch / recipe.identity_every
     kinds = 2 if recipe.composed else 1
-    return recipe.batch * (kinds / (2 + recipe.composed) if recipe.rows == "in-turn" else kinds)
+    return recipe.batch * (
+        kinds / (2 + recipe.composed) if recipe.batching == "alternating" else kinds
+    )
 
 
 WINDOW_SHARE = 0.4
@@ -291,7 +293,7 @@ def estimate_memory_mb(
     learns nor the libraries. ``device`` is its kind: "cpu", "cuda", "mps".
     """
     rows = rows_per_step(recipe)[2 if recipe.phase2_steps else 1]
-    rows = math.ceil(rows) if recipe.rows != "apart" else 1
+    rows = math.ceil(rows) if recipe.batching != "sequential" else 1
     if found.memory is None:
         return _scaled_memory_mb(recipe, found, rows, half)
     kept, block, decode, decode_block = _kept(recipe, found.memory)
@@ -309,7 +311,7 @@ def _kept(recipe: Recipe, cost: Memory) -> tuple[float, float, float, float]:
         return row, block, 0.0, 0.0
     share = {"window": WINDOW_SHARE, "tiny": 0.05}.get(recipe.identity_decode, 1.0)
     if recipe.identity_rows != "own":  # several rows are decoded
-        share *= max(1.0, decodes_per_step(recipe)) if recipe.rows == "together" else 1.0
+        share *= max(1.0, decodes_per_step(recipe)) if recipe.batching == "joint" else 1.0
     if small:
         return row, block, share * cost.decode_checkpointed, share * cost.decode_block
     return row, block, share * cost.decode, 0.0

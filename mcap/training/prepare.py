@@ -11,7 +11,7 @@ from PIL import Image
 
 from mcap.diffusion.sampling import draw
 from mcap.masking.crops import TrainingCrop, portrait_crops
-from mcap.runtime.device import untouched_randomness
+from mcap.runtime.device import preserve_rng_state
 from mcap.runtime.files import write_with
 from mcap.style.prompts import composed_prompts, fill, reference_prompts, source_prompts
 from mcap.training.batches import Prompts
@@ -75,7 +75,7 @@ def draw_references(
         path = folder / f"reference-{number + 1:02d}.png"
         paths.append(path)
         if not path.is_file():
-            with untouched_randomness(backbone.device):
+            with preserve_rng_state(backbone.device):
                 (pixels,) = draw(backbone, prompts[number % len(prompts)], [seed + number])
             write_with(path, Image.fromarray(pixels).save)
         if on_picture is not None:

@@ -13,12 +13,13 @@ from __future__ import annotations
 import difflib
 import math
 import tomllib
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from mcap.errors import UsageError
+from mcap.errors import RenamedKeyWarning, UsageError
 
 Steps = Annotated[int, Field(ge=0, le=1_000_000, strict=True)]
 Rate = Annotated[float, Field(ge=0, le=1)]
@@ -73,7 +74,7 @@ class Recipe(BaseModel):
     composed_weight: Weight = 1.0
     identity_weight: Weight = 1.0
     attention_weight: Weight = 2.5
-    attention_least_span: Annotated[float, Field(ge=0, le=1)] = 0.0
+    attention_min_range: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Attention maps of a smaller range are scaled by this, so that fading does not pay; 0: the
     paper's form."""
     mask_form: Literal["area", "weighted"] = "area"
@@ -108,15 +109,16 @@ class Recipe(BaseModel):
     patience: Annotated[int, Field(ge=0, le=1000, strict=True)] = 0
     """Phase 2 ends, with the weights of the best look, after this many looks without a rise of the
     previews' mean similarity to the person; 0: never."""
-    look_every: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 100
+    eval_every: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 100
     """Steps between two looks, each of which draws a preview."""
-    least_rise: Rate = 0.01
+    min_delta: Rate = 0.01
     """Of the mean similarity: less is no rise. A guess, not measured."""
 
     # How it is computed.
-    rows: Literal["together", "apart", "in-turn"] = "together"
-    """``together``: one UNet call a step for all rows. ``apart``: a call for each row, the same
-    gradients in less memory. ``in-turn``: a step has one kind of row, as in the released code."""
+    batching: Literal["joint", "sequential", "alternating"] = "joint"
+    """``joint``: one UNet call a step for all rows. ``sequential``: a call for each row, the same
+    gradients in less memory. ``alternating``: a step has one kind of row, as in the released
+    code."""
     crops: Annotated[int, Field(ge=1, le=64, strict=True)] = 4
     """Crops of each photo, a little apart in zoom, place and tilt, as augmentation."""
     flip: Switch = False
@@ -129,6 +131,11 @@ class Recipe(BaseModel):
     half precision, where it is the faster one."""
     compile: Switch = False
     """Compile the UNet's transformer blocks with torch.compile: minutes once for each phase."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier_names(cls, values: Any) -> Any:
+        return with_current_names(values)[0] if isinstance(values, Mapping) else values
 
     @model_validator(mode="after")
     def _detector_sees_the_whole_picture(self) -> Recipe:
@@ -183,9 +190,42 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "identity_rows": "data",
         "identity_weight": 0.25,
         "identity_landmarks": "detected",
-        "rows": "in-turn",
+        "batching": "alternating",
     },
 }
+
+
+RENAMED_KEYS: Mapping[str, str] = {
+    "rows": "batching",
+    "look_every": "eval_every",
+    "least_rise": "min_delta",
+    "attention_least_span": "attention_min_range",
+}
+"""Recipe key of version 0.1.0 -> its present name."""
+
+RENAMED_VALUES: Mapping[str, Mapping[Any, str]] = {
+    "batching": {"together": "joint", "apart": "sequential", "in-turn": "alternating"},
+}
+"""Recipe key -> value of version 0.1.0 -> its present name."""
+
+
+def with_current_names(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Recipe keys and values under their present names, and ``{"rows=apart": "batching=..."}``.
+
+    The second mapping names every key or value that was given under an earlier name. A key that is
+    given under both names keeps the value of the present one.
+    """
+    current: dict[str, Any] = {}
+    renamed: dict[str, str] = {}
+    for key, value in values.items():
+        name = RENAMED_KEYS.get(key, key)
+        choices = RENAMED_VALUES.get(name, {})
+        known = choices.get(value, value) if isinstance(value, str) else value
+        if name != key or known is not value:
+            renamed[f"{key}={value}"] = f"{name}={known}"
+        if name == key or name not in values:
+            current[name] = known
+    return current, renamed
 
 
 class Layer(NamedTuple):
@@ -209,7 +249,12 @@ def recipe(name: str = "magicapture", layers: Sequence[Layer] = ()) -> Recipe:
     for layer in layers:
         if "name" in layer.values:
             raise UsageError(f"{layer.origin}: key 'name': a recipe is chosen with --recipe.")
-        values |= layer.values
+        given, renamed = with_current_names(layer.values)
+        for before, now in renamed.items():
+            warnings.warn(
+                f"{layer.origin}: {before} is called {now} now", RenamedKeyWarning, stacklevel=2
+            )
+        values |= given
         try:  # after each layer, so that the error names the one that is to blame
             found = Recipe.model_validate(values)
         except ValidationError as error:
@@ -228,7 +273,7 @@ def decided_by(found: Recipe | Mapping[str, Any]) -> dict[str, Any]:
     Keys that a recipe of an earlier version lacks have their defaults.
     """
     keys = (found if isinstance(found, Recipe) else Recipe.model_validate(found)).model_dump()
-    keys["rows"] = "in-turn" if keys["rows"] == "in-turn" else "of every kind"
+    keys["batching"] = "alternating" if keys["batching"] == "alternating" else "of every kind"
     return {key: value for key, value in keys.items() if key not in COMPUTED}
 
 
@@ -254,8 +299,8 @@ def _smaller(found: Recipe) -> Iterator[dict[str, Any]]:
         and found.identity_landmarks == "reference"  # a detector cannot search a window
     ):
         yield {"identity_decode": "window"}
-    if found.rows == "together":
-        yield {"rows": "apart"}
+    if found.batching == "joint":
+        yield {"batching": "sequential"}
     if not found.gradient_checkpointing:
         yield {"gradient_checkpointing": True}
 

@@ -57,7 +57,7 @@ def make_request(
     masks: Path | None,
     low_memory: bool,
 ) -> Request:
-    """Look everything up. Raises `UsageError` or `Missing` that names what is wrong."""
+    """Look everything up. Raises `UsageError` or `MissingResourceError` that names what is wrong."""
     profile = find_profile(style, registry().profile_dirs)
     if masks is not None and not masks.is_dir():
         raise UsageError(f"--masks {masks}: there is no such folder.")

@@ -94,7 +94,7 @@ class StepTerms:
     identity_every: int = 1
     attention: float = 2.5
     """lambda_attn."""
-    attention_least_span: float = 0.0
+    attention_min_range: float = 0.0
     """See `mcap.losses.attention_refocusing`."""
     identity_roles: tuple[Role, ...] = ("identity",)
     """Rows that L_id is taken of; the released code's are ("source", "composed")."""
@@ -330,7 +330,7 @@ def _refocus(
                 continue
             size = (masks.shape[2], masks.shape[3])
             maps = recorder.maps(columns[used], size, rows=used)
-            value = attention_refocusing(maps, regions[used].to(maps), terms.attention_least_span)
+            value = attention_refocusing(maps, regions[used].to(maps), terms.attention_min_range)
             total.add(f"attention_{role}", terms.attention, value)
 
 

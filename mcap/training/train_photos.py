@@ -29,7 +29,7 @@ class Found:
     drawn: list[MaskedSet] = field(default_factory=list)
 
     def require(self) -> None:
-        """`InputRefused`, with the reasons, where nothing is left to train on."""
+        """`InputRejectedError`, with the reasons, where nothing is left to train on."""
         self.sources.require_accepted()
         if self.references is not None:
             self.references.require_accepted()

@@ -46,7 +46,7 @@ def print_weights(ctx: typer.Context, request: Request) -> None:
 
 
 def require_weights(request: Request) -> None:
-    """Offline, `Missing` where a weight that the run needs is not here: before any work is done."""
+    """Offline, `MissingResourceError` where a weight that the run needs is not here: before any work is done."""
     require_here(line.name for line in _weights(request))
 
 

@@ -28,7 +28,7 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mcap.errors import McapError, Missing, UsageError
+from mcap.errors import McapError, MissingResourceError, UsageError
 from mcap.weights.catalogue import (
     WEIGHTS,
     HttpsSource,
@@ -167,7 +167,7 @@ def local_path(name: str | Weight) -> Path | None:
     if isinstance(source, HubFolder):
         try:
             return hub_snapshot(source.repo, source.revision, source.patterns, offline=True)
-        except Missing:
+        except MissingResourceError:
             return None
     if isinstance(source, LibrarySource):
         return import_module(source.module).find()
@@ -204,7 +204,7 @@ def fetch(
     """The verified local file (or folder) of a weight, downloaded where it is not there yet.
 
     ``progress(title, total_bytes)`` is a context manager factory yielding ``.advance(n)``.
-    Raises `Missing` naming every source that failed and what to do. Safe in several processes.
+    Raises `MissingResourceError` naming every source that failed and what to do. Safe in several processes.
     """
     entry = weight(name)
     stay_offline = globals()["offline"]() if offline is None else offline
@@ -212,12 +212,12 @@ def fetch(
     if isinstance(source, InstalledSource):
         path = _installed(source)
         if path is None:
-            raise Missing(
+            raise MissingResourceError(
                 f"Weight '{entry.name}' comes with the Python package {source.package}, which is "
                 f"not installed here: {source.remedy}."
             )
         if entry.sha256 and _sha256(path) != entry.sha256:
-            raise Missing(
+            raise MissingResourceError(
                 f"{path} of the installed package {source.package} is not the file that mcap "
                 f"knows as '{entry.name}' (its sha256 differs): {source.remedy}."
             )
@@ -265,7 +265,7 @@ def hub_snapshot(
     offline: bool | None = None,
     what: str = "Backbone",
 ) -> Path:
-    """A folder with a hub repository's files; `Missing` where it cannot be had.
+    """A folder with a hub repository's files; `MissingResourceError` where it cannot be had.
 
     ``revision`` is a commit, a tag or a branch; None is the repository's main branch. ``what`` is
     how errors call it.
@@ -288,7 +288,7 @@ def hub_snapshot(
         if not _lacking(folder, patterns or ()):
             return folder
     if stay_offline:
-        raise Missing(
+        raise MissingResourceError(
             f"{shown} is not (or not wholly) in the Hugging Face cache, and mcap is offline. Run "
             f"the command once without --offline{instead}."
         )
@@ -300,19 +300,19 @@ def hub_snapshot(
             )
         )
     except Exception as error:  # the hub's library raises its transport's errors too
-        raise Missing(
+        raise MissingResourceError(
             f"{shown} could not be fetched from the hub: {_short(error)}. Check the name and the "
             f"network{instead}."
         ) from error
 
 
 def hub_files(repo: str, revision: str | None = None) -> list[str]:
-    """The names of all files of a hub repository; `Missing` offline or where it cannot be had."""
+    """The names of all files of a hub repository; `MissingResourceError` offline or where it cannot be had."""
     from huggingface_hub import HfApi
 
     shown = f"{repo}@{revision}" if revision else repo
     if offline():
-        raise Missing(
+        raise MissingResourceError(
             f"Backbone {shown} is not wholly in the Hugging Face cache, and mcap is offline. Run "
             "the command once without --offline, or give the path of a local diffusers folder."
         )
@@ -320,14 +320,14 @@ def hub_files(repo: str, revision: str | None = None) -> list[str]:
         _reach_hub()
         return HfApi().list_repo_files(repo, revision=revision)
     except Exception as error:  # the hub's library raises its transport's errors too
-        raise Missing(
+        raise MissingResourceError(
             f"The files of {shown} cannot be listed: {_short(error)}. Check the name and the "
             "network, or give the path of a local diffusers folder."
         ) from error
 
 
 def require_here(names: Iterable[str | Weight]) -> None:
-    """Offline, `Missing` that tells of all weights that are not on this machine; else nothing.
+    """Offline, `MissingResourceError` that tells of all weights that are not on this machine; else nothing.
 
     To be asked before work begins, so that nobody waits for an error that was certain.
     """
@@ -406,7 +406,7 @@ def _download(entry: Weight, path: Path, scratch: Path, progress: ProgressFactor
         os.replace(part, path)
         return path
     listed = "; ".join(failures)
-    raise Missing(
+    raise MissingResourceError(
         f"Weight '{entry.name}' ({entry.file}, {entry.bytes:,} bytes, {entry.licence}) could not "
         f"be fetched. {listed}. Check the network and run 'mcap models pull {entry.name}' again, "
         f"or put the file at {path} by hand (sha256 {entry.sha256}).",
@@ -502,7 +502,7 @@ def _from_library(source: LibrarySource, entry: Weight, stay_offline: bool) -> P
     keeper = import_module(source.module)
     found = keeper.find()
     if found is None and stay_offline:
-        raise Missing(
+        raise MissingResourceError(
             f"Weight '{entry.name}' ({entry.file}) is not in {keeper.folder()}, and mcap is "
             f"offline. {keeper.REMEDY}",
             details={"weight": entry.name, "path": str(keeper.folder())},
@@ -518,14 +518,14 @@ def _from_library(source: LibrarySource, entry: Weight, stay_offline: bool) -> P
         except McapError:
             raise
         except Exception as error:  # the library's and its transport's own
-            raise Missing(
+            raise MissingResourceError(
                 f"{source.library} could not fetch '{entry.name}' ({entry.file}) from "
                 f"{keeper.URL}: {_short(error)}. {keeper.REMEDY}",
                 details={"weight": entry.name, "path": str(keeper.folder())},
             ) from error
         found = keeper.find()
     if found is None:
-        raise Missing(
+        raise MissingResourceError(
             f"{source.library} fetched '{entry.name}' and {keeper.folder()} still lacks what mcap "
             f"needs of it. {keeper.REMEDY}"
         )
@@ -650,9 +650,9 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _missing_offline(entry: Weight, path: Path) -> Missing:
+def _missing_offline(entry: Weight, path: Path) -> MissingResourceError:
     state = "is damaged" if path.exists() else "is not"
-    return Missing(
+    return MissingResourceError(
         f"Weight '{entry.name}' ({entry.file}) {state} in the cache, and mcap is offline. Run "
         f"'mcap models pull {entry.name}' where there is a network, or put the file at {path} "
         f"(sha256 {entry.sha256}).",
@@ -660,7 +660,7 @@ def _missing_offline(entry: Weight, path: Path) -> Missing:
     )
 
 
-def _missing(entries: Sequence[Weight]) -> Missing:
+def _missing(entries: Sequence[Weight]) -> MissingResourceError:
     """What is not here while mcap is offline: files, sizes, licences, and the command to fetch."""
     told, details = [], []
     for entry in entries:
@@ -683,7 +683,7 @@ def _missing(entries: Sequence[Weight]) -> Missing:
             }
         )
     command = f"mcap models pull {' '.join(entry.name for entry in entries)}"
-    return Missing(
+    return MissingResourceError(
         f"Not on this machine, and mcap is offline: {'. '.join(told)}. Run '{command}' where there "
         "is a network; what it fetches can be copied to the same place here.",
         details={"missing": details, "command": command},

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mcap.errors import Missing, UsageError
+from mcap.errors import MissingResourceError, UsageError
 
 Architecture = Literal["sd", "sdxl"]
 
@@ -65,7 +65,7 @@ def is_place(text: str) -> bool:
 def find_model(source: str | Path) -> ModelSource:
     """The place that ``source`` names.
 
-    `Missing` where it looks like a path and nothing is there, `UsageError` for a file that is no
+    `MissingResourceError` where it looks like a path and nothing is there, `UsageError` for a file that is no
     .safetensors: other checkpoints are pickles, which can run code when they are read.
     """
     path = Path(source).expanduser()
@@ -81,7 +81,7 @@ def find_model(source: str | Path) -> ModelSource:
         return ModelSource("file", path)
     found = _HUB_ID.fullmatch(str(source)) if not isinstance(source, Path) else None
     if found is None or suffix == ".safetensors" or str(source).startswith("."):
-        raise Missing(
+        raise MissingResourceError(
             f"Backbone '{source}': there is no such folder or file, and it is no hub id "
             "(OWNER/NAME or OWNER/NAME@REVISION), nor the name of a backbone (`mcap plugins` lists "
             "them). Give the folder of a model in diffusers' layout, the one that holds "
@@ -120,7 +120,7 @@ def cached_configs(source: ModelSource) -> Path | None:
 
     try:
         return hub_snapshot(source.repo, source.revision, CONFIG_FILES, offline=True)
-    except Missing:
+    except MissingResourceError:
         return None
 
 

@@ -153,8 +153,8 @@ def test_python_m_mcap_is_the_same_program():
     [
         (errors.McapError, 1),
         (errors.UsageError, 2),
-        (errors.InputRefused, 3),
-        (errors.Missing, 4),
+        (errors.InputRejectedError, 3),
+        (errors.MissingResourceError, 4),
         (errors.OutOfMemory, 5),
         (errors.Interrupted, 130),
     ],

@@ -163,10 +163,10 @@ SD15 = ("--backbone", "sd15", "--device", "cpu", "--precision", "fp32")
 @pytest.mark.parametrize(
     ("memory", "keys"),
     [
-        (64_000, {"rows": "together", "identity_decode": "auto"}),
-        (18_000, {"rows": "together", "identity_decode": "window"}),
-        (12_000, {"rows": "apart", "gradient_checkpointing": False}),
-        (6_000, {"rows": "apart", "gradient_checkpointing": True}),
+        (64_000, {"batching": "joint", "identity_decode": "auto"}),
+        (18_000, {"batching": "joint", "identity_decode": "window"}),
+        (12_000, {"batching": "sequential", "gradient_checkpointing": False}),
+        (6_000, {"batching": "sequential", "gradient_checkpointing": True}),
     ],
 )
 def test_low_memory_takes_what_fits_and_the_plan_says_so(place, capsys, monkeypatch, memory, keys):
@@ -206,7 +206,7 @@ def test_out_of_memory_is_exit_code_5_and_goes_on_with_less(place, capsys, monke
     assert "--low-memory" in told
     assert run(command("--low-memory")) == 0
     assert "after step 2 of 4" in capsys.readouterr().err
-    assert read_subject(place / "me.mcap").manifest.recipe["rows"] == "apart"
+    assert read_subject(place / "me.mcap").manifest.recipe["batching"] == "sequential"
 
 
 def test_one_bad_selfie_does_not_kill_the_run(place, capsys):
@@ -299,7 +299,7 @@ def test_low_memory_and_previews(place):
     assert run(command("--low-memory", "--preview-every", "2")) == 0
     subject = read_subject(place / "me.mcap")
     assert subject.manifest.recipe["gradient_checkpointing"] is True
-    assert subject.manifest.recipe["rows"] == "apart"
+    assert subject.manifest.recipe["batching"] == "sequential"
     samples = sorted(path.name for path in (place / "me.mcap" / "samples").iterdir())
     assert samples == ["step-000002.jpg", "step-000004.jpg"]
 

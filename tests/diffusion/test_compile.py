@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mcap.diffusion.attention import AttentionRecorder
-from mcap.diffusion.compile import compile_blocks, compile_errors_are_ours, plain_blocks
+from mcap.diffusion.compile import compile_blocks, plain_blocks, translate_compile_errors
 from mcap.diffusion.lora import add_lora
 from mcap.errors import McapError
 from tests.support.tiny import tiny_backbone
@@ -53,7 +53,7 @@ def test_what_goes_wrong_has_a_remedy():
     from torch._dynamo.exc import Unsupported
 
     remedy = "Leave out --set compile=true."
-    with pytest.raises(McapError, match=f"no compiler.*{remedy}"), compile_errors_are_ours(remedy):
+    with pytest.raises(McapError, match=f"no compiler.*{remedy}"), translate_compile_errors(remedy):
         raise Unsupported("no compiler", "case")
-    with pytest.raises(KeyError), compile_errors_are_ours(""):
+    with pytest.raises(KeyError), translate_compile_errors(""):
         raise KeyError("another")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mcap.diffusion.latents import decode
-from mcap.diffusion.offload import Parked, idle_parts
+from mcap.diffusion.offload import Offloaded, idle_parts
 from tests.support.tiny import tiny_backbone
 
 
@@ -22,9 +22,12 @@ class _Module:
 
 def test_parked_modules_come_back_even_after_an_error():
     module = _Module()
-    with pytest.raises(ZeroDivisionError), Parked([module, None], torch.device("cuda:0")) as parked:
+    with (
+        pytest.raises(ZeroDivisionError),
+        Offloaded([module, None], torch.device("cuda:0")) as parked,
+    ):
         assert module.places[-1] == "cpu"
-        with parked.at_home():
+        with parked.onloaded():
             assert module.places[-1] == "cuda:0"
         assert module.places[-1] == "cpu"
         raise ZeroDivisionError
@@ -33,7 +36,7 @@ def test_parked_modules_come_back_even_after_an_error():
 
 def test_on_the_cpu_there_is_nowhere_to_go():
     module = _Module()
-    with Parked([module], torch.device("cpu")) as parked, parked.at_home():
+    with Offloaded([module], torch.device("cpu")) as parked, parked.onloaded():
         pass
     assert module.places == ["cuda:0"]
 

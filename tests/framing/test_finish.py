@@ -21,7 +21,7 @@ from mcap.framing.extend_canvas import (
 )
 from mcap.framing.finish import FinishSettings, finish
 from mcap.framing.head import crown_to_chin
-from mcap.framing.matting import Layers, pure, take_apart
+from mcap.framing.matting import Layers, estimate_foreground, pure
 from tests.support.drawn_people import SHIRT, SKIN, KnownMasker, person
 from tests.support.photographs import astronaut
 from tests.support.subjects import make_profile
@@ -51,7 +51,7 @@ def test_a_plain_background_leaves_no_trace_in_single_hairs():
     someone = person(hairs=40)
     blurred = cv2.GaussianBlur(someone.matte, (0, 0), 4)
     picture = someone.image.astype(np.float32) / 255
-    layers = take_apart(picture, blurred, someone.face.height)
+    layers = estimate_foreground(picture, blurred, someone.face.height)
     truth = someone.on(LIGHT).astype(np.float32) / 255
 
     def error(matte, own):
@@ -87,7 +87,7 @@ def test_inside_the_person_the_picture_stays_as_it_is():
 @pytest.mark.parametrize("matte", [np.zeros((40, 50)), np.ones((40, 50))])
 def test_a_picture_of_one_layer_comes_apart_without_harm(matte):
     picture = np.random.default_rng(2).random((40, 50, 3)).astype(np.float32)
-    layers = take_apart(picture, matte.astype(np.float32), 20)
+    layers = estimate_foreground(picture, matte.astype(np.float32), 20)
     for values in (layers.matte, layers.person, layers.behind):
         assert np.isfinite(values).all()
     assert np.array_equal(layers.matte, matte)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from mcap.errors import UsageError
-from mcap.generation.extra_networks import Addons, read_addons, weighted
+from mcap.generation.extra_networks import ExtraNetworks, read_addons, weighted
 from mcap.generation.generate import GenerateSettings, generate
 from mcap.images import provenance
 from mcap.subjects.lora_keys import layers, layers_per_block, sgm_names
@@ -50,7 +50,7 @@ def bare(subject):
     )
 
 
-def drawn(bare, addons: Addons, prompt: str = PROMPT, negative=None, kind: str = "sd"):
+def drawn(bare, addons: ExtraNetworks, prompt: str = PROMPT, negative=None, kind: str = "sd"):
     found = pipeline(kind)
     addons.load_into(found, bare)
     return picture(found, addons.expand(prompt), negative and addons.expand(negative))
@@ -520,7 +520,7 @@ def test_pictures_say_what_they_were_drawn_with(subject, tmp_path):
     word = write(tmp_path / "moody.safetensors", {"emb_params": rows(2)})
     addons = read_addons([f"{subject.path}:0.5"], [f"{lora}:0.5"], [str(word)])
 
-    def run(name: str, addons: Addons | None, **settings):
+    def run(name: str, addons: ExtraNetworks | None, **settings):
         settings = GenerateSettings(count=1, **settings)
         events = generate(
             subject, make_profile(), tiny_backbone(), tiny_identity(), FixedDetector(),

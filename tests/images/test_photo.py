@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from mcap.errors import InputRefused
+from mcap.errors import InputRejectedError
 from mcap.images.photo import PhotoSettings, find_photos, read_photo, unique_names
 
 
@@ -89,7 +89,7 @@ def test_floating_point_tiff(tmp_path):
     values = np.linspace(0, 1, 48 * 64, dtype=np.float32).reshape(48, 64)
     image = read_photo(saved(tmp_path / "a.tiff", Image.fromarray(values))).image
     assert np.abs(image[..., 0] - values * 255).max() <= 1
-    with pytest.raises(InputRefused, match="not a photograph"):
+    with pytest.raises(InputRejectedError, match="not a photograph"):
         read_photo(saved(tmp_path / "b.tiff", Image.fromarray(values - 3)))
 
 
@@ -153,7 +153,7 @@ def test_one_pixel(tmp_path):
 def test_files_that_are_no_pictures(tmp_path, content, reason):
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
-    with pytest.raises(InputRefused, match=reason) as refusal:
+    with pytest.raises(InputRejectedError, match=reason) as refusal:
         read_photo(path)
     assert str(path) in str(refusal.value)
 
@@ -165,7 +165,7 @@ def test_truncated_files_are_refused(tmp_path, name, kept):
     path = saved(tmp_path / name, Image.fromarray(noise))
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * kept)])
-    with pytest.raises(InputRefused, match=r"damaged|not a picture"):
+    with pytest.raises(InputRejectedError, match=r"damaged|not a picture"):
         read_photo(path)
 
 
@@ -181,13 +181,13 @@ def test_damaged_bytes_never_end_in_another_error(tmp_path):
         path.write_bytes(bytes(data))
         try:
             assert read_photo(path).image.ndim == 3
-        except InputRefused as refusal:
+        except InputRejectedError as refusal:
             assert str(path) in str(refusal)
 
 
 def test_folders_missing_and_unreadable_files(tmp_path, monkeypatch):
     for path, reason in ((tmp_path, "folder"), (tmp_path / "none.jpg", "no such file")):
-        with pytest.raises(InputRefused, match=reason):
+        with pytest.raises(InputRejectedError, match=reason):
             read_photo(path)
     path = saved(tmp_path / "a.png", Image.new("RGB", (4, 4)))
     if os.geteuid() != 0:
@@ -198,15 +198,17 @@ def test_folders_missing_and_unreadable_files(tmp_path, monkeypatch):
             raise PermissionError(13, "Permission denied")
 
         monkeypatch.setattr(type(path), "read_bytes", denied)
-    with pytest.raises(InputRefused, match="Permission denied"):
+    with pytest.raises(InputRejectedError, match="Permission denied"):
         read_photo(path)
 
 
 def test_size_limits(tmp_path):
     path = saved(tmp_path / "a.png", Image.new("RGB", (300, 200)))
-    with pytest.raises(InputRefused, match=r"300 x 200 pixels are more than the 0\.05 megapixels"):
+    with pytest.raises(
+        InputRejectedError, match=r"300 x 200 pixels are more than the 0\.05 megapixels"
+    ):
         read_photo(path, PhotoSettings(max_megapixels=0.05))
-    with pytest.raises(InputRefused, match="max_file_megabytes"):
+    with pytest.raises(InputRejectedError, match="max_file_megabytes"):
         read_photo(path, PhotoSettings(max_file_megabytes=1e-5))
 
 
@@ -217,14 +219,16 @@ def test_a_file_that_claims_to_be_enormous_is_refused_undecoded(tmp_path):
     data[18:26] = (1_000_000).to_bytes(4, "little") * 2
     path = tmp_path / "bomb.bmp"
     path.write_bytes(bytes(data))
-    with pytest.raises(InputRefused, match="1000000 x 1000000"):
+    with pytest.raises(InputRejectedError, match="1000000 x 1000000"):
         read_photo(path)
     assert Image.MAX_IMAGE_PIXELS is not None  # the process's own limit is put back
 
 
 def test_formats_that_need_more_memory_are_read_up_to_a_quarter(tmp_path):
     path = saved(tmp_path / "a.webp", Image.new("RGB", (300, 200)))
-    with pytest.raises(InputRefused, match=r"more than the 0\.05 megapixels .* of such a WEBP"):
+    with pytest.raises(
+        InputRejectedError, match=r"more than the 0\.05 megapixels .* of such a WEBP"
+    ):
         read_photo(path, PhotoSettings(max_megapixels=0.2))
     assert read_photo(path, PhotoSettings(max_megapixels=0.25)).width == 300
 
@@ -245,7 +249,7 @@ def test_pixels_can_be_let_go_and_come_back_unless_the_file_changed(tmp_path):
     photo = read_photo(path).without_pixels()
     assert photo.pixels is None and np.array_equal(photo.image, gradient())
     saved(path, Image.new("RGB", (9, 9)))
-    with pytest.raises(InputRefused, match="changed"):
+    with pytest.raises(InputRejectedError, match="changed"):
         photo.image  # noqa: B018
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import ExifTags, Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
-from mcap.errors import InputRefused
+from mcap.errors import InputRejectedError
 from mcap.images import provenance
 from mcap.images.photo import PhotoSettings
 from mcap.images.picture import on_white, read_picture, size_of, to_eight_bits, write_picture
@@ -193,15 +193,15 @@ def test_a_profile_of_other_pixels_is_left_out(tmp_path):
 def test_broken_and_enormous_files_are_refused(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(b"no picture")
-    with pytest.raises(InputRefused, match="not a picture"):
+    with pytest.raises(InputRejectedError, match="not a picture"):
         read_picture(path)
     buffer = io.BytesIO()
     Image.fromarray(noise(200, 200)).save(buffer, "PNG")
     path.write_bytes(buffer.getvalue()[:5000])
-    with pytest.raises(InputRefused, match="damaged"):
+    with pytest.raises(InputRejectedError, match="damaged"):
         read_picture(path)
     path.write_bytes(buffer.getvalue())
-    with pytest.raises(InputRefused, match="megapixels"):
+    with pytest.raises(InputRejectedError, match="megapixels"):
         size_of(path, PhotoSettings(max_megapixels=0.03))
 
 

@@ -11,7 +11,7 @@ from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
 from mcap import cli
-from mcap.errors import InputRefused
+from mcap.errors import InputRejectedError
 from mcap.images import provenance
 
 RECORD = {
@@ -194,11 +194,11 @@ def test_the_mark_as_an_attribute_is_read_too(tmp_path, image):
 
 def test_no_picture_is_refused(tmp_path, image):
     (tmp_path / "x.png").write_text("text")
-    with pytest.raises(InputRefused, match="not a PNG"):
+    with pytest.raises(InputRejectedError, match="not a PNG"):
         provenance.read(tmp_path / "x.png")
-    with pytest.raises(InputRefused, match="no such file"):
+    with pytest.raises(InputRejectedError, match="no such file"):
         provenance.read(tmp_path / "y.png")
-    with pytest.raises(InputRefused):
+    with pytest.raises(InputRejectedError):
         provenance.read(tmp_path)
 
 

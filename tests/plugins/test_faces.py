@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import cv2
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from PIL import Image
 
 from mcap import contracts
 from mcap.contracts import Face
-from mcap.errors import Missing
+from mcap.errors import MissingResourceError
 from mcap.faces.measure import embed, pose
 from mcap.geometry.align import align_faces, embed_faces
 from mcap.geometry.similarity_transform import cut_upright
@@ -275,5 +274,5 @@ def test_extras_that_are_not_installed_are_named(monkeypatch, kind, name):
     entry = Registry().get(kind, name)
     real = importlib.import_module
     monkeypatch.setattr("mcap_plugins.shared.optional.importlib.import_module", absent)
-    with pytest.raises(Missing, match=rf"pip install 'mcap\[{name}\]'|{name}"):
+    with pytest.raises(MissingResourceError, match=rf"pip install 'mcap\[{name}\]'|{name}"):
         entry.factory()

@@ -12,7 +12,7 @@ import torch
 
 from mcap import cli
 from mcap.contracts import Face, FaceDetector, IdentityModel
-from mcap.errors import Missing
+from mcap.errors import MissingResourceError
 from mcap.faces.measure import embed
 from mcap.registry import Registry
 from mcap.weights import fetch as downloader
@@ -136,11 +136,13 @@ def test_without_its_pack_it_says_how_to_get_it(home):
     downloader.set_offline(True)
     try:
         for kind in ("detector", "identity"):
-            with pytest.raises(Missing, match=r"buffalo_l\.zip.*non-commercial"):
+            with pytest.raises(MissingResourceError, match=r"buffalo_l\.zip.*non-commercial"):
                 Registry().create(kind, "insightface")
     finally:
         downloader.set_offline(None)
-    with pytest.raises(Missing, match=r"no route to the host.*buffalo_l\.zip.*non-commercial"):
+    with pytest.raises(
+        MissingResourceError, match=r"no route to the host.*buffalo_l\.zip.*non-commercial"
+    ):
         Registry().create("detector", "insightface")
     assert len(home) == 1  # shown before it would have been fetched
 
@@ -157,7 +159,7 @@ def test_a_damaged_network_is_named(pack, kind, name, how):
         path.write_bytes(
             path.read_bytes()[: path.stat().st_size // 2] if how == "cut off" else b"<html>"
         )
-    with pytest.raises(Missing, match=rf"{name}.*Remove it.*models pull insightface"):
+    with pytest.raises(MissingResourceError, match=rf"{name}.*Remove it.*models pull insightface"):
         Registry().create(kind, "insightface")
 
 

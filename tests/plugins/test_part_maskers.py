@@ -15,7 +15,7 @@ from transformers import SegformerConfig, SegformerForSemanticSegmentation, Segf
 
 from mcap import contracts
 from mcap.contracts import Face
-from mcap.errors import Missing
+from mcap.errors import MissingResourceError
 from mcap.faces.masks import LandmarkMasker, iou
 from mcap.faces.occlusion import occlusion
 from mcap.faces.oval import TEMPLATE
@@ -235,7 +235,7 @@ def test_a_parser_meets_both_contracts(parser):
 
 
 def test_a_folder_that_is_no_parser_is_refused_with_the_remedy(folder, tmp_path):
-    with pytest.raises(Missing, match=r"cannot be read.*models pull face-parsing"):
+    with pytest.raises(MissingResourceError, match=r"cannot be read.*models pull face-parsing"):
         ParsingMasker(tmp_path)
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
@@ -243,16 +243,16 @@ def test_a_folder_that_is_no_parser_is_refused_with_the_remedy(folder, tmp_path)
     config["id2label"] = {number: f"thing {number}" for number in config["id2label"]}
     config["label2id"] = {name: int(number) for number, name in config["id2label"].items()}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(Missing, match=r"no face parser.*thing 0"):
+    with pytest.raises(MissingResourceError, match=r"no face parser.*thing 0"):
         ParsingMasker(tmp_path)
     config["id2label"] = {"0": "background", "1": "skin"}  # a head of another size
     config["label2id"] = {"background": 0, "skin": 1}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(Missing, match=r"cannot be read|lacks weights"):
+    with pytest.raises(MissingResourceError, match=r"cannot be read|lacks weights"):
         ParsingMasker(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
-    with pytest.raises(Missing, match=r"lacks weights|cannot be read"):
+    with pytest.raises(MissingResourceError, match=r"lacks weights|cannot be read"):
         ParsingMasker(tmp_path)
 
 
@@ -295,7 +295,9 @@ def test_a_file_that_is_no_network_is_refused(tmp_path):
     from mcap_plugins.person.segmenter import PersonMasker
 
     (tmp_path / "selfie.tflite").write_bytes(b"not a network")
-    with pytest.raises(Missing, match=r"selfie\.tflite.*models pull selfie-segmentation"):
+    with pytest.raises(
+        MissingResourceError, match=r"selfie\.tflite.*models pull selfie-segmentation"
+    ):
         PersonMasker(tmp_path / "selfie.tflite")
 
 

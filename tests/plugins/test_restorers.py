@@ -19,7 +19,7 @@ from torch import nn
 import mcap_plugins.spandrel.restorer as heavy
 from mcap.contracts import Restorer
 from mcap.enhancement.tiling import restore_tiled
-from mcap.errors import Missing, UsageError
+from mcap.errors import MissingResourceError, UsageError
 from mcap.registry import registry
 from mcap.weights import fetch as weights
 from mcap_plugins.spandrel.restorer import load, load_interpolated
@@ -75,7 +75,7 @@ def test_weights_that_are_not_here_are_named_offline(name, monkeypatch, tmp_path
     monkeypatch.setenv("MCAP_OFFLINE", "1")
     if name == "codeformer":
         pytest.importorskip("spandrel_extra_arches")
-    with pytest.raises(Missing) as raised:
+    with pytest.raises(MissingResourceError) as raised:
         registry().create("restorer", name)
     for need in registry().get("restorer", name).needs:
         if need in weights.WEIGHTS:
@@ -84,7 +84,7 @@ def test_weights_that_are_not_here_are_named_offline(name, monkeypatch, tmp_path
 
 def test_codeformer_asks_for_its_extra_before_its_weights(monkeypatch):
     monkeypatch.setitem(sys.modules, "spandrel_extra_arches", None)
-    with pytest.raises(Missing, match=r"pip install 'mcap\[codeformer\]'"):
+    with pytest.raises(MissingResourceError, match=r"pip install 'mcap\[codeformer\]'"):
         registry().create("restorer", "codeformer")
 
 

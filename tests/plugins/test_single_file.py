@@ -8,13 +8,13 @@ from safetensors.torch import save_file
 
 from mcap.cli.backbone import choose_backbone
 from mcap.diffusion.sampling import draw
-from mcap.errors import Missing, UsageError
+from mcap.errors import MissingResourceError, UsageError
 from mcap.training.plan import outline
 from mcap.weights.model_source import UNET_INPUT, describe, find_model
-from mcap_plugins.stable_diffusion import single_file
 from mcap_plugins.clip import clip_tokenizer
 from mcap_plugins.stable_diffusion import folder as model_files
 from mcap_plugins.stable_diffusion import sd15 as sd_backbone
+from mcap_plugins.stable_diffusion import single_file
 from tests.support.original_names import original_state
 from tests.support.tiny import tiny_backbone, tiny_folder, tiny_tokenizer
 
@@ -281,7 +281,7 @@ def test_a_damaged_file_is_named(tmp_path):
     path.write_bytes(b"\x10\0\0\0\0\0\0\0{")
     with pytest.raises(UsageError, match="not a whole"):
         describe(find_model(path))
-    with pytest.raises(Missing, match="no such folder"):
+    with pytest.raises(MissingResourceError, match="no such folder"):
         find_model("nowhere/gone.safetensors")
 
 

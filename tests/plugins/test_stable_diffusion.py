@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mcap.contracts import Backbone
-from mcap.errors import Missing, UsageError
+from mcap.errors import MissingResourceError, UsageError
 from mcap.weights.model_source import describe, find_model
 from mcap_plugins import demo, stable_diffusion
 from mcap_plugins.stable_diffusion import sd15 as sd_backbone
@@ -97,24 +97,24 @@ def test_a_folder_can_stand_in_for_sd15_and_demo():
 def test_the_packaged_demo_weights(monkeypatch, tmp_path):
     factory, _ = _registered(demo)["demo"]
     monkeypatch.setattr(demo, "MODEL", tmp_path / "nothing")
-    with pytest.raises(Missing, match="install mcap again"):
+    with pytest.raises(MissingResourceError, match="install mcap again"):
         factory("cpu", torch.float32)
     monkeypatch.setattr(demo, "MODEL", tiny_folder())
     assert factory("cpu", torch.float32).info.id == "demo"
 
 
 def test_a_folder_that_is_not_there():
-    with pytest.raises(Missing, match="no such folder"):
+    with pytest.raises(MissingResourceError, match="no such folder"):
         sd_backbone.load("cpu", torch.float32, "/nowhere/at/all")
 
 
 def test_a_folder_that_is_not_whole(tmp_path):
     folder = shutil.copytree(tiny_folder(), tmp_path / "broken")
     shutil.rmtree(folder / "vae")
-    with pytest.raises(Missing, match="vae is not there"):
+    with pytest.raises(MissingResourceError, match="vae is not there"):
         sd_backbone.load("cpu", torch.float32, folder)
     (folder / "model_index.json").unlink()
-    with pytest.raises(Missing, match=r"model_index\.json, vae"):
+    with pytest.raises(MissingResourceError, match=r"model_index\.json, vae"):
         sd_backbone.load("cpu", torch.float32, folder)
 
 
@@ -182,7 +182,7 @@ def test_what_cannot_be_trained_is_said_from_the_configuration_alone(
 def test_a_second_text_encoder_that_is_not_there(tmp_path):
     folder = shutil.copytree(tiny_folder(kind="sdxl"), tmp_path / "broken")
     shutil.rmtree(folder / "text_encoder_2")
-    with pytest.raises(Missing, match="text_encoder_2 is not there"):
+    with pytest.raises(MissingResourceError, match="text_encoder_2 is not there"):
         sd_backbone.load("cpu", torch.float32, folder)
 
 
@@ -226,7 +226,7 @@ def test_pickles_are_not_read(tmp_path):
     (folder / "unet" / "diffusion_pytorch_model.safetensors").rename(
         folder / "unet" / "diffusion_pytorch_model.bin"
     )
-    with pytest.raises(Missing, match=r"unet has no \.safetensors"):
+    with pytest.raises(MissingResourceError, match=r"unet has no \.safetensors"):
         sd_backbone.load("cpu", torch.float32, folder)
     (tmp_path / "model.ckpt").write_bytes(b"")
     with pytest.raises(UsageError, match="can run code"):

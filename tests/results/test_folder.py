@@ -13,7 +13,7 @@ from mcap.enhancement.enhance import enhance
 from mcap.errors import UsageError
 from mcap.generation.editing.edit import EditSettings, edit
 from mcap.generation.generate import generate
-from mcap.results.folder import COMMANDS, RESULTS, Shelf, read_results, require_own
+from mcap.results.folder import COMMANDS, RESULTS, OutputFolder, read_results, require_own
 
 
 class Untouched:
@@ -112,7 +112,7 @@ def test_somebody_else_s_results_say_nothing(tmp_path, text):
     require_own(tmp_path, "enhance")
 
 
-class Plain(Shelf):
+class Plain(OutputFolder):
     folders = (".", "rest")
     beside = frozenset({"contact-sheet.png"})
     place = frozenset({"file"})

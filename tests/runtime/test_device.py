@@ -9,10 +9,10 @@ from mcap.errors import OutOfMemory, UsageError
 from mcap.runtime.device import (
     choose_device,
     choose_dtype,
-    out_of_memory_is_ours,
     peak_memory_mb,
+    preserve_rng_state,
     set_threads,
-    untouched_randomness,
+    translate_oom,
 )
 
 CPU = torch.device("cpu")
@@ -93,14 +93,14 @@ def test_threads():
 def test_out_of_memory_says_what_to_try(error):
     with (
         pytest.raises(OutOfMemory, match=r"while training: .*try this") as caught,
-        out_of_memory_is_ours("training", "try this"),
+        translate_oom("training", "try this"),
     ):
         raise error
     assert caught.value.exit_code == 5
 
 
 def test_other_errors_pass():
-    with pytest.raises(RuntimeError, match="shape"), out_of_memory_is_ours("training", "no"):
+    with pytest.raises(RuntimeError, match="shape"), translate_oom("training", "no"):
         raise RuntimeError("shape mismatch")
 
 
@@ -108,7 +108,7 @@ def test_randomness_is_put_back():
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    with untouched_randomness(CPU):
+    with preserve_rng_state(CPU):
         torch.rand(5)
     assert torch.equal(torch.rand(2), expected)
 

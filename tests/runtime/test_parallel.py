@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from mcap.runtime.parallel import cores, in_order, threads_for
+from mcap.runtime.parallel import cores, ordered_map, threads_for
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -16,7 +16,7 @@ def test_results_come_in_the_items_order(threads):
         time.sleep(0.02 if number % 3 == 0 else 0.0)
         return number * number
 
-    assert list(in_order(slow_first, range(20), threads)) == [n * n for n in range(20)]
+    assert list(ordered_map(slow_first, range(20), threads)) == [n * n for n in range(20)]
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -31,14 +31,14 @@ def test_an_error_comes_at_its_place_and_stops_the_rest(threads):
 
     found = []
     with pytest.raises(ValueError, match="five"):
-        for result in in_order(fails_at_five, range(1000), threads):
+        for result in ordered_map(fails_at_five, range(1000), threads):
             found.append(result)
     assert found == [0, 1, 2, 3, 4] and len(begun) < 20
 
 
 def test_results_do_not_pile_up():
     begun = []
-    results = in_order(lambda number: begun.append(number), range(1000), 2)
+    results = ordered_map(lambda number: begun.append(number), range(1000), 2)
     next(results)
     time.sleep(0.05)
     assert len(begun) <= 4
@@ -55,4 +55,4 @@ def test_only_what_says_so_is_used_by_several_threads():
 
 def test_the_work_is_done_by_so_many_threads():
     barrier = threading.Barrier(3, timeout=10)
-    list(in_order(lambda _: barrier.wait(), range(3), 3))
+    list(ordered_map(lambda _: barrier.wait(), range(3), 3))

@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 
 from mcap.diffusion.tokens import install
-from mcap.errors import InputRefused, UsageError
+from mcap.errors import InputRejectedError, UsageError
 from mcap.subjects.subject import (
     SubjectWriter,
     embedding_file,
@@ -135,7 +135,7 @@ def test_what_is_not_complete_is_refused(tmp_path):
     events = run(folder, tiny_recipe())
     next(events)
     events.close()
-    with pytest.raises(InputRefused, match="--resume"):
+    with pytest.raises(InputRejectedError, match="--resume"):
         read_subject(folder)
 
 
@@ -145,10 +145,10 @@ def test_altered_missing_and_unknown_are_refused(tmp_path):
     adapter = folder / "adapter.safetensors"
     whole = adapter.read_bytes()
     adapter.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(InputRefused, match=r"adapter\.safetensors.*sha256"):
+    with pytest.raises(InputRejectedError, match=r"adapter\.safetensors.*sha256"):
         read_subject(folder)
     adapter.unlink()
-    with pytest.raises(InputRefused, match=r"adapter\.safetensors: is missing"):
+    with pytest.raises(InputRejectedError, match=r"adapter\.safetensors: is missing"):
         read_subject(folder)
     adapter.write_bytes(whole)
     read_subject(folder)

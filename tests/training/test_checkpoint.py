@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from mcap.errors import InputRefused, UsageError
+from mcap.errors import InputRejectedError, UsageError
 from mcap.training.checkpoint import (
     latest_checkpoint,
     random_state,
@@ -50,7 +50,7 @@ def test_a_damaged_one_is_passed_over(tmp_path):
     (newest / "state.pt").write_bytes((newest / "state.pt").read_bytes()[:-5])
     assert latest_checkpoint(tmp_path).step == 2
     (tmp_path / "step-000002" / "checkpoint.json").write_text("{")
-    with pytest.raises(InputRefused, match="step-000004, step-000002"):
+    with pytest.raises(InputRejectedError, match="step-000004, step-000002"):
         latest_checkpoint(tmp_path)
 
 

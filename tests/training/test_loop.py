@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from mcap.contracts import Face
-from mcap.errors import InputRefused, McapError, OutOfMemory, UsageError
+from mcap.errors import InputRejectedError, McapError, OutOfMemory, UsageError
 from mcap.subjects.subject import read_subject
 from mcap.training import decoder_choice, loop
 from mcap.training.early_stopping import Preview
@@ -320,7 +320,7 @@ def judged(monkeypatch):
     return {"detector": FaceInTheMiddle()}
 
 
-STOPPING = {"patience": 2, "look_every": 1, "phase1_steps": 2, "phase2_steps": 6}
+STOPPING = {"patience": 2, "eval_every": 1, "phase1_steps": 2, "phase2_steps": 6}
 
 
 def test_it_stops_when_similarity_stops_rising_with_the_weights_of_the_best_look(tmp_path, judged):
@@ -401,7 +401,7 @@ def test_out_of_memory_says_what_to_try(tmp_path, monkeypatch):
 def test_no_photos_are_refused(tmp_path):
     for name in ("sources", "references"):
         data = dataclasses.replace(tiny_data(), **{name: []})
-        with pytest.raises(InputRefused, match="no usable"):
+        with pytest.raises(InputRejectedError, match="no usable"):
             list(run(tmp_path / "none.mcap", tiny_recipe(), data=data))
 
 
@@ -481,7 +481,9 @@ def test_after_running_out_of_memory_it_goes_on_with_less(tmp_path):
     """Keys that only say how a step is computed may change between two parts of a run."""
     folder = tmp_path / "less.mcap"
     stop_after_two(folder)
-    small = tiny_recipe(rows="apart", gradient_checkpointing=True, identity_decode="window")
+    small = tiny_recipe(
+        batching="sequential", gradient_checkpointing=True, identity_decode="window"
+    )
     events = list(run(folder, small, resume=True))
     assert [e.step for e in events if isinstance(e, StepEvent)] == list(range(3, 9))
 
@@ -501,10 +503,11 @@ def test_where_identity_rows_timesteps_lie_is_the_recipes():
 def test_rows_apart_give_the_same_gradients_as_together(tmp_path):
     # Learned values differ in the last bits only: the sums are the same in another order.
     found = {}
-    for rows in ("together", "apart"):
-        folder = tmp_path / f"{rows}.mcap"
-        found[rows] = last_losses(folder, rows=rows, batch=2, phase1_steps=0, phase2_steps=2)
-    assert found["apart"] == pytest.approx(found["together"], rel=1e-4)
+    for batching in ("joint", "sequential"):
+        folder = tmp_path / f"{batching}.mcap"
+        keys = {"batching": batching, "batch": 2, "phase1_steps": 0, "phase2_steps": 2}
+        found[batching] = last_losses(folder, **keys)
+    assert found["sequential"] == pytest.approx(found["joint"], rel=1e-4)
 
 
 def test_gradient_checkpointing_changes_no_loss(uninterrupted, tmp_path):

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mcap.errors import McapError, Missing
-from mcap.training.optimizer import Learner
+from mcap.errors import McapError, MissingResourceError
+from mcap.training.optimizer import PhaseOptimizer
 from mcap.training.recipe import Layer, recipe
 
 
@@ -17,7 +17,9 @@ def learner(dtype: torch.dtype = torch.float32, **keys):
     parameter = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
     groups = {"tokens": ([parameter], 0.1, 0.0)}
     backbone = SimpleNamespace(dtype=dtype, device=torch.device("cpu"))
-    return Learner(groups, 100, recipe("magicapture", [Layer("test", keys)]), backbone), parameter
+    return PhaseOptimizer(
+        groups, 100, recipe("magicapture", [Layer("test", keys)]), backbone
+    ), parameter
 
 
 def test_a_step_is_adamws():
@@ -70,7 +72,7 @@ def test_half_precision_that_never_works_is_said():
 
 def test_eight_bits_need_their_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
-    with pytest.raises(Missing, match="pip install bitsandbytes"):
+    with pytest.raises(MissingResourceError, match="pip install bitsandbytes"):
         learner(optimiser="adamw-8bit")
 
 

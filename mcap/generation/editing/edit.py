@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import mcap
 from mcap.diffusion import schedulers
-from mcap.errors import InputRefused, UsageError
+from mcap.errors import InputRejectedError, UsageError
 from mcap.faces.similarity import largest_face
 from mcap.generation import report
 from mcap.generation.editing.redraw import KEEP, Edit, Redrawn, redraw
@@ -38,7 +38,7 @@ from mcap.generation.editing.word_alignment import (
     unchanged,
     words,
 )
-from mcap.generation.extra_networks import Addons
+from mcap.generation.extra_networks import ExtraNetworks
 from mcap.generation.folder import Picture, RankedShelf, listed_record
 from mcap.generation.generate import PictureReady, Planned
 from mcap.images import provenance
@@ -170,7 +170,7 @@ def edit(
     out: Path,
     settings: EditSettings,
     *,
-    addons: Addons | None = None,
+    addons: ExtraNetworks | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> Iterator[Event]:
     """Edit pictures that `mcap.generation.generate.generate` or this function wrote.
@@ -180,11 +180,11 @@ def edit(
     nothing, and `Edited`. Subject, backbone and ``addons`` are
     those that the pictures were drawn with; the first two are for `require_source` to check.
 
-    Raises `InputRefused` for a picture without a whole record, `UsageError` for words that are not
+    Raises `InputRejectedError` for a picture without a whole record, `UsageError` for words that are not
     in a prompt, for a prompt that is too long, for addons other than the record's, and where
     ``out`` is a file or holds another command's results.
     """
-    addons = addons or Addons()
+    addons = addons or ExtraNetworks()
     if not (settings.replace or settings.prompt or settings.weights):
         raise UsageError(
             "--edit: nothing is to be changed; give --replace OLD=NEW, --weight WORD:FACTOR or a "
@@ -277,33 +277,33 @@ def _read(path: Path) -> tuple[Provenance, Source, dict[str, Any]]:
     """A picture's metadata and its record, which is from there or, where the picture was written
     without, from results.jsonl.
 
-    Raises `InputRefused`.
+    Raises `InputRejectedError`.
     """
     file = provenance.read(path)
     record = listed_record(path) if file.record is None else file.record
     if record is None:
-        raise InputRefused(
+        raise InputRejectedError(
             f"{path}: holds no record of how it was drawn, so it cannot be drawn again; only "
             "pictures of mcap generate can be edited, with their metadata or beside their "
             "results.jsonl."
         )
     kind = record.get("kind")
     if kind not in ("generate", "edit"):
-        raise InputRefused(
+        raise InputRejectedError(
             f"{path}: was made by mcap {kind}; edit the picture that it was made from."
         )
     try:
         return file, Source.model_validate(record), record
     except ValidationError as error:
         keys = sorted({str(item["loc"][0]) for item in error.errors()})
-        raise InputRefused(
+        raise InputRejectedError(
             f"{path}: its record lacks what is needed to draw it again, or has it wrong: "
             f"{', '.join(keys)}."
         ) from None
 
 
 def _job(
-    path: Path, subject: Subject, backbone: Backbone, addons: Addons, settings: EditSettings
+    path: Path, subject: Subject, backbone: Backbone, addons: ExtraNetworks, settings: EditSettings
 ) -> _Job:
     file, source, record = _read(path)
     _require_addons(path, record, addons)
@@ -407,7 +407,7 @@ def _has(text: str, phrase: str) -> bool:
     )
 
 
-def _require_addons(path: Path, record: Mapping[str, Any], addons: Addons) -> None:
+def _require_addons(path: Path, record: Mapping[str, Any], addons: ExtraNetworks) -> None:
     given = addons.record()
     flags = {"with": "--with", "loras": "--lora", "embeddings": "--embedding"}
     for key, flag in flags.items():

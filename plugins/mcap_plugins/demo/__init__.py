@@ -33,7 +33,7 @@ RECIPE = {
     "identity_limit": 0.9,
     # At these rates a word's attention fades, and the paper's form would push what is left ever
     # harder: docs/method.md.
-    "attention_least_span": 0.2,
+    "attention_min_range": 0.2,
     # The model knows faces in one place of the frame alone. On further crops of a photo its loss in
     # the face is 0.585, on the plain ones 0.499 (22 photos, four timesteps, the same noise).
     "crops": 1,
@@ -59,12 +59,12 @@ def register_backbones(register: Any) -> None:
 
 def load_demo(device: Any, dtype: Any, source: str | Path | None = None) -> Any:
     """``source``: a folder in diffusers' layout that stands in for the packaged weights."""
-    from mcap.errors import Missing
+    from mcap.errors import MissingResourceError
     from mcap_plugins.stable_diffusion.sd15 import load
 
     folder = MODEL if source is None else Path(source)
     if not (folder / "model_index.json").is_file():
-        raise Missing(
+        raise MissingResourceError(
             f"The demo backbone's weights are not in '{folder}'. They are part of the package: "
             "install mcap again, or choose another backbone with --backbone."
         )

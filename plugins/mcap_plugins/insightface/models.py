@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mcap.contracts import Face
-from mcap.errors import Missing
+from mcap.errors import MissingResourceError
 from mcap_plugins.insightface.pack import DETECTOR, RECOGNISER, network
 from mcap_plugins.shared.optional import extra
 
@@ -31,7 +31,7 @@ class InsightFaceDetector:
     """``detect(uint8[H, W, 3] RGB)`` -> faces with five landmarks, largest first.
 
     SCRFD (Guo et al., arXiv 2105.04714) or a RetinaFace (Deng et al., arXiv 1905.00641) of
-    insightface's shape; ``path`` is the ONNX file. A file that cannot be read is `Missing`.
+    insightface's shape; ``path`` is the ONNX file. A file that cannot be read is `MissingResourceError`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -83,8 +83,8 @@ def identity(pack: Path) -> OnnxIdentity:
         raise _damaged(path, str(error)) from error
 
 
-def _damaged(path: Path, what: Any) -> Missing:
-    return Missing(
+def _damaged(path: Path, what: Any) -> MissingResourceError:
+    return MissingResourceError(
         f"{path} is not the network that it should be ({what}). Remove it, and 'mcap models pull "
         "insightface' has insightface fetch its pack again."
     )

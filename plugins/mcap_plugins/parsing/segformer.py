@@ -17,7 +17,7 @@ import torch
 from transformers import SegformerForSemanticSegmentation, SegformerImageProcessor
 from transformers.utils import logging
 
-from mcap.errors import Missing
+from mcap.errors import MissingResourceError
 from mcap.faces.masks import LandmarkMasker
 from mcap.faces.parts import FaceParts, Part, class_map, parts_mask
 from mcap.masking.crops import FFHQ_FACE_HEIGHT, framing, resample
@@ -40,7 +40,7 @@ class ParsingMasker:
     def __init__(self, folder: Path | str, *, hair: bool = False) -> None:
         """``folder`` holds config.json, preprocessor_config.json and model.safetensors.
 
-        Raises `Missing` where one of them is not there or does not fit, or where no class of the
+        Raises `MissingResourceError` where one of them is not there or does not fit, or where no class of the
         model is skin.
         """
         self.hair = hair
@@ -48,7 +48,7 @@ class ParsingMasker:
         try:
             classes = class_map(self._model.config.id2label)
         except ValueError as error:
-            raise Missing(
+            raise MissingResourceError(
                 f"The model in {folder} is no face parser: {error}. Give a SegFormer that was "
                 "trained on CelebAMask-HQ or a similar set."
             ) from error
@@ -97,13 +97,13 @@ def _load(folder: Path) -> tuple[Any, Any]:
                 folder, local_files_only=True, use_safetensors=True, output_loading_info=True
             )
     except (OSError, ValueError, RuntimeError) as error:
-        raise Missing(
+        raise MissingResourceError(
             f"The face parser in {folder} cannot be read: {' '.join(str(error).split())} {remedy}"
         ) from error
     # transformers fills what a file lacks with random numbers and only warns.
     lacking = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
     if lacking:
-        raise Missing(
+        raise MissingResourceError(
             f"The face parser in {folder} lacks weights ({len(lacking)}, {lacking[0]} first). "
             f"{remedy}"
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from mcap.errors import Missing
+from mcap.errors import MissingResourceError
 from mcap.faces.masks import LandmarkMasker
 from mcap.faces.measure import pose
 
@@ -50,11 +50,11 @@ class PersonMasker:
     """
 
     def __init__(self, weights: Path) -> None:
-        """``weights`` is selfie_segmentation.tflite; `Missing` where OpenCV cannot read it."""
+        """``weights`` is selfie_segmentation.tflite; `MissingResourceError` where OpenCV cannot read it."""
         try:
             self._network = cv2.dnn.readNetFromTFLite(str(weights))
         except cv2.error as error:
-            raise Missing(
+            raise MissingResourceError(
                 f"OpenCV {cv2.__version__} cannot read the person segmenter {weights} "
                 f"({error.err}). Install opencv-python 4.10 or newer, or fetch the file again with "
                 "'mcap models pull selfie-segmentation'."

@@ -5,15 +5,15 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from mcap.errors import Missing
+from mcap.errors import MissingResourceError
 
 
 def extra(module: str, name: str) -> ModuleType:
-    """Import ``module``, which the extra ``name`` of mcap brings, or raise `Missing`."""
+    """Import ``module``, which the extra ``name`` of mcap brings, or raise `MissingResourceError`."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise Missing(
+        raise MissingResourceError(
             f"'{name}' needs the Python package {module.partition('.')[0]}, which cannot be "
             f"imported here ({error}). Install it with: pip install 'mcap[{name}]'."
         ) from error

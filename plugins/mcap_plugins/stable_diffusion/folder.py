@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from mcap.errors import Missing, UsageError
+from mcap.errors import MissingResourceError, UsageError
 from mcap.weights.model_source import (
     CONFIG_FILES,
     Architecture,
@@ -57,7 +57,7 @@ class LoadedParts:
 def load_folder(folder: Path, dtype: torch.dtype, vae_folder: Path | None = None) -> LoadedParts:
     """A folder in diffusers' layout; ``vae_folder`` replaces its autoencoder.
 
-    Raises `Missing` where parts are not there, `UsageError` for a model of another kind.
+    Raises `MissingResourceError` where parts are not there, `UsageError` for a model of another kind.
     """
     folder = Path(folder)
     architecture = folder_architecture(folder)
@@ -68,7 +68,7 @@ def load_folder(folder: Path, dtype: torch.dtype, vae_folder: Path | None = None
     files = weight_files(folder, parts)
     lacking = [part for part, found in files.items() if not found]
     if lacking:
-        raise Missing(
+        raise MissingResourceError(
             f"'{folder}' is not a whole model: {', '.join(lacking)} has no .safetensors weights. "
             "Download or export the model again, with safetensors."
         )
@@ -93,7 +93,7 @@ def load_hub(place: ModelSource, dtype: torch.dtype) -> LoadedParts:
     """A hub repository in diffusers' layout, fetched where it is not in the hub's cache.
 
     Of weights in two precisions those that are here already are taken, else half precision: half
-    the download. `Missing` where it cannot be had.
+    the download. `MissingResourceError` where it cannot be had.
     """
     from mcap.weights.fetch import hub_files, hub_snapshot
 
@@ -187,7 +187,7 @@ def _check_whole(folder: Path, architecture: Architecture, vae_folder: Path | No
     if not (folder / "model_index.json").is_file():
         missing.insert(0, "model_index.json")
     if missing:
-        raise Missing(
+        raise MissingResourceError(
             f"'{folder}' is not a whole model in diffusers' layout: {', '.join(missing)} is not "
             "there. Download or export the model again."
         )

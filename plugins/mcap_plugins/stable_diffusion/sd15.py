@@ -103,7 +103,7 @@ def load(
     """Load a folder in diffusers' layout, a .safetensors checkpoint or a hub id as a backbone.
 
     ``vae_folder`` holds another autoencoder for the same latents, to be used instead of the
-    model's own. ``facts`` are further fields of `BackboneInfo`. Raises `Missing` where the model
+    model's own. ``facts`` are further fields of `BackboneInfo`. Raises `MissingResourceError` where the model
     or parts of it are not there, `UsageError` where it is of another kind.
     """
     place = find_model(source)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from mcap import cli
-from mcap.errors import InputRefused, UsageError
+from mcap.errors import InputRejectedError, UsageError
 from mcap.generation.editing.edit import Edited, EditSettings, NotTheSame, edit, require_source
 from mcap.generation.extra_networks import read_addons
 from mcap.generation.generate import GenerateSettings, PictureReady, Planned, generate
@@ -188,7 +188,7 @@ def test_pictures_without_a_record_are_looked_up_in_results_jsonl(
     assert len(list((tmp_path / "out").glob("*-edit.png"))) == 2
     lost = tmp_path / "lost.png"
     next((tmp_path / "in").glob("*.png")).rename(lost)
-    with pytest.raises(InputRefused, match=r"lost.png: holds no record"):
+    with pytest.raises(InputRejectedError, match=r"lost.png: holds no record"):
         run(subject, backbone, lost, tmp_path / "out", **BLACK)
 
 
@@ -291,7 +291,7 @@ def test_pictures_that_cannot_be_drawn_again(subject, backbone, folder, tmp_path
             chunks.add_text("mcap", json.dumps({k: v for k, v in data.items() if v is not ...}))
             target = tmp_path / "changed.png"
             image.save(target, pnginfo=chunks)
-        with pytest.raises(InputRefused, match=message):
+        with pytest.raises(InputRejectedError, match=message):
             run(subject, backbone, target, tmp_path / "out", **BLACK)
     unknown = saved(sampler="Euler", scheduler="model")
     with pytest.raises(UsageError, match="drawn with the scheduler Euler, which this backbone"):
