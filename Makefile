@@ -1,6 +1,6 @@
 # make demo   portraits of somebody who does not exist, on the embedded backbone, in minutes
 # make test   all tests
-# make lint   style
+# make lint   style, types and the direction of imports
 #
 # Each makes the virtual environment that it needs. Variables:
 #   PYTHON     which Python (3.11 or later) to use; default: the first that fits
@@ -34,9 +34,11 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(bin)/python -m pytest $(PYTEST_ARGS)
 
-lint: $(VENV)/.installed-lint
+lint: $(VENV)/.installed-dev
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
+	PYTHONPATH=plugins $(bin)/lint-imports
+	$(bin)/mypy
 
 venv: $(VENV)/.installed-dev
 
@@ -54,10 +56,6 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
 $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml constraints.txt
 	$(pip) -e '.[all,dev]'
 	@touch $@ $(VENV)/.installed
-
-$(VENV)/.installed-lint: $(VENV)/.created constraints.txt
-	$(pip) ruff
-	@touch $@
 
 clean:
 	rm -rf $(VENV) $(OUT) dist build
