@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mcap.faces.similarity import largest_face
+from mcap.faces.similarity import embed_largest_face
 from mcap.generation.editing.redraw import Edit, redraw
 from mcap.generation.editing.word_alignment import PromptEdit, replace_words, rewrite, unchanged
 from mcap.generation.report import overlay
@@ -86,7 +86,7 @@ def main() -> None:
                 free.setdefault(seed, value)
                 way = free[seed] - before
                 old, new = (
-                    largest_face(image, detector, identity)
+                    embed_largest_face(image, detector, identity)
                     for image in (found.source, found.target)
                 )
                 both = old is not None and new is not None

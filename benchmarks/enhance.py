@@ -25,7 +25,7 @@ from PIL import Image
 
 from mcap.cli.restorers import choose_restorer, load_restorers
 from mcap.contracts import Face
-from mcap.enhancement.enhance import Enhanced, Finished, Refused, Tools, enhance
+from mcap.enhancement.enhance import Enhanced, EnhancementFinished, Refused, Tools, enhance
 from mcap.enhancement.face_restoration import moved
 from mcap.enhancement.identity_guard import IdentityGuard
 from mcap.enhancement.settings import EnhanceSettings
@@ -85,7 +85,7 @@ def measure(originals: list[Path], folder: Path, options: argparse.Namespace) ->
         if isinstance(event, Refused):
             print(f"{event.source.name}: refused: {event.reason}")
         if not isinstance(event, Enhanced):
-            if isinstance(event, Finished):
+            if isinstance(event, EnhancementFinished):
                 print(f"report: {event.report}" if options.out else "", end="\n")
             continue
         original = read_picture(by_stem[event.source.stem]).pixels

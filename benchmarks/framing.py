@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mcap.framing.finish import Finished, finish
+from mcap.framing.finish import FinishedPicture, finish
 from mcap.images.photo import find_photos, read_photo
 from mcap.registry import registry
 from mcap.results.contact_sheet import GOOD, WARNING, Tile, contact_sheet
@@ -44,7 +44,7 @@ class Measured:
     """One picture: what the other network says of it; None where it finds no face in it."""
 
     name: str
-    finished: Finished
+    finished: FinishedPicture
     again: dict[str, float] | None
     seconds: float
 

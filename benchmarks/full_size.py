@@ -35,7 +35,7 @@ from mcap.subjects.subject import SubjectWriter
 from mcap.training.batches import Prompts
 from mcap.training.events import PhaseStarted, StepEvent
 from mcap.training.loop import Options, TrainingData, train
-from mcap.training.plan import estimate_memory_mb, outline
+from mcap.training.plan import backbone_facts, estimate_memory_mb
 from mcap.training.recipe import Layer, Recipe, low_memory, recipe
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -49,7 +49,7 @@ def main() -> None:
     options = parse()
     device, dtype = choose_device(options.device), PRECISIONS[options.precision]
     backbone = random_backbone(options.model, device, dtype, options.size)
-    found = outline(registry().get("backbone", options.model), None)
+    found = backbone_facts(registry().get("backbone", options.model), None)
     print(
         f"{options.model}, {backbone.info.native_size} pixels, {options.precision}, "
         f"{device_name(device)}, torch {torch.__version__}"

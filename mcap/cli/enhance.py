@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from mcap.cli.restorers import Choice
     from mcap.cli.settings import Settings
-    from mcap.enhancement.enhance import Enhanced, Finished, Framing
+    from mcap.enhancement.enhance import Enhanced, EnhancementFinished, FinishOptions
     from mcap.enhancement.settings import EnhanceSettings
 
 OWN_FILES = {"contact-sheet.jpg", "attention-maps.jpg", "results.jsonl", "report.html"}
@@ -222,9 +222,9 @@ def _own_file(path: Path, inputs: list[str]) -> bool:
 
 def _framing(
     ctx: typer.Context, name: str | None, print_sheet: bool, settings: Settings
-) -> Framing | None:
+) -> FinishOptions | None:
     from mcap.cli.output import note
-    from mcap.enhancement.enhance import Framing
+    from mcap.enhancement.enhance import FinishOptions
     from mcap.errors import UsageError
     from mcap.registry import registry
     from mcap.style.profile import find_profile
@@ -245,7 +245,7 @@ def _framing(
         layout(profile.size_mm)  # a picture too large for the paper is told before the work
     if profile.notice:
         note(ctx, f"{profile.name}: {profile.notice}")
-    return Framing(profile, settings.finish, print_sheet)
+    return FinishOptions(profile, settings.finish, print_sheet)
 
 
 def _run(
@@ -254,15 +254,15 @@ def _run(
     choices: Sequence[Choice],
     wanted: EnhanceSettings,
     settings: Settings,
-    framing: Framing | None,
+    framing: FinishOptions | None,
     subject: Path | None,
     out: Path,
-) -> Finished:
+) -> EnhancementFinished:
     from mcap.cli.interruption import with_pictures_kept
     from mcap.cli.output import note
     from mcap.cli.progress import progress
     from mcap.cli.restorers import load_restorers
-    from mcap.enhancement.enhance import Finished, Planned, Refused, Tools
+    from mcap.enhancement.enhance import EnhancementFinished, Planned, Refused, Tools
     from mcap.enhancement.enhance import enhance as run
     from mcap.enhancement.known_person import known_person
     from mcap.registry import registry
@@ -311,12 +311,12 @@ def _run(
             with progress(ctx, "enhancing", plan.tiles, unit="tiles") as bar:
                 advance.append(bar.advance)
                 for event in events:
-                    if isinstance(event, Finished):
+                    if isinstance(event, EnhancementFinished):
                         return event
                     ready += not isinstance(event, Refused)
     except KeyboardInterrupt:
         raise with_pictures_kept(ready, out) from None
-    raise AssertionError("enhance() ends with Finished")
+    raise AssertionError("enhance() ends with EnhancementFinished")
 
 
 def _person_masker(ctx: typer.Context) -> Any:
@@ -332,7 +332,7 @@ def _person_masker(ctx: typer.Context) -> Any:
         return None
 
 
-def _result(out: Path, finished: Finished) -> dict[str, Any]:
+def _result(out: Path, finished: EnhancementFinished) -> dict[str, Any]:
     return {
         "out": out,
         "pictures": [
@@ -356,7 +356,7 @@ def _result(out: Path, finished: Finished) -> dict[str, Any]:
     }
 
 
-def _print(console: Any, finished: Finished) -> None:
+def _print(console: Any, finished: EnhancementFinished) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)

@@ -12,7 +12,7 @@ from mcap.cli import complete, options
 if TYPE_CHECKING:
     from mcap.cli.settings import Settings
     from mcap.generation.extra_networks import ExtraNetworks
-    from mcap.generation.generate import Finished, GenerateSettings, Picture
+    from mcap.generation.generate import GenerateSettings, GenerationFinished, Picture
     from mcap.style.profile import StyleProfile
     from mcap.subjects.subject import Subject
 
@@ -376,12 +376,12 @@ def _draw(
     out: Path,
     backbone_name: str | None,
     force: bool,
-) -> Finished:
+) -> GenerationFinished:
     from mcap.cli.backbone import load_backbone
     from mcap.cli.interruption import with_pictures_kept
     from mcap.cli.output import note
     from mcap.cli.progress import progress
-    from mcap.generation.generate import Finished, PictureReady, Planned, check_backbone
+    from mcap.generation.generate import GenerationFinished, PictureReady, Planned, check_backbone
     from mcap.generation.generate import generate as run
     from mcap.registry import registry
     from mcap.runtime.device import set_threads, translate_oom
@@ -425,15 +425,15 @@ def _draw(
                 for event in events:
                     if isinstance(event, PictureReady):
                         ready += 1
-                    if isinstance(event, Finished):
+                    if isinstance(event, GenerationFinished):
                         return event
     except KeyboardInterrupt:
         events.close()
         raise with_pictures_kept(ready, out) from None
-    raise AssertionError("generate() ends with Finished")
+    raise AssertionError("generate() ends with GenerationFinished")
 
 
-def _result(subject: Subject, out: Path, finished: Finished) -> dict[str, Any]:
+def _result(subject: Subject, out: Path, finished: GenerationFinished) -> dict[str, Any]:
     return {
         "subject": subject.name,
         "out": out,
@@ -457,7 +457,7 @@ def _result(subject: Subject, out: Path, finished: Finished) -> dict[str, Any]:
     }
 
 
-def _print(console: Any, finished: Finished) -> None:
+def _print(console: Any, finished: GenerationFinished) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)

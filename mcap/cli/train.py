@@ -251,7 +251,7 @@ def _run(
     with translate_oom("loading the backbone", ADVICE):
         note(ctx, f"Loading backbone {plan.backbone} ...")
         backbone = registry().create(
-            "backbone", request.outline.name, device, dtype, source=request.outline.source
+            "backbone", request.facts.name, device, dtype, source=request.facts.source
         )
     manifest = _train(
         ctx, request, plan, found, backbone, go_on, checkpoint, preview_every, checkpoint_every
@@ -279,7 +279,7 @@ def _train(
     from mcap.cli.repeat_command import repeat_command
     from mcap.errors import Interrupted
     from mcap.subjects.subject import SubjectWriter
-    from mcap.training.events import Finished, Stopped
+    from mcap.training.events import Stopped, TrainingFinished
     from mcap.training.first_manifest import first_manifest
     from mcap.training.loop import Options, train
     from mcap.training.prepare import training_data
@@ -330,7 +330,7 @@ def _train(
             f"{repeat_command(ctx, leave_out=('--resume', '--force'), add=('--resume',))}",
             details={"subject": str(request.out), "step": last.step, "steps": last.steps},
         )
-    assert isinstance(last, Finished)
+    assert isinstance(last, TrainingFinished)
     return writer.complete(
         {
             "steps": last.steps,

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 from mcap.enhancement import report as enhance_report
 from mcap.enhancement.events import (
     Enhanced,
+    EnhancementFinished,
     Event,
-    Finished,
-    Framing,
+    FinishOptions,
     Planned,
     Refused,
     Stage,
@@ -47,9 +47,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Enhanced",
+    "EnhancementFinished",
     "Event",
-    "Finished",
-    "Framing",
+    "FinishOptions",
     "Planned",
     "Refused",
     "Stage",
@@ -68,7 +68,7 @@ def enhance(
     *,
     photos: PhotoSettings | None = None,
     faces: FaceSettings | None = None,
-    framing: Framing | None = None,
+    framing: FinishOptions | None = None,
     person: Float32Array | None = None,
     device: Any = "cpu",
     half: bool = False,
@@ -76,7 +76,7 @@ def enhance(
 ) -> Iterator[Event]:
     """Enhance pictures one after the other.
 
-    Yields `Planned`, then an `Enhanced` or `Refused` for each of ``paths``, then `Finished`.
+    Yields `Planned`, then an `Enhanced` or `Refused` for each of ``paths``, then `EnhancementFinished`.
     ``stages`` work in their order; a face restorer sees what the stages before it have made, and
     the identity guard looks at every face after every stage. ``person``, float32[D], is the mean
     embedding of the person whom the pictures show, by ``tools.identity``. ``half``: half precision
@@ -127,7 +127,7 @@ def enhance(
     page = enhance_report.write_report(
         out, done, refused, identity=tools.identity.name, framing=framing
     )
-    yield Finished(tuple(done), tuple(refused), results, sheet, page)
+    yield EnhancementFinished(tuple(done), tuple(refused), results, sheet, page)
 
 
 def _without(path: Path, reason: str) -> str:

@@ -36,7 +36,7 @@ class Tools:
 
 
 @dataclass(frozen=True)
-class Framing:
+class FinishOptions:
     """What a profile asks for."""
 
     profile: StyleProfile
@@ -89,7 +89,7 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class Finished:
+class EnhancementFinished:
     pictures: tuple[Enhanced, ...]
     refused: tuple[Refused, ...]
     results: Path
@@ -97,4 +97,4 @@ class Finished:
     report: Path
 
 
-Event = Planned | Enhanced | Refused | Finished
+Event = Planned | Enhanced | Refused | EnhancementFinished

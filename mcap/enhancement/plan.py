@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import mcap
-from mcap.enhancement.events import Framing, Refused, Stage, Tools
+from mcap.enhancement.events import FinishOptions, Refused, Stage, Tools
 from mcap.errors import InputRejectedError
 from mcap.images.picture import size_of
 from mcap.runtime import files
@@ -57,7 +57,7 @@ class Run:
     settings: EnhanceSettings
     photos: PhotoSettings
     faces: FaceSettings
-    framing: Framing | None
+    framing: FinishOptions | None
     person: Float32Array | None
     device: Any
     half: bool
@@ -207,7 +207,7 @@ def _described(stage: Stage) -> dict[str, Any]:
     return facts
 
 
-def _framing_facts(framing: Framing | None) -> Any:
+def _framing_facts(framing: FinishOptions | None) -> Any:
     if framing is None:
         return None
     profile = framing.profile.model_dump(mode="json", include={"aspect", "size_mm"})

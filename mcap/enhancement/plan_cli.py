@@ -16,7 +16,7 @@ from mcap.weights.fetch import WEIGHTS, local_path
 if TYPE_CHECKING:
     from mcap.cli.restorers import Choice
     from mcap.cli.settings import Settings
-    from mcap.enhancement.enhance import Framing
+    from mcap.enhancement.enhance import FinishOptions
     from mcap.enhancement.settings import EnhanceSettings
     from mcap.registry import Entry
 
@@ -26,7 +26,7 @@ def make_plan(
     choices: Sequence[Choice],
     wanted: EnhanceSettings,
     settings: Settings,
-    framing: Framing | None,
+    framing: FinishOptions | None,
 ) -> dict[str, Any]:
     """What would be done, from the files' heads and the restorers' facts alone."""
     pictures, refused = _sizes(paths, choices, wanted, settings)
@@ -72,7 +72,9 @@ def _sizes(
     return pictures, refused
 
 
-def _entries(choices: Sequence[Choice], settings: Settings, framing: Framing | None) -> list[Entry]:
+def _entries(
+    choices: Sequence[Choice], settings: Settings, framing: FinishOptions | None
+) -> list[Entry]:
     """Everything registered that takes part."""
     found = registry()
     used = [choice.entry for choice in choices]

@@ -16,7 +16,7 @@ from mcap.results.html import write_page
 
 if TYPE_CHECKING:
     from mcap.contracts import UInt8Image
-    from mcap.enhancement.events import Enhanced, Framing, Refused
+    from mcap.enhancement.events import Enhanced, FinishOptions, Refused
 
 CONTACT_SHEET = "contact-sheet.jpg"
 REPORT = "report.html"
@@ -88,7 +88,7 @@ def write_report(
     refused: Sequence[Refused],
     *,
     identity: str,
-    framing: Framing | None = None,
+    framing: FinishOptions | None = None,
 ) -> Path:
     """One HTML page; it links to the files beside it."""
     path = out / REPORT

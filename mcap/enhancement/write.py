@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mcap.enhancement.events import Enhanced, Framing
+from mcap.enhancement.events import Enhanced, FinishOptions
 from mcap.enhancement.face_patch import view
 from mcap.enhancement.face_restoration import moved
 from mcap.enhancement.plan import Job, Run
@@ -91,7 +91,11 @@ def write(run: Run, job: Job, worked: Worked, shelf: EnhancedShelf) -> Enhanced:
 
 
 def _write_print_sheet(
-    path: Path, canvas: np.ndarray, alpha: np.ndarray | None, source: PictureFile, framing: Framing
+    path: Path,
+    canvas: np.ndarray,
+    alpha: np.ndarray | None,
+    source: PictureFile,
+    framing: FinishOptions,
 ) -> None:
     from mcap.framing.print_sheet import print_sheet
 

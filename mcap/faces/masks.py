@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from mcap.contracts import Face
-from mcap.faces.oval import TEMPLATE, outline
+from mcap.faces.oval import TEMPLATE, face_oval
 from mcap.geometry.similarity_transform import similarity
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class LandmarkMasker:
         """float32[H, W] in [0, 1] for a picture uint8[H, W, 3] and one face in it."""
         to_unit = unit_frame(face.landmarks)
         landmarks = transform(to_unit, np.asarray(face.landmarks, dtype=np.float64))
-        return draw(raise_forehead(outline(landmarks)), to_unit, image.shape[:2])
+        return draw(raise_forehead(face_oval(landmarks)), to_unit, image.shape[:2])
 
 
 def mesh_mask(image: UInt8Image, landmarks: Float32Array, oval: np.ndarray) -> Float32Array:

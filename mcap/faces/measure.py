@@ -420,7 +420,7 @@ def _closest(faces: Sequence[FoundFace], subject: Float32Array, same_person: flo
     return Choice(None, reason, similarities[best], "stranger")
 
 
-def largest_face(faces: Sequence[FoundFace], dominance: float = 2.0) -> int | None:
+def dominant_face(faces: Sequence[FoundFace], dominance: float = 2.0) -> int | None:
     """The index of the only face, or of one ``dominance`` times as large as every other."""
     order = sorted(range(len(faces)), key=lambda index: faces[index].face.area, reverse=True)
     if not order:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mcap.faces.oval import outline
+from mcap.faces.oval import face_oval
 from mcap.faces.parts import BARE, FaceParser, FaceParts, Part, UnitFrame
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def hidden_share(parts: FaceParts, landmarks: Float32Array) -> float:
     frame = UnitFrame(parts, landmarks)
     labels, points = parts.labels, frame.landmarks
     x, y = frame.grid()
-    expected = frame.filled(outline(points), EXPECTED) & (y > _brows(points))
+    expected = frame.filled(face_oval(points), EXPECTED) & (y > _brows(points))
     if not expected.any():
         return 1.0
     hidden = ~np.isin(labels, BARE)

@@ -61,7 +61,7 @@ _LIMITS = np.array([0.12, 0.05, 0.10])
 """Beyond what the fitted faces show (nose right, nose down, eyes to mouth) the outline stays."""
 
 
-def outline(landmarks: np.ndarray) -> np.ndarray:
+def face_oval(landmarks: np.ndarray) -> np.ndarray:
     """Landmarks float[5, 2] in the unit frame -> float64[36, 2], clockwise from the top."""
     nose = landmarks[2] - TEMPLATE[2]
     height = _eyes_to_mouth(landmarks) - _eyes_to_mouth(TEMPLATE)

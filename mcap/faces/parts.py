@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from mcap.faces.masks import SOFTNESS, place, raise_forehead, transform, unit_frame
-from mcap.faces.oval import outline
+from mcap.faces.oval import face_oval
 
 if TYPE_CHECKING:
     from mcap.contracts import Face, Float32Array, UInt8Image
@@ -159,7 +159,7 @@ def parts_mask(
     ``hair`` adds the hair on the head, as far as the frame shows it.
     """
     frame = UnitFrame(parts, landmarks)
-    oval = outline(frame.landmarks)
+    oval = face_oval(frame.landmarks)
     inside = frame.filled(oval, 1.0)
     room = frame.filled(raise_forehead(oval, 1.5), ROOM)
     _, y = frame.grid()

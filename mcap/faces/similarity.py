@@ -33,7 +33,7 @@ def likeness(
     ``target`` is the person's mean embedding by the same network; it need not be of unit length.
     ``identity`` best is on the CPU: one small face at a time is not worth a journey to a GPU.
     """
-    found = largest_face(image, detector, identity)
+    found = embed_largest_face(image, detector, identity)
     if found is None:
         return Likeness(None, None)
     face, embedding = found
@@ -47,7 +47,7 @@ def likeness(
     return Likeness(float(cosine), face)
 
 
-def largest_face(
+def embed_largest_face(
     image: UInt8Image, detector: FaceDetector, identity: IdentityModel
 ) -> tuple[Face, torch.Tensor] | None:
     """The largest face in a picture and its embedding float[D], of unit length; None for none."""

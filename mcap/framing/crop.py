@@ -37,7 +37,7 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Framed:
+class MeasuredFraming:
     """How a finished picture is framed, against what its profile asks for."""
 
     head_height: float
@@ -123,7 +123,7 @@ def _inside(x0: float, y0: float, width: int, height: int, size: tuple[int, int]
     return left, top, left + width, top + height
 
 
-def framed(box: Box, head: Head, framing: Framing) -> Framed:
+def measure_framing(box: Box, head: Head, framing: Framing) -> MeasuredFraming:
     """How a head lies in a box, and whether that is what the profile wants."""
     width, height = box[2] - box[0], box[3] - box[1]
     head_height = head.height / height
@@ -137,7 +137,7 @@ def framed(box: Box, head: Head, framing: Framing) -> Framed:
             (center_x, framing.head_center_x),
         )
     )
-    return Framed(round(head_height, 4), round(eye_line, 4), round(center_x, 4), met)
+    return MeasuredFraming(round(head_height, 4), round(eye_line, 4), round(center_x, 4), met)
 
 
 def dots_per_inch(

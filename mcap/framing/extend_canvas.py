@@ -46,7 +46,7 @@ _SEED = 20  # of the grain, which is the same each time
 
 
 @dataclass(frozen=True)
-class Outline:
+class Silhouette:
     """The person's left and right edge in the rows next to an edge of the picture.
 
     ``left`` and ``right`` are the columns at the very edge; the slopes are in pixels outwards per
@@ -73,7 +73,7 @@ def touches(matte: Float32Array, side: int) -> bool:
     return bool((line > 0.5).mean() > 0.01)
 
 
-def outline(matte: Float32Array, strip: int, *, top: bool) -> Outline | None:
+def silhouette(matte: Float32Array, strip: int, *, top: bool) -> Silhouette | None:
     """The person's edges in the lowest (``top``: the highest) ``strip`` rows; None: nobody there.
 
     float32[H, W] -> columns and slopes, by the median of the rows' slopes.
@@ -101,10 +101,10 @@ def outline(matte: Float32Array, strip: int, *, top: bool) -> Outline | None:
 
     left_slope = 0.0 if left[0] <= 0 else outwards(left, -1.0)
     right_slope = 0.0 if right[0] >= matte.shape[1] else outwards(right, 1.0)
-    return Outline(float(left[0]), float(right[0]), left_slope, right_slope)
+    return Silhouette(float(left[0]), float(right[0]), left_slope, right_slope)
 
 
-def cap(line: Outline) -> float:
+def crown_overhang(line: Silhouette) -> float:
     """How far above the picture's edge a head's top reaches that the edge cuts off, in pixels.
 
     By the circle that goes through the two places where the edge cuts it, with the slope that the
@@ -138,13 +138,13 @@ def extend_person(
     fade = np.ones_like(matte)
     neck = None
     if y1 < height:
-        line = outline(inner, strip, top=False) if touches(inner, 3) else None
+        line = silhouette(inner, strip, top=False) if touches(inner, 3) else None
         if line is not None and skin is not None:
             under = line.middle if middle is None else middle - x0
             neck = _neck(colours[y0:y1, x0:x1], inner, skin, under, strip)
         _downwards(map_x, map_y, fade, line, neck, known, strip)
     if y0 > 0:
-        line = outline(inner, strip, top=True) if touches(inner, 1) else None
+        line = silhouette(inner, strip, top=True) if touches(inner, 1) else None
         _upwards(map_x, map_y, fade, line, known, strip)
     # Sideways after that: an arm goes on as the last columns, whether their rows are made up or
     # not.
@@ -184,7 +184,7 @@ def _saturating(distance: np.ndarray, reach: float) -> np.ndarray:
 
 def _neck(
     colours: Float32Array, matte: Float32Array, skin: Float32Array, middle: float, strip: int
-) -> Outline | None:
+) -> Silhouette | None:
     """Where the lowest rows show bare skin under the chin, as an outline; None where none does.
 
     Looked for round the column ``middle``, no further than a neck is wide. Skin in the shadow of a
@@ -207,15 +207,15 @@ def _neck(
     run = np.concatenate([run for run in runs if len(run) >= strip / 3] or [columns[:0]])
     if len(run) < strip:
         return None
-    return Outline(float(run[0]), float(run[-1] + 1), -NECKLINE, -NECKLINE)
+    return Silhouette(float(run[0]), float(run[-1] + 1), -NECKLINE, -NECKLINE)
 
 
 def _downwards(
     map_x: np.ndarray,
     map_y: np.ndarray,
     fade: np.ndarray,
-    line: Outline | None,
-    neck: Outline | None,
+    line: Silhouette | None,
+    neck: Silhouette | None,
     known: Box,
     strip: int,
 ) -> None:
@@ -267,7 +267,7 @@ def _downwards(
 
 
 def _even_out(
-    drawn: Float32Array, rows: Float32Array, neck: Outline, known: Box, strip: int
+    drawn: Float32Array, rows: Float32Array, neck: Silhouette, known: Box, strip: int
 ) -> None:
     """The made-up neck towards its own mean colour, in place.
 
@@ -292,7 +292,7 @@ def _upwards(
     map_x: np.ndarray,
     map_y: np.ndarray,
     fade: np.ndarray,
-    line: Outline | None,
+    line: Silhouette | None,
     known: Box,
     strip: int,
 ) -> None:
@@ -304,7 +304,7 @@ def _upwards(
     depth = (y0 - rows).astype(np.float32)
     source = _saturating(depth, 0.4 * strip)
     map_y[rows] = (y0 - 1 + source)[:, None]
-    middle, rise = x0 + line.middle, cap(line)
+    middle, rise = x0 + line.middle, crown_overhang(line)
     slope = max((-line.left_slope - line.right_slope) / 2, 0.15)
     below = slope * line.half  # the circle's centre lies so far below the edge
     radius = np.hypot(line.half, below)

@@ -24,13 +24,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from mcap.contracts import Face
 from mcap.faces.masks import LandmarkMasker, iou
 from mcap.faces.measure import FaceSettings, pose
-from mcap.framing.crop import Box, Framed, Head, framed
+from mcap.framing.crop import Box, Head, MeasuredFraming, measure_framing
 from mcap.framing.extend_canvas import (
-    cap,
+    crown_overhang,
     extend_background,
     extend_person,
-    outline,
     roughness,
+    silhouette,
     touches,
 )
 from mcap.framing.head import crown_to_chin
@@ -90,12 +90,12 @@ class FinishSettings(BaseModel):
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedPicture:
     """A picture as its profile asks for it."""
 
     image: NDArray[Any]
     """[H, W, C] in the type and with the channels of the input."""
-    framed: Framed | None
+    framed: MeasuredFraming | None
     """By the head that was found before; None where no face was."""
     dpi: tuple[float, float] | None
     """Pixels an inch, horizontal and vertical; None where the profile has no ``size_mm``."""
@@ -104,7 +104,7 @@ class Finished:
     made_up: tuple[float, float, float, float]
     """Shares beyond the input's left, upper, right and lower side."""
     enlarged: float | None
-    """Finished pixels per pixel of the input along a side; None where nothing was scaled."""
+    """FinishedPicture pixels per pixel of the input along a side; None where nothing was scaled."""
     background: str | None
     """The colour that the background was replaced by."""
     notes: tuple[str, ...]
@@ -138,7 +138,7 @@ def finish(
     masker: Masker | None = None,
     mesh: MeshFinder | None = None,
     settings: FinishSettings | None = None,
-) -> Finished:
+) -> FinishedPicture:
     """Frame, cut out and size a picture as its profile says.
 
     ``image`` is RGB or RGBA, uint8, uint16 or float32 in [0, 1], [H, W, 3 or 4]; an alpha channel
@@ -202,14 +202,14 @@ def finish(
                 f"{round(size[1] / enlarged)} pixels are there for the {size[0]} x {size[1]} of "
                 f"{profile.size_mm[0]:g} x {profile.size_mm[1]:g} mm at {settings.dpi} DPI."
             )
-    result = framed(box, head, profile.framing) if head else None
+    result = measure_framing(box, head, profile.framing) if head else None
     if view is not None:
         notes += _made_up_notes(beyond, view, colour)
     if result is not None and not result.met:
         notes.append(_missed(result, profile))
     if top is not None and top < box[1] - 0.01 * (box[3] - box[1]):
         notes.append("The hair reaches over the upper edge.")
-    return Finished(
+    return FinishedPicture(
         image=picture,
         framed=result,
         dpi=(float(settings.dpi), float(settings.dpi)) if size else None,
@@ -227,7 +227,7 @@ def _needs_view(size: tuple[int, int], aspect: float, head: Head, profile: Style
     if profile.background.color is not None:
         return True
     box = place(size, aspect, head, profile.framing)
-    return not framed(box, head, profile.framing).met
+    return not measure_framing(box, head, profile.framing).met
 
 
 @dataclass(frozen=True)
@@ -322,8 +322,8 @@ class _View:
             return None
         if rows[0] > 0:
             return float(rows[0]) / self.scale
-        line = outline(self.layers.matte, round(0.05 * self.head.height), top=True)
-        return -cap(line) / self.scale if line else 0.0
+        line = silhouette(self.layers.matte, round(0.05 * self.head.height), top=True)
+        return -crown_overhang(line) / self.scale if line else 0.0
 
 
 def _matte(
@@ -483,7 +483,7 @@ def _made_up_notes(beyond: Sequence[float], view: _View, colour: str | None) -> 
     return notes
 
 
-def _missed(result: Framed, profile: StyleProfile) -> str:
+def _missed(result: MeasuredFraming, profile: StyleProfile) -> str:
     framing = profile.framing
     missed = [
         f"{name} {value:.2f} is not within {wanted[0]:.2f} to {wanted[1]:.2f}"

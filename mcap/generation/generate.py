@@ -31,7 +31,7 @@ from mcap.diffusion import schedulers
 from mcap.diffusion.sampling import GUIDANCE_SCALE, STEPS, Drawn, default_batch, draw, draw_each
 from mcap.errors import UsageError
 from mcap.faces.similarity import likeness
-from mcap.framing.crop import cut, dots_per_inch, drawing_size, framed, head_of
+from mcap.framing.crop import cut, dots_per_inch, drawing_size, head_of, measure_framing
 from mcap.generation import report
 from mcap.generation.extra_networks import ExtraNetworks
 from mcap.generation.folder import Picture, RankedShelf
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from mcap.subjects.subject import Subject
 
 __all__ = [
-    "Finished",
     "GenerateSettings",
+    "GenerationFinished",
     "Picture",
     "PictureReady",
     "Planned",
@@ -103,7 +103,7 @@ class PictureReady:
 
 
 @dataclass(frozen=True)
-class Finished:
+class GenerationFinished:
     pictures: tuple[Picture, ...]  # ranked
     contact_sheet: Path
     results: Path
@@ -111,7 +111,7 @@ class Finished:
     attention_maps: Path | None
 
 
-Event = Planned | PictureReady | Finished
+Event = Planned | PictureReady | GenerationFinished
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def generate(
     """Draw, frame, measure and write pictures of a subject in one or more styles.
 
     Yields `Planned`, a `PictureReady` for each picture (those that were there already first) and
-    `Finished`. ``addons`` are drawn with, too. ``on_step`` hears of every denoising step, with the
+    `GenerationFinished`. ``addons`` are drawn with, too. ``on_step`` hears of every denoising step, with the
     number of pictures in it. While it draws, the subject is loaded into the backbone's modules;
     they are given back as they were, also when the generator is closed early. `check_backbone` is
     for the caller to call.
@@ -224,7 +224,7 @@ def generate(
     page = report.write_report(
         out / report.REPORT, ordered, subject, profiles, same_person=same, attention=maps
     )
-    yield Finished(tuple(ordered), sheet, results, page, maps)
+    yield GenerationFinished(tuple(ordered), sheet, results, page, maps)
 
 
 def check_backbone(subject: Subject, info: BackboneInfo) -> None:
@@ -388,7 +388,7 @@ def _finish(
         "cut": list(box),
         "similarity": None if found.similarity is None else round(found.similarity, 6),
         "face": [round(float(value), 1) for value in face.box] if face else None,
-        "framing": asdict(framed(whole, head_of(face), profile.framing)) if face else None,
+        "framing": asdict(measure_framing(whole, head_of(face), profile.framing)) if face else None,
     }
     path = job.path or shelf.free(job.stem)
     provenance.save(

@@ -57,7 +57,7 @@ def invert(matrices: torch.Tensor) -> torch.Tensor:
     return torch.cat([linear, -linear @ matrices[..., 2:]], dim=-1)
 
 
-def warp(
+def warp_images(
     images: torch.Tensor,
     matrices: torch.Tensor,
     size: int | tuple[int, int],
@@ -112,7 +112,7 @@ def align_faces(
 
     Where a face is more than twice as large as the template, the pictures are halved by area
     averaging first as often as needed, so that fine detail does not alias into the small crop;
-    differentiable in ``images``. ``padding`` as in `warp`.
+    differentiable in ``images``. ``padding`` as in `warp_images`.
     """
     # Double precision for a handful of points: the squares of a large picture's coordinates are
     # beyond what float32 holds to a hundredth of a pixel. On the CPU, because MPS has no doubles.
@@ -123,7 +123,7 @@ def align_faces(
         images = F.avg_pool2d(images, 2)  # drops an odd last row: the origin stays where it is
         zoom *= 2.0
         matrices = torch.cat([matrices[..., :2] * 2.0, matrices[..., 2:]], dim=-1)
-    return warp(images, matrices, size, padding=padding)
+    return warp_images(images, matrices, size, padding=padding)
 
 
 def embed_faces(

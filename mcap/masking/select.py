@@ -26,8 +26,8 @@ from mcap.faces.measure import (
     FaceSettings,
     FoundFace,
     choose_subject,
+    dominant_face,
     find_faces,
-    largest_face,
     other_people,
 )
 from mcap.faces.occlusion import occlusion
@@ -446,7 +446,7 @@ class _Judge:
 
 
 def _pinned(photo: Photo, found: _Look, settings: MaskSettings) -> Float32Array:
-    index = largest_face(found.faces, settings.faces.dominance)
+    index = dominant_face(found.faces, settings.faces.dominance)
     if index is None:
         reason = (
             f"{len(found.faces)} faces and none is clearly the largest"

@@ -62,7 +62,7 @@ class Stopped:
 
 
 @dataclass(frozen=True)
-class Finished:
+class TrainingFinished:
     steps: int
     seconds: float  # of the steps of this process
     losses: Mapping[str, float] = field(default_factory=dict)  # means over the last steps
@@ -72,5 +72,11 @@ class Finished:
 
 
 Event = (
-    PhaseStarted | StepEvent | CheckpointSaved | DecodeChosen | PreviewSaved | Stopped | Finished
+    PhaseStarted
+    | StepEvent
+    | CheckpointSaved
+    | DecodeChosen
+    | PreviewSaved
+    | Stopped
+    | TrainingFinished
 )

@@ -32,8 +32,8 @@ def first_manifest(request: Request, plan: Plan, backbone: Backbone) -> Manifest
         mcap=mcap.__version__,
         created=now(),
         backbone=BackboneRecord(
-            name=request.outline.name,
-            source=request.outline.source,
+            name=request.facts.name,
+            source=request.facts.source,
             id=info.id,
             revision=info.revision,
             sha256=info.sha256,

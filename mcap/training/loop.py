@@ -52,11 +52,11 @@ from mcap.training.events import (
     CheckpointSaved,
     DecodeChosen,
     Event,
-    Finished,
     PhaseStarted,
     PreviewSaved,
     StepEvent,
     Stopped,
+    TrainingFinished,
 )
 from mcap.training.log import RunLog
 from mcap.training.optimizer import PhaseOptimizer
@@ -287,7 +287,7 @@ def train(
             first = last
 
         _write(writer, backbone, tokens, recipe, data, identity, options)
-        yield Finished(done, seconds, _mean(recent), dict(skipped), decode, ended_early)
+        yield TrainingFinished(done, seconds, _mean(recent), dict(skipped), decode, ended_early)
 
 
 def inputs_of(

@@ -40,7 +40,7 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Outline:
+class BackboneFacts:
     """What can be known of a backbone without loading it."""
 
     name: str  # of the registered entry
@@ -58,7 +58,7 @@ class Outline:
     local: bool  # the weights lie in a folder or file here
 
 
-def outline(entry: Entry, source: str | None) -> Outline:
+def backbone_facts(entry: Entry, source: str | None) -> BackboneFacts:
     """From the entry's facts, and the configuration of a model that lies here.
 
     `MissingResourceError` where ``source`` looks like a path and nothing is there, `UsageError` where it is no
@@ -83,7 +83,7 @@ def outline(entry: Entry, source: str | None) -> Outline:
     # A model of another size than the entry's own costs something else.
     alike = source is None or size == facts.get("native_size")
     costs = facts if alike else {}
-    return Outline(
+    return BackboneFacts(
         name=entry.name,
         source=source,
         native_size=size or int(facts.get("native_size", 512)),
@@ -243,7 +243,7 @@ EFFICIENCY = 0.6
 0.62 at 512 pixels on two cores and 0.70 at 256 on one (benchmarks/README.md)."""
 
 
-def estimate_seconds(recipe: Recipe, found: Outline, gflops: float) -> float | None:
+def estimate_seconds(recipe: Recipe, found: BackboneFacts, gflops: float) -> float | None:
     """Training time at ``gflops``, or None where the backbone's cost is not known."""
     if not found.gflop_row:
         return None
@@ -285,7 +285,7 @@ HEADROOM = 0.9
 
 
 def estimate_memory_mb(
-    recipe: Recipe, found: Outline, *, half: bool = False, device: str = "cpu"
+    recipe: Recipe, found: BackboneFacts, *, half: bool = False, device: str = "cpu"
 ) -> float | None:
     """The most that training takes at a time, in MB; None where the backbone's cost is not known.
 
@@ -317,7 +317,9 @@ def _kept(recipe: Recipe, cost: Memory) -> tuple[float, float, float, float]:
     return row, block, share * cost.decode, 0.0
 
 
-def _scaled_memory_mb(recipe: Recipe, found: Outline, rows: float, half: bool) -> float | None:
+def _scaled_memory_mb(
+    recipe: Recipe, found: BackboneFacts, rows: float, half: bool
+) -> float | None:
     """From the one figure that was measured, with the default rows in single precision."""
     if not found.memory_mb:
         return None

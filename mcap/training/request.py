@@ -14,7 +14,14 @@ from mcap.registry import registry
 from mcap.runtime.files import sha256_of
 from mcap.style.profile import find_profile
 from mcap.subjects.subject import is_free, is_subject_folder, read_manifest
-from mcap.training.plan import HEADROOM, Outline, differing, estimate_memory_mb, hash_of, outline
+from mcap.training.plan import (
+    HEADROOM,
+    BackboneFacts,
+    backbone_facts,
+    differing,
+    estimate_memory_mb,
+    hash_of,
+)
 from mcap.training.recipe import Layer, decided_by, low_memory, parse_override, recipe
 
 if TYPE_CHECKING:
@@ -35,7 +42,7 @@ class Request:
     out: Path
     pinned: Path | None
     masks: Path | None
-    outline: Outline
+    facts: BackboneFacts
     recipe: Recipe  # with its full number of steps
     entries: dict[str, Entry]  # detector, identity, masker, backbone
     inputs: dict[str, Any] = field(default_factory=dict)  # what the result depends on
@@ -78,7 +85,7 @@ def make_request(
         "masker": registry().get("masker", settings.masker),
         "backbone": backbone,
     }
-    found = outline(backbone, place)
+    found = backbone_facts(backbone, place)
     chosen = _recipe(settings, found, profile, overrides, low_memory)
     if chosen.identity and not entries["identity"].facts.get("differentiable", True):
         raise UsageError(
@@ -136,7 +143,7 @@ def _deciding(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 def _recipe(
     settings: Settings,
-    found: Outline,
+    found: BackboneFacts,
     profile: StyleProfile,
     overrides: Sequence[str],
     small: bool,
@@ -154,7 +161,7 @@ def _recipe(
     return recipe(name, [*layers, *given])
 
 
-def _fits(settings: Settings, found: Outline) -> Callable[[Recipe], bool] | None:
+def _fits(settings: Settings, found: BackboneFacts) -> Callable[[Recipe], bool] | None:
     """Whether a recipe fits into the device, by the plan's estimate; None where that is unknown."""
     from mcap.runtime.device import choose_device, choose_dtype, total_memory_mb
 
@@ -181,7 +188,7 @@ def _inputs(request: Request) -> dict[str, Any]:
         "subject photo": _hash_file(request.pinned) if request.pinned else "",
         "style": hash_of(style),
         "backbone": settings.backbone,
-        "backbone weights": request.outline.weights_key,
+        "backbone weights": request.facts.weights_key,
         "recipe": request.recipe.model_dump(mode="json"),
         "detector": settings.detector,
         "identity": settings.identity,

@@ -44,8 +44,8 @@ def look_at_photos(ctx: typer.Context, request: Request) -> Found:
     how = MaskSettings(
         photos=settings.photos,
         faces=settings.faces,
-        size=request.outline.native_size,
-        face_height=request.outline.face_height,
+        size=request.facts.native_size,
+        face_height=request.facts.face_height,
     )
     parts = {"detector": detector, "identity": identity, "masker": masker, "settings": how}
     count = 2 * (len(request.sources) + len(request.references))

@@ -39,10 +39,8 @@ def print_weights(ctx: typer.Context, request: Request) -> None:
             use = "" if line.commercial else ", no commercial use"
             size = human_bytes(line.bytes)
             note(ctx, f"To fetch: {line.name}, {size}, {line.licence}{use} ({line.used_for}).")
-    if request.outline.source is not None and not request.outline.local:
-        note(
-            ctx, f"Backbone {request.outline.source} comes from the hub, where it is not here yet."
-        )
+    if request.facts.source is not None and not request.facts.local:
+        note(ctx, f"Backbone {request.facts.source} comes from the hub, where it is not here yet.")
 
 
 def require_weights(request: Request) -> None:
@@ -61,17 +59,17 @@ def make_plan(
     photos = [*_lines(found.sources, "source"), *_lines(found.references, "reference")]
     half, room = dtype.itemsize == 2, total_memory_mb(device)
     how = {"half": half, "device": device.type}
-    memory = estimate_memory_mb(chosen, request.outline, **how)
+    memory = estimate_memory_mb(chosen, request.facts, **how)
     advice = summary(found.sources)[1:]  # the first line is the plan's own
     if memory is not None and memory > HEADROOM * room:
         smallest = chosen.model_copy(update=low_memory(chosen))
-        least = estimate_memory_mb(smallest, request.outline, **how)
+        least = estimate_memory_mb(smallest, request.facts, **how)
         advice = [*advice, _too_large(memory, room, least, half)]
     return Plan(
         out=request.out,
         style=request.profile.name,
         backbone=request.settings.backbone,
-        size=request.outline.native_size,
+        size=request.facts.native_size,
         recipe=chosen,
         photos=photos,
         references_to_draw=0 if found.references is not None else REFERENCES_DRAWN,
@@ -81,7 +79,7 @@ def make_plan(
         rows=rows_per_step(chosen),
         memory_mb=memory,
         device_memory_mb=room,
-        seconds=estimate_seconds(chosen, request.outline, measure_gflops(device, dtype)),
+        seconds=estimate_seconds(chosen, request.facts, measure_gflops(device, dtype)),
         weights=_weights(request),
         licences=_notices(request),
         advice=advice,
@@ -161,7 +159,7 @@ def _lines(masked: MaskedSet | None, role: str) -> list[PhotoLine]:
 
 def _weights(request: Request) -> list[WeightLine]:
     """A folder or hub id in the backbone's place needs none of its entry's weights."""
-    own = request.outline.source is None
+    own = request.facts.source is None
     tiny = tiny_autoencoder(request.recipe, request.entries["backbone"].facts.get("architecture"))
     return weight_lines(
         [entry for kind, entry in request.entries.items() if own or kind != "backbone"],
@@ -176,8 +174,8 @@ def _notices(request: Request) -> list[str]:
         for kind, entry in request.entries.items()
         if kind != "backbone" and not entry.commercial
     ]
-    if not request.outline.commercial:
-        found.append(f"backbone {request.settings.backbone}: {request.outline.licence}")
+    if not request.facts.commercial:
+        found.append(f"backbone {request.settings.backbone}: {request.facts.licence}")
     if request.profile.notice:
         found.append(f"{request.profile.name}: {request.profile.notice}")
     return found

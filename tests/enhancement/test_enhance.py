@@ -12,7 +12,7 @@ from PIL import Image, ImageCms
 
 from mcap.enhancement.enhance import (
     Enhanced,
-    Finished,
+    EnhancementFinished,
     Planned,
     Refused,
     Stage,
@@ -42,11 +42,11 @@ def photo(tmp_path):
     return write
 
 
-def run(paths, stages, out, detector=FINDS, **options) -> Finished:
+def run(paths, stages, out, detector=FINDS, **options) -> EnhancementFinished:
     settings = EnhanceSettings(**options.pop("settings", {}))
     events = list(enhance(paths, stages, tools(detector), out, settings, **options))
     assert isinstance(events[0], Planned)
-    assert isinstance(events[-1], Finished)
+    assert isinstance(events[-1], EnhancementFinished)
     assert all(isinstance(event, Enhanced | Refused) for event in events[1:-1])
     return events[-1]
 
@@ -104,7 +104,7 @@ def test_depth_and_alpha_go_through(photo, tmp_path):
 
 
 def test_the_colour_profile_goes_along_and_a_style_profile_wants_srgb(photo, tmp_path):
-    from mcap.enhancement.enhance import Framing
+    from mcap.enhancement.enhance import FinishOptions
     from mcap.framing.finish import FinishSettings
     from mcap.style.profile import find_profile
 
@@ -112,7 +112,7 @@ def test_the_colour_profile_goes_along_and_a_style_profile_wants_srgb(photo, tmp
     path = photo(icc_profile=srgb)
     done = run([path], [stage()], tmp_path / "a").pictures[0]
     assert read_picture(done.path).icc == srgb
-    framing = Framing(find_profile("business"), FinishSettings())
+    framing = FinishOptions(find_profile("business"), FinishSettings())
     done = run([path], [stage()], tmp_path / "b", framing=framing).pictures[0]
     assert read_picture(done.path).icc is None
     assert done.record["profile"] == "business"
@@ -121,14 +121,14 @@ def test_the_colour_profile_goes_along_and_a_style_profile_wants_srgb(photo, tmp
 
 def test_previews_are_in_srgb_before_and_after(photo, tmp_path):
     """The picture's own profile exchanges red and blue; a style profile takes it away."""
-    from mcap.enhancement.enhance import Framing
+    from mcap.enhancement.enhance import FinishOptions
     from mcap.framing.finish import FinishSettings
     from mcap.style.profile import find_profile
 
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     swapped = srgb.replace(b"rXYZ", b"?XYZ").replace(b"bXYZ", b"rXYZ").replace(b"?XYZ", b"bXYZ")
     path = photo(image=np.full((90, 120, 3), (200, 60, 20), np.uint8), icc_profile=swapped)
-    framing = Framing(find_profile("business"), FinishSettings())
+    framing = FinishOptions(find_profile("business"), FinishSettings())
     for options in ({}, {"framing": framing}):
         done = run([path], [stage()], tmp_path / f"out-{len(options)}", **options).pictures[0]
         for preview in (done.previews.before, done.previews.face_before):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mcap.contracts import Face
 from mcap.faces.masks import LandmarkMasker, iou, raise_forehead
-from mcap.faces.oval import CENTRE, TEMPLATE, outline
+from mcap.faces.oval import CENTRE, TEMPLATE, face_oval
 
 UPRIGHT = TEMPLATE - TEMPLATE.mean(axis=0)
 
@@ -107,21 +107,21 @@ def test_the_mask_reaches_from_forehead_to_chin():
 
 
 def test_a_turned_face_reaches_further_on_the_side_that_is_seen():
-    front, turned = outline(TEMPLATE), outline(TEMPLATE + np.eye(5, 1, -2) * [[0.08, 0]])
+    front, turned = face_oval(TEMPLATE), face_oval(TEMPLATE + np.eye(5, 1, -2) * [[0.08, 0]])
     assert np.abs(front[:, 0] - 0.5).max() < 0.4
     assert turned[:, 0].min() < front[:, 0].min() - 0.1  # looking right shows the left cheek
     assert turned[:, 0].max() < front[:, 0].max()
 
 
 def test_the_outline_is_symmetric_and_simple():
-    points = outline(TEMPLATE)
+    points = face_oval(TEMPLATE)
     mirrored = points[[0, *range(35, 0, -1)]] * (-1, 1) + (1, 0)
     assert np.abs(points - mirrored).max() < 0.01
     for right, down, longer in np.ndindex(3, 3, 3):  # as far as it goes, and further
         landmarks = TEMPLATE.copy()
         landmarks[2] += (0.2 * (right - 1), 0.2 * (down - 1))
         landmarks[3:, 1] += 0.2 * (longer - 1)
-        around = outline(landmarks) - CENTRE
+        around = face_oval(landmarks) - CENTRE
         (x, y), (next_x, next_y) = around.T, np.roll(around, -1, axis=0).T
         assert (x * next_y - y * next_x > 0).all()  # once round the centre, never back
     raised = raise_forehead(points)

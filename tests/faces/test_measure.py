@@ -17,7 +17,7 @@ from mcap.faces.measure import (
     brightness,
     choose_subject,
     cluster,
-    largest_face,
+    dominant_face,
     other_people,
     pose,
     surroundings,
@@ -88,10 +88,10 @@ def test_a_single_photo_is_asked_about_whoever_is_larger(more):
 
 
 def test_the_largest_face_says_who_is_meant_where_it_clearly_is_the_largest():
-    assert largest_face([]) is None and largest_face([found(ME)]) == 0
-    assert largest_face([found(FRIEND, 100), found(ME, 150)]) == 1  # 2.25 times the area
-    assert largest_face([found(ME, 130), found(FRIEND, 100)]) is None
-    assert largest_face([found(ME, 130), found(FRIEND, 100)], dominance=1.5) == 0
+    assert dominant_face([]) is None and dominant_face([found(ME)]) == 0
+    assert dominant_face([found(FRIEND, 100), found(ME, 150)]) == 1  # 2.25 times the area
+    assert dominant_face([found(ME, 130), found(FRIEND, 100)]) is None
+    assert dominant_face([found(ME, 130), found(FRIEND, 100)], dominance=1.5) == 0
 
 
 def test_who_was_passed_over():

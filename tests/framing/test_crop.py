@@ -16,9 +16,9 @@ from mcap.framing.crop import (
     cut,
     dots_per_inch,
     drawing_size,
-    framed,
     head_of,
     largest,
+    measure_framing,
 )
 from mcap.style.profile import Framing
 
@@ -85,7 +85,7 @@ def test_a_passport_cut_keeps_all_its_rules_where_there_is_room():
     framing = Framing(head_height=(0.7, 0.8), eye_line=(0.55, 0.65), head_center_x=(0.45, 0.55))
     head = Head(crown=120, eyes=260, chin=400, center_x=300)
     box = cut((512, 512), 35 / 45, head, framing)
-    result = framed(box, head, framing)
+    result = measure_framing(box, head, framing)
     assert result.met
     assert result.head_height == pytest.approx(0.75, abs=0.01)
     assert result.eye_line == pytest.approx(0.60, abs=0.01)
@@ -96,10 +96,10 @@ def test_a_head_that_is_too_large_or_too_small_says_so():
     framing = Framing(head_height=(0.7, 0.8))
     large = Head(crown=0, eyes=240, chin=480, center_x=256)
     box = cut((512, 512), 1.0, large, framing)
-    assert box == (0, 0, 512, 512) and not framed(box, large, framing).met
+    assert box == (0, 0, 512, 512) and not measure_framing(box, large, framing).met
     small = Head(crown=250, eyes=275, chin=300, center_x=256)
     box = cut((512, 512), 1.0, small, framing)
-    assert box[3] - box[1] == 256 and not framed(box, small, framing).met
+    assert box[3] - box[1] == 256 and not measure_framing(box, small, framing).met
 
 
 def test_the_face_stays_in_a_cut():

@@ -11,12 +11,12 @@ import pytest
 from mcap.contracts import Face
 from mcap.faces.masks import LandmarkMasker
 from mcap.framing.extend_canvas import (
-    Outline,
-    cap,
+    Silhouette,
+    crown_overhang,
     extend_background,
     extend_person,
-    outline,
     roughness,
+    silhouette,
     touches,
 )
 from mcap.framing.finish import FinishSettings, finish
@@ -143,9 +143,9 @@ def test_a_cut_head_is_closed_by_its_circle():
     disc = np.zeros((400, 400), np.float32)
     cv2.circle(disc, (200, 200), 150, 1.0, -1, cv2.LINE_AA)
     cut = disc[80:]
-    line = outline(cut, 18, top=True)
-    assert cap(line) == pytest.approx(30, abs=5)  # the circle's top is in row 50
-    assert cap(Outline(0, 100, -1.0, -1.0)) == pytest.approx(50 * (2**0.5 - 1))
+    line = silhouette(cut, 18, top=True)
+    assert crown_overhang(line) == pytest.approx(30, abs=5)  # the circle's top is in row 50
+    assert crown_overhang(Silhouette(0, 100, -1.0, -1.0)) == pytest.approx(50 * (2**0.5 - 1))
     colours = np.full((440, 400, 3), 0.5, np.float32)
     matte = cv2.copyMakeBorder(cut, 120, 0, 0, 0, cv2.BORDER_REPLICATE)
     _, drawn = extend_person(colours, matte, (0, 120, 400, 440), 300)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcap.framing.crop import Head, cut, framed
+from mcap.framing.crop import Head, cut, measure_framing
 from mcap.framing.placement import Room, outside, place
 from mcap.style.profile import Framing
 from tests.framing.test_crop import aspects, framings, heads, ranges, sizes
@@ -41,7 +41,7 @@ def test_with_endless_room_every_head_inside_is_framed(data, size):
     half = data.draw(st.floats(40, 0.3 * size[1]))
     head = Head(eyes - half, eyes, eyes + half, data.draw(st.floats(0.3, 0.7)) * size[0])
     box = place(size, 35 / 45, head, PASSPORT, ENDLESS)
-    assert framed(box, head, PASSPORT).met
+    assert measure_framing(box, head, PASSPORT).met
 
 
 @given(st.data(), sizes, aspects, ranges)
@@ -58,7 +58,7 @@ def test_nothing_is_made_up_where_the_picture_has_enough():
     head = Head(crown=220, eyes=360, chin=500, center_x=400)
     box = place((800, 900), 35 / 45, head, PASSPORT, ENDLESS)
     assert outside(box, (800, 900)) == (0, 0, 0, 0)
-    assert framed(box, head, PASSPORT).met
+    assert measure_framing(box, head, PASSPORT).met
 
 
 def test_what_is_dear_is_spared():
@@ -67,7 +67,7 @@ def test_what_is_dear_is_spared():
 
     def above_and_below(prices):
         box = place((512, 512), 35 / 45, head, PASSPORT, Room((0.5,) * 4, prices))
-        assert framed(box, head, PASSPORT).met
+        assert measure_framing(box, head, PASSPORT).met
         shares = outside(box, (512, 512))
         return shares[1], shares[3]
 
@@ -81,11 +81,11 @@ def test_tall_hair_is_kept_inside_where_the_ranges_allow_it():
     size = (1000, 1200)
     flat, tall = (place(size, 35 / 45, head, PASSPORT, top=row) for row in (300, 266))
     assert tall[1] <= 268 < flat[1]
-    assert framed(tall, head, PASSPORT).met
+    assert measure_framing(tall, head, PASSPORT).met
 
 
 def test_a_head_that_nothing_can_help_comes_as_close_as_it_can():
     head = Head(crown=-40, eyes=240, chin=520, center_x=256)
     box = place((512, 512), 1.0, head, PASSPORT)
     assert box == (0, 0, 512, 512)
-    assert not framed(box, head, PASSPORT).met
+    assert not measure_framing(box, head, PASSPORT).met

@@ -15,8 +15,8 @@ from mcap.errors import UsageError
 from mcap.faces.similarity import likeness, ranked
 from mcap.generation.folder import listed_record
 from mcap.generation.generate import (
-    Finished,
     GenerateSettings,
+    GenerationFinished,
     PictureReady,
     Planned,
     check_backbone,
@@ -234,7 +234,7 @@ def test_pictures_are_ranked_and_listed(subject, backbone, tmp_path):
     assert (events[0].pictures, events[0].to_draw, events[0].steps) == (4, 4, 8)
     assert sum(isinstance(event, PictureReady) for event in events) == 4
     finished = events[-1]
-    assert isinstance(finished, Finished)
+    assert isinstance(finished, GenerationFinished)
     similarities = [picture.similarity for picture in finished.pictures]
     assert similarities == sorted(similarities, reverse=True) and len(set(similarities)) == 4
     assert [picture.rank for picture in finished.pictures] == [1, 2, 3, 4]

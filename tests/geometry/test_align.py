@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcap.geometry import similarity_transform as affine
-from mcap.geometry.align import align_faces, embed_faces, invert, similarity, warp
+from mcap.geometry.align import align_faces, embed_faces, invert, similarity, warp_images
 
 TEMPLATE = torch.tensor(
     [[38.8, 52.2], [74.0, 52.0], [56.5, 72.2], [42.0, 92.9], [71.2, 92.7]], dtype=torch.float64
@@ -62,7 +62,7 @@ def test_warp_agrees_with_opencv():
     rng = np.random.default_rng(1)
     image = cv2.GaussianBlur(rng.random((60, 80, 3), dtype=np.float32), (0, 0), 2)
     m = matrix(0.3, 1.4, -10.0, 5.0)
-    mine = warp(torch.from_numpy(image).permute(2, 0, 1)[None], m[None], (50, 70))
+    mine = warp_images(torch.from_numpy(image).permute(2, 0, 1)[None], m[None], (50, 70))
     centred = m.numpy().copy()  # OpenCV counts from the centre of the first pixel
     centred[:, 2] += centred[:, :2] @ (0.5, 0.5) - 0.5
     theirs = cv2.warpAffine(image, centred, (70, 50), flags=cv2.INTER_LINEAR)
@@ -72,7 +72,7 @@ def test_warp_agrees_with_opencv():
 
 def test_identity_warp_changes_nothing():
     image = torch.rand(2, 3, 17, 23, generator=torch.Generator().manual_seed(0))
-    same = warp(image, matrix(0, 1, 0, 0).expand(2, 2, 3), (17, 23))
+    same = warp_images(image, matrix(0, 1, 0, 0).expand(2, 2, 3), (17, 23))
     assert torch.allclose(same, image, atol=1e-5)
 
 
@@ -80,9 +80,9 @@ def test_crop_then_paste_is_the_identity_inside():
     image = torch.rand(1, 3, 6, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     image = torch.nn.functional.interpolate(image, (96, 128), mode="bicubic", align_corners=False)
     m = matrix(0.4, 1.5, 30.0, -40.0)[None]
-    crop = warp(image, m, 140)
-    back = warp(crop, invert(m), (96, 128))
-    inside = warp(warp(torch.ones_like(image), m, 140), invert(m), (96, 128)) > 0.999
+    crop = warp_images(image, m, 140)
+    back = warp_images(crop, invert(m), (96, 128))
+    inside = warp_images(warp_images(torch.ones_like(image), m, 140), invert(m), (96, 128)) > 0.999
     assert inside.float().mean() > 0.2
     assert (back - image)[inside].abs().max() < 0.02
 
@@ -95,7 +95,7 @@ def test_gradients_of_warp_and_similarity_in_double_precision():
     assert torch.autograd.gradcheck(lambda p: similarity(p, target), points)
     # eps below the distance to the next kink of the bilinear interpolation
     assert torch.autograd.gradcheck(
-        lambda i, p: warp(i, similarity(p, target), 4), (image, points), eps=1e-7, atol=1e-4
+        lambda i, p: warp_images(i, similarity(p, target), 4), (image, points), eps=1e-7, atol=1e-4
     )
 
 
@@ -164,7 +164,7 @@ def test_embed_faces_carries_gradients_to_the_pictures():
 def test_half_precision_pictures_are_sampled_at_full_precision():
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(4))
     m = matrix(0.2, 1.0, 3.3, 4.4)[None]
-    exact = warp(image, m, 64)
-    half = warp(image.to(torch.bfloat16), m, 64)
+    exact = warp_images(image, m, 64)
+    half = warp_images(image.to(torch.bfloat16), m, 64)
     assert half.dtype == torch.bfloat16
     assert (half.float() - exact).abs().max() < 0.01

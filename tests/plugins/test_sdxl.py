@@ -14,7 +14,7 @@ from mcap.contracts import Backbone
 from mcap.diffusion.sampling import draw, draw_each
 from mcap.diffusion.tokens import ID_TOKEN, STYLE_TOKEN, install
 from mcap.subjects.subject import read_subject
-from mcap.training.events import Finished, PhaseStarted
+from mcap.training.events import PhaseStarted, TrainingFinished
 from mcap.training.step import Example, Row, StepTerms, training_step
 from tests.support.tiny import tiny_backbone, tiny_folder
 from tests.support.tiny_run import run, tiny_recipe
@@ -317,7 +317,7 @@ def test_trained_saved_and_loaded_by_plain_diffusers_in_another_process(drawn_el
     backbone, folder, events, theirs = drawn_elsewhere[name]
     assert [event.phase for event in events if isinstance(event, PhaseStarted)] == [1, 2]
     last = events[-1]
-    assert isinstance(last, Finished)
+    assert isinstance(last, TrainingFinished)
     assert {"source", "reference", "composed", "identity", "attention_composed"} <= set(last.losses)
 
     subject = read_subject(folder)

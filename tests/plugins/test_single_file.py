@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from mcap.cli.backbone import choose_backbone
 from mcap.diffusion.sampling import draw
 from mcap.errors import MissingResourceError, UsageError
-from mcap.training.plan import outline
+from mcap.training.plan import backbone_facts
 from mcap.weights.model_source import UNET_INPUT, describe, find_model
 from mcap_plugins.clip import clip_tokenizer
 from mcap_plugins.stable_diffusion import folder as model_files
@@ -166,14 +166,14 @@ def test_a_vae_in_a_file_beside_the_model_goes_first(states, tiny_layouts, tmp_p
     plain = _picture(tiny_backbone(kind=kind))
     first = sd_backbone.load("cpu", torch.float32, path)
     assert (_picture(first) == plain).all()
-    key = outline(choose_backbone(str(path))[0], str(path)).weights_key
+    key = backbone_facts(choose_backbone(str(path))[0], str(path)).weights_key
 
     brighter = {**vae, "decoder.conv_out.bias": vae["decoder.conv_out.bias"] + 0.5}
     save_file({f"first_stage_model.{name}": value for name, value in brighter.items()}, beside)
     other = sd_backbone.load("cpu", torch.float32, path)
     assert _picture(other).mean() > plain.mean() + 20
     assert len({other.info.sha256, first.info.sha256, model_files._hash_file(path)}) == 3
-    assert outline(choose_backbone(str(path))[0], str(path)).weights_key != key
+    assert backbone_facts(choose_backbone(str(path))[0], str(path)).weights_key != key
 
     for wrong in ({"emb_params": torch.ones(1, 4)}, _without(vae, "decoder.mid")):
         save_file(wrong, beside)

@@ -11,7 +11,7 @@ import pytest
 from mcap.cli import run as mcap
 from mcap.errors import RenamedKeyWarning, UsageError
 from mcap.subjects.subject import read_subject
-from mcap.training.events import Finished, StepEvent
+from mcap.training.events import StepEvent, TrainingFinished
 from mcap.training.recipe import Layer, Recipe, recipe
 from tests.support import ROOT
 from tests.support.tiny import tiny_backbone
@@ -38,7 +38,7 @@ def test_an_interrupted_run_goes_on(tmp_path):
     path.write_text(json.dumps(stored))
     events = list(run(folder, tiny_recipe(**KEYS), backbone=backbone, resume=True))
     assert [event.step for event in events if isinstance(event, StepEvent)] == [7, 8]
-    assert isinstance(events[-1], Finished)
+    assert isinstance(events[-1], TrainingFinished)
 
 
 def test_what_changed_since_is_still_refused(tmp_path):

@@ -25,11 +25,11 @@ from mcap.training.early_stopping import Preview
 from mcap.training.events import (
     CheckpointSaved,
     DecodeChosen,
-    Finished,
     PhaseStarted,
     PreviewSaved,
     StepEvent,
     Stopped,
+    TrainingFinished,
 )
 from tests.support import ROOT
 from tests.support.tiny import tiny_backbone
@@ -99,7 +99,7 @@ def test_both_phases_from_top_to_bottom(uninterrupted):
         "attention_reference",
         "attention_composed",
     }
-    assert isinstance(events[-1], Finished)
+    assert isinstance(events[-1], TrainingFinished)
     assert [record["step"] for record in metrics(folder)] == list(range(1, 9))
     assert [record["losses"] for record in metrics(folder)] == [event.losses for event in steps]
 
@@ -583,7 +583,7 @@ def test_frozen_half_precision_learns_in_single(tmp_path, dtype):
     folder = tmp_path / "half.mcap"
     recipe = tiny_recipe(phase1_steps=2, phase2_steps=3)
     events = list(run(folder, recipe, backbone=tiny_backbone(dtype=dtype)))
-    assert isinstance(events[-1], Finished)
+    assert isinstance(events[-1], TrainingFinished)
     adapter = load_file(folder / "adapter.safetensors")
     assert {value.dtype for value in adapter.values()} == {torch.float32}
     moved = [value.abs().max().item() for key, value in adapter.items() if "lora_B" in key]

@@ -11,12 +11,12 @@ import torch
 from mcap.errors import MissingResourceError
 from mcap.registry import Entry, registry
 from mcap.training.plan import (
+    backbone_facts,
     decodes_per_step,
     differing,
     estimate_memory_mb,
     estimate_seconds,
     measure_gflops,
-    outline,
     rows_per_step,
 )
 from mcap.training.recipe import Layer, low_memory, recipe
@@ -41,7 +41,7 @@ def with_keys(**keys):
 
 
 def test_an_entrys_own_weights_are_described_by_its_facts():
-    found = outline(entry(**FACTS), None)
+    found = backbone_facts(entry(**FACTS), None)
     assert (found.native_size, found.memory_mb, found.gflop_row) == (512, 6000, 800.0)
     assert found.recipe_overrides == {"phase1_steps": 7}
     assert found.face_height == 0.45
@@ -50,21 +50,21 @@ def test_an_entrys_own_weights_are_described_by_its_facts():
 
 
 def test_a_folder_is_described_by_its_own_files():
-    found = outline(entry(**FACTS), str(tiny_folder()))
+    found = backbone_facts(entry(**FACTS), str(tiny_folder()))
     assert found.native_size == 64
     assert found.memory_mb is None  # another size, another cost
     assert found.recipe_overrides == {}
     assert not found.commercial
     assert found.local
-    assert found.weights_key != outline(entry(**FACTS), str(tiny_folder(seed=1))).weights_key
+    assert found.weights_key != backbone_facts(entry(**FACTS), str(tiny_folder(seed=1))).weights_key
 
 
 def test_what_is_not_there_is_missing(tmp_path):
     with pytest.raises(MissingResourceError, match="no such folder"):
-        outline(entry(), str(tmp_path / "gone"))
+        backbone_facts(entry(), str(tmp_path / "gone"))
     with pytest.raises(MissingResourceError, match="install it again"):
-        outline(entry(folder=tmp_path / "gone"), None)
-    assert outline(entry(), "owner/name").source == "owner/name"  # the hub knows
+        backbone_facts(entry(folder=tmp_path / "gone"), None)
+    assert backbone_facts(entry(), "owner/name").source == "owner/name"  # the hub knows
 
 
 @pytest.mark.parametrize("name", registry().names("backbone"))
@@ -84,7 +84,7 @@ def test_rows_and_decodes_of_a_step():
 
 
 def test_estimates_grow_with_what_is_asked():
-    found = outline(entry(**FACTS), None)
+    found = backbone_facts(entry(**FACTS), None)
     plain = with_keys()
     seconds = estimate_seconds(plain, found, 1e4)
     assert seconds > 0
@@ -112,13 +112,13 @@ def test_estimates_grow_with_what_is_asked():
     ],
 )
 def test_memory_counted_agrees_with_what_sd15_took_on_a_cpu(keys, measured):
-    found = outline(registry().get("backbone", "sd15"), None)
+    found = backbone_facts(registry().get("backbone", "sd15"), None)
     assert estimate_memory_mb(with_keys(**keys), found) == pytest.approx(measured, rel=0.06)
 
 
 def test_what_the_consumer_cards_hold_in_half_precision():
     def half(name, **keys):
-        found = outline(registry().get("backbone", name), None)
+        found = backbone_facts(registry().get("backbone", name), None)
         chosen = recipe("magicapture", [Layer(name, {**found.recipe_overrides, **keys})])
         return estimate_memory_mb(chosen, found, half=True, device="cuda")
 
@@ -143,7 +143,7 @@ def test_the_numbers_are_those_of_the_architecture():
 
 
 def test_what_is_not_known_is_not_guessed():
-    found = outline(entry(), None)
+    found = backbone_facts(entry(), None)
     assert estimate_seconds(with_keys(), found, 1e4) is None
     assert estimate_memory_mb(with_keys(), found) is None
 

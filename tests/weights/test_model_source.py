@@ -8,7 +8,7 @@ import torch
 
 from mcap.cli.backbone import choose_backbone
 from mcap.errors import MissingResourceError, UsageError
-from mcap.training.plan import outline
+from mcap.training.plan import backbone_facts
 from mcap.weights import fetch as weights
 from mcap.weights.model_source import ModelSource, describe, find_model, is_place, pinned
 from mcap_plugins.stable_diffusion import sd15 as sd_backbone
@@ -76,7 +76,7 @@ def test_the_entry_follows_from_the_kind(kind):
     folder = str(tiny_folder(kind=kind))
     entry, source = choose_backbone(folder)
     assert (entry.name, source) == ({"sd": "sd15", "sdxl": "sdxl"}[kind], folder)
-    found = outline(entry, source)
+    found = backbone_facts(entry, source)
     assert found.native_size == 64
     assert ("attention_layers" in found.recipe_overrides) == (kind == "sdxl")
 

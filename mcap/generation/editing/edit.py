@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import mcap
 from mcap.diffusion import schedulers
 from mcap.errors import InputRejectedError, UsageError
-from mcap.faces.similarity import largest_face
+from mcap.faces.similarity import embed_largest_face
 from mcap.generation import report
 from mcap.generation.editing.redraw import KEEP, Edit, Redrawn, redraw
 from mcap.generation.editing.word_alignment import (
@@ -438,7 +438,7 @@ def _finish(
     """Cut as the picture was, measure before and after, write."""
     x0, y0, x1, y1 = job.source.cut
     before, after = (
-        largest_face(np.ascontiguousarray(image[y0:y1, x0:x1]), detector, identity)
+        embed_largest_face(np.ascontiguousarray(image[y0:y1, x0:x1]), detector, identity)
         for image in (drawn.source, drawn.target)
     )
     person = torch.as_tensor(np.asarray(subject.identity_embedding, np.float32))
