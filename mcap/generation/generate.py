@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import mcap
 from mcap.diffusion import schedulers
+from mcap.diffusion.prompt_length import require_fit
 from mcap.diffusion.sampling import GUIDANCE_SCALE, STEPS, Drawn, default_batch, draw, draw_each
 from mcap.errors import UsageError
 from mcap.faces.similarity import likeness
@@ -180,7 +181,7 @@ def generate(
         text for job in jobs for text in (job.record["prompt"], job.record["negative_prompt"])
     )
     addons.require_use(texts, subject)
-    prompts.require_fit(
+    require_fit(
         [addons.expand(text) for text in texts],
         backbone.tokenizers,
         backbone.text_encoders,

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import mcap
 from mcap.diffusion import schedulers
+from mcap.diffusion.prompt_length import require_fit
 from mcap.errors import InputRejectedError, UsageError
 from mcap.faces.similarity import embed_largest_face
 from mcap.generation import report
@@ -195,7 +196,7 @@ def edit(
     shelf = RankedShelf(out, settings.format, "edit")
     paths = list(dict.fromkeys(paths))
     jobs = [_job(path, subject, backbone, addons, settings) for path in paths]
-    prompts.require_fit(
+    require_fit(
         [job.edit.prompt.target for job in jobs],
         backbone.tokenizers,
         backbone.text_encoders,
