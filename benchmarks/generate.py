@@ -38,7 +38,8 @@ from mcap.diffusion import schedulers
 from mcap.diffusion.sampling import default_batch, draw_each
 from mcap.generation.editing.redraw import Edit, redraw
 from mcap.generation.editing.word_alignment import replace_words, unchanged
-from mcap.runtime.device import choose_device, peak_memory_mb
+from mcap.runtime.device import choose_device
+from mcap.runtime.memory import peak_memory_mb
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PROMPT = "a photo of a person, white background"

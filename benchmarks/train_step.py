@@ -41,7 +41,8 @@ from mcap.diffusion.lora import add_lora, remove_lora
 from mcap.diffusion.tokens import ID_TOKEN, STYLE_TOKEN, install
 from mcap.diffusion.window_decode import FullDecoder, WindowDecoder
 from mcap.losses.attention_refocusing import attention_refocusing
-from mcap.runtime.device import choose_device, peak_memory_mb
+from mcap.runtime.device import choose_device
+from mcap.runtime.memory import peak_memory_mb
 from mcap.style.prompts import COMPOSED_TEMPLATES, fill, reference_prompts, source_prompts
 from mcap.training.optimizer import PhaseOptimizer
 from mcap.training.recipe import Layer, recipe

@@ -125,7 +125,8 @@ def run_edit(
     )
     from mcap.generation.generate import PictureReady
     from mcap.registry import registry
-    from mcap.runtime.device import set_threads, translate_oom
+    from mcap.runtime.device import set_threads
+    from mcap.runtime.memory import translate_oom
 
     set_threads(settings.threads)
     backbone = load_backbone(subject, settings, backbone_name)

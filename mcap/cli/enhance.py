@@ -266,7 +266,8 @@ def _run(
     from mcap.enhancement.enhance import enhance as run
     from mcap.enhancement.known_person import known_person
     from mcap.registry import registry
-    from mcap.runtime.device import choose_device, set_threads, translate_oom
+    from mcap.runtime.device import choose_device, set_threads
+    from mcap.runtime.memory import translate_oom
 
     set_threads(settings.threads)
     device = choose_device(settings.device)

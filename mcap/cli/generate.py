@@ -384,7 +384,8 @@ def _draw(
     from mcap.generation.generate import GenerationFinished, PictureReady, Planned, check_backbone
     from mcap.generation.generate import generate as run
     from mcap.registry import registry
-    from mcap.runtime.device import set_threads, translate_oom
+    from mcap.runtime.device import set_threads
+    from mcap.runtime.memory import translate_oom
 
     set_threads(settings.threads)
     identity = registry().create("identity", subject.identity_network)

@@ -220,7 +220,8 @@ def _run(
 ) -> None:
     from mcap.cli.output import emit, note
     from mcap.registry import registry
-    from mcap.runtime.device import choose_device, choose_dtype, set_threads, translate_oom
+    from mcap.runtime.device import choose_device, choose_dtype, set_threads
+    from mcap.runtime.memory import translate_oom
     from mcap.training.checkpoint import latest_checkpoint
     from mcap.training.loop import ADVICE
     from mcap.training.train_photos import look_at_photos

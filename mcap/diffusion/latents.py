@@ -48,7 +48,8 @@ def encode_image(backbone: Any, image: UInt8Image, cache: Path | None = None) ->
     pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255
     latent = encode(backbone, pixels)[0]
     if file is not None:
-        from mcap.runtime.files import safetensors_bytes, write_bytes
+        from mcap.runtime.files import write_bytes
+        from mcap.runtime.safetensors import safetensors_bytes
 
         write_bytes(file, safetensors_bytes({"latent": latent}))
     return latent

@@ -106,7 +106,8 @@ def save_lora(path: Path | str, backbone: Any, metadata: Mapping[str, str] | Non
 
     ``metadata`` adds strings to the file's header (kohya's ``ss_*``).
     """
-    from mcap.runtime.files import safetensors_bytes, write_bytes
+    from mcap.runtime.files import write_bytes
+    from mcap.runtime.safetensors import safetensors_bytes
 
     tensors, header = lora_state(backbone)
     header = {"format": "pt", **header, **(metadata or {})}

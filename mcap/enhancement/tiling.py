@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from mcap.errors import McapError, OutOfMemory
-from mcap.runtime.device import translate_oom
+from mcap.runtime.memory import translate_oom
 
 if TYPE_CHECKING:
     from mcap.contracts import Restorer

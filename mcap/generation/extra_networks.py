@@ -132,7 +132,7 @@ class ExtraNetworks:
 
         Where one of them is refused the pipeline is left as it was.
         """
-        from mcap.runtime.device import preserve_rng_state
+        from mcap.runtime.randomness import preserve_rng_state
 
         weights: dict[str, float] = {}
         try:

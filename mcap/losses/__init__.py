@@ -1,1 +1,1 @@
-"""Pure tensors in, a scalar out; one file an idea. Nothing here knows a model."""
+"""The loss terms: tensors in, a scalar out, one file a term. Nothing here knows a model."""

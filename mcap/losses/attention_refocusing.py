@@ -9,9 +9,9 @@ import torch
 
 
 def attention_refocusing(
-    maps: torch.Tensor, region: torch.Tensor, least_span: float = 0.0
+    maps: torch.Tensor, region: torch.Tensor, min_range: float = 0.0
 ) -> torch.Tensor:
-    """Mean over rows and positions of ``[region = 0] * (mean_n S(maps_n))^2``, a scalar.
+    """Return the mean over rows and positions of ``[region = 0] * (mean_n S(maps_n))^2``.
 
     ``maps`` is B x N x h x w, the special token's cross-attention probabilities of each head of
     each layer, already at the region's size; ``region`` is B x 1 x h x w of 0 and 1. S is min-max
@@ -20,9 +20,9 @@ def attention_refocusing(
     the map is free. Rows with an empty region are left out of the mean; with none left the loss
     is 0 with finite gradients.
 
-    ``least_span``, a probability: a map whose range is smaller is scaled by this instead of by its
-    range. The paper has none (0). Scaled by its own range, a map that fades goes on being pushed as
-    hard, in a small network until its token is looked at by nobody, inside the region as outside.
+    ``min_range``, a probability: a map whose range is smaller is scaled by this instead of by its
+    range. The paper has none (0): scaled by its own range, a map that fades goes on being pushed
+    as hard, in a small network until its token has no attention left inside the region either.
 
     MagiCapture (arXiv 2309.06895), section 3.4. Raises ValueError where the shapes do not fit.
     """
@@ -31,15 +31,15 @@ def attention_refocusing(
     expected = (maps.shape[0], 1, *maps.shape[2:])
     if tuple(region.shape) != expected:
         raise ValueError(f"region must be B x 1 x h x w = {expected}; got {tuple(region.shape)}")
-    scaled = min_max(maps.to(torch.promote_types(maps.dtype, torch.float32)), least_span)
+    scaled = min_max(maps.to(torch.promote_types(maps.dtype, torch.float32)), min_range)
     outside = region[:, 0] == 0
     row = torch.where(outside, scaled.mean(dim=1), 0.0).square().mean(dim=(1, 2))
     filled = ~outside.all(dim=2).all(dim=1)
     return torch.where(filled, row, 0.0).sum() / filled.sum().clamp(min=1)
 
 
-def min_max(maps: torch.Tensor, least_span: float = 0.0) -> torch.Tensor:
-    """Each map of B x N x h x w scaled to [0, 1], a constant one to 0.
+def min_max(maps: torch.Tensor, min_range: float = 0.0) -> torch.Tensor:
+    """Return each map of B x N x h x w scaled to [0, 1], a constant one to 0.
 
     A map counts as constant where its range is within the rounding of its values: resizing a
     constant map leaves steps of that size, and scaling them up would be noise.
@@ -51,5 +51,5 @@ def min_max(maps: torch.Tensor, least_span: float = 0.0) -> torch.Tensor:
     rounding = 8 * torch.finfo(maps.dtype).eps * torch.maximum(low.abs(), high.abs())
     constant = span <= rounding.clamp(min=torch.finfo(maps.dtype).tiny)
     return torch.where(
-        constant, 0.0, (maps - low) / torch.where(constant, 1.0, span.clamp(min=least_span))
+        constant, 0.0, (maps - low) / torch.where(constant, 1.0, span.clamp(min=min_range))
     )

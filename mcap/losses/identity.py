@@ -1,4 +1,4 @@
-"""Identity: how far a face's embedding points away from the person's."""
+"""Identity: the angle between a face's embedding and the person's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 
 def identity(embeddings: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean over the batch of ``1 - cos(embedding, target)``, a scalar in [0, 2].
+    """Return the mean over the batch of ``1 - cos(embedding, target)``, a scalar in [0, 2].
 
     ``embeddings`` is B x D, ``targets`` B x D or 1 x D, both of any length: they are normalised
     here. A zero vector has cosine 0 with everything. MagiCapture (arXiv 2309.06895), section 3.3.

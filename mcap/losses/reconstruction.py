@@ -11,7 +11,7 @@ import torch
 def masked_reconstruction(
     pred: torch.Tensor, target: torch.Tensor, mask: torch.Tensor
 ) -> torch.Tensor:
-    """Mean over the batch of ``sum_p M_p mean_c (target - pred)^2 / sum_p M_p``, a scalar.
+    """Return the mean over the batch of ``sum_p M_p mean_c (target - pred)^2 / sum_p M_p``, a scalar.
 
     ``pred`` and ``target`` are B x C x h x w, ``mask`` B x 1 x h x w in [0, 1]. Rows whose mask is
     all 0 are left out of the mean; with none left the loss is 0 and its gradients are 0. The
@@ -20,8 +20,7 @@ def masked_reconstruction(
     MagiCapture (arXiv 2309.06895), section 3.3, normalised by the mask's area. Raises ValueError
     where the shapes do not fit.
     """
-    _check(pred, target, mask)
-    pred, target, mask = _at_least_float32(pred, target, mask)
+    pred, target, mask = _checked(pred, target, mask)
     # Masking the difference and not only the square keeps an infinite value outside the mask from
     # turning its zero gradient into a NaN.
     difference = torch.where(mask > 0, target - pred, 0.0)
@@ -35,20 +34,22 @@ def masked_reconstruction(
 def weighted_reconstruction(
     pred: torch.Tensor, target: torch.Tensor, mask: torch.Tensor
 ) -> torch.Tensor:
-    """The released code's form: ``mean (m * (target - pred))^2`` with ``m = (M + 0.01) / max``.
+    """Return ``mean (m * (target - pred))^2`` with ``m = (M + 0.01) / max``, a scalar.
 
-    Shapes as in `masked_reconstruction`. The mask never reaches 0, so no row is ever left out;
+    The released code's form (junhahyung/MagiCapture, commit 004c04e). Shapes and errors as in
+    `masked_reconstruction`. The mask never reaches 0, so no row is ever left out;
     the error is not normalised by the area, so a small face weighs less than a large one.
-    (junhahyung/MagiCapture, commit 004c04e.)
     """
-    _check(pred, target, mask)
-    pred, target, mask = _at_least_float32(pred, target, mask)
+    pred, target, mask = _checked(pred, target, mask)
     weight = mask + 0.01
     weight = weight / weight.amax(dim=(1, 2, 3), keepdim=True)
     return (weight * (target - pred)).square().mean()
 
 
-def _check(pred: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> None:
+def _checked(
+    pred: torch.Tensor, target: torch.Tensor, mask: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the tensors in one dtype, float32 or better; ValueError where shapes do not fit."""
     if pred.ndim != 4 or pred.shape != target.shape:
         raise ValueError(
             f"pred and target must both be B x C x h x w; got {tuple(pred.shape)} "
@@ -57,10 +58,7 @@ def _check(pred: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> None
     expected = (pred.shape[0], 1, *pred.shape[2:])
     if tuple(mask.shape) != expected:
         raise ValueError(f"mask must be B x 1 x h x w = {expected}; got {tuple(mask.shape)}")
-
-
-def _at_least_float32(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
     dtype = torch.float32
-    for tensor in tensors:
+    for tensor in (pred, target, mask):
         dtype = torch.promote_types(dtype, tensor.dtype)
-    return tuple(tensor.to(dtype) for tensor in tensors)
+    return pred.to(dtype), target.to(dtype), mask.to(dtype)

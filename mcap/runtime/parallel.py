@@ -6,7 +6,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 MOST = 8
@@ -17,33 +16,20 @@ _Result = TypeVar("_Result")
 
 
 def cores() -> int:
-    """How many processor cores this process may use, at most `MOST`."""
+    """Return the number of processor cores that this process may use, at most `MOST`."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
     return min(len(affinity(0)) if affinity else os.cpu_count() or 1, MOST)
 
 
 def threads_for(*parts: Any) -> int:
-    """As many as there are cores where every one of ``parts`` says ``thread_safe``, otherwise 1."""
+    """Return `cores` where every one of ``parts`` says ``thread_safe``, otherwise 1."""
     return cores() if all(getattr(part, "thread_safe", False) for part in parts) else 1
-
-
-@contextmanager
-def _opencv_single() -> Iterator[None]:
-    """OpenCV without threads of its own: they would wait for cores that other photos have."""
-    import cv2
-
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
 
 
 def ordered_map(
     function: Callable[[_Item], _Result], items: Iterable[_Item], threads: int
 ) -> Iterator[_Result]:
-    """``function(item)`` for each item, in the items' order.
+    """Yield ``function(item)`` for each item, in the items' order.
 
     OpenCV, Pillow and numpy let other threads run while they work. At most twice as many items as
     threads are begun before the first result is taken, so that results do not pile up. What
@@ -52,15 +38,22 @@ def ordered_map(
     if threads <= 1:
         yield from map(function, items)
         return
+    import cv2
+
     pending: deque[Future[_Result]] = deque()
-    with _opencv_single(), ThreadPoolExecutor(threads) as pool:
-        try:
-            for item in items:
-                pending.append(pool.submit(function, item))
-                if len(pending) >= 2 * threads:
+    opencv_threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # its own would wait for cores that other items have
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            try:
+                for item in items:
+                    pending.append(pool.submit(function, item))
+                    if len(pending) >= 2 * threads:
+                        yield pending.popleft().result()
+                while pending:
                     yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+            finally:
+                for future in pending:
+                    future.cancel()
+    finally:
+        cv2.setNumThreads(opencv_threads)

@@ -25,7 +25,8 @@ import mcap
 from mcap.contracts import ID_TOKEN, STYLE_TOKEN
 from mcap.errors import UsageError
 from mcap.images.provenance import public_name
-from mcap.runtime.files import safetensors_bytes, sha256_of, write_bytes
+from mcap.runtime.files import sha256_of, write_bytes
+from mcap.runtime.safetensors import safetensors_bytes
 from mcap.style.prompts import COMPOSED_TEMPLATES, fill
 
 if TYPE_CHECKING:

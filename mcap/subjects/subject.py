@@ -33,7 +33,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import mcap
 from mcap.errors import InputRejectedError, UsageError
-from mcap.runtime.files import safetensors_bytes, sha256_of, write_bytes, write_json
+from mcap.runtime.files import sha256_of, write_bytes, write_json
+from mcap.runtime.safetensors import safetensors_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -161,7 +162,7 @@ class Subject:
         this one needs an ``adapter_name`` of its own and, with ``rename``, other tokens; its LoRA
         is then the only active one until ``pipeline.set_adapters`` is told otherwise.
         """
-        from mcap.runtime.device import preserve_rng_state
+        from mcap.runtime.randomness import preserve_rng_state
 
         # A larger embedding table and new LoRA layers are filled from the global random state
         # before the values that we have are put in.

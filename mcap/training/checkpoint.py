@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 import shutil
 from collections.abc import Mapping
@@ -141,31 +140,6 @@ def refuse_changes(checkpoint: Checkpoint, belongs_to: Mapping[str, str]) -> Non
             "was, or start again with --force.",
             details={"changed": changed},
         )
-
-
-def random_state(device: torch.device) -> dict[str, Any]:
-    """Every global random generator's state, in types that ``weights_only`` reads."""
-    version, numbers, gauss = random.getstate()
-    state: dict[str, Any] = {
-        "torch": torch.get_rng_state(),
-        "python": [version, list(numbers), gauss],
-    }
-    if device.type == "cuda":
-        state["device"] = torch.cuda.get_rng_state(device)
-    elif device.type == "mps":
-        state["device"] = torch.mps.get_rng_state()
-    return state
-
-
-def restore_random_state(state: Mapping[str, Any], device: torch.device) -> None:
-    """Undo whatever was drawn since `random_state`."""
-    torch.set_rng_state(state["torch"])
-    version, numbers, gauss = state["python"]
-    random.setstate((version, tuple(numbers), gauss))
-    if "device" in state and device.type == "cuda":
-        torch.cuda.set_rng_state(state["device"], device)
-    elif "device" in state and device.type == "mps":
-        torch.mps.set_rng_state(state["device"])
 
 
 def _steps(folder: Path) -> list[Path]:

@@ -16,7 +16,7 @@ import numpy as np
 from mcap.diffusion.sampling import draw
 from mcap.faces.similarity import likeness
 from mcap.images.jpeg import write_jpeg
-from mcap.runtime.device import preserve_rng_state
+from mcap.runtime.randomness import preserve_rng_state
 
 if TYPE_CHECKING:
     from mcap.contracts import Backbone, FaceDetector, Float32Array, IdentityModel, UInt8Image

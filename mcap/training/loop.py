@@ -32,18 +32,13 @@ from mcap.diffusion.tokens import ID_TOKEN, STYLE_TOKEN, LearnedTokens, install
 from mcap.diffusion.window_decode import Decoder, FullDecoder, WindowDecoder, template_box
 from mcap.errors import InputRejectedError, McapError, UsageError
 from mcap.images.provenance import public_name
-from mcap.runtime.device import (
-    peak_memory_mb,
-    precision_name,
-    set_threads,
-    translate_oom,
-)
+from mcap.runtime.device import precision_name, set_threads
+from mcap.runtime.memory import peak_memory_mb, translate_oom
+from mcap.runtime.randomness import random_state, restore_random_state
 from mcap.training.batches import KINDS, BatchSampler, Prompts, make_example
 from mcap.training.checkpoint import (
     latest_checkpoint,
-    random_state,
     refuse_changes,
-    restore_random_state,
     save_checkpoint,
 )
 from mcap.training.decoder_choice import LOOKED_AT, Fidelity, choose_decoder

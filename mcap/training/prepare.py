@@ -11,8 +11,8 @@ from PIL import Image
 
 from mcap.diffusion.sampling import draw
 from mcap.masking.crops import TrainingCrop, portrait_crops
-from mcap.runtime.device import preserve_rng_state
 from mcap.runtime.files import write_with
+from mcap.runtime.randomness import preserve_rng_state
 from mcap.style.prompts import composed_prompts, fill, reference_prompts, source_prompts
 from mcap.training.batches import Prompts
 from mcap.training.loop import TrainingData

@@ -163,7 +163,8 @@ def _recipe(
 
 def _fits(settings: Settings, found: BackboneFacts) -> Callable[[Recipe], bool] | None:
     """Whether a recipe fits into the device, by the plan's estimate; None where that is unknown."""
-    from mcap.runtime.device import choose_device, choose_dtype, total_memory_mb
+    from mcap.runtime.device import choose_device, choose_dtype
+    from mcap.runtime.memory import total_memory_mb
 
     device = choose_device(settings.device)
     half = choose_dtype(device, settings.precision).itemsize == 2

@@ -52,7 +52,8 @@ def make_plan(
     request: Request, found: Found, device: torch.device, dtype: torch.dtype, threads: int
 ) -> Plan:
     """The plan, with the steps for the photos that are left."""
-    from mcap.runtime.device import precision_name, total_memory_mb
+    from mcap.runtime.device import precision_name
+    from mcap.runtime.memory import total_memory_mb
     from mcap.training.prepare import REFERENCES_DRAWN
 
     chosen = request.recipe.for_photos(len(found.sources.accepted))

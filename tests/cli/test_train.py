@@ -171,7 +171,7 @@ SD15 = ("--backbone", "sd15", "--device", "cpu", "--precision", "fp32")
 )
 def test_low_memory_takes_what_fits_and_the_plan_says_so(place, capsys, monkeypatch, memory, keys):
     """By the estimate alone: SD1.5's weights are not here."""
-    monkeypatch.setattr("mcap.runtime.device.total_memory_mb", lambda _device: memory)
+    monkeypatch.setattr("mcap.runtime.memory.total_memory_mb", lambda _device: memory)
     assert run(["--json", *command(*SD15, "--low-memory", "--dry-run")]) == 0
     plan = printed(capsys)
     assert {key: plan["recipe"][key] for key in keys} == keys
@@ -182,7 +182,7 @@ def test_low_memory_takes_what_fits_and_the_plan_says_so(place, capsys, monkeypa
 
 
 def test_a_run_that_may_not_fit_is_told_what_would(place, capsys, monkeypatch):
-    monkeypatch.setattr("mcap.runtime.device.total_memory_mb", lambda _device: 16_000)
+    monkeypatch.setattr("mcap.runtime.memory.total_memory_mb", lambda _device: 16_000)
     assert run(["--json", *command(*SD15, "--dry-run")]) == 0
     (told,) = [line for line in printed(capsys)["advice"] if "may need" in line]
     assert "may need 18.0 GB, and the device has 16.0 GB" in told

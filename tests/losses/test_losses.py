@@ -151,7 +151,7 @@ def test_attention_follows_its_formula():
     assert attention_refocusing(maps, region).item() == pytest.approx(total / (2 * 16), rel=1e-5)
 
 
-def test_fading_does_not_pay_below_the_least_span():
+def test_fading_does_not_pay_below_the_least_range():
     maps = _uniform(1, 2, 4, 4)
     region = torch.zeros(1, 1, 4, 4)
     region[..., :2] = 1

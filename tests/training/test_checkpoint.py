@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 import torch
 
 from mcap.errors import InputRejectedError, UsageError
+from mcap.runtime.randomness import random_state
 from mcap.training.checkpoint import (
     latest_checkpoint,
-    random_state,
     refuse_changes,
-    restore_random_state,
     save_checkpoint,
 )
 
@@ -76,11 +73,3 @@ def test_changes_are_named(tmp_path):
     with pytest.raises(UsageError, match=r"seed \(was '1', is '2'\)") as caught:
         refuse_changes(checkpoint, {"photos": "abc", "seed": "2"})
     assert caught.value.details == {"changed": ["seed"]}
-
-
-def test_random_generators_go_on_where_they_were():
-    state = random_state(CPU)
-    before = (torch.rand(3), random.random())
-    restore_random_state(state, CPU)
-    assert torch.equal(torch.rand(3), before[0])
-    assert random.random() == before[1]
