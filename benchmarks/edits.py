@@ -30,9 +30,9 @@ from PIL import Image
 from mcap.faces.similarity import embed_largest_face
 from mcap.generation.editing.redraw import Edit, redraw
 from mcap.generation.editing.word_alignment import PromptEdit, replace_words, rewrite, unchanged
-from mcap.generation.report import overlay
 from mcap.registry import registry
 from mcap.results.contact_sheet import Tile, contact_sheet
+from mcap.results.heatmap import overlay
 from mcap.subjects.subject import read_subject
 
 SHOWN = 2  # seeds of each edit on the sheet

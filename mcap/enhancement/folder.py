@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mcap.enhancement import report as enhance_report
 from mcap.enhancement.events import Enhanced, Refused
 from mcap.enhancement.plan import Job
+from mcap.results import names
 from mcap.results.folder import OutputFolder
-from mcap.results.previews import Previews
+from mcap.results.previews import find_previews
 
 
 class EnhancedShelf(OutputFolder):
     """Finds, names and lists enhanced pictures."""
 
-    beside = frozenset({enhance_report.CONTACT_SHEET})
-    place = frozenset({"file", "input_file", "sha256"})
+    reserved = frozenset({names.CONTACT_SHEET})
+    location_keys = frozenset({"file", "input_file", "sha256"})
 
     def __init__(self, out: Path, extension: str) -> None:
         super().__init__(out, extension, "enhance")
@@ -27,8 +27,8 @@ class EnhancedShelf(OutputFolder):
 
     def find(self, job: Job) -> Enhanced | None:
         """The picture of the very same input and settings, where its previews are there, too."""
-        for path, record in self.known(job.stem, job.settings_sha256):
-            previews, sheet = Previews.named(self.out, path.stem).found(), self.sheet(path)
+        for path, record in self.matching(job.stem, job.settings_sha256):
+            previews, sheet = find_previews(self.out, path.stem), self.sheet(path)
             if previews is not None:
                 there = sheet if sheet.is_file() else None
                 return Enhanced(path, job.path, record, False, previews, there)
@@ -39,7 +39,7 @@ class EnhancedShelf(OutputFolder):
             {
                 "file": self.file_of(picture.path),
                 "input_file": picture.source.name,
-                "sha256": self.hash_of(picture.path),
+                "sha256": self.sha256_of(picture.path),
                 **picture.record,
             }
             for picture in done

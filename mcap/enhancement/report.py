@@ -13,13 +13,11 @@ from PIL import Image
 from mcap.images.jpeg import write_jpeg
 from mcap.results.contact_sheet import BAD, GOOD, NEUTRAL, WARNING, Tile, contact_sheet
 from mcap.results.html import write_page
+from mcap.results.names import CONTACT_SHEET, REPORT
 
 if TYPE_CHECKING:
     from mcap.contracts import UInt8Image
     from mcap.enhancement.events import Enhanced, FinishOptions, Refused
-
-CONTACT_SHEET = "contact-sheet.jpg"
-REPORT = "report.html"
 
 SHEET_PICTURES = 32
 

@@ -16,7 +16,7 @@ from mcap.enhancement.plan import Job, Run
 from mcap.images import provenance
 from mcap.images.picture import PictureFile, on_white, to_eight_bits, to_srgb, write_picture
 from mcap.images.png import write_png
-from mcap.results.previews import Previews, reduced
+from mcap.results.previews import reduced, write_previews
 from mcap.runtime import files
 
 if TYPE_CHECKING:
@@ -68,9 +68,13 @@ def write(run: Run, job: Job, worked: Worked, shelf: EnhancedShelf) -> Enhanced:
         "finish": finished.record() if finished else None,
         "settings_sha256": job.settings_sha256,
     }
-    path = shelf.free(job.stem)
-    previews = Previews.named(shelf.out, path.stem).write(
-        _small(worked.source.pixels, worked.source.icc), _small(canvas, source.icc), close_ups
+    path = shelf.free_path(job.stem)
+    previews = write_previews(
+        shelf.out,
+        path.stem,
+        _small(worked.source.pixels, worked.source.icc),
+        _small(canvas, source.icc),
+        close_ups,
     )
     sheet = None
     if framing is not None and framing.sheet:

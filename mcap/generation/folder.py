@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mcap.faces.similarity import ranked
-from mcap.generation import report
+from mcap.results import names
 from mcap.results.folder import OutputFolder
 from mcap.runtime import files
 
@@ -42,15 +42,15 @@ class RankedShelf(OutputFolder):
     """Finds, names, sorts and lists pictures of ``kind`` "generate" or "edit"."""
 
     folders = (".", REST)
-    beside = frozenset({report.CONTACT_SHEET, report.ATTENTION_MAPS})
-    place = frozenset({"rank", "file", "kept", "sha256"})
-    keys = OutputFolder.keys | {"similarity"}
+    reserved = frozenset({names.CONTACT_SHEET, names.ATTENTION_MAPS})
+    location_keys = frozenset({"rank", "file", "kept", "sha256"})
+    record_keys = OutputFolder.record_keys | {"similarity"}
 
     def find(self, stem: str, wanted: str) -> Picture | None:
         """The picture called ``stem`` (-2, -3, ...) whose ``settings_sha256`` is ``wanted``."""
         found = (
             Picture(path, record, new=False, kept=path.parent == self.out)
-            for path, record in self.known(stem, wanted)
+            for path, record in self.matching(stem, wanted)
         )
         return next(found, None)
 
@@ -74,7 +74,7 @@ class RankedShelf(OutputFolder):
                     "rank": picture.rank or None,
                     "file": self.file_of(picture.path),
                     "kept": picture.kept,
-                    "sha256": self.hash_of(picture.path),
+                    "sha256": self.sha256_of(picture.path),
                     **picture.record,
                 }
                 for picture in pictures

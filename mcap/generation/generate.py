@@ -37,6 +37,7 @@ from mcap.generation import report
 from mcap.generation.extra_networks import ExtraNetworks
 from mcap.generation.folder import Picture, RankedShelf
 from mcap.images import provenance
+from mcap.results import names as result_names
 from mcap.style import prompts
 from mcap.style.prompts import negative_prompt_of
 
@@ -220,10 +221,10 @@ def generate(
     results = shelf.write_results(ordered)
     kept = [picture for picture in ordered if picture.kept]
     same = getattr(identity, "same_person", None)
-    sheet = report.write_contact_sheet(out / report.CONTACT_SHEET, kept, subject.name, same)
-    maps = report.write_attention_maps(out / report.ATTENTION_MAPS, attention)
+    sheet = report.write_contact_sheet(out / result_names.CONTACT_SHEET, kept, subject.name, same)
+    maps = report.write_attention_maps(out / result_names.ATTENTION_MAPS, attention)
     page = report.write_report(
-        out / report.REPORT, ordered, subject, profiles, same_person=same, attention=maps
+        out / result_names.REPORT, ordered, subject, profiles, same_person=same, attention=maps
     )
     yield GenerationFinished(tuple(ordered), sheet, results, page, maps)
 
@@ -391,7 +392,7 @@ def _finish(
         "face": [round(float(value), 1) for value in face.box] if face else None,
         "framing": asdict(measure_framing(whole, head_of(face), profile.framing)) if face else None,
     }
-    path = job.path or shelf.free(job.stem)
+    path = job.path or shelf.free_path(job.stem)
     provenance.save(
         path,
         Image.fromarray(image),

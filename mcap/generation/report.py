@@ -12,18 +12,15 @@ from PIL import Image
 
 from mcap.images.jpeg import write_jpeg
 from mcap.results.contact_sheet import BAD, GOOD, NEUTRAL, WARNING, Tile, contact_sheet
+from mcap.results.heatmap import overlay
 from mcap.results.html import write_page
 
 if TYPE_CHECKING:
-    from mcap.contracts import Float32Array, UInt8Image
     from mcap.diffusion.sampling import Drawn
     from mcap.generation.generate import Picture
     from mcap.style.profile import StyleProfile
     from mcap.subjects.subject import Subject
 
-CONTACT_SHEET = "contact-sheet.jpg"
-ATTENTION_MAPS = "attention-maps.jpg"
-REPORT = "report.html"
 SHEET_PICTURES = 64
 ATTENTION_PICTURES = 12
 
@@ -87,23 +84,6 @@ def write_attention_maps(path: Path, drawn: Sequence[Drawn]) -> Path | None:
     heading = "Cross-attention of the learned tokens (bright: looked at most)"
     write_jpeg(path, contact_sheet(tiles, columns, 256, heading=heading))
     return path
-
-
-def overlay(image: UInt8Image, heat: Float32Array) -> UInt8Image:
-    """A picture uint8[H, W, 3] in grey under a heat map float32[h, w] of any size and range.
-
-    The map is scaled to its own minimum and maximum; a constant one shows nothing.
-    """
-    import cv2
-
-    height, width = image.shape[:2]
-    span = float(heat.max() - heat.min())
-    scaled = (heat - heat.min()) / span if span > 0 else np.zeros_like(heat)
-    large = cv2.resize(scaled, (width, height), interpolation=cv2.INTER_CUBIC).clip(0, 1)
-    colours = cv2.applyColorMap((large * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
-    grey = image.astype(np.float32).mean(axis=2, keepdims=True)
-    mixed = 0.45 * grey + 0.75 * colours.astype(np.float32)
-    return mixed.clip(0, 255).astype(np.uint8)
 
 
 def write_report(

@@ -1,9 +1,14 @@
-"""Pictures made to be looked at, not worked on: contact sheets and previews, as JPEG files."""
+"""JPEG files of pictures that are made to be looked at, not worked on: sheets and previews.
+
+Portraits themselves are written by `mcap.images.provenance` and `mcap.images.picture`, with their
+record, and with `lossy_options`.
+"""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -15,9 +20,24 @@ if TYPE_CHECKING:
 QUALITY = 90
 
 
+def jpeg_bytes(image: UInt8Image) -> bytes:
+    """Return uint8[H, W, 3] RGB, or uint8[H, W] grey, as a JPEG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=QUALITY, optimize=True)
+    return buffer.getvalue()
+
+
 def write_jpeg(path: Path, image: UInt8Image) -> None:
     """Write uint8[H, W, 3] RGB, or uint8[H, W] grey, to ``path``: the whole file or none."""
-    picture = Image.fromarray(image)
-    files.write_with(
-        path, lambda temporary: picture.save(temporary, quality=QUALITY, optimize=True)
-    )
+    files.write_bytes(path, jpeg_bytes(image))
+
+
+def lossy_options(suffix: str, quality: int) -> dict[str, Any]:
+    """Return Pillow's options for a portrait as ``.jpg`` or ``.webp``.
+
+    JPEG keeps a colour for every pixel (4:4:4): halved colours bleed at a lip's edge. ``quality``
+    is 1 to 100; 100 in WebP is lossless.
+    """
+    if suffix == ".jpg":
+        return {"quality": quality, "subsampling": 0, "optimize": True}
+    return {"quality": quality, "lossless": quality >= 100, "method": 4}

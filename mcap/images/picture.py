@@ -22,6 +22,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from mcap.errors import InputRejectedError
 from mcap.images import provenance
+from mcap.images.jpeg import lossy_options
 from mcap.images.photo import (
     TRANSPOSE,
     PhotoSettings,
@@ -377,7 +378,7 @@ def _write_with_pillow(
     picture = Image.fromarray(pixels)
     if alpha is not None:
         picture.putalpha(Image.fromarray(alpha))
-    options: dict[str, Any] = {"quality": quality}
+    options = lossy_options(".jpg" if jpeg else ".webp", quality)
     if source.icc:
         options["icc_profile"] = source.icc
     if dpi is not None and jpeg:
@@ -396,10 +397,6 @@ def _write_with_pillow(
             keep=source.xmp if metadata == "all" else None,
             jpeg=jpeg,
         )
-    if jpeg:
-        options |= {"subsampling": 0, "optimize": True}
-    else:
-        options |= {"lossless": quality >= 100, "method": 4}
     files.write_with(path, lambda temporary: picture.save(temporary, **options))
 
 

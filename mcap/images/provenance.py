@@ -29,6 +29,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from mcap.errors import InputRejectedError
+from mcap.images.jpeg import lossy_options
 from mcap.runtime import files
 
 FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp"}
@@ -202,12 +203,7 @@ def save(
     if suffix == ".png":
         options |= {"pnginfo": _png_chunks(record, metadata), "optimize": True}
     else:
-        options |= _segments(record, metadata, suffix, dpi)
-        options["quality"] = quality
-        if suffix == ".jpg":
-            options |= {"subsampling": 0, "optimize": True}
-        else:
-            options |= {"lossless": quality >= 100, "method": 4}
+        options |= _segments(record, metadata, suffix, dpi) | lossy_options(suffix, quality)
     files.write_with(path, lambda temporary: image.save(temporary, **options))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -23,6 +22,7 @@ from PIL import Image
 
 from mcap.contracts import Face
 from mcap.faces.measure import FoundFace, Pose, surroundings
+from mcap.images.jpeg import jpeg_bytes
 from mcap.masking.advice import advise, summary
 from mcap.masking.crops import portrait_crop, upright_height
 from mcap.masking.select import (
@@ -171,11 +171,9 @@ def write_masks(
     heading = f"{len(masked.accepted)} of {len(masked.entries)} photos accepted"
     for page, start in enumerate(range(0, max(len(tiles), 1), 3 * SHEET_PHOTOS), 1):
         shown = tiles[start : start + 3 * SHEET_PHOTOS]
-        sheet = Image.fromarray(contact_sheet(shown, 3, _TILE, heading=heading))
-        buffer = io.BytesIO()
-        sheet.save(buffer, "JPEG", quality=90)
+        sheet = contact_sheet(shown, 3, _TILE, heading=heading)
         name = "contact-sheet.jpg" if page == 1 else f"contact-sheet-{page}.jpg"
-        hashes[name] = _write(out / name, buffer.getvalue())
+        hashes[name] = _write(out / name, jpeg_bytes(sheet))
     report = {
         **describe(masked),
         "request": request.as_json(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -16,23 +16,26 @@ GOOD = (46, 139, 87)
 WARNING = (218, 145, 0)
 BAD = (192, 57, 43)
 NEUTRAL = (96, 108, 122)
+"""Colours of the bar under a picture, sRGB."""
 
-_PAGE = (246, 246, 244)
-_CARD = (255, 255, 255)
-_EMPTY = (232, 232, 230)
-_INK = (28, 30, 33)
-_FAINT = (104, 108, 114)
-_LINE = (222, 222, 219)
+PAGE = (246, 246, 244)
+CARD = (255, 255, 255)
+EMPTY = (232, 232, 230)
+INK = (28, 30, 33)
+FAINT = (104, 108, 114)
+LINE = (222, 222, 219)
 
 
 @dataclass(frozen=True)
 class Tile:
     """One entry of a sheet."""
 
-    image: UInt8Image | None  # uint8[H, W, 3]; None leaves the place empty
+    image: UInt8Image | None
+    """uint8[H, W, 3]; None leaves the place empty."""
     title: str
     lines: tuple[str, ...] = ()
-    colour: tuple[int, int, int] = NEUTRAL  # of the bar under the picture
+    colour: tuple[int, int, int] = NEUTRAL
+    """Of the bar under the picture."""
 
 
 def contact_sheet(
@@ -52,29 +55,37 @@ def contact_sheet(
         raise ValueError(f"columns must be 1 or more, not {columns}")
     width, height = (tile_size, tile_size) if isinstance(tile_size, int) else tile_size
     base = max(11, round(min(width, height) / 18))
-    title_font, text_font = _font(base * 1.15), _font(base)
+    title_font, text_font, heading_font = (
+        typeface(base * 1.15),
+        typeface(base),
+        typeface(base * 1.6),
+    )
     margin, padding = max(8, base), max(4, base // 2)
     line_height = round(base * 1.35)
     bar = max(3, base // 3)
 
-    texts = [_tile_text(tile, width - 2 * padding, title_font, text_font) for tile in tiles]
+    texts: list[list[tuple[str, ImageFont.FreeTypeFont, tuple[int, int, int]]]] = []
+    for tile in tiles:
+        room = width - 2 * padding
+        title = [(cut_text(tile.title, title_font, room), title_font, INK)] if tile.title else []
+        parts = [part for line in tile.lines for part in wrap_text(line, text_font, room, limit=2)]
+        texts.append([*title, *((part, text_font, FAINT) for part in parts)])
     columns = max(1, min(columns, len(tiles) or 1))
     starts = range(0, len(tiles), columns)
     rows = [range(start, min(start + columns, len(tiles))) for start in starts]
     text_heights = [
         max(len(texts[index]) for index in row) * line_height + 2 * padding for row in rows
     ]
-    heading_font = _font(base * 1.6)
     heading_height = round(base * 3) if heading or not tiles else 0
     sheet_width = columns * width + (columns + 1) * margin
     sheet_height = (
         heading_height + margin + sum(height + bar + text + margin for text in text_heights)
     )
-    sheet = Image.new("RGB", (sheet_width, sheet_height), _PAGE)
+    sheet = Image.new("RGB", (sheet_width, sheet_height), PAGE)
     draw = ImageDraw.Draw(sheet)
     if heading_height:
-        text = _fit(heading or "nothing to show", heading_font, sheet_width - 2 * margin)
-        draw.text((margin, margin), text, font=heading_font, fill=_INK)
+        text = cut_text(heading or "nothing to show", heading_font, sheet_width - 2 * margin)
+        draw.text((margin, margin), text, font=heading_font, fill=INK)
 
     y = heading_height + margin
     for row, text_height in zip(rows, text_heights, strict=True):
@@ -82,8 +93,12 @@ def contact_sheet(
             x = margin + column * (width + margin)
             tile = tiles[index]
             bottom = y + height + bar + text_height
-            draw.rectangle((x, y, x + width - 1, bottom - 1), fill=_CARD, outline=_LINE)
-            _place(sheet, tile.image, (x, y, width, height))
+            draw.rectangle((x, y, x + width - 1, bottom - 1), fill=CARD, outline=LINE)
+            draw.rectangle((x, y, x + width - 1, y + height - 1), fill=EMPTY)
+            if tile.image is not None and tile.image.size:
+                picture = fitted(tile.image, width, height)
+                left, top = (width - picture.width) // 2, (height - picture.height) // 2
+                sheet.paste(picture, (x + left, y + top))
             draw.rectangle((x, y + height, x + width - 1, y + height + bar - 1), fill=tile.colour)
             line_y = y + height + bar + padding
             for text, font, colour in texts[index]:
@@ -93,44 +108,31 @@ def contact_sheet(
     return np.asarray(sheet)
 
 
-def _place(sheet: Image.Image, image: UInt8Image | None, area: tuple[int, int, int, int]) -> None:
-    x, y, width, height = area
-    ImageDraw.Draw(sheet).rectangle((x, y, x + width - 1, y + height - 1), fill=_EMPTY)
-    if image is None or image.size == 0:
-        return
+def fitted(image: UInt8Image, width: int, height: int) -> Image.Image:
+    """Return uint8[H, W, 3] at the largest size of its aspect inside ``width`` x ``height``."""
     picture = Image.fromarray(image)
     scale = min(width / picture.width, height / picture.height)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    picture = picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-    sheet.paste(picture, (x + (width - size[0]) // 2, y + (height - size[1]) // 2))
+    return picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
-def _tile_text(
-    tile: Tile, width: int, title_font: ImageFont.FreeTypeFont, text_font: ImageFont.FreeTypeFont
-) -> list[tuple[str, ImageFont.FreeTypeFont, tuple[int, int, int]]]:
-    """Lines with their font and colour."""
-    drawn = [(_fit(tile.title, title_font, width), title_font, _INK)] if tile.title else []
-    for line in tile.lines:
-        drawn += [(part, text_font, _FAINT) for part in _wrap(line, text_font, width, limit=2)]
-    return drawn
-
-
-def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int, limit: int) -> list[str]:
+def wrap_text(text: str, font: ImageFont.FreeTypeFont, width: int, limit: int) -> list[str]:
+    """Break a text into at most ``limit`` lines of ``width`` pixels, the last one cut to fit."""
     lines: list[str] = []
     words = text.split()
     while words:
         if len(lines) == limit - 1:
-            return [*lines, _fit(" ".join(words), font, width)]
+            return [*lines, cut_text(" ".join(words), font, width)]
         count = 1
         while count < len(words) and font.getlength(" ".join(words[: count + 1])) <= width:
             count += 1
-        lines.append(_fit(" ".join(words[:count]), font, width))
+        lines.append(cut_text(" ".join(words[:count]), font, width))
         words = words[count:]
     return lines
 
 
-def _fit(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """The text, its end cut off where it is wider than ``width`` pixels."""
+def cut_text(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """Return the text, its end cut off where it is wider than ``width`` pixels."""
     text = "".join(letter if letter.isprintable() else " " for letter in text)
     if font.getlength(text) <= width:
         return text
@@ -139,6 +141,7 @@ def _fit(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     return text + "..."
 
 
-def _font(size: float) -> ImageFont.FreeTypeFont:
-    # Pillow's own scalable typeface: the same sheet on every machine.
-    return ImageFont.load_default(size=size)
+def typeface(size: float) -> ImageFont.FreeTypeFont:
+    """Return Pillow's own scalable typeface: the same sheet on every machine."""
+    # Pillow gives its bitmap font, the other type, only where it was built without FreeType.
+    return cast(ImageFont.FreeTypeFont, ImageFont.load_default(size=size))

@@ -16,20 +16,19 @@ from typing import Any, ClassVar
 
 from mcap.errors import InputRejectedError, UsageError
 from mcap.images import provenance
+from mcap.results.names import RESULTS
 from mcap.runtime import files
-
-RESULTS = "results.jsonl"
 
 COMMANDS = {
     "generate": "mcap generate",
     "edit": "mcap generate --edit",
     "enhance": "mcap enhance",
 }
-"""What a record's ``kind`` is called on the command line."""
+"""A record's ``kind`` -> the command that makes such pictures."""
 
 
 def require_own(out: Path, kind: str) -> None:
-    """`UsageError` where ``out`` is a file or holds the results of another kind of pictures.
+    """Raise `UsageError` where ``out`` is a file or holds the results of another kind of pictures.
 
     Reads results.jsonl alone and imports nothing heavy, so a command can ask before it begins.
     """
@@ -45,7 +44,7 @@ def require_own(out: Path, kind: str) -> None:
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a folder's results.jsonl; [] where there is none of ours."""
+    """Return the lines of a folder's results.jsonl; [] where there is none of ours."""
     try:
         lines = (folder / RESULTS).read_text(encoding="utf-8").splitlines()
         entries = [json.loads(line) for line in lines]
@@ -62,12 +61,12 @@ class OutputFolder:
     """
 
     folders: ClassVar[tuple[str, ...]] = (".",)
-    """Where pictures lie, beginning at ``out``."""
-    beside: ClassVar[frozenset[str]]
-    """Names of files that are written beside the pictures, in lower case."""
-    place: ClassVar[frozenset[str]]
+    """Folders of pictures, relative to ``out``."""
+    reserved: ClassVar[frozenset[str]]
+    """Names, in lower case, of files that are written beside the pictures."""
+    location_keys: ClassVar[frozenset[str]]
     """Keys of a line of results.jsonl that say where the picture lies; the rest is its record."""
-    keys: ClassVar[frozenset[str]] = frozenset({"settings_sha256"})
+    record_keys: ClassVar[frozenset[str]] = frozenset({"settings_sha256"})
     """Keys that every record has."""
 
     def __init__(self, out: Path, extension: str, kind: str) -> None:
@@ -78,26 +77,32 @@ class OutputFolder:
 
     @classmethod
     def listed(cls, folder: Path) -> list[dict[str, Any]]:
-        """The lines of a folder's results.jsonl that tell everything of a picture of this sort."""
-        entries = (entry for entry in read_results(folder) if set(entry) >= cls.place | cls.keys)
+        """Return the lines of results.jsonl that hold a whole record of this kind of picture."""
+        wanted = cls.location_keys | cls.record_keys
+        entries = (entry for entry in read_results(folder) if set(entry) >= wanted)
         return [entry for entry in entries if isinstance(entry["file"], str)]
 
     @classmethod
     def record_of(cls, entry: Mapping[str, Any]) -> dict[str, Any]:
-        """A line of results.jsonl without what says where the picture lies."""
-        return {key: value for key, value in entry.items() if key not in cls.place}
+        """Return a line of results.jsonl without what says where the picture lies."""
+        return {key: value for key, value in entry.items() if key not in cls.location_keys}
 
-    def known(self, stem: str, wanted: str) -> Iterator[tuple[Path, dict[str, Any]]]:
-        """Path and record of the pictures called ``stem`` (-2, -3, ...) whose ``settings_sha256``
-        is ``wanted``."""
+    def matching(self, stem: str, wanted: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Yield path and record of the pictures called ``stem`` (-2, -3, ...) whose
+        ``settings_sha256`` is ``wanted``."""
         for path in self._named(stem):
             try:
                 record = provenance.read(path).record
             except InputRejectedError:
                 continue  # not a whole picture, and so not one of ours: made anew beside it
-            if record is None:
-                record = self._listed_record(path, wanted)
-            if record is not None and record.get("settings_sha256") == wanted:
+            if record is None:  # written without one: results.jsonl knows it by its hash
+                entry = self._listed.get(self.file_of(path))
+                if entry is None or entry["settings_sha256"] != wanted:
+                    continue
+                if files.sha256_of(path) != entry["sha256"]:
+                    continue
+                record = self.record_of(entry)
+            if record.get("settings_sha256") == wanted:
                 yield path, record
 
     def _named(self, stem: str) -> list[Path]:
@@ -111,23 +116,17 @@ class OutputFolder:
             if name.fullmatch(path.name)
         ]
 
-    def _listed_record(self, path: Path, wanted: str) -> dict[str, Any] | None:
-        entry = self._listed.get(self.file_of(path))
-        if entry is None or entry["settings_sha256"] != wanted:
-            return None
-        return self.record_of(entry) if files.sha256_of(path) == entry["sha256"] else None
-
-    def free(self, stem: str) -> Path:
-        """A name in ``out`` that no other picture has, nor a file beside the pictures."""
-        taken = {path.name.casefold() for path in self._named(stem)} | self.beside
+    def free_path(self, stem: str) -> Path:
+        """Return a path in ``out`` that no other picture has, nor a file beside the pictures."""
+        taken = {path.name.casefold() for path in self._named(stem)} | self.reserved
         name, number = f"{stem}{self.suffix}", 1
         while name.casefold() in taken:
             number += 1
             name = f"{stem}-{number}{self.suffix}"
         return self.out / name
 
-    def hash_of(self, path: Path) -> str:
-        """sha256 of a picture that will not be written again in this run."""
+    def sha256_of(self, path: Path) -> str:
+        """Return the sha256 of a picture that will not be written again in this run."""
         if path not in self._sha256:
             self._sha256[path] = files.sha256_of(path)
         return self._sha256[path]
@@ -140,7 +139,7 @@ class OutputFolder:
             self._sha256[target] = self._sha256.pop(path)
 
     def file_of(self, path: Path) -> str:
-        """A picture's path as results.jsonl has it: from ``out``, with slashes."""
+        """Return a picture's path as results.jsonl has it: from ``out``, with slashes."""
         return path.relative_to(self.out).as_posix()
 
     def write_lines(self, entries: Sequence[Mapping[str, Any]]) -> Path:
@@ -148,7 +147,7 @@ class OutputFolder:
         listed = {entry["file"] for entry in entries}
         earlier = [
             entry
-            for entry in self._known_here_alone
+            for entry in self._listed_alone
             if entry["file"] not in listed and (self.out / entry["file"]).is_file()
         ]
         lines = (
@@ -160,14 +159,14 @@ class OutputFolder:
         return path
 
     @cached_property
-    def _known_here_alone(self) -> list[dict[str, Any]]:
+    def _listed_alone(self) -> list[dict[str, Any]]:
         """Lines of earlier runs' pictures that hold no record (``--metadata label`` or ``none``):
-        without its line, nothing would know such a picture or could draw it again."""
-        return [line for file, line in self._listed.items() if _has_no_record(self.out / file)]
-
-
-def _has_no_record(path: Path) -> bool:
-    try:
-        return provenance.read(path).record is None
-    except InputRejectedError:
-        return False  # gone, or no longer a picture
+        without its line, nothing would know such a picture or could make it again."""
+        lines = []
+        for file, line in self._listed.items():
+            try:
+                if provenance.read(self.out / file).record is None:
+                    lines.append(line)
+            except InputRejectedError:
+                continue  # gone, or no longer a picture
+        return lines

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
 from mcap.images.jpeg import write_jpeg
+from mcap.results.names import PREVIEWS
 
 if TYPE_CHECKING:
-    from mcap.contracts import UInt8Image
+    from numpy.typing import NDArray
 
-PREVIEWS = "previews"
+    from mcap.contracts import UInt8Image
 
 LONGEST = 1024
 """Longer side in pixels of a preview."""
@@ -29,44 +30,59 @@ class Previews:
     face_before: Path | None = None
     face_after: Path | None = None
 
-    @classmethod
-    def named(cls, folder: Path, stem: str) -> Previews:
-        parts = ("before", "after", "face-before", "face-after")
-        return cls(*(folder / PREVIEWS / f"{stem}-{part}.jpg" for part in parts))
 
-    def found(self) -> Previews | None:
-        """Those that are there; None where the pictures themselves are not."""
-        if not (self.before.is_file() and self.after.is_file()):
-            return None
-        faces = self.face_before, self.face_after
-        if not all(path is not None and path.is_file() for path in faces):
-            faces = None, None
-        return Previews(self.before, self.after, *faces)
-
-    def write(
-        self,
-        before: UInt8Image,
-        after: UInt8Image,
-        faces: tuple[UInt8Image, UInt8Image] | None,
-    ) -> Previews:
-        """Pictures uint8[H, W, 3] sRGB; the face before is shown as large as the one after."""
-        pictures = {self.before: before, self.after: after}
-        if faces is not None:
-            pictures[self.face_after] = reduced(faces[1], LONGEST // 2)
-            size = pictures[self.face_after].shape[1::-1]
-            pictures[self.face_before] = cv2.resize(faces[0], size, interpolation=cv2.INTER_CUBIC)
-        else:
-            for path in (self.face_before, self.face_after):
-                path.unlink(missing_ok=True)  # of an earlier picture of that name
-        for path, image in pictures.items():
-            write_jpeg(path, reduced(image))
-        return self if faces is not None else Previews(self.before, self.after)
+def find_previews(folder: Path, stem: str) -> Previews | None:
+    """Return the previews in ``folder`` of the picture called ``stem``; None where it has none."""
+    before, after, *faces = preview_paths(folder, stem)
+    if not (before.is_file() and after.is_file()):
+        return None
+    if not all(path.is_file() for path in faces):
+        return Previews(before, after)
+    return Previews(before, after, *faces)
 
 
-def reduced(pixels: np.ndarray, longest: int = LONGEST) -> np.ndarray:
-    """[H, W(, 3)] of at most so many pixels on its longer side."""
+def write_previews(
+    folder: Path,
+    stem: str,
+    before: UInt8Image,
+    after: UInt8Image,
+    faces: tuple[UInt8Image, UInt8Image] | None,
+) -> Previews:
+    """Write the previews of the picture called ``stem`` into ``folder``.
+
+    Pictures are uint8[H, W, 3] sRGB of any size; ``faces`` is the largest face before and after.
+    The face before is shown as large as the one after.
+    """
+    path_before, path_after, face_before, face_after = preview_paths(folder, stem)
+    write_jpeg(path_before, reduced(before))
+    write_jpeg(path_after, reduced(after))
+    if faces is None:
+        face_before.unlink(missing_ok=True)  # of an earlier picture of that name
+        face_after.unlink(missing_ok=True)
+        return Previews(path_before, path_after)
+    close_up = reduced(faces[1], LONGEST // 2)
+    height, width = close_up.shape[:2]
+    enlarged = cv2.resize(faces[0], (width, height), interpolation=cv2.INTER_CUBIC)
+    write_jpeg(face_after, close_up)
+    write_jpeg(face_before, np.asarray(enlarged, np.uint8))
+    return Previews(path_before, path_after, face_before, face_after)
+
+
+def preview_paths(folder: Path, stem: str) -> tuple[Path, Path, Path, Path]:
+    """Return where previews lie: before, after, the largest face before and after."""
+    place = folder / PREVIEWS
+    return (
+        place / f"{stem}-before.jpg",
+        place / f"{stem}-after.jpg",
+        place / f"{stem}-face-before.jpg",
+        place / f"{stem}-face-after.jpg",
+    )
+
+
+def reduced(pixels: NDArray[Any], longest: int = LONGEST) -> NDArray[Any]:
+    """Return [H, W(, 3)] with at most ``longest`` pixels on its longer side, averaged by area."""
     zoom = longest / max(pixels.shape[:2])
     if zoom >= 1:
         return pixels
-    size = tuple(max(1, round(side * zoom)) for side in pixels.shape[1::-1])
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    width, height = (max(1, round(side * zoom)) for side in pixels.shape[1::-1])
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)

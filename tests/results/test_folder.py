@@ -13,7 +13,8 @@ from mcap.enhancement.enhance import enhance
 from mcap.errors import UsageError
 from mcap.generation.editing.edit import EditSettings, edit
 from mcap.generation.generate import generate
-from mcap.results.folder import COMMANDS, RESULTS, OutputFolder, read_results, require_own
+from mcap.results.folder import COMMANDS, OutputFolder, read_results, require_own
+from mcap.results.names import RESULTS
 
 
 class Untouched:
@@ -114,19 +115,19 @@ def test_somebody_else_s_results_say_nothing(tmp_path, text):
 
 class Plain(OutputFolder):
     folders = (".", "rest")
-    beside = frozenset({"contact-sheet.png"})
-    place = frozenset({"file"})
+    reserved = frozenset({"contact-sheet.png"})
+    location_keys = frozenset({"file"})
 
 
 def test_a_new_name_is_no_other_picture_s_whatever_its_case(tmp_path):
-    shelf = Plain(tmp_path, "png", "generate")
-    assert shelf.free("a").name == "a.png"
+    folder = Plain(tmp_path, "png", "generate")
+    assert folder.free_path("a").name == "a.png"
     (tmp_path / "A.PNG").touch()
     (tmp_path / "rest").mkdir()
     (tmp_path / "rest" / "a-2.png").touch()
     (tmp_path / "a-3.jpg").touch()
-    assert shelf.free("a").name == "a-3.png"
-    assert shelf.free("contact-sheet").name == "contact-sheet-2.png"
+    assert folder.free_path("a").name == "a-3.png"
+    assert folder.free_path("contact-sheet").name == "contact-sheet-2.png"
 
 
 def test_a_hash_is_taken_once_and_follows_its_picture(tmp_path, monkeypatch):
@@ -136,9 +137,9 @@ def test_a_hash_is_taken_once_and_follows_its_picture(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "sha256_of", lambda path: read.append(path) or original(path))
     path, target = tmp_path / "a.png", tmp_path / "rest" / "a.png"
     path.write_bytes(b"a picture")
-    shelf = Plain(tmp_path, "png", "generate")
-    first = shelf.hash_of(path)
-    shelf.move(path, target)
+    folder = Plain(tmp_path, "png", "generate")
+    first = folder.sha256_of(path)
+    folder.move(path, target)
     assert target.read_bytes() == b"a picture"
-    assert [shelf.hash_of(target), shelf.hash_of(target)] == [first, first]
+    assert [folder.sha256_of(target), folder.sha256_of(target)] == [first, first]
     assert read == [path]

@@ -45,7 +45,9 @@ from mcap.generation.generate import PictureReady, Planned
 from mcap.images import provenance
 from mcap.images.jpeg import write_jpeg
 from mcap.images.provenance import Provenance
+from mcap.results import names as result_names
 from mcap.results.contact_sheet import NEUTRAL, WARNING, Tile, contact_sheet
+from mcap.results.heatmap import overlay
 from mcap.style import prompts
 
 if TYPE_CHECKING:
@@ -254,7 +256,7 @@ def edit(
             addons.unload_from(pipeline, subject)
     ordered = [pictures[index] for index in range(len(jobs))]
     results = shelf.write_results(ordered)
-    sheet = _write_sheet(out / report.CONTACT_SHEET, jobs, ordered, regions, subject.name)
+    sheet = _write_sheet(out / result_names.CONTACT_SHEET, jobs, ordered, regions, subject.name)
     yield Edited(tuple(ordered), sheet, results)
 
 
@@ -458,7 +460,7 @@ def _finish(
         "face_kept": cosine(new, old),
         "face": [round(float(value), 1) for value in after[0].box] if after else None,
     }
-    path = shelf.free(job.stem)
+    path = shelf.free_path(job.stem)
     image = Image.fromarray(drawn.target[y0:y1, x0:x1])
     provenance.save(
         path, image, record, metadata=settings.metadata, quality=settings.quality, dpi=job.file.dpi
@@ -538,4 +540,4 @@ def _region_tile(job: _Job, drawn: Redrawn) -> Tile:
     x0, y0, x1, y1 = job.source.cut
     region = np.asarray(drawn.region, np.float32)
     share = f"{100 * region.mean():.0f} % of the picture"
-    return Tile(report.overlay(drawn.source, region)[y0:y1, x0:x1], "where", (share,))
+    return Tile(overlay(drawn.source, region)[y0:y1, x0:x1], "where", (share,))
