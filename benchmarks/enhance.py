@@ -26,7 +26,6 @@ from PIL import Image
 from mcap.cli.restorers import choose_restorer, load_restorers
 from mcap.contracts import Face
 from mcap.enhancement.enhance import Enhanced, EnhancementFinished, Refused, Tools, enhance
-from mcap.enhancement.face_restoration import moved
 from mcap.enhancement.identity_guard import IdentityGuard
 from mcap.enhancement.settings import EnhanceSettings
 from mcap.faces.measure import embed
@@ -101,7 +100,7 @@ def measure(originals: list[Path], folder: Path, options: argparse.Namespace) ->
             truth = look(original, face)
             for when, path in (("before", event.source), ("after", event.path)):
                 image = read_picture(path).pixels
-                placed = moved(face, 0, 0, image.shape[1] / original.shape[1])
+                placed = face.moved(zoom=image.shape[1] / original.shape[1])
                 row[name, when] = float(look(image, placed) @ truth)
         rows.append(row)
     return _print(rows, held_back, unseen, drifts, tools, settings)

@@ -10,7 +10,7 @@ This module is light: numpy and torch are named in annotations only.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -54,6 +54,22 @@ class Face:
     @property
     def area(self) -> float:
         return max(self.width, 0.0) * max(self.height, 0.0)
+
+    def moved(self, x: float = 0.0, y: float = 0.0, zoom: float = 1.0) -> Face:
+        """Return the face in pixels of another frame: enlarged by ``zoom``, then shifted by (x, y).
+
+        In a part of the picture that begins at (left, top) it is ``moved(-left, -top)``.
+        """
+        import numpy as np
+
+        shift = np.array([x, y], dtype=np.float32)
+        x0, y0, x1, y1 = (edge * zoom for edge in self.box)
+        return replace(
+            self,
+            box=(float(x0 + x), float(y0 + y), float(x1 + x), float(y1 + y)),
+            landmarks=(self.landmarks * np.float32(zoom) + shift).astype(np.float32),
+            mesh=None if self.mesh is None else self.mesh * np.float32(zoom) + shift,
+        )
 
 
 @runtime_checkable

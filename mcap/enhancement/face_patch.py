@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from mcap.enhancement.face_restoration import Change, moved
+from mcap.enhancement.face_restoration import Change
 from mcap.faces.measure import around
 from mcap.images.picture import to_eight_bits, to_srgb
 
@@ -31,7 +31,7 @@ def view(
 ) -> tuple[UInt8Image, Face]:
     """The part of a picture around a face, ``room`` face sizes on each side, and the face in it."""
     x0, y0, x1, y1 = around(face, picture.shape, room)
-    return _for_networks(picture[y0:y1, x0:x1], moved(face, -x0, -y0), icc)
+    return _for_networks(picture[y0:y1, x0:x1], face.moved(-x0, -y0), icc)
 
 
 def changed_view(
@@ -47,7 +47,7 @@ def changed_view(
         part[top - y0 : bottom - y0, left - x0 : right - x0] = new[
             top - b0 : bottom - b0, left - a0 : right - a0
         ]
-    return _for_networks(part, moved(face, -x0, -y0), icc)
+    return _for_networks(part, face.moved(-x0, -y0), icc)
 
 
 def _for_networks(part: np.ndarray, face: Face, icc: bytes | None) -> tuple[UInt8Image, Face]:
@@ -57,5 +57,5 @@ def _for_networks(part: np.ndarray, face: Face, icc: bytes | None) -> tuple[UInt
         size = tuple(max(1, round(side * zoom)) for side in part.shape[1::-1])
         zoom = size[0] / part.shape[1]
         part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
-        face = moved(face, 0, 0, zoom)
+        face = face.moved(zoom=zoom)
     return np.ascontiguousarray(to_srgb(to_eight_bits(part), icc)), face

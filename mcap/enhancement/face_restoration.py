@@ -12,14 +12,14 @@ the frame: a face larger than it keeps its finest detail, an identity restorer c
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
 from mcap.faces.measure import pose
-from mcap.geometry.similarity_transform import similarity
+from mcap.geometry.similarity_transform import Similarity, clip
 from mcap.images.picture import to_eight_bits
 
 if TYPE_CHECKING:
@@ -106,8 +106,7 @@ def is_face(landmarks: Float32Array) -> bool:
     if across[0] * down[1] - across[1] * down[0] <= 0:  # a face seen in a mirror from behind
         return False
     template = FFHQ_512.template
-    matrix = similarity(points, template)
-    placed = points @ matrix[:, :2].T + matrix[:, 2]
+    placed = Similarity.estimate(points, template).apply(points)
     misfit = np.sqrt(((placed - template) ** 2).sum(axis=1).mean())
     return float(misfit) <= MISFIT * float(np.hypot(*(template[1] - template[0])))
 
@@ -180,13 +179,14 @@ def restoration(
     frame = frame_of(restorer)
     scale = int(restorer.scale)
     side = frame.size * scale
-    to_frame = similarity(face.landmarks, frame.template * scale)
-    box = covered(to_frame, side, picture.shape[:2])
+    to_frame = Similarity.estimate(face.landmarks, frame.template * scale)
+    frame_box = to_frame.footprint(side, margin=2)
+    box = clip(frame_box, picture.shape[1::-1], least=1)
     x0, y0, x1, y1 = box
     region = picture[y0:y1, x0:x1]
-    here = _from_corner(to_frame, (x0, y0))
-    shown, corner = _continued(picture, to_frame, side)
-    aligned = warp(shown, _from_corner(to_frame, corner), (side, side), cv2.BORDER_REPLICATE)
+    here = to_frame.shifted((x0, y0))
+    shown = _continued(picture, frame_box)
+    aligned = warp(shown, to_frame.shifted(frame_box[:2]), side, cv2.BORDER_REPLICATE)
     aligned = np.clip(aligned, 0.0, 1.0)
     seen = aligned
     if scale > 1:
@@ -202,15 +202,16 @@ def restoration(
             f"scale {scale}: [3, {side}, {side}] was expected"
         )
     change = restored.transpose(1, 2, 0) - aligned
-    mask = np.clip(masker.mask(_eight_bits(region), moved(face, -x0, -y0)), 0.0, 1.0)
+    mask = np.clip(masker.mask(_eight_bits(region), face.moved(-x0, -y0)), 0.0, 1.0)
     if colour_match:
-        in_frame = np.clip(warp(mask, here, (side, side), cv2.BORDER_CONSTANT), 0.0, 1.0)
+        in_frame = np.clip(warp(mask, here, side, cv2.BORDER_CONSTANT), 0.0, 1.0)
         change -= shades(change, in_frame)
     change *= _inner(side)[..., None]
-    change, back = _reduced(change, _inverse(here))
+    change, back = here.inverse().reduced(change)
 
     def rows(start: int, stop: int) -> Float32Array:
-        part = _sampled(change, _moved_up(back, start), (x1 - x0, stop - start))
+        strip = Similarity.scaling(1.0, 0.0, -start) @ back
+        part = strip.warp(change, (x1 - x0, stop - start), interpolation=cv2.INTER_CUBIC)
         return part * mask[start:stop, :, None]
 
     return Change(box, rows)
@@ -224,53 +225,18 @@ def shades(change: Float32Array, mask: Float32Array) -> Float32Array:
     return coarse / np.maximum(weight, 1e-3)
 
 
-def moved(face: Face, x: float, y: float, zoom: float = 1.0) -> Face:
-    """A face in pixels of another frame: enlarged by ``zoom``, then shifted."""
-    shift = np.array([x, y], dtype=np.float32)
-    box = np.array(face.box, dtype=np.float64) * zoom + (x, y, x, y)
-    return replace(
-        face,
-        box=tuple(float(value) for value in box),
-        landmarks=(face.landmarks * np.float32(zoom) + shift).astype(np.float32),
-        mesh=None if face.mesh is None else face.mesh * np.float32(zoom) + shift,
-    )
-
-
-def covered(to_frame: np.ndarray, side: int, shape: tuple[int, ...]) -> Box:
-    """The part of a picture of ``shape`` (H, W) that a frame shows, and two pixels around it."""
-    height, width = shape[:2]
-    low, high = _bounds(to_frame, side)
-    low = np.clip(low, 0, (width - 1, height - 1))
-    high = np.clip(high, low + 1, (width, height))
-    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
-
-
-def _bounds(to_frame: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Corners (x, y) of the upright box that a frame reaches, also outside the picture."""
-    corners = np.array([[0, 0], [side, 0], [0, side], [side, side]], dtype=np.float64)
-    places = (corners - to_frame[:, 2]) @ np.linalg.inv(to_frame[:, :2]).T
-    low, high = np.floor(places.min(axis=0)) - 2, np.ceil(places.max(axis=0)) + 2
-    return low.astype(int), high.astype(int)
-
-
-def _continued(
-    picture: np.ndarray, to_frame: np.ndarray, side: int
-) -> tuple[np.ndarray, tuple[int, int]]:
-    """All that a frame shows, mirrored where the picture has ended, and its corner (x, y).
+def _continued(picture: np.ndarray, box: Box) -> np.ndarray:
+    """The box of a picture [H, W, 3], mirrored where the picture has ended.
 
     (OpenCV's own mirroring looks for each pixel's place step by step, which takes minutes where no
     more than a strip of the face is in the picture.)
     """
-    low, high = _bounds(to_frame, side)
-    corner = int(low[0]), int(low[1])
     height, width = picture.shape[:2]
-    if (low >= 0).all() and high[0] <= width and high[1] <= height:
-        return picture[low[1] : high[1], low[0] : high[0]], corner
-    columns, rows = (
-        _mirrored(np.arange(first, last), length)
-        for first, last, length in zip(low, high, (width, height), strict=True)
-    )
-    return picture[np.ix_(rows, columns)], corner
+    x0, y0, x1, y1 = box
+    if clip(box, (width, height)) == box:
+        return picture[y0:y1, x0:x1]
+    columns, rows = _mirrored(np.arange(x0, x1), width), _mirrored(np.arange(y0, y1), height)
+    return picture[np.ix_(rows, columns)]
 
 
 def _mirrored(places: np.ndarray, length: int) -> np.ndarray:
@@ -280,39 +246,13 @@ def _mirrored(places: np.ndarray, length: int) -> np.ndarray:
     return np.minimum(places, period - places) if length > 1 else np.zeros_like(places)
 
 
-def warp(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int], border: int) -> Float32Array:
-    """[H, W(, 3)] through a similarity into float32[height, width(, 3)] in [0, 1]: cubic, and
-    where it becomes smaller averaged by area first."""
-    image, matrix = _reduced(image, matrix)
-    return _sampled(_as_float(image), matrix, size, border)
-
-
-def _reduced(image: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The picture at the size at which the similarity shows it, where that is smaller."""
-    zoom = float(np.hypot(matrix[0, 0], matrix[1, 0]))
-    if zoom >= 1.0:
-        return image, matrix
-    height, width = image.shape[:2]
-    size = (max(1, round(width * zoom)), max(1, round(height * zoom)))
-    factors = np.array([width / size[0], height / size[1]])
-    image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return image, np.concatenate([matrix[:, :2] * factors, matrix[:, 2:]], axis=1)
-
-
-def _sampled(
-    image: Float32Array,
-    matrix: np.ndarray,
-    size: tuple[int, int],
-    border: int = cv2.BORDER_CONSTANT,
-) -> Float32Array:
-    # OpenCV counts from the centre of the first pixel.
-    shift = matrix[:, :2] @ np.array([0.5, 0.5]) + matrix[:, 2] - 0.5
-    centred = np.concatenate([matrix[:, :2], shift[:, None]], axis=1)
-    return cv2.warpAffine(image, centred, size, flags=cv2.INTER_CUBIC, borderMode=border)
-
-
-def _moved_up(matrix: np.ndarray, rows: int) -> np.ndarray:
-    return matrix - np.array([[0.0, 0.0, 0.0], [0.0, 0.0, rows]])
+def warp(image: np.ndarray, to_frame: Similarity, side: int, border: int) -> Float32Array:
+    """[H, W(, 3)] -> the frame float32[side, side(, 3)] in [0, 1]: cubic, and where it becomes
+    smaller averaged by area first."""
+    image, to_frame = to_frame.reduced(image)
+    return to_frame.warp(
+        _as_float(image), (side, side), interpolation=cv2.INTER_CUBIC, border=border
+    )
 
 
 def _inner(side: int) -> Float32Array:
@@ -321,16 +261,6 @@ def _inner(side: int) -> Float32Array:
     near = np.clip(np.minimum(along, 1 - along) / RIM, 0.0, 1.0)
     smooth = near * near * (3 - 2 * near)
     return smooth[:, None] * smooth[None, :]
-
-
-def _from_corner(matrix: np.ndarray, corner: tuple[int, int]) -> np.ndarray:
-    shift = matrix[:, :2] @ np.array(corner, dtype=np.float64) + matrix[:, 2]
-    return np.concatenate([matrix[:, :2], shift[:, None]], axis=1)
-
-
-def _inverse(matrix: np.ndarray) -> np.ndarray:
-    linear = np.linalg.inv(matrix[:, :2])
-    return np.concatenate([linear, (-linear @ matrix[:, 2])[:, None]], axis=1)
 
 
 def _as_float(values: np.ndarray) -> Float32Array:

@@ -19,7 +19,6 @@ from mcap.enhancement.face_restoration import (
     Change,
     NonFiniteOutputError,
     candidates,
-    moved,
     restoration,
 )
 from mcap.enhancement.face_rollback import undo
@@ -111,7 +110,7 @@ class PictureWork:
         faces = self.tools.detector.detect(image)
         zoom = source.size[0] / image.shape[1]
         chosen = candidates(
-            [moved(face, 0, 0, zoom) for face in faces],
+            [face.moved(zoom=zoom) for face in faces],
             min_score=self.run.faces.min_score,
             min_face=self.settings.min_face,
             max_yaw=self.settings.max_yaw,
@@ -144,7 +143,7 @@ class PictureWork:
         )
         notes += tiled.notes
         for state in found:
-            face = moved(state.candidate.face, 0, 0, factor)
+            face = state.candidate.face.moved(zoom=factor)
             self._guard_enlarged(stage, state, canvas, tiled.image, face, icc)
         return tiled.image
 
@@ -159,7 +158,7 @@ class PictureWork:
     ) -> None:
         """Take back what an image restorer has made of a face, where it is not the face's own."""
         scale = stage.restorer.scale
-        after = moved(face, 0, 0, scale)
+        after = face.moved(zoom=scale)
         undone: list[Change] = []  # worked out where it is needed, which is seldom
 
         def seen(weight: float) -> tuple[UInt8Image, Face]:
@@ -186,7 +185,7 @@ class PictureWork:
         for state in found:
             if state.candidate.reason:
                 continue
-            face = moved(state.candidate.face, 0, 0, factor)
+            face = state.candidate.face.moved(zoom=factor)
             change = self._restored(stage, canvas, face, notes)
 
             def seen(

@@ -11,7 +11,6 @@ import numpy as np
 
 from mcap.enhancement.events import Enhanced, FinishOptions
 from mcap.enhancement.face_patch import view
-from mcap.enhancement.face_restoration import moved
 from mcap.enhancement.plan import Job, Run
 from mcap.images import provenance
 from mcap.images.picture import PictureFile, on_white, to_eight_bits, to_srgb, write_picture
@@ -44,7 +43,7 @@ def write(run: Run, job: Job, worked: Worked, shelf: EnhancedShelf) -> Enhanced:
             canvas, source = to_srgb(canvas, source.icc), replace(source, icc=None)
         finished = finish(
             canvas if alpha is None else np.dstack([canvas, alpha]),
-            [moved(state.candidate.face, 0, 0, worked.factor) for state in worked.faces],
+            [state.candidate.face.moved(zoom=worked.factor) for state in worked.faces],
             framing.profile,
             masker=run.tools.person_masker,
             # --masker mediapipe knows where the chin is better than five landmarks do.
@@ -121,7 +120,7 @@ def _close_ups(worked: Worked) -> tuple[UInt8Image, UInt8Image] | None:
     icc = worked.source.icc
     return (
         view(worked.source.pixels, face, icc, CLOSE_UP)[0],
-        view(worked.canvas, moved(face, 0, 0, worked.factor), icc, CLOSE_UP)[0],
+        view(worked.canvas, face.moved(zoom=worked.factor), icc, CLOSE_UP)[0],
     )
 
 

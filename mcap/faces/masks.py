@@ -14,7 +14,7 @@ import numpy as np
 
 from mcap.contracts import Face
 from mcap.faces.oval import TEMPLATE, face_oval
-from mcap.geometry.similarity_transform import similarity
+from mcap.geometry.similarity_transform import Similarity, clip
 
 if TYPE_CHECKING:
     from mcap.contracts import Float32Array, UInt8Image
@@ -47,25 +47,20 @@ class LandmarkMasker:
     def mask(self, image: UInt8Image, face: Face) -> Float32Array:
         """float32[H, W] in [0, 1] for a picture uint8[H, W, 3] and one face in it."""
         to_unit = unit_frame(face.landmarks)
-        landmarks = transform(to_unit, np.asarray(face.landmarks, dtype=np.float64))
+        landmarks = to_unit.apply(np.asarray(face.landmarks, dtype=np.float64))
         return draw(raise_forehead(face_oval(landmarks)), to_unit, image.shape[:2])
 
 
 def mesh_mask(image: UInt8Image, landmarks: Float32Array, oval: np.ndarray) -> Float32Array:
     """The same kind of mask from a finer outline: ``oval`` float[N, 2] in the picture's pixels."""
     to_unit = unit_frame(landmarks)
-    points = transform(to_unit, np.asarray(oval, dtype=np.float64))
+    points = to_unit.apply(np.asarray(oval, dtype=np.float64))
     return draw(raise_forehead(points), to_unit, image.shape[:2])
 
 
-def unit_frame(landmarks: Float32Array) -> np.ndarray:
-    """float64[2, 3]: from a picture's pixels to the upright unit frame of a face."""
-    return similarity(landmarks, TEMPLATE)
-
-
-def transform(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """float[N, 2] points through a float[2, 3] affine transform."""
-    return points @ matrix[:, :2].T + matrix[:, 2]
+def unit_frame(landmarks: Float32Array) -> Similarity:
+    """Return the way from a picture's pixels to the upright unit frame of a face."""
+    return Similarity.estimate(landmarks, TEMPLATE)
 
 
 def raise_forehead(oval: np.ndarray, by: float = FOREHEAD) -> np.ndarray:
@@ -99,7 +94,7 @@ def iou(first: Float32Array, second: Float32Array) -> float:
     return float(np.minimum(first, second).sum(dtype=np.float64)) / either
 
 
-def draw(oval: np.ndarray, to_unit: np.ndarray, size: tuple[int, int]) -> Float32Array:
+def draw(oval: np.ndarray, to_unit: Similarity, size: tuple[int, int]) -> Float32Array:
     """Fill an outline of the unit frame, soften its edge, bring it into a picture.
 
     ``to_unit`` takes the picture's pixels to the unit frame, ``size`` is the picture's (height,
@@ -114,52 +109,23 @@ def draw(oval: np.ndarray, to_unit: np.ndarray, size: tuple[int, int]) -> Float3
     # A Gaussian never quite arrives: cut its tails, so that inside is 1 and outside is 0.
     drawn = np.clip((drawn - 0.02) / 0.96, 0.0, 1.0)
 
-    to_drawn = to_unit * _PIXELS
-    to_drawn[:, 2] += _REACH * _PIXELS
-    return place(drawn, to_drawn, size)
+    room = _REACH * _PIXELS
+    return place(drawn, Similarity.scaling(_PIXELS, room, room) @ to_unit, size)
 
 
-def place(drawn: Float32Array, to_drawn: np.ndarray, size: tuple[int, int]) -> Float32Array:
+def place(drawn: Float32Array, to_drawn: Similarity, size: tuple[int, int]) -> Float32Array:
     """Bring a mask that was drawn in an upright square frame of its own into a picture.
 
-    ``drawn`` is float32[S, S] in [0, 1], 0 at its rim; ``to_drawn`` float64[2, 3] is the similarity
-    from the picture's pixels to those of the frame; ``size`` is the picture's (height, width) ->
-    float32[height, width] in [0, 1], 0 where the frame does not reach.
+    ``drawn`` is float32[S, S] in [0, 1], 0 at its rim; ``to_drawn`` takes the picture's pixels to
+    those of the frame; ``size`` is the picture's (height, width) -> float32[height, width] in
+    [0, 1], 0 where the frame does not reach.
     """
     height, width = size
-    side = len(drawn)
-    x0, y0, x1, y1 = _covered(to_drawn, side, width, height)
     mask = np.zeros((height, width), dtype=np.float32)
+    x0, y0, x1, y1 = clip(to_drawn.footprint(len(drawn)), (width, height))
     if x1 <= x0 or y1 <= y0:
         return mask
-    drawn, to_drawn = _reduced(drawn, to_drawn)
-    local = to_drawn.copy()  # for the covered part, in OpenCV's coordinates
-    local[:, 2] += to_drawn[:, :2] @ (x0 + 0.5, y0 + 0.5) - 0.5
-    mask[y0:y1, x0:x1] = cv2.warpAffine(
-        drawn,
-        local,
-        (x1 - x0, y1 - y0),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-    )
+    # For a face much smaller than the drawing it is averaged down to about its size.
+    drawn, back = to_drawn.shifted((x0, y0)).inverse().reduced(drawn, below=0.5)
+    mask[y0:y1, x0:x1] = back.warp(drawn, (x1 - x0, y1 - y0))
     return np.clip(mask, 0.0, 1.0, out=mask)
-
-
-def _reduced(drawn: np.ndarray, to_drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For a face much smaller than the drawing: the drawing averaged down to about its size."""
-    scale = float(np.hypot(to_drawn[0, 0], to_drawn[1, 0]))  # drawn pixels per picture pixel
-    if scale < 2.0:
-        return drawn, to_drawn
-    side = max(4, round(len(drawn) / scale))
-    factor = side / len(drawn)
-    return cv2.resize(drawn, (side, side), interpolation=cv2.INTER_AREA), to_drawn * factor
-
-
-def _covered(to_drawn: np.ndarray, side: int, width: int, height: int) -> tuple[int, int, int, int]:
-    """The part of the picture (x0, y0, x1, y1) that the drawn frame can reach."""
-    back = np.linalg.inv(to_drawn[:, :2])
-    corners = np.array([[0, 0], [side, 0], [0, side], [side, side]], dtype=np.float64)
-    places = (corners - to_drawn[:, 2]) @ back.T
-    low, high = places.min(axis=0), places.max(axis=0)
-    x0, y0 = np.clip(np.floor(low), 0, (width, height)).astype(int)
-    x1, y1 = np.clip(np.ceil(high), 0, (width, height)).astype(int)
-    return int(x0), int(y0), int(x1), int(y1)

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import cv2
 import numpy as np
 
-from mcap.faces.masks import SOFTNESS, place, raise_forehead, transform, unit_frame
+from mcap.faces.masks import SOFTNESS, place, raise_forehead, unit_frame
 from mcap.faces.oval import face_oval
 
 if TYPE_CHECKING:
     from mcap.contracts import Face, Float32Array, UInt8Image
+    from mcap.geometry.similarity_transform import Similarity
 
 
 class Part(IntEnum):
@@ -77,8 +78,8 @@ class FaceParts:
 
     scores: Float32Array
     """float32[P, S, S]: the probability of each `Part`; they sum to 1 at each pixel."""
-    to_frame: np.ndarray
-    """float64[2, 3]: the similarity from the picture's pixels to the frame's."""
+    to_frame: Similarity
+    """From the picture's pixels to the frame's."""
 
     @property
     def side(self) -> int:
@@ -107,21 +108,21 @@ class UnitFrame:
         """``landmarks`` are float32[5, 2] in the picture's pixels."""
         to_unit = unit_frame(landmarks)
         self.side = parts.side
-        self.landmarks = transform(to_unit, np.asarray(landmarks, dtype=np.float64))
+        self.landmarks = to_unit.apply(np.asarray(landmarks, dtype=np.float64))
         """float64[5, 2] in the unit frame."""
-        self._to_unit = _composed(to_unit, _inverse(parts.to_frame))
-        self._to_frame = _inverse(self._to_unit)
+        self._to_unit = to_unit @ parts.to_frame.inverse()
+        self._to_frame = self._to_unit.inverse()
 
     @property
     def pixels(self) -> float:
         """Pixels of the parser's frame for one unit frame."""
-        return float(np.hypot(self._to_frame[0, 0], self._to_frame[1, 0]))
+        return self._to_frame.scale
 
     def grid(self) -> tuple[np.ndarray, np.ndarray]:
         """Where the frame's pixels lie in the unit frame: x and y, float64[S, S] each."""
         centres = np.arange(self.side) + 0.5
         across, down = np.meshgrid(centres, centres)
-        m = self._to_unit
+        m = self._to_unit.matrix
         return (
             m[0, 0] * across + m[0, 1] * down + m[0, 2],
             m[1, 0] * across + m[1, 1] * down + m[1, 2],
@@ -130,7 +131,7 @@ class UnitFrame:
     def filled(self, oval: np.ndarray, by: float) -> np.ndarray:
         """bool[S, S]: inside an outline of the unit frame that is stretched about its middle."""
         middle = (oval.min(axis=0) + oval.max(axis=0)) / 2
-        corners = transform(self._to_frame, middle + by * (oval - middle))
+        corners = self._to_frame.apply(middle + by * (oval - middle))
         # Far outside the frame OpenCV's fixed-point polygons would overflow.
         corners = np.clip(np.round(corners - 0.5), -30 * self.side, 30 * self.side)
         drawn = np.zeros((self.side, self.side), dtype=np.uint8)
@@ -180,7 +181,7 @@ def parts_mask(
         mask.astype(np.float32), (0, 0), max(0.5 * SOFTNESS * frame.pixels, 0.3)
     )
     mask = np.clip((mask - 0.02) / 0.96, 0.0, 1.0) * _rim(parts.side)
-    return place(mask, parts.to_frame.copy(), size)
+    return place(mask, parts.to_frame, size)
 
 
 def _rim(side: int) -> Float32Array:
@@ -188,15 +189,3 @@ def _rim(side: int) -> Float32Array:
     depth = np.minimum(np.arange(side), np.arange(side)[::-1]) / max(1.0, 0.03 * side)
     ramp = np.clip(depth, 0.0, 1.0).astype(np.float32)
     return ramp[:, None] * ramp[None, :]
-
-
-def _inverse(matrix: np.ndarray) -> np.ndarray:
-    """Of an affine float64[2, 3]."""
-    linear = np.linalg.inv(matrix[:, :2])
-    return np.concatenate([linear, -(linear @ matrix[:, 2:])], axis=1)
-
-
-def _composed(second: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """First one affine float64[2, 3], then the other."""
-    shift = second[:, :2] @ first[:, 2] + second[:, 2]
-    return np.concatenate([second[:, :2] @ first[:, :2], shift[:, None]], axis=1)

@@ -36,6 +36,7 @@ from mcap.framing.extend_canvas import (
 from mcap.framing.head import crown_to_chin
 from mcap.framing.matting import Layers, estimate_foreground, pure
 from mcap.framing.placement import Room, outside, place
+from mcap.geometry.similarity_transform import Similarity
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -175,7 +176,7 @@ def finish(
     reduced = _reduction(image.shape[1::-1], head, profile, size)
     if reduced > 1:
         image = _reduce(image, reduced)
-        face = _scaled(face, 1 / reduced) if face else None
+        face = face.moved(zoom=1 / reduced) if face else None
         head = crown_to_chin(face) if face else None
 
     view = None
@@ -186,7 +187,7 @@ def finish(
     else:
         room, top = view.room(settings), view.top_of_hair()
         notes += view.notes
-        if view.shows(_scaled(other, 1 / reduced) for other in others if other is not chosen):
+        if view.shows(other.moved(zoom=1 / reduced) for other in others if other is not chosen):
             notes.append("Somebody touches the person in the picture and stays in it.")
     box = place(image.shape[1::-1], aspect, head, profile.framing, room, top=top)
     beyond = outside(box, image.shape[1::-1])
@@ -259,7 +260,7 @@ class _View:
         # The two sides are rounded apart by less than a pixel, which no landmark notices.
         scale = small.shape[0] / height
         floats = small[..., :3].astype(np.float32) / np.float32(white)
-        there = _scaled(face, scale)
+        there = face.moved(zoom=scale)
         matte, notes, sure = _matte(small, floats, white, there, masker, profile)
         layers = (
             estimate_foreground(floats, matte, there.height)
@@ -412,15 +413,8 @@ class _Enlarger:
     size: tuple[int, int]
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        # OpenCV counts from the centre of the first pixel.
-        x, y = 0.5 * self.scale - 0.5, (self.start + 0.5) * self.scale - 0.5
-        return cv2.warpAffine(
-            values,
-            np.array([[self.scale, 0.0, x], [0.0, self.scale, y]]),
-            self.size,
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
+        from_canvas = Similarity.scaling(1 / self.scale, 0.0, -self.start)
+        return from_canvas.warp(values, self.size, border=cv2.BORDER_REPLICATE)
 
 
 def _canvas(
@@ -576,8 +570,7 @@ def _meshed(image: NDArray[Any], white: float, face: Face, finder: MeshFinder) -
         return face
     corner = np.array([x0, y0], np.float32)
     part = image[y0:y1, x0:x1, :3].astype(np.float32) * np.float32(255.0 / white)
-    there = replace(face, landmarks=face.landmarks - corner)
-    points = finder.mesh(np.round(part).astype(np.uint8), there)
+    points = finder.mesh(np.round(part).astype(np.uint8), face.moved(-x0, -y0))
     if points is None:
         return face
     return replace(face, mesh=(points + corner).astype(np.float32))
@@ -598,12 +591,3 @@ def _main_face(faces: Face | Sequence[Face] | None, size: tuple[int, int]) -> Fa
         return max(across, 0.0) * max(down, 0.0)
 
     return max(sure or faces, key=seen, default=None)
-
-
-def _scaled(face: Face, by: float) -> Face:
-    return replace(
-        face,
-        box=tuple(float(edge * by) for edge in face.box),
-        landmarks=(face.landmarks * by).astype(np.float32),
-        mesh=None if face.mesh is None else (face.mesh * by).astype(np.float32),
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from mcap.masking.crops import upright_height
+from mcap.geometry.ffhq import upright_height
 
 if TYPE_CHECKING:
     from mcap.faces.measure import FaceSettings, FoundFace

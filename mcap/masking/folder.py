@@ -22,9 +22,10 @@ from PIL import Image
 
 from mcap.contracts import Face
 from mcap.faces.measure import FoundFace, Pose, surroundings
+from mcap.geometry.ffhq import upright_height
 from mcap.images.jpeg import jpeg_bytes
 from mcap.masking.advice import advise, summary
-from mcap.masking.crops import portrait_crop, upright_height
+from mcap.masking.crops import portrait_crop
 from mcap.masking.select import (
     MaskedPhoto,
     MaskedSet,

@@ -156,9 +156,8 @@ def test_a_restored_face_is_pasted_into_the_picture_made_larger(photo, tmp_path)
     settings = {"guard": "off", "colour_match": False}
     done = run([path], stages, tmp_path, settings=settings).pictures[0]
     result = pixels(done.path)
-    from mcap.enhancement.face_restoration import moved
 
-    mask = LandmarkMasker().mask(result, moved(FACE, 0, 0, 2))
+    mask = LandmarkMasker().mask(result, FACE.moved(zoom=2))
     assert (result[mask == 0] == 100).all()
     assert (result[mask > 0.999] > 170).mean() > 0.95
     assert [s["restorer"] for s in done.faces[0]["stages"]] == ["same", "bright"]

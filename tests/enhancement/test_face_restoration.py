@@ -13,15 +13,14 @@ from mcap.enhancement.face_restoration import (
     FFHQ_512,
     Change,
     candidates,
-    covered,
     frame_of,
     is_face,
-    moved,
     restoration,
     shades,
     warp,
 )
 from mcap.faces.masks import LandmarkMasker
+from mcap.geometry.similarity_transform import Similarity
 from tests.support.restoring import Restore, face_at, noise
 
 MASKER = LandmarkMasker()
@@ -202,24 +201,8 @@ def test_small_and_turned_faces_are_kept_as_they_are_with_the_reason():
 # geometry
 
 
-def test_moving_a_face_moves_all_of_it():
-    face = Face((1, 2, 3, 4), 0.9, np.ones((5, 2), np.float32), np.zeros((7, 2), np.float32))
-    there = moved(face, 10, 20, 2.0)
-    assert there.box == (12, 24, 16, 28)
-    assert np.array_equal(there.landmarks, np.tile(np.float32([12, 22]), (5, 1)))
-    assert np.array_equal(there.mesh, np.tile(np.float32([10, 20]), (7, 1)))
-
-
 def test_warping_keeps_the_mean_where_it_makes_smaller():
     picture = noise(240, 240).astype(np.float32) / 255
-    small = warp(picture, np.array([[0.1, 0, 0], [0, 0.1, 0]]), (24, 24), 4)
+    small = warp(picture, Similarity.scaling(0.1), 24, 4)
     expected = picture.reshape(24, 10, 24, 10, 3).mean(axis=(1, 3))
     assert np.abs(small - expected).max() < 1e-5
-
-
-def test_the_covered_part_lies_inside_the_picture():
-    matrix = np.array([[2.0, 0, -40], [0, 2.0, -60]])
-    assert covered(matrix, 100, (500, 500)) == (18, 28, 72, 82)
-    x0, y0, x1, y1 = covered(np.array([[2.0, 0, 900], [0, 2.0, 900]]), 100, (50, 60))
-    assert 0 <= x0 < x1 <= 60
-    assert 0 <= y0 < y1 <= 50

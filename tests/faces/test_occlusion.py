@@ -11,6 +11,7 @@ from mcap.faces.masks import LandmarkMasker
 from mcap.faces.occlusion import hidden_share, occlusion
 from mcap.faces.oval import TEMPLATE
 from mcap.faces.parts import FaceParser, FaceParts, Part
+from mcap.geometry.similarity_transform import Similarity
 
 SIDE = 128
 
@@ -76,9 +77,9 @@ def seen(change=None) -> tuple[FaceParts, np.ndarray]:
     scores = np.eye(len(Part), dtype=np.float32)[labels].transpose(2, 0, 1)
     angle, scale = 0.7, 0.4  # the picture is 2.5 times as fine as the frame
     c, s = np.cos(angle) * scale, np.sin(angle) * scale
-    to_frame = np.array([[c, -s, 30.0], [s, c, -70.0]])
+    to_frame = Similarity(np.array([[c, -s, 30.0], [s, c, -70.0]]))
     frame = (TEMPLATE + 0.1) / 1.2 * SIDE
-    landmarks = (frame - to_frame[:, 2]) @ np.linalg.inv(to_frame[:, :2]).T
+    landmarks = to_frame.apply_inverse(frame)
     return FaceParts(scores, to_frame), landmarks.astype(np.float32)
 
 

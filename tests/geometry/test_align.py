@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcap.geometry import similarity_transform as affine
 from mcap.geometry.align import align_faces, embed_faces, invert, similarity, warp_images
+from mcap.geometry.similarity_transform import Similarity, cut_upright
 
 TEMPLATE = torch.tensor(
     [[38.8, 52.2], [74.0, 52.0], [56.5, 72.2], [42.0, 92.9], [71.2, 92.7]], dtype=torch.float64
@@ -129,15 +129,15 @@ def test_what_measures_sees_what_training_sees(scale, places):
     image = cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
     true = matrix(0.3, scale, 90.0, 40.0)
     points = (TEMPLATE @ true[:, :2].T + true[:, 2]).numpy()
-    found = affine.similarity(points, TEMPLATE.numpy())
-    assert np.allclose(found, similarity(torch.from_numpy(points), TEMPLATE).numpy())
+    found = Similarity.estimate(points, TEMPLATE.numpy())
+    assert np.allclose(found.matrix, similarity(torch.from_numpy(points), TEMPLATE).numpy())
     picture = torch.from_numpy(image).permute(2, 0, 1)[None].float()
     seen = align_faces(picture, torch.from_numpy(points)[None], TEMPLATE, 112)
-    cut = affine.cut_upright(image, points, TEMPLATE.numpy(), 112)
+    cut = cut_upright(image, points, TEMPLATE.numpy(), 112)
     # The halved pixels may begin at another place, so that a reduced face differs a little.
     assert np.abs(cut - seen[0].permute(1, 2, 0).numpy()).max() < (0.6 if scale < 2 else 3.0)
     with pytest.raises(ValueError, match="one point"):
-        affine.similarity(np.ones((5, 2)), TEMPLATE.numpy())
+        Similarity.estimate(np.ones((5, 2)), TEMPLATE.numpy())
 
 
 class MeanColour:

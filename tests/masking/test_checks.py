@@ -14,6 +14,7 @@ from mcap.faces.eyes import _EYES, openness
 from mcap.faces.masks import LandmarkMasker, unit_frame
 from mcap.faces.measure import FaceSettings, FoundFace, Pose
 from mcap.faces.parts import FaceParts, Part
+from mcap.geometry.similarity_transform import Similarity
 from mcap.masking.advice import advise, summary
 from mcap.masking.checks import checks
 from mcap.masking.near_duplicates import near_duplicates, thumbnail
@@ -255,8 +256,7 @@ class _Parser(LandmarkMasker):
     def parts(self, image, face: Face) -> FaceParts:
         type(self).looked += 1
         side = 64
-        to_unit = unit_frame(face.landmarks)
-        to_frame = to_unit * side
+        to_frame = Similarity.scaling(side) @ unit_frame(face.landmarks)
         scores = np.zeros((len(Part), side, side), np.float32)
         scores[Part.SKIN] = 1.0
         below = np.arange(side) > 0.66 * side

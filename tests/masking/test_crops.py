@@ -11,17 +11,10 @@ import pytest
 from mcap.contracts import Face
 from mcap.faces.masks import LandmarkMasker
 from mcap.faces.measure import FoundFace, Pose
+from mcap.geometry.ffhq import FFHQ_FACE_HEIGHT, upright_height
+from mcap.geometry.similarity_transform import Similarity
 from mcap.images.photo import Photo
-from mcap.masking.crops import (
-    FFHQ_FACE_HEIGHT,
-    TIGHTEST,
-    fitted,
-    framing,
-    portrait_crop,
-    portrait_crops,
-    resample,
-    upright_height,
-)
+from mcap.masking.crops import TIGHTEST, fitted, portrait_crop, portrait_crops
 from mcap.masking.select import MaskedPhoto
 from tests.faces.test_measure import ASTRONAUT
 from tests.support.photographs import astronaut
@@ -35,15 +28,10 @@ def masked(image: np.ndarray, face: Face) -> MaskedPhoto:
     return MaskedPhoto(photo, found, mask, (0, 0), (height, width))
 
 
-def moved(face: Face, x: float, y: float) -> Face:
-    box = tuple(value + shift for value, shift in zip(face.box, (x, y, x, y), strict=True))
-    return Face(box, face.score, face.landmarks + np.array([x, y], np.float32))
-
-
 def roomy() -> MaskedPhoto:
     """The astronaut with so much around her that every crop lies inside the photo."""
     image = np.pad(astronaut(), ((300, 300), (300, 300), (0, 0)), mode="edge")
-    whole = masked(image, moved(ASTRONAUT, 300, 300))
+    whole = masked(image, ASTRONAUT.moved(300, 300))
     x, y = 450, 330
     return replace(whole, cutout=whole.cutout[y:500, x:600].copy(), mask_origin=(x, y))
 
@@ -71,29 +59,9 @@ def test_crop_is_upright_and_framed(size, face_height):
     assert 0.35 < area < 0.6
 
 
-def test_the_same_pixels_at_the_same_place():
-    # A picture that says where it is: red is x, green is y.
-    y, x = np.mgrid[0:256, 0:256].astype(np.uint8)
-    image = np.stack([x, y, np.zeros_like(x)], -1)
-    landmarks = ASTRONAUT.landmarks * 0.5
-    matrix = framing(landmarks, 128, 0.742)
-    crop = resample(image, matrix, 128)
-    back = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))
-    for u, v in ((20, 30), (64, 64), (100, 90)):
-        place = back @ (u + 0.5, v + 0.5, 1)
-        assert np.abs(crop[v, u, :2] - (place[:2] - 0.5)).max() <= 1.0
-
-
-def test_reduction_is_by_area():
-    stripes = np.zeros((1024, 1024, 3), np.uint8)
-    stripes[:, ::2] = 255
-    matrix = np.array([[0.125, 0, 0], [0, 0.125, 0]])
-    assert np.abs(resample(stripes, matrix, 128).astype(int) - 128).max() <= 2
-
-
 def test_outside_the_photo_the_mask_is_zero_and_the_picture_fades():
     # Forehead and chin touch the edges: not even the tightest crop fits.
-    photo = masked(astronaut()[78:180, 160:290], moved(ASTRONAUT, -160, -78))
+    photo = masked(astronaut()[78:180, 160:290], ASTRONAUT.moved(-160, -78))
     crop = portrait_crop(photo, 256, 0.3)
     assert upright_height(crop.landmarks) == pytest.approx(TIGHTEST * 256, rel=1e-4)
     assert crop.inside is not None and 0.5 < crop.inside.mean() < 0.95
@@ -115,7 +83,7 @@ def test_a_tight_selfie_is_not_filled_up(face_height):
     """The crop is no wider than the photo, and no tighter than it has to be."""
     wide = portrait_crop(roomy(), 256, face_height)
     tight = portrait_crop(
-        masked(astronaut()[30:250, 120:340], moved(ASTRONAUT, -120, -30)), 256, face_height
+        masked(astronaut()[30:250, 120:340], ASTRONAUT.moved(-120, -30)), 256, face_height
     )
     # Nothing had to be invented, but for a corner that the tilt brings to the very edge.
     assert tight.inside is None or tight.inside.mean() > 0.999
@@ -138,31 +106,30 @@ def test_a_crop_is_fitted_by_as_little_as_can_be():
             64 / side * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
         )
         centre = random.uniform(0, 1, 2) * (width, height)
-        before = np.concatenate([rotation, (32 - rotation @ centre)[:, None]], axis=1)
+        before = Similarity.of(rotation, 32 - rotation @ centre)
         after = fitted(before, 64, (height, width), tightest)
         corners = np.array([[0, 0], [64, 0], [0, 64], [64, 64]])
 
-        def beyond(matrix, part=1.0, corners=corners, size=(width, height)):
-            points = 32 + part * (corners - 32)
-            places = (points - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
+        def beyond(to_crop, part=1.0, corners=corners, size=(width, height)):
+            places = to_crop.apply_inverse(32 + part * (corners - 32))
             return float(np.maximum(-places, places - size).max())
 
-        grown = after[:, :2] @ np.linalg.inv(before[:, :2])
+        grown = after.linear @ np.linalg.inv(before.linear)
         factor = grown[0, 0]
         assert np.allclose(grown, factor * np.eye(2)) and 1 - 1e-9 <= factor <= tightest + 1e-9
         if beyond(before) <= 0:
-            assert np.allclose(before, after)
+            assert np.allclose(before.matrix, after.matrix)
         assert beyond(after) <= max(beyond(before), 0) + 1e-6
         # What the photo shows of the part that must stay in sight does.
         grid = np.stack(np.meshgrid([0, 16, 32, 48, 64], [0, 16, 32, 48, 64]), -1).reshape(-1, 2)
-        kept = (32 + (grid - 32) / tightest - before[:, 2]) @ np.linalg.inv(before[:, :2]).T
+        kept = before.apply_inverse(32 + (grid - 32) / tightest)
         if np.allclose(angle % (np.pi / 2), 0):
             kept = kept[((kept >= 0) & (kept <= (width, height))).all(axis=1)]
         elif beyond(before, 1 / tightest) > 0:
             continue
         if not len(kept):
             continue
-        seen = kept @ after[:, :2].T + after[:, 2]
+        seen = after.apply(kept)
         assert seen.min() > -1e-6 and seen.max() < 64 + 1e-6
 
 
@@ -184,8 +151,3 @@ def test_several_crops_of_a_photo_stay_close_and_do_not_mirror():
         assert np.array_equal(one.image, other.image) and np.array_equal(one.mask, other.mask)
     other = replace(photo, photo=replace(photo.photo, sha256="1" * 64))
     assert not np.array_equal(portrait_crops(other, 128, 0.45, 2)[1].image, crops[1].image)
-
-
-def test_points_in_one_place_cannot_be_framed():
-    with pytest.raises(ValueError, match="one point"):
-        framing(np.ones((5, 2), np.float32), 64, 0.5)

@@ -57,9 +57,8 @@ class Finds:
         self.size, self.faces = size, faces
 
     def detect(self, image: np.ndarray) -> list[Face]:
-        from mcap.enhancement.face_restoration import moved
 
-        return [moved(face, 0, 0, image.shape[1] / self.size[0]) for face in self.faces]
+        return [face.moved(zoom=image.shape[1] / self.size[0]) for face in self.faces]
 
 
 def tools(detector: Finds) -> Tools:

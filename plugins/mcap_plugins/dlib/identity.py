@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from mcap.masking.crops import FFHQ_FACE_HEIGHT, framing, resample
+from mcap.geometry.ffhq import FFHQ_FACE_HEIGHT, ffhq_alignment
+from mcap.geometry.resample import resample
 from mcap_plugins.shared.optional import extra
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class DlibIdentity:
     def describe(self, image: UInt8Image, face: Face) -> Float32Array:
         """dlib's own descriptor float32[128], neither centred nor of unit length."""
         # dlib's landmarks want an upright face; the detector's five points give one.
-        matrix = framing(face.landmarks, FRAME, FFHQ_FACE_HEIGHT)
+        matrix = ffhq_alignment(face.landmarks, FRAME, FFHQ_FACE_HEIGHT)
         upright = np.ascontiguousarray(resample(image, matrix, FRAME))
         shape = self._landmarks(upright, self._dlib.rectangle(*FACE_BOX))
         descriptor = self._network.compute_face_descriptor(upright, shape)

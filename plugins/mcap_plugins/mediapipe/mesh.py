@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 
 from mcap.contracts import Face
-from mcap.faces.masks import LandmarkMasker, mesh_mask, transform
-from mcap.masking.crops import framing, resample
+from mcap.faces.masks import LandmarkMasker, mesh_mask
+from mcap.geometry.ffhq import ffhq_alignment
+from mcap.geometry.resample import resample
 
 if TYPE_CHECKING:
     from mcap.contracts import Float32Array, UInt8Image
@@ -133,11 +134,10 @@ class MeshMasker:
     def mesh(self, image: UInt8Image, face: Face) -> Float32Array | None:
         """float32[478, 2] of a face that another detector found; None where it sees none there."""
         # Upright and of one size, whatever the photo: so no tilt and no distance is too much.
-        to_frame = framing(face.landmarks, FRAME, FRAME_FACE)
+        to_frame = ffhq_alignment(face.landmarks, FRAME, FRAME_FACE)
         frame = resample(image, to_frame, FRAME)
-        middle = transform(to_frame, face.landmarks).mean(axis=0)
-        back = np.linalg.inv(to_frame[:, :2])
+        middle = to_frame.apply(face.landmarks).mean(axis=0)
         for points in self._mesh.find(frame):
             if np.hypot(*(points[list(FIVE)].mean(axis=0) - middle)) < 0.2 * FRAME_FACE * FRAME:
-                return ((points - to_frame[:, 2]) @ back.T).astype(np.float32)
+                return to_frame.apply_inverse(points).astype(np.float32)
         return None

@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 
 from mcap.contracts import Face
+from mcap.geometry.similarity_transform import Similarity
 
 if TYPE_CHECKING:
     from mcap.contracts import UInt8Image
@@ -181,8 +182,10 @@ class YuNetDetector:
         linear = np.array([[cosine, sine], [-sine, cosine]])
         if mirrored:
             linear[0] *= -1
-        shift = PATCH / 2 - linear @ centre
-        patch = _patch(image, linear, shift, scale)
+        to_patch = Similarity.of(linear, PATCH / 2 - linear @ centre)
+        # Reduced by area averaging first: a bilinear look at every third pixel is noise.
+        small, from_small = to_patch.reduced(image, below=0.5)
+        patch = from_small.warp(small, (PATCH, PATCH), border=cv2.BORDER_REPLICATE)
         best, nearest = None, 0.2 * PATCH
         for row in self._run(patch):
             points = row[4:14].reshape(5, 2).astype(np.float64) + 0.5
@@ -197,8 +200,7 @@ class YuNetDetector:
         row, points = best
         across = points[1] - points[0] + points[4] - points[3]
         tilt = float(np.degrees(np.arctan2(across[1], across[0])))
-        back = np.linalg.inv(linear)
-        middle = (row[:2] + row[2:4] / 2 + 0.5 - shift) @ back.T
+        (middle,) = to_patch.apply_inverse(row[None, :2] + row[None, 2:4] / 2 + 0.5)
         # The upright box in the patch, turned into the picture, and the upright box around that.
         turn = np.radians(angle)
         width, height = row[2:4] / scale
@@ -207,7 +209,7 @@ class YuNetDetector:
         half = np.array([across_x, across_y]) / 2
         box = (*(middle - half), *(middle + half))
         return _Look(
-            landmarks=(points - shift) @ back.T,
+            landmarks=to_patch.apply_inverse(points),
             box=tuple(float(value) for value in box),
             score=float(row[14]),
             tilt=tilt,
@@ -228,19 +230,6 @@ class _Look:
     @property
     def rank(self) -> float:
         return self.score - abs(self.tilt) / 100.0
-
-
-def _patch(image: UInt8Image, linear: np.ndarray, shift: np.ndarray, scale: float) -> UInt8Image:
-    """PATCH x PATCH pixels of the picture through ``linear @ point + shift``."""
-    if scale < 0.5:
-        # Reduced by area averaging first: a bilinear look at every third pixel is noise.
-        size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-        factors = np.array([image.shape[1] / size[0], image.shape[0] / size[1]])
-        image, linear = cv2.resize(image, size, interpolation=cv2.INTER_AREA), linear * factors
-    matrix = np.concatenate([linear, (linear @ (0.5, 0.5) + shift - 0.5)[:, None]], axis=1)
-    return cv2.warpAffine(
-        image, matrix, (PATCH, PATCH), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
 
 
 def _turned_back(face: Face, quarter: int, width: int, height: int) -> Face:

@@ -20,7 +20,8 @@ from transformers.utils import logging
 from mcap.errors import MissingResourceError
 from mcap.faces.masks import LandmarkMasker
 from mcap.faces.parts import FaceParts, Part, class_map, parts_mask
-from mcap.masking.crops import FFHQ_FACE_HEIGHT, framing, resample
+from mcap.geometry.ffhq import FFHQ_FACE_HEIGHT, ffhq_alignment
+from mcap.geometry.resample import resample
 
 if TYPE_CHECKING:
     from mcap.contracts import Face, Float32Array, UInt8Image
@@ -70,7 +71,7 @@ class ParsingMasker:
         The last answer is kept: the occlusion and the mask of a photo are asked for one after the
         other, and one look takes seconds on a CPU.
         """
-        to_frame = framing(face.landmarks, SIDE, FFHQ_FACE_HEIGHT)
+        to_frame = ffhq_alignment(face.landmarks, SIDE, FFHQ_FACE_HEIGHT)
         # Edge pixels repeated: a mirrored surrounding could show the parser a second face.
         frame = resample(image, to_frame, SIDE, cv2.BORDER_REPLICATE)
         if self._last is None or not np.array_equal(self._last[0], frame):

@@ -1,0 +1,31 @@
+"""A picture seen through a similarity: averaged where it becomes smaller, cubic where larger."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import cv2
+
+from mcap.geometry.similarity_transform import Similarity, clip
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def resample(
+    image: NDArray[Any], to_frame: Similarity, side: int, border: int = cv2.BORDER_CONSTANT
+) -> NDArray[Any]:
+    """Return what a square frame shows: uint8[H, W(, 3)] -> uint8[side, side(, 3)].
+
+    Pictures larger than the frame shows them are reduced by area averaging first; the rotation and
+    the remaining enlargement are cubic. ``border`` is OpenCV's name for what lies outside.
+    """
+    # Only the part of a large photo that the frame can show, plus what a mirror image repeats.
+    size = image.shape[1], image.shape[0]
+    box = to_frame.footprint(side, margin=8)
+    inside = clip(box, size, least=1)
+    if border == cv2.BORDER_CONSTANT or inside == box:
+        x0, y0, x1, y1 = inside
+        image, to_frame = image[y0:y1, x0:x1], to_frame.shifted((x0, y0))
+    image, to_frame = to_frame.reduced(image)
+    return to_frame.warp(image, (side, side), interpolation=cv2.INTER_CUBIC, border=border)
