@@ -31,7 +31,7 @@ from mcap.masking.crops import TrainingCrop
 from mcap.registry import registry
 from mcap.runtime.device import choose_device
 from mcap.style.prompts import COMPOSED_TEMPLATES, fill, reference_prompts, source_prompts
-from mcap.subjects.subject import SubjectWriter
+from mcap.subjects.writer import SubjectWriter
 from mcap.training.batches import Prompts
 from mcap.training.events import PhaseStarted, StepEvent
 from mcap.training.loop import Options, TrainingData, train

@@ -37,7 +37,8 @@ from mcap.registry import registry
 from mcap.results.contact_sheet import Tile, contact_sheet
 from mcap.style.profile import find_profile
 from mcap.style.prompts import composed_prompts, negative_prompt_of
-from mcap.subjects.subject import is_subject_folder, read_manifest, read_subject
+from mcap.subjects.manifest import is_subject_folder, read_manifest
+from mcap.subjects.subject import read_subject
 
 HERE = Path(__file__).parent
 

@@ -34,7 +34,8 @@ from mcap.images.photo import find_photos, read_photo
 from mcap.registry import registry
 from mcap.style.profile import find_profile
 from mcap.style.prompts import composed_prompts, negative_prompt_of
-from mcap.subjects.subject import is_subject_folder, read_manifest, read_subject
+from mcap.subjects.manifest import is_subject_folder, read_manifest
+from mcap.subjects.subject import read_subject
 
 HERE = Path(__file__).parent
 STYLES = ("passport", "business", "studio-bw")

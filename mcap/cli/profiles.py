@@ -150,7 +150,8 @@ def new(
     from mcap.cli.profile_check import new_profile
     from mcap.errors import UsageError
     from mcap.runtime import files
-    from mcap.style.profile import NAME, user_profile_folder
+    from mcap.style.fields import NAME
+    from mcap.style.folders import user_profile_folder
 
     if not NAME.fullmatch(name):
         raise UsageError(

@@ -12,7 +12,7 @@ from mcap.cli import complete, options
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mcap.subjects.subject import Manifest
+    from mcap.subjects.manifest import Manifest
     from mcap.training.request import Request
 
 
@@ -279,7 +279,7 @@ def _train(
     from mcap.cli.output import note
     from mcap.cli.repeat_command import repeat_command
     from mcap.errors import Interrupted
-    from mcap.subjects.subject import SubjectWriter
+    from mcap.subjects.writer import SubjectWriter
     from mcap.training.events import Stopped, TrainingFinished
     from mcap.training.first_manifest import first_manifest
     from mcap.training.loop import Options, train

@@ -10,7 +10,8 @@ import numpy as np
 from mcap.errors import InputRejectedError, UsageError
 from mcap.faces.measure import find_faces
 from mcap.images.photo import find_photos, read_photo
-from mcap.subjects.subject import MANIFEST, read_subject
+from mcap.subjects.manifest import MANIFEST
+from mcap.subjects.subject import read_subject
 
 if TYPE_CHECKING:
     from mcap.cli.settings import Settings

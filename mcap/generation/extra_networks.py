@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcap.errors import UsageError
 from mcap.runtime.files import sha256_of
-from mcap.subjects.embedding_file import Embedding, read_embedding
+from mcap.subjects.embedding_file import Embedding, read_embedding_file
 from mcap.subjects.lora_file import Lora
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class ExtraNetworks:
 
     def unload_from(self, pipeline: Any, subject: Subject) -> None:
         """Take out again what `load_into` put in."""
-        from mcap.subjects.subject import unload
+        from mcap.diffusion.pipeline_tokens import unload
 
         own = [record.token for record in subject.manifest.tokens]
         unload(pipeline, [*own, *self.tokens])
@@ -190,7 +190,7 @@ def read_addons(
         files.append(Lora(path, weight, sha256_of(path)))
     words: dict[str, Embedding] = {}
     for number, text in enumerate(embeddings, start=1):
-        found = read_embedding(Path(text).expanduser(), number)
+        found = read_embedding_file(Path(text).expanduser(), number)
         other = words.setdefault(found.word.lower(), found)
         if other is not found:
             raise UsageError(

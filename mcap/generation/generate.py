@@ -272,7 +272,7 @@ def _jobs(
     if settings.prompts:
         templates = [prompts.personal_prompt(t, profile.class_noun) for t in settings.prompts]
     else:
-        templates = prompts.drawing_templates(profile)
+        templates = prompts.generation_templates(profile)
         templates = templates if settings.all_prompts else templates[:1]
     common = {
         "schema": 1,

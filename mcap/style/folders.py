@@ -1,4 +1,4 @@
-"""Where style profiles are looked up. Light: shell completion imports it."""
+"""Folders in which style profiles are looked up. Light: shell completion imports it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class ProfileFolder:
+    """A folder of profiles that exists, and whose it is."""
+
     origin: str  # "user", "plugin" or "built-in"
     path: Path
 
 
 def config_dir() -> Path:
-    """The user's configuration folder: ``MCAP_CONFIG_DIR``, else the platform's."""
+    """Return the user's configuration folder: ``MCAP_CONFIG_DIR``, else the platform's."""
     chosen = os.environ.get("MCAP_CONFIG_DIR")
     if chosen:
         return Path(chosen).expanduser()
@@ -25,12 +27,12 @@ def config_dir() -> Path:
 
 
 def user_profile_folder() -> Path:
-    """Where a user's own profiles live: the ``profiles`` folder beside the user's mcap.toml."""
+    """Return the folder of the user's own profiles: ``profiles``, beside mcap.toml."""
     return config_dir() / "profiles"
 
 
 def builtin_profile_folders() -> list[Path]:
-    """The source tree's own folder where mcap runs from one, then the packaged folder.
+    """Return the source tree's own folder where mcap runs from one, then the packaged folder.
 
     In this order because an editable install leaves a copy of the profiles in site-packages that
     goes stale.
@@ -46,7 +48,7 @@ def builtin_profile_folders() -> list[Path]:
 def profile_folders(
     extra_dirs: Iterable[Path] = (), *, user_dir: Path | None = None
 ) -> list[ProfileFolder]:
-    """Where names are looked up, in order: the user's folder, the plugins' (``extra_dirs``), ours.
+    """Return the search path: the user's folder, the plugins' (``extra_dirs``), ours.
 
     Folders that do not exist are left out.
     """

@@ -7,15 +7,13 @@ picture's height or width, from the top left corner.
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -24,15 +22,29 @@ from pydantic import (
     model_validator,
 )
 
-from mcap.diffusion import schedulers
 from mcap.errors import UsageError
+from mcap.style.fields import (
+    NAME,
+    Aspect,
+    ClassNoun,
+    Colour,
+    ComposedPrompt,
+    Millimetres,
+    NegativePrompt,
+    ProfileName,
+    Range,
+    ReferencePrompt,
+    RelativePath,
+    Scalar,
+    Scheduler,
+    Switch,
+)
 from mcap.style.folders import (
     ProfileFolder,
     builtin_profile_folders,
     profile_folders,
     user_profile_folder,
 )
-from mcap.style.prompts import check_template
 
 __all__ = [
     "FoundProfile",
@@ -50,96 +62,31 @@ __all__ = [
 PICTURE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".avif", ".heic", ".heif"}
 )
-NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
 
-def _inside_folder(value: str) -> str:
-    # A profile travels between machines: both kinds of absolute path are refused on both.
-    windows, posix = PureWindowsPath(value), PurePosixPath(value)
-    if not value.strip() or posix.is_absolute() or windows.drive or windows.root or "~" in value:
-        raise ValueError("must be a relative path inside the profile's own folder")
-    depth = 0
-    for part in windows.parts:  # understands / and \\
-        depth += -1 if part == ".." else 1
-        if depth < 0:
-            raise ValueError("must not lead outside the profile's own folder")
-    return value
+class Table(BaseModel):
+    """A table of the TOML file: frozen, and no key but its own."""
 
-
-def _composed(value: str) -> str:
-    return check_template(value, required=("id", "style"))
-
-
-def _plain(value: str) -> str:
-    return check_template(value, allowed=("noun",))
-
-
-def _negative(value: str) -> str:
-    return check_template(value, allowed=()) if value else value
-
-
-def _name(value: str) -> str:
-    if not NAME.fullmatch(value):
-        raise ValueError("must be lower-case letters, digits and hyphens, such as 'studio-bw'")
-    return value
-
-
-def _noun(value: str) -> str:
-    if not value.strip() or re.search(r"[{}<>]", value):
-        raise ValueError("must be a word or words such as 'person', without { } < >")
-    return value.strip()
-
-
-def _aspect(value: str) -> str:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?):(\d+(?:\.\d+)?)", value)
-    if not match or min(float(match[1]), float(match[2])) <= 0:
-        raise ValueError("must be width:height, such as '35:45'")
-    if not 1 / 4 <= float(match[1]) / float(match[2]) <= 4:
-        raise ValueError("must lie between 1:4 and 4:1")
-    return value
-
-
-def _scheduler(value: str) -> str:
-    found = schedulers.lookup(value)
-    if found is None:
-        raise ValueError(f"must be one of {', '.join(schedulers.names())}")
-    return found
-
-
-def _range(value: tuple[float, float]) -> tuple[float, float]:
-    if value[0] > value[1]:
-        raise ValueError("must be [smallest, largest]")
-    return value
-
-
-# Strict, so that a number in quotes or a true is an error and not a guess.
-Fraction = Annotated[float, Field(ge=0, le=1, strict=True)]
-Range = Annotated[tuple[Fraction, Fraction], AfterValidator(_range)]
-Millimetres = Annotated[float, Field(gt=0, le=2000, strict=True)]
-Scalar = bool | int | float | str
-
-
-class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
 
 
-class References(_Table):
+class References(Table):
     """Where the style's photos come from; the first that exists wins."""
 
-    directory: Annotated[str, AfterValidator(_inside_folder)] | None = None
-    prompts: tuple[Annotated[str, AfterValidator(_plain)], ...] = ()
+    directory: RelativePath | None = None
+    prompts: tuple[ReferencePrompt, ...] = ()
 
 
-class Prompts(_Table):
-    """``composed`` is drawn with, and trained on beside mcap's own templates."""
+class ProfilePrompts(Table):
+    """``composed`` is generated from, and trained on beside mcap's own templates."""
 
-    composed: tuple[Annotated[str, AfterValidator(_composed)], ...] = ()
-    replace: Annotated[bool, Field(strict=True)] = False
+    composed: tuple[ComposedPrompt, ...] = ()
+    replace: Switch = False
     """True: training uses ``composed`` instead of mcap's own templates."""
-    negative: Annotated[str, AfterValidator(_negative)] = ""
+    negative: NegativePrompt = ""
 
 
-class Framing(_Table):
+class Framing(Table):
     """Where the head belongs, as [smallest, largest] fractions of the finished picture."""
 
     head_height: Range | None = None
@@ -149,33 +96,37 @@ class Framing(_Table):
     head_center_x: Range | None = None
 
 
-class Background(_Table):
-    color: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")] | None = None
+class Background(Table):
+    """The colour that `mcap enhance --profile` puts behind the person."""
+
+    color: Colour | None = None
 
 
-class Generate(_Table):
+class GenerateDefaults(Table):
+    """Settings of `mcap generate` that suit the style; None is the backbone's own."""
+
     steps: Annotated[int, Field(ge=1, le=1000, strict=True)] | None = None
     guidance_scale: Annotated[float, Field(ge=0, le=50, strict=True)] | None = None
-    scheduler: Annotated[str, AfterValidator(_scheduler)] | None = None
+    scheduler: Scheduler | None = None
     count: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 8
 
 
-class StyleProfile(_Table):
+class StyleProfile(Table):
     """A validated profile. ``path`` is the TOML file it came from, None for one made in memory."""
 
     schema_version: Literal[1] = Field(alias="schema")
-    name: Annotated[str, AfterValidator(_name)]
+    name: ProfileName
     title: str = ""
     description: str = ""
-    class_noun: Annotated[str, AfterValidator(_noun)] = "person"
-    aspect: Annotated[str, AfterValidator(_aspect)] = "1:1"
+    class_noun: ClassNoun = "person"
+    aspect: Aspect = "1:1"
     size_mm: tuple[Millimetres, Millimetres] | None = None
     notice: str = ""
     references: References = References()
-    prompts: Prompts = Prompts()
+    prompts: ProfilePrompts = ProfilePrompts()
     framing: Framing = Framing()
     background: Background = Background()
-    generate: Generate = Generate()
+    generate: GenerateDefaults = GenerateDefaults()
     train: dict[str, Scalar | list[Scalar]] = {}
 
     _path: Path | None = PrivateAttr(default=None)
@@ -202,7 +153,7 @@ class StyleProfile(_Table):
         return float(width) / float(height)
 
     def reference_paths(self) -> list[Path]:
-        """The reference photos, sorted by name; [] where the folder is not there or not given.
+        """Return the reference photos, sorted by name; [] where there is no folder of them.
 
         Raises `UsageError` where the folder, or a picture in it, leads outside the profile's own
         folder, through a symbolic link for example.
@@ -211,30 +162,25 @@ class StyleProfile(_Table):
             return []
         home = self._path.parent.resolve()
         folder = self._path.parent.joinpath(*PureWindowsPath(self.references.directory).parts)
-        self._refuse_outside(folder, home)
-        if not folder.is_dir():
-            return []
+        inside = folder.resolve().is_relative_to(home) and folder.is_dir()
         found = sorted(
             path
-            for path in folder.iterdir()
+            for path in (folder.iterdir() if inside else ())
             if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
         )
-        for path in found:
-            self._refuse_outside(path, home)
+        for path in (folder, *found):
+            if not path.resolve().is_relative_to(home):
+                raise UsageError(
+                    f"{self._path}: key 'references.directory': {path} leads outside the "
+                    f"profile's own folder {home}; put the pictures inside it."
+                )
         return [path for path in found if path.is_file()]
-
-    def _refuse_outside(self, path: Path, home: Path) -> None:
-        if not path.resolve().is_relative_to(home):
-            raise UsageError(
-                f"{self._path}: key 'references.directory': {path} leads outside the profile's "
-                f"own folder {home}; put the pictures inside it."
-            )
 
 
 def read_profile(path: Path | str) -> StyleProfile:
-    """The profile in a TOML file.
+    """Read the profile in a TOML file.
 
-    Raises `UsageError`, which names the file, every wrong key and what is allowed there.
+    Raises `mcap.errors.UsageError`, which names the file, every wrong key and what is allowed.
     """
     path = Path(path)
     try:
@@ -248,7 +194,7 @@ def read_profile(path: Path | str) -> StyleProfile:
     try:
         profile = StyleProfile.model_validate(data)
     except ValidationError as error:
-        raise _usage_error(path, error) from None
+        raise profile_error(path, error) from None
     if profile.name != path.stem:
         raise UsageError(
             f"{path}: key 'name': is '{profile.name}', but profiles are found by their file's "
@@ -260,18 +206,19 @@ def read_profile(path: Path | str) -> StyleProfile:
     return profile
 
 
-def _usage_error(path: Path, error: ValidationError) -> UsageError:
+def profile_error(path: Path, error: ValidationError) -> UsageError:
+    """Return the error that names every wrong key of a file and what is allowed there."""
     wrong: dict[str, str] = {}  # key -> what is wrong with it
     for item in error.errors():
         location = item["loc"]
         if location[:1] == ("train",) and len(location) > 1:
             wrong[f"train.{location[1]}"] = "must be a number, true, false, text or a list of these"
             continue
-        key = _key(location)
+        key = dotted_key(location)
         if item["type"] == "extra_forbidden":
-            message = f"is unknown; allowed here: {', '.join(_allowed_keys(location[:-1]))}"
+            message = f"is unknown; allowed here: {', '.join(allowed_keys(location[:-1]))}"
         elif item["type"] == "missing" and isinstance(location[-1], int):
-            key, message = _key(location[:-1]), "must be a list of two numbers"
+            key, message = dotted_key(location[:-1]), "must be a list of two numbers"
         elif item["type"] == "missing":
             message = "is required" + (" (write schema = 1)" if key == "schema" else "")
         elif item["type"] == "too_long":
@@ -287,7 +234,8 @@ def _usage_error(path: Path, error: ValidationError) -> UsageError:
     return UsageError(f"{path}: {text}.", details={"file": str(path), "keys": list(wrong)})
 
 
-def _key(location: Sequence[str | int]) -> str:
+def dotted_key(location: Sequence[str | int]) -> str:
+    """Return a key of a table as TOML's users write it: ``prompts.composed[0]``."""
     key = ""
     for part in location:
         if isinstance(part, int):
@@ -297,7 +245,8 @@ def _key(location: Sequence[str | int]) -> str:
     return key
 
 
-def _allowed_keys(location: Sequence[str | int]) -> list[str]:
+def allowed_keys(location: Sequence[str | int]) -> list[str]:
+    """Return the keys of the table at ``location``."""
     model: Any = StyleProfile
     for part in location:
         if isinstance(part, str) and part in model.model_fields:
@@ -321,7 +270,7 @@ class FoundProfile:
 def list_profiles(
     extra_dirs: Iterable[Path] = (), *, user_dir: Path | None = None
 ) -> list[FoundProfile]:
-    """Every profile file on the search path, in search order, the shadowed and broken ones too."""
+    """List every profile file on the search path, in its order, shadowed and broken ones too."""
     first: dict[str, Path] = {}
     found = []
     for folder in profile_folders(extra_dirs, user_dir=user_dir):
@@ -338,7 +287,7 @@ def list_profiles(
 
 
 def is_path(name_or_path: str | Path) -> bool:
-    """Whether a ``--style`` is meant as a file and not as a name on the search path."""
+    """Return True where a ``--style`` is meant as a file and not as a name to look up."""
     text = str(name_or_path)
     return isinstance(name_or_path, Path) or "/" in text or "\\" in text or text.endswith(".toml")
 
@@ -346,7 +295,7 @@ def is_path(name_or_path: str | Path) -> bool:
 def find_profile(
     name_or_path: str | Path, extra_dirs: Iterable[Path] = (), *, user_dir: Path | None = None
 ) -> StyleProfile:
-    """The profile of that name, or in that file. `UsageError` lists the names there are."""
+    """Read the profile of that name, or in that file; `UsageError` lists the names there are."""
     if is_path(name_or_path):
         return read_profile(Path(name_or_path).expanduser())
     folders = profile_folders(extra_dirs, user_dir=user_dir)

@@ -1,4 +1,4 @@
-"""Prompt templates for the three kinds of row, and for drawing (MagiCapture, section 4).
+"""Prompt templates for the three kinds of row, and for generation (MagiCapture, section 4).
 
 One table of frames ("a photo of {subject}") serves all three kinds, so that the source prompt
 c_s, the reference prompt c_r and the composed prompt c_c differ in nothing but who and how:
@@ -15,22 +15,21 @@ an added token ignores case, and a bare word would also match inside other words
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from string import Formatter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mcap.contracts import ID_TOKEN, STYLE_TOKEN
 from mcap.errors import UsageError
 
 if TYPE_CHECKING:
     from mcap.contracts import BackboneInfo
-    from mcap.style.profile import StyleProfile
 
 SLOTS = ("id", "style", "noun")
 
 # Frames say "photo" and nothing about light, framing, colour or mood: whatever a frame says of
 # those is said of every style, and the style token could no longer learn it. The first one is the
-# paper's and the one that drawing falls back to.
+# paper's and the one that generation falls back to.
 FRAMES = (
     "a photo of {subject}",
     "a photograph of {subject}",
@@ -72,15 +71,28 @@ REFERENCE_TEMPLATES = tuple(frame.format(subject=REFERENCE_SUBJECT) for frame in
 COMPOSED_TEMPLATES = tuple(frame.format(subject=COMPOSED_SUBJECT) for frame in FRAMES)
 
 
+class PromptTable(Protocol):
+    """The table ``[prompts]`` of a profile."""
+
+    @property
+    def composed(self) -> Sequence[str]: ...
+    @property
+    def replace(self) -> bool: ...
+    @property
+    def negative(self) -> str: ...
+
+
 class PromptWords(Protocol):
     """The part of `mcap.style.profile.StyleProfile` that prompts are made of."""
 
-    class_noun: str
-    prompts: Any  # .composed: sequence of templates, .replace: bool
+    @property
+    def class_noun(self) -> str: ...
+    @property
+    def prompts(self) -> PromptTable: ...
 
 
 def slots(template: str) -> set[str]:
-    """The names of the slots of a template; `ValueError` with the reason where it is malformed."""
+    """Return the names of a template's slots; ValueError with the reason where it is malformed."""
     found = set()
     try:
         pieces = list(Formatter().parse(template))
@@ -102,7 +114,7 @@ def slots(template: str) -> set[str]:
 def check_template(
     template: str, *, allowed: Iterable[str] = SLOTS, required: Iterable[str] = ()
 ) -> str:
-    """The template itself, or `ValueError` where a slot is unknown, out of place or missing."""
+    """Return the template; ValueError where a slot is unknown, out of place or missing."""
     if not template.strip():
         raise ValueError("an empty prompt")
     found = slots(template)
@@ -123,7 +135,7 @@ def fill(
     id_token: str = ID_TOKEN,
     style_token: str = STYLE_TOKEN,
 ) -> str:
-    """A template with its slots filled: "a {noun}" becomes "an actor" where the noun asks for it.
+    """Fill the slots of a template: "a {noun}" becomes "an actor" where the noun asks for it.
 
     Raises `mcap.errors.UsageError` for an unknown slot.
     """
@@ -137,19 +149,19 @@ def fill(
 
 
 def source_prompts(noun: str, *, id_token: str = ID_TOKEN) -> list[str]:
-    """c_s: "a photo of a <mcap-id> person" and its variants, as many as there are frames."""
+    """Return c_s: "a photo of a <mcap-id> person" and its variants, as many as there are frames."""
     return [fill(template, noun, id_token=id_token) for template in SOURCE_TEMPLATES]
 
 
 def reference_prompts(noun: str, *, style_token: str = STYLE_TOKEN) -> list[str]:
-    """c_r: "a photo of a person in the <mcap-style> style" and its variants."""
+    """Return c_r: "a photo of a person in the <mcap-style> style" and its variants."""
     return [fill(template, noun, style_token=style_token) for template in REFERENCE_TEMPLATES]
 
 
 def composed_prompts(
     profile: PromptWords, *, id_token: str = ID_TOKEN, style_token: str = STYLE_TOKEN
 ) -> list[str]:
-    """c_c for training: mcap's templates and after them the profile's own, without repeats.
+    """Return c_c for training: mcap's templates and after them the profile's own, without repeats.
 
     A profile with ``[prompts] replace = true`` trains on its own composed prompts alone.
     """
@@ -161,19 +173,24 @@ def composed_prompts(
     ]
 
 
-def drawing_templates(profile: PromptWords) -> list[str]:
-    """The unfilled templates to draw with: the profile's composed ones, else the paper's c_c."""
+def generation_templates(profile: PromptWords) -> list[str]:
+    """Return unfilled templates to generate from: the profile's composed ones, else c_c's first."""
     return list(profile.prompts.composed) or [COMPOSED_TEMPLATES[0]]
 
 
 def personal_prompt(text: str, noun: str, *, id_token: str = ID_TOKEN) -> str:
-    """A prompt as a user types it -> a template that names the person.
+    """Turn a prompt as a user types it into a template that names the person.
 
     "a person on a beach" becomes "a {id} person on a beach"; a text that has ``{id}`` or the token
     itself stays as it is. Raises `UsageError` where there is nobody to put the token to.
     """
-    check = _user_template(text)
-    if "id" in check or id_token in text:
+    if not text.strip():
+        raise UsageError("--prompt: an empty prompt.")
+    try:
+        found_slots = slots(text)
+    except ValueError as error:
+        raise UsageError(f"--prompt: {error}.") from None
+    if "id" in found_slots or id_token in text:
         return text
     if "{noun}" in text:
         return text.replace("{noun}", "{id} {noun}", 1)
@@ -189,15 +206,6 @@ def personal_prompt(text: str, noun: str, *, id_token: str = ID_TOKEN) -> str:
     return text[: found.start()] + named + text[found.end() :]
 
 
-def _user_template(text: str) -> set[str]:
-    if not text.strip():
-        raise UsageError("--prompt: an empty prompt.")
-    try:
-        return slots(text)
-    except ValueError as error:
-        raise UsageError(f"--prompt: {error}.") from None
-
-
-def negative_prompt_of(info: BackboneInfo, profile: StyleProfile) -> str:
-    """What a profile wants left out, unless the backbone is drawn better with words of its own."""
+def negative_prompt_of(info: BackboneInfo, profile: PromptWords) -> str:
+    """Return the backbone's own negative prompt where it has one, else the profile's."""
     return info.generate_defaults.get("negative_prompt", profile.prompts.negative)

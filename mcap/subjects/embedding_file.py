@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mcap.diffusion.pipeline_tokens import quiet_libraries, text_encoders
 from mcap.errors import UsageError
 from mcap.runtime.files import sha256_of
 from mcap.subjects.lora_file import read_tensors
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 SUFFIXES = (".safetensors", ".pt", ".bin")
-_BOTH = (("clip_l", "clip_g"), ("text_encoders_0", "text_encoders_1"))
+TEXT_ENCODER_KEYS = (("clip_l", "clip_g"), ("text_encoders_0", "text_encoders_1"))
 """SDXL's two text encoders in kohya's files, and in those of diffusers' pivotal tuning."""
 
 
@@ -36,7 +36,7 @@ class Embedding:
     vectors: tuple[torch.Tensor, ...]
     """float32[n, D], one a text encoder (SDXL: clip_l, then clip_g), n the same in all."""
     number: int
-    """Counts the files of a run from 1; the tokens are named by it."""
+    """The file's number in the run, from 1; the tokens are named by it."""
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -57,15 +57,14 @@ class Embedding:
 
         `UsageError` where the vectors are for other text encoders.
         """
-        from mcap.subjects.subject import quiet_libraries, text_encoders
-
         pairs = text_encoders(pipeline)
         widths = [encoder.get_input_embeddings().weight.shape[1] for encoder, _ in pairs]
         found = [vectors.shape[1] for vectors in self.vectors]
         if found != widths:
+            theirs, ours = (" and ".join(map(str, sizes)) for sizes in (found, widths))
             raise UsageError(
-                f"--embedding {self.path}: its vectors have {_listed(found)} values, and this "
-                f"backbone's text encoders take {_listed(widths)}; it is for another kind of model "
+                f"--embedding {self.path}: its vectors have {theirs} values, and this "
+                f"backbone's text encoders take {ours}; it is for another kind of model "
                 "(SD1.5: 768; SDXL: 768 and 1280)."
             )
         for (encoder, tokenizer), vectors in zip(pairs, self.vectors, strict=True):
@@ -78,30 +77,27 @@ class Embedding:
                 )
 
 
-def read_embedding(path: Path, number: int) -> Embedding:
-    """A file given with --embedding; its word is its name, as in AUTOMATIC1111 and ComfyUI.
+def read_embedding_file(path: Path, number: int) -> Embedding:
+    """Read a file given with --embedding; its word is its name, as in AUTOMATIC1111 and ComfyUI.
 
-    `UsageError` for what is not there, not of the three suffixes or not one embedding.
+    `mcap.errors.UsageError` for what is not there, not of the three suffixes or not one embedding.
     """
+    import torch
+
     if not path.is_file():
         raise UsageError(f"--embedding {path}: there is no such file.")
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--embedding {path}: is none of {', '.join(SUFFIXES)}.")
-    return Embedding(path, path.stem, sha256_of(path), _vectors(path), number)
-
-
-def _vectors(path: Path) -> tuple[torch.Tensor, ...]:
-    import torch
-
-    state = _state(path)
+    state = read_state(path)
     if isinstance(state, dict) and "string_to_param" in state:
         state = state["string_to_param"]
         if isinstance(state, torch.nn.ParameterDict):  # whose keys torch 1.11 kept otherwise
             state = dict(state._parameters)
-    both = next((keys for keys in _BOTH if isinstance(state, dict) and set(state) == set(keys)), ())
+    keys = set(state) if isinstance(state, dict) else set()
+    both = next((pair for pair in TEXT_ENCODER_KEYS if keys == set(pair)), ())
     if both:
         found = [state[key] for key in both]
-    elif isinstance(state, dict) and len(state) == 1:
+    elif len(keys) == 1:
         found = list(state.values())
     else:
         names = ", ".join(map(str, state)) if isinstance(state, dict) else type(state).__name__
@@ -113,10 +109,14 @@ def _vectors(path: Path) -> tuple[torch.Tensor, ...]:
         raise UsageError(
             f"--embedding {path}: has unlike numbers of vectors for the two text encoders."
         )
-    return vectors
+    return Embedding(path, path.stem, sha256_of(path), vectors, number)
 
 
-def _state(path: Path) -> Any:
+def read_state(path: Path) -> Any:
+    """Return what a textual-inversion file holds, without running any code in it.
+
+    `UsageError` where that cannot be done safely.
+    """
     if path.suffix.lower() == ".safetensors":
         return read_tensors("--embedding", path)
     import torch
@@ -129,7 +129,3 @@ def _state(path: Path) -> Any:
         raise UsageError(
             f"--embedding {path}: cannot be read safely; convert it to .safetensors ({reason})."
         ) from None
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    return " and ".join(map(str, numbers))

@@ -1,4 +1,4 @@
-"""What a layer is called in LoRA files: diffusers, kohya's sd-scripts, and the original SDXL code.
+"""Names of layers in LoRA files: diffusers, kohya's sd-scripts, and the original SDXL code.
 
     diffusers          unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_q
     kohya, SD1.5       lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_q
@@ -39,12 +39,12 @@ _OUTSIDE = {
 
 
 def flat(name: str) -> str:
-    """A module's name as kohya writes it."""
+    """Return a module's name as kohya writes it: underscores for dots."""
     return name.replace(".", "_")
 
 
 def sgm_names(names: Iterable[str], layers_per_block: int) -> dict[str, str]:
-    """UNet modules named as diffusers does -> as the original SDXL code does.
+    """Map names of UNet modules in diffusers to those in the original SDXL code.
 
     ``layers_per_block`` is the UNet's (2 in SDXL and in SD1.5); pass all of the modules' names, as
     an up block's upsampler stands behind the attention where there is one. Names that have no
@@ -54,14 +54,18 @@ def sgm_names(names: Iterable[str], layers_per_block: int) -> dict[str, str]:
     attentive = {m[0] for name in names if (m := re.match(r"up_blocks\.\d+(?=\.attentions)", name))}
     found = {}
     for name in names:
-        original = _sgm_name(name, layers_per_block + 1, attentive)
+        original = sgm_name(name, layers_per_block + 1, attentive)
         if original is not None:
             found[name] = original
     return found
 
 
-def _sgm_name(name: str, members: int, attentive: set[str]) -> str | None:
-    """``members`` are the places that a block takes in the flat list of input or output blocks."""
+def sgm_name(name: str, members: int, attentive: set[str]) -> str | None:
+    """Return a UNet module's name in the original SDXL code, None where it has no place there.
+
+    ``members`` are the places that a block takes in the flat list of input or output blocks,
+    ``attentive`` the up blocks (``up_blocks.0``) that have attention.
+    """
     if name in _OUTSIDE:
         return _OUTSIDE[name]
     match = re.fullmatch(
@@ -92,7 +96,7 @@ def _sgm_name(name: str, members: int, attentive: set[str]) -> str | None:
 
 
 def layers_per_block(names: Iterable[str]) -> int:
-    """Read off the attention layers of a UNet's up blocks, which have one more than down blocks.
+    """Return a UNet's ``layers_per_block``, read off its up blocks, which have one more.
 
     2 where there are none among ``names``.
     """
@@ -104,14 +108,14 @@ def layers_per_block(names: Iterable[str]) -> int:
     return max(places, default=2)
 
 
-def layers(pipeline: Any) -> dict[str, tuple[str, Any]]:
-    """All names that kohya's files may have for a pipeline's layers.
+def layers_by_flat_name(pipeline: Any) -> dict[str, tuple[str, Any]]:
+    """Return all names that kohya's files may have for a pipeline's layers.
 
     flat name -> (path as diffusers' LoRA files have it, ``unet.`` or ``text_encoder.`` first; the
     Linear or Conv2d). LoRA layers that are in the modules already are seen through.
     """
     found: dict[str, tuple[str, Any]] = {}
-    unet = dict(_plain_layers(pipeline.unet))
+    unet = dict(linear_and_conv_layers(pipeline.unet))
     for name, module in unet.items():
         found[f"lora_unet_{flat(name)}"] = (f"unet.{name}", module)
     for name, original in sgm_names(unet, pipeline.unet.config.layers_per_block).items():
@@ -120,7 +124,7 @@ def layers(pipeline: Any) -> dict[str, tuple[str, Any]]:
     if getattr(pipeline, "text_encoder_2", None) is not None:
         encoders.append(("text_encoder_2", pipeline.text_encoder_2))
     for (part, encoder), prefixes in zip(encoders, TEXT_PREFIXES, strict=False):
-        for name, module in _plain_layers(encoder):
+        for name, module in linear_and_conv_layers(encoder):
             # transformers 5 dropped this level of CLIP's names; files have it.
             if not name.startswith(("text_model.", "text_projection")):
                 name = f"text_model.{name}"
@@ -129,7 +133,8 @@ def layers(pipeline: Any) -> dict[str, tuple[str, Any]]:
     return found
 
 
-def _plain_layers(model: Any) -> Iterator[tuple[str, Any]]:
+def linear_and_conv_layers(model: Any) -> Iterator[tuple[str, Any]]:
+    """Yield name and module of each Linear and Conv2d, LoRA layers around them seen through."""
     import torch
 
     for name, module in model.named_modules():

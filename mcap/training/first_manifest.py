@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import mcap
 from mcap.contracts import ID_TOKEN, STYLE_TOKEN
-from mcap.subjects.subject import (
+from mcap.subjects.manifest import (
     SCHEMA,
     BackboneRecord,
     Manifest,
     ProfileRecord,
     TokenRecord,
     WeightRecord,
-    embedding_file,
     now,
+    token_file,
 )
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def first_manifest(request: Request, plan: Plan, backbone: Backbone) -> Manifest
         ),
         recipe=plan.recipe.model_dump(),
         tokens=[
-            TokenRecord(token=token, initial=initial, file=embedding_file(token))
+            TokenRecord(token=token, initial=initial, file=token_file(token))
             for token, initial in (
                 (ID_TOKEN, words.id_words or request.profile.class_noun),
                 (STYLE_TOKEN, words.style_words),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mcap.subjects.subject import SubjectWriter
+    from mcap.subjects.writer import SubjectWriter
     from mcap.training.early_stopping import Preview
     from mcap.training.events import StepEvent
 

@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 
     from mcap.contracts import Backbone, FaceDetector, IdentityModel
     from mcap.masking.crops import TrainingCrop
-    from mcap.subjects.subject import SubjectWriter
+    from mcap.subjects.writer import SubjectWriter
 
 MEAN_OVER = 50  # steps, for the losses that a finished run reports
 

@@ -13,7 +13,8 @@ from mcap.images.photo import find_photos
 from mcap.registry import registry
 from mcap.runtime.files import sha256_of
 from mcap.style.profile import find_profile
-from mcap.subjects.subject import is_free, is_subject_folder, read_manifest
+from mcap.subjects.manifest import is_subject_folder, read_manifest
+from mcap.subjects.writer import is_free
 from mcap.training.plan import (
     HEADROOM,
     BackboneFacts,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mcap.cli.progress import progress
 from mcap.masking.select import MaskedSet, MaskSettings, mask_photos
 from mcap.registry import registry
-from mcap.subjects.subject import RefusedRecord
+from mcap.subjects.manifest import RefusedRecord
 
 if TYPE_CHECKING:
     import typer

@@ -19,7 +19,8 @@ from safetensors import safe_open
 from mcap.cli import run
 from mcap.contracts import Face
 from mcap.registry import Entry, registry
-from mcap.subjects.subject import read_manifest, read_subject
+from mcap.subjects.manifest import read_manifest
+from mcap.subjects.subject import read_subject
 from tests.support.tiny import TinyIdentity, tiny_folder
 
 SIDE = 160

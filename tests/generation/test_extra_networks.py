@@ -17,7 +17,7 @@ from mcap.errors import UsageError
 from mcap.generation.extra_networks import ExtraNetworks, read_addons, weighted
 from mcap.generation.generate import GenerateSettings, generate
 from mcap.images import provenance
-from mcap.subjects.lora_keys import layers, layers_per_block, sgm_names
+from mcap.subjects.lora_keys import layers_by_flat_name, layers_per_block, sgm_names
 from mcap_plugins.stable_diffusion import single_file
 from tests.support.foreign_files import (
     PROMPT,
@@ -168,7 +168,7 @@ def test_names_of_the_published_models(kind):
     from diffusers.loaders import StableDiffusionXLLoraLoaderMixin
 
     model = full_size(kind)
-    places = layers(model)
+    places = layers_by_flat_name(model)
     pattern = (
         r"lora_te(1?|2)_text_model_encoder_layers_\d+_(self_attn|mlp)_.*"
         r"|lora_unet_(down|up|mid)_blocks?_(\d+_)?attentions_.*"

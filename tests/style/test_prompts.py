@@ -14,8 +14,8 @@ from mcap.style.prompts import (
     FRAMES,
     check_template,
     composed_prompts,
-    drawing_templates,
     fill,
+    generation_templates,
     personal_prompt,
     reference_prompts,
     slots,
@@ -56,8 +56,8 @@ def test_a_profiles_prompts_extend_or_replace():
     assert len(replaced) == 2
     nothing = make_profile(prompts={"replace": True})
     assert len(composed_prompts(nothing)) == len(FRAMES)
-    assert drawing_templates(nothing) == [COMPOSED_TEMPLATES[0]]
-    assert drawing_templates(make_profile(prompts={"composed": own})) == own
+    assert generation_templates(nothing) == [COMPOSED_TEMPLATES[0]]
+    assert generation_templates(make_profile(prompts={"composed": own})) == own
 
 
 def test_the_article_follows_the_noun():

@@ -16,10 +16,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from mcap import cli
+from mcap.diffusion.pipeline_tokens import text_encoders
 from mcap.errors import UsageError
 from mcap.generation.extra_networks import read_addons
 from mcap.subjects.export import FORMATS, export, file_name
-from mcap.subjects.subject import text_encoders
 from tests.support.foreign_files import difference, merged, picture, pipeline
 from tests.support.subjects import make_profile, make_subject
 from tests.support.tiny import tiny_folder

@@ -11,13 +11,7 @@ from safetensors import safe_open
 
 from mcap.diffusion.tokens import install
 from mcap.errors import InputRejectedError, UsageError
-from mcap.subjects.subject import (
-    SubjectWriter,
-    embedding_file,
-    is_free,
-    read_manifest,
-    read_subject,
-)
+from mcap.subjects.subject import read_subject
 from mcap.training.events import StepEvent
 from tests.support.tiny import tiny_backbone
 from tests.support.tiny_run import run, tiny_recipe
@@ -173,39 +167,3 @@ def test_tokens_only_subjects_have_no_adapter(tmp_path):
     subject = read_subject(folder)
     assert subject.adapter is None
     subject.load_into(tiny_backbone().pipeline())
-
-
-def test_starting_over_leaves_nothing_that_looks_complete(tmp_path):
-    folder = tmp_path / "a.mcap"
-    list(run(folder, tiny_recipe(phase1_steps=1, phase2_steps=1)))
-    manifest = read_manifest(folder)
-    SubjectWriter.create(folder, manifest.model_copy(update={"state": "training", "files": {}}))
-    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json"]
-
-
-def test_metrics_are_cut_back_and_a_torn_line_dropped(tmp_path):
-    folder = tmp_path / "a.mcap"
-    events = run(folder, tiny_recipe())
-    next(events)
-    events.close()
-    writer = SubjectWriter.reopen(folder)
-    for step in (1, 2, 3):
-        writer.log({"step": step})
-    with (folder / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 4, "lo')
-    writer.cut_metrics(2)
-    assert (folder / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
-
-
-def test_token_file_names():
-    assert embedding_file("<mcap-id>") == "embeddings/mcap-id.safetensors"
-    for token in ("mcap-id", "<Mcap>", "<../x>", "<>"):
-        with pytest.raises(ValueError, match="angle brackets"):
-            embedding_file(token)
-
-
-def test_is_free(tmp_path):
-    assert is_free(tmp_path / "new.mcap")
-    assert is_free(tmp_path)
-    (tmp_path / "file").touch()
-    assert not is_free(tmp_path)

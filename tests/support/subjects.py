@@ -11,13 +11,9 @@ import torch
 from mcap.contracts import Face
 from mcap.diffusion.lora import add_lora, add_text_lora, lora_state, remove_lora
 from mcap.style.profile import StyleProfile
-from mcap.subjects.subject import (
-    Subject,
-    SubjectWriter,
-    TokenRecord,
-    embedding_file,
-    read_subject,
-)
+from mcap.subjects.manifest import TokenRecord, token_file
+from mcap.subjects.subject import Subject, read_subject
+from mcap.subjects.writer import SubjectWriter
 from tests.support.tiny import SIZE, tiny_backbone, tiny_identity
 from tests.support.tiny_run import tiny_manifest, tiny_recipe
 
@@ -72,7 +68,7 @@ def make_subject(
         update={
             "recipe": {},
             "tokens": [
-                TokenRecord(token=token, initial=words, file=embedding_file(token))
+                TokenRecord(token=token, initial=words, file=token_file(token))
                 for token, words in (("<mcap-id>", "person"), ("<mcap-style>", "style"))
             ],
             "threads": 1,

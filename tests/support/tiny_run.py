@@ -13,14 +13,8 @@ import torch
 import mcap
 from mcap.masking.crops import TrainingCrop
 from mcap.style.prompts import composed_prompts, reference_prompts, source_prompts
-from mcap.subjects.subject import (
-    SCHEMA,
-    BackboneRecord,
-    Manifest,
-    ProfileRecord,
-    SubjectWriter,
-    TokenRecord,
-)
+from mcap.subjects.manifest import SCHEMA, BackboneRecord, Manifest, ProfileRecord, TokenRecord
+from mcap.subjects.writer import SubjectWriter
 from mcap.training.batches import Prompts
 from mcap.training.loop import Options, TrainingData, train
 from mcap.training.recipe import Layer, Recipe, recipe

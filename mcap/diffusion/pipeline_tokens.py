@@ -1,0 +1,87 @@
+"""Learned tokens and LoRA layers of a diffusers pipeline: put in, and taken out again."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from mcap.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def text_encoders(pipeline: Any) -> list[tuple[Any, Any]]:
+    """Return a pipeline's (text encoder, tokenizer) pairs: one for SD1.5, two for SDXL."""
+    pairs = [(pipeline.text_encoder, pipeline.tokenizer)]
+    if getattr(pipeline, "text_encoder_2", None) is not None:
+        pairs.append((pipeline.text_encoder_2, pipeline.tokenizer_2))
+    return pairs
+
+
+def load_token(
+    pipeline: Any, token: str, initial: str, vectors: list[torch.Tensor], scale: float
+) -> None:
+    """Add ``token`` to every tokenizer and its vector float32[D] to every text encoder.
+
+    ``scale`` goes in a straight line from the mean embedding of the words ``initial`` (0) to the
+    learned vector (1), and beyond. `UsageError` where the vectors are for other text encoders.
+    """
+    pairs = text_encoders(pipeline)
+    if len(pairs) != len(vectors):
+        raise UsageError(
+            f"Token {token} was learned for {len(vectors)} text encoder(s), and this "
+            f"backbone has {len(pairs)}; use the backbone that the subject was trained on."
+        )
+    for (encoder, tokenizer), learned in zip(pairs, vectors, strict=True):
+        table = encoder.get_input_embeddings().weight
+        if table.shape[1] != learned.shape[0]:
+            raise UsageError(
+                f"Token {token} has {learned.shape[0]} values, and this backbone's text "
+                f"encoder takes {table.shape[1]}; use the backbone that the subject was trained on."
+            )
+        if scale != 1:
+            ids = tokenizer(initial, add_special_tokens=False).input_ids
+            start = table[ids].detach().float().mean(dim=0).cpu()
+            learned = start + scale * (learned - start)
+        with quiet_libraries():  # about how the rows begin that are overwritten next
+            pipeline.load_textual_inversion(
+                {token: learned},
+                token=token,
+                text_encoder=encoder,
+                tokenizer=tokenizer,
+            )
+
+
+def unload(pipeline: Any, tokens: Sequence[str]) -> None:
+    """Remove every LoRA layer, and those of ``tokens`` that a pipeline has."""
+    encoders = text_encoders(pipeline)
+    if any(getattr(m, "peft_config", None) for m in (pipeline.unet, *(e for e, _ in encoders))):
+        pipeline.unload_lora_weights()
+    for encoder, tokenizer in encoders:
+        there = [token for token in tokens if token in tokenizer.get_added_vocab()]
+        if there:
+            pipeline.unload_textual_inversion(there, tokenizer=tokenizer, text_encoder=encoder)
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Silence warnings while weights are loaded; errors stay.
+
+    diffusers warns of each LoRA without a text part, transformers of new embedding rows, peft of a
+    second adapter.
+    """
+    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

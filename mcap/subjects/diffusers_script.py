@@ -1,0 +1,84 @@
+"""The script beside an export for diffusers: generates the subject without mcap."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from mcap.images.provenance import public_name
+from mcap.subjects.subject import model_version
+
+if TYPE_CHECKING:
+    from mcap.subjects.subject import Subject
+
+
+def diffusers_script(
+    subject: Subject,
+    name: str,
+    stems: Mapping[str, str],
+    words: Mapping[str, str],
+    prompt: str,
+    negative: str,
+) -> str:
+    """Return the text of NAME.py.
+
+    ``stems`` and ``words`` say for each learned token what its file and its word are called.
+    """
+    model = subject.manifest.backbone
+    hub = public_name(model.id) == model.id and "/" in model.id
+    default = f"[{model.id!r}]" if hub else "sys.exit(__doc__)"
+    pipeline_class = f"StableDiffusion{'XL' if model_version(subject) == 'SDXL' else ''}Pipeline"
+    revision = ""
+    if hub and re.fullmatch(r"[0-9a-f]{40}", model.revision):
+        revision = f", revision={model.revision!r} if model == {model.id!r} else None"
+    loads = ""
+    for token, stem in stems.items():
+        loads += f'load("{stem}.safetensors", "{words[token]}")\n'
+    if subject.adapter is not None:
+        loads += f'pipeline.load_lora_weights(here, weight_name="{name}.safetensors")\n'
+    return f'''"""Draws {name} with diffusers: python {name}.py {"[MODEL]" if hub else "MODEL"}
+
+MODEL is the model that {name} was trained on: {public_name(model.id)}, revision
+{model.revision}; a folder in diffusers' layout, a hub id, or one .safetensors file, for which
+diffusers asks the hub for its configuration once.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from diffusers import DiffusionPipeline, {pipeline_class}
+from safetensors.torch import load_file
+
+here = Path(__file__).resolve().parent
+device = "cuda" if torch.cuda.is_available() else "cpu"
+(model,) = sys.argv[1:2] or {default}
+if model.endswith(".safetensors"):
+    pipeline = {pipeline_class}.from_single_file(model)
+else:
+    pipeline = DiffusionPipeline.from_pretrained(model{revision})
+pipeline.to(device, torch.float16 if device == "cuda" else torch.float32)
+
+
+def load(file, word):
+    state = load_file(here / file)
+    encoders = [(pipeline.text_encoder, pipeline.tokenizer)]
+    if len(state) == 2:  # SDXL: a vector for each text encoder
+        encoders.append((pipeline.text_encoder_2, pipeline.tokenizer_2))
+    for key, (encoder, tokenizer) in zip(sorted(state, reverse=True), encoders):
+        pipeline.load_textual_inversion(
+            state[key], token=word, text_encoder=encoder, tokenizer=tokenizer
+        )
+
+
+{loads}
+image = pipeline(
+    {prompt!r},
+    negative_prompt={negative or None!r},
+    num_inference_steps=30,
+    guidance_scale=7.0,
+    generator=torch.Generator("cpu").manual_seed(0),
+).images[0]
+image.save("{name}.png")
+'''

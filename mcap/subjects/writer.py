@@ -1,0 +1,155 @@
+"""Write a subject folder while training goes on, from the first manifest to the last."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mcap.runtime.files import sha256_of, write_bytes, write_json
+from mcap.runtime.safetensors import safetensors_bytes
+from mcap.subjects.manifest import (
+    ADAPTER,
+    FOLDERS,
+    IDENTITY,
+    MANIFEST,
+    METRICS,
+    Manifest,
+    now,
+    read_manifest,
+    token_file,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+
+class SubjectWriter:
+    """Writer of one subject folder; `create` or `reopen` makes one, `complete` ends it."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._files: dict[str, str] = {}
+
+    @classmethod
+    def create(cls, path: Path, manifest: Manifest) -> SubjectWriter:
+        """Start a new folder; remove what an earlier run left there."""
+        if manifest.state != "training":
+            raise ValueError("a subject starts in state 'training'")
+        if (path / MANIFEST).exists():
+            # First the manifest, so that a kill in between leaves nothing that looks complete.
+            (path / MANIFEST).unlink()
+            for name in FOLDERS:
+                shutil.rmtree(path / name, ignore_errors=True)
+            for name in (ADAPTER, IDENTITY, METRICS):
+                (path / name).unlink(missing_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
+        writer = cls(path, manifest)
+        writer._write_manifest()
+        return writer
+
+    def amend(self, **fields: Any) -> None:
+        """Replace fields of the manifest while training goes on, such as ``refused``."""
+        self.manifest = self.manifest.model_copy(update=fields)
+        self._write_manifest()
+
+    @classmethod
+    def reopen(cls, path: Path) -> SubjectWriter:
+        """Go on with the folder of an interrupted run."""
+        return cls(path, read_manifest(path))
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def latents(self) -> Path:
+        return self.path / "latents"
+
+    @property
+    def references(self) -> Path:
+        return self.path / "references"
+
+    def sample_path(self, step: int) -> Path:
+        return self.path / "samples" / f"step-{step:06d}.jpg"
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Append one line to metrics.jsonl."""
+        line = json.dumps(dict(record), ensure_ascii=False, allow_nan=False) + "\n"
+        with (self.path / METRICS).open("a", encoding="utf-8") as file:
+            file.write(line)
+
+    def cut_metrics(self, step: int) -> None:
+        """Drop what was logged after ``step``, and a line that a kill left unfinished."""
+        file = self.path / METRICS
+        if not file.exists():
+            return
+        kept = []
+        for line in file.read_text(encoding="utf-8").splitlines():
+            try:
+                logged = json.loads(line)["step"]
+            except json.JSONDecodeError:
+                break  # only the last line can be cut short
+            if logged <= step:
+                kept.append(line + "\n")
+        write_bytes(file, "".join(kept).encode())
+
+    def write_adapter(
+        self, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]
+    ) -> None:
+        """``tensors`` and ``metadata`` as `mcap.diffusion.lora.lora_state` gives them."""
+        header = {"format": "pt", **metadata}
+        self._write(ADAPTER, safetensors_bytes(tensors, header))
+
+    def write_embedding(self, token: str, vectors: Sequence[torch.Tensor]) -> None:
+        """Write one learned token: a vector float[D] for each text encoder, saved in float32."""
+        vectors = [vector.detach().float().reshape(-1) for vector in vectors]
+        if len(vectors) == 1:
+            tensors = {token: vectors[0]}
+        elif len(vectors) == 2:
+            tensors = {"clip_l": vectors[0], "clip_g": vectors[1]}
+        else:
+            raise ValueError(f"a token has one vector or two, not {len(vectors)}")
+        self._write(token_file(token), safetensors_bytes(tensors, {"format": "pt"}))
+
+    def write_identity(self, embedding: torch.Tensor, network: str) -> None:
+        """Write the mean source embedding float[D] with the name of its network."""
+        tensors = {"embedding": embedding.detach().float().reshape(-1)}
+        self._write(IDENTITY, safetensors_bytes(tensors, {"format": "pt", "network": network}))
+
+    def complete(self, metrics: Mapping[str, Any]) -> Manifest:
+        """Write the last file of all: the manifest, state "complete", with every file's hash."""
+        # They decode to the photos, which nobody expects in a folder that may be passed on.
+        shutil.rmtree(self.latents, ignore_errors=True)
+        self.manifest = self.manifest.model_copy(
+            update={
+                "state": "complete",
+                "finished": now(),
+                "metrics": dict(metrics),
+                "files": dict(sorted(self._files.items())),
+            }
+        )
+        self._write_manifest()
+        return self.manifest
+
+    def _write(self, name: str, data: bytes) -> None:
+        write_bytes(self.path / name, data)
+        self._files[name] = sha256_of(self.path / name)
+
+    def _write_manifest(self) -> None:
+        write_json(self.path / MANIFEST, self.manifest.model_dump(mode="json", by_alias=True))
+
+
+def is_free(path: Path) -> bool:
+    """Return True where a new subject may be written: nothing is there, or an empty folder."""
+    if not path.exists():
+        return True
+    return path.is_dir() and not os.listdir(path)
