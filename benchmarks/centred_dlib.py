@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from mcap.errors import InputRejectedError
-from mcap.images.photo import find_photos, read_photo
+from mcap.images.find import find_photos
+from mcap.images.photo import read_photo
 from mcap.registry import registry
 from mcap_plugins.dlib.identity import MEAN_FILE, centred
 

@@ -19,8 +19,8 @@ import numpy as np
 from centred_dlib import Measure
 
 from mcap.diffusion.sampling import draw_each
+from mcap.images.find import find_photos
 from mcap.images.jpeg import write_jpeg
-from mcap.images.photo import find_photos
 from mcap.registry import registry
 from mcap.style.profile import find_profile
 from mcap.style.prompts import composed_prompts, negative_prompt_of

@@ -29,7 +29,7 @@ from mcap.enhancement.enhance import Enhanced, EnhancementFinished, Refused, Too
 from mcap.enhancement.identity_guard import IdentityGuard
 from mcap.enhancement.settings import EnhanceSettings
 from mcap.faces.measure import embed
-from mcap.images.photo import find_photos
+from mcap.images.find import find_photos
 from mcap.images.picture import read_picture
 from mcap.registry import registry
 from mcap_plugins.dlib.identity import centred

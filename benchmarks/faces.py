@@ -40,7 +40,8 @@ from mcap.contracts import Face
 from mcap.errors import McapError
 from mcap.faces.masks import iou
 from mcap.faces.measure import FaceSettings
-from mcap.images.photo import find_photos, read_photo
+from mcap.images.find import find_photos
+from mcap.images.photo import read_photo
 from mcap.registry import registry
 
 MIN_SCORE = FaceSettings().min_score

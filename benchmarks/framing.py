@@ -27,7 +27,8 @@ import numpy as np
 from PIL import Image
 
 from mcap.framing.finish import FinishedPicture, finish
-from mcap.images.photo import find_photos, read_photo
+from mcap.images.find import find_photos
+from mcap.images.photo import read_photo
 from mcap.registry import registry
 from mcap.results.contact_sheet import GOOD, WARNING, Tile, contact_sheet
 from mcap.runtime import files

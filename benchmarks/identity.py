@@ -32,7 +32,8 @@ from centred_dlib import MEAN_FILE, Measure
 from PIL import Image
 
 from mcap.diffusion.sampling import draw_each
-from mcap.images.photo import find_photos, read_photo
+from mcap.images.find import find_photos
+from mcap.images.photo import read_photo
 from mcap.registry import registry
 from mcap.results.contact_sheet import Tile, contact_sheet
 from mcap.style.profile import find_profile

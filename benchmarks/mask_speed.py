@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mcap.images.photo import find_photos
+from mcap.images.find import find_photos
 from mcap.registry import registry
 from mcap.runtime.parallel import cores
 

@@ -30,7 +30,8 @@ from face_look import FaceLook, is_grey
 from style_match import StyleMatch, describe
 
 from mcap.diffusion.sampling import draw_each
-from mcap.images.photo import find_photos, read_photo
+from mcap.images.find import find_photos
+from mcap.images.photo import read_photo
 from mcap.registry import registry
 from mcap.style.profile import find_profile
 from mcap.style.prompts import composed_prompts, negative_prompt_of

@@ -32,7 +32,8 @@ import numpy as np
 from PIL import Image
 
 from mcap.faces.measure import FoundFace
-from mcap.images.photo import find_photos, read_photo
+from mcap.images.find import find_photos
+from mcap.images.photo import read_photo
 from mcap.masking.select import MaskedPhoto, MaskSettings, mask_photos
 from mcap.registry import registry
 

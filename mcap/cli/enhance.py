@@ -156,7 +156,7 @@ def enhance(
     from mcap.cli.restorers import choose_restorer, restorer_names
     from mcap.cli.settings import load_settings
     from mcap.errors import InputRejectedError
-    from mcap.images.photo import find_photos
+    from mcap.images.find import find_photos
     from mcap.results.folder import require_own
 
     require_own(out, "enhance")

@@ -91,7 +91,8 @@ def mask(
     from mcap.cli.progress import progress
     from mcap.cli.settings import load_settings
     from mcap.errors import InputRejectedError, UsageError
-    from mcap.images.photo import find_photos, remember_more
+    from mcap.images.find import find_photos
+    from mcap.images.photo import remember_more
     from mcap.masking.folder import (
         EarlierRun,
         Request,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 from mcap.diffusion.prompt_length import too_long
 from mcap.errors import InputRejectedError, McapError
-from mcap.images.photo import PhotoSettings, read_photo
+from mcap.images.open import PhotoSettings
+from mcap.images.photo import read_photo
 from mcap.style.prompts import composed_prompts, fill, reference_prompts, source_prompts
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from mcap.enhancement.settings import EnhanceSettings
 from mcap.errors import UsageError
 from mcap.faces.measure import FaceSettings
 from mcap.framing.finish import FinishSettings
-from mcap.images.photo import PhotoSettings
+from mcap.images.open import PhotoSettings
 from mcap.style.folders import config_dir
 
 if TYPE_CHECKING:

@@ -40,7 +40,7 @@ from mcap.enhancement.settings import EnhanceSettings
 from mcap.enhancement.write import write
 from mcap.errors import InputRejectedError
 from mcap.faces.measure import FaceSettings
-from mcap.images.photo import PhotoSettings
+from mcap.images.open import PhotoSettings
 
 if TYPE_CHECKING:
     from mcap.contracts import Float32Array

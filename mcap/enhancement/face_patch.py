@@ -13,7 +13,7 @@ import numpy as np
 
 from mcap.enhancement.face_restoration import Change
 from mcap.faces.measure import around
-from mcap.images.picture import to_eight_bits, to_srgb
+from mcap.images.colour import to_eight_bits, to_srgb
 
 if TYPE_CHECKING:
     from mcap.contracts import Face, UInt8Image

@@ -20,7 +20,7 @@ import numpy as np
 
 from mcap.faces.measure import pose
 from mcap.geometry.similarity_transform import Similarity, clip
-from mcap.images.picture import to_eight_bits
+from mcap.images.colour import to_eight_bits
 
 if TYPE_CHECKING:
     from mcap.contracts import Face, Float32Array, Masker, Restorer, UInt8Image

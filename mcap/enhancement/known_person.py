@@ -9,7 +9,8 @@ import numpy as np
 
 from mcap.errors import InputRejectedError, UsageError
 from mcap.faces.measure import find_faces
-from mcap.images.photo import find_photos, read_photo
+from mcap.images.find import find_photos
+from mcap.images.photo import read_photo
 from mcap.subjects.manifest import MANIFEST
 from mcap.subjects.subject import read_subject
 

@@ -25,7 +25,8 @@ from mcap.enhancement.face_rollback import undo
 from mcap.enhancement.identity_guard import Before, IdentityGuard, Verdict
 from mcap.enhancement.plan import Counter, Job, Run
 from mcap.errors import InputRejectedError, McapError
-from mcap.images.picture import PictureFile, read_picture, to_eight_bits, to_srgb
+from mcap.images.colour import to_eight_bits, to_srgb
+from mcap.images.picture import PictureFile, read_picture
 
 if TYPE_CHECKING:
     from mcap.contracts import Face, UInt8Image

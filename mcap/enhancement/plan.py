@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mcap.contracts import Float32Array
     from mcap.enhancement.settings import EnhanceSettings
     from mcap.faces.measure import FaceSettings
-    from mcap.images.photo import PhotoSettings
+    from mcap.images.open import PhotoSettings
 
 LARGEST_SIDE = 65_000
 """No JPEG is larger, and few programs open more."""

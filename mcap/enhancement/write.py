@@ -13,8 +13,10 @@ from mcap.enhancement.events import Enhanced, FinishOptions
 from mcap.enhancement.face_patch import view
 from mcap.enhancement.plan import Job, Run
 from mcap.images import provenance
-from mcap.images.picture import PictureFile, on_white, to_eight_bits, to_srgb, write_picture
+from mcap.images.colour import on_white, to_eight_bits, to_srgb
+from mcap.images.picture import PictureFile
 from mcap.images.png import write_png
+from mcap.images.write import left_out, write_picture
 from mcap.results.previews import reduced, write_previews
 from mcap.runtime import files
 
@@ -56,7 +58,9 @@ def write(run: Run, job: Job, worked: Worked, shelf: EnhancedShelf) -> Enhanced:
         dpi = finished.dpi
         notes = [*notes, *finished.notes]
         # A background in the profile's colour makes a colour picture of a grey one.
-        source = replace(source, grey=source.grey and finished.background is None)
+        source = replace(source.reframed(), grey=source.grey and finished.background is None)
+    path = shelf.free_path(job.stem)
+    notes = [*notes, *left_out(path, source, run.settings.metadata)]
     record = {
         **run.record,
         "input": {"sha256": source.sha256, "size": list(source.size)},
@@ -67,7 +71,6 @@ def write(run: Run, job: Job, worked: Worked, shelf: EnhancedShelf) -> Enhanced:
         "finish": finished.record() if finished else None,
         "settings_sha256": job.settings_sha256,
     }
-    path = shelf.free_path(job.stem)
     previews = write_previews(
         shelf.out,
         path.stem,
@@ -84,9 +87,7 @@ def write(run: Run, job: Job, worked: Worked, shelf: EnhancedShelf) -> Enhanced:
         canvas,
         alpha,
         source,
-        record,
-        source_type=_source_type(source, worked.faces),
-        metadata=run.settings.metadata,
+        provenance.Label(record, _source_type(source, worked.faces), run.settings.metadata),
         quality=run.settings.quality,
         dpi=dpi,
     )

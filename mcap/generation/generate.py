@@ -23,7 +23,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 import mcap
@@ -37,6 +36,7 @@ from mcap.generation import report
 from mcap.generation.extra_networks import ExtraNetworks
 from mcap.generation.folder import Picture, RankedShelf
 from mcap.images import provenance
+from mcap.images.write import write_generated
 from mcap.results import names as result_names
 from mcap.style import prompts
 from mcap.style.prompts import negative_prompt_of
@@ -393,11 +393,10 @@ def _finish(
         "framing": asdict(measure_framing(whole, head_of(face), profile.framing)) if face else None,
     }
     path = job.path or shelf.free_path(job.stem)
-    provenance.save(
+    write_generated(
         path,
-        Image.fromarray(image),
-        record,
-        metadata=settings.metadata,
+        image,
+        provenance.Label(record, metadata=settings.metadata),
         quality=settings.quality,
         dpi=dots_per_inch(size, profile.size_mm),
     )

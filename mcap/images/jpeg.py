@@ -1,7 +1,7 @@
 """JPEG files of pictures that are made to be looked at, not worked on: sheets and previews.
 
-Portraits themselves are written by `mcap.images.provenance` and `mcap.images.picture`, with their
-record, and with `lossy_options`.
+Portraits themselves are written by `mcap.images.write`, with their record, and with
+`lossy_options`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from mcap.contracts import UInt8Image
 
 QUALITY = 90
+
+EXIF_LIMIT = 65_533
+"""Bytes of EXIF, its head "Exif\\0\\0" included, that a segment holds (ITU-T T.81, section B.1.1.4:
+two bytes give the length, themselves included)."""
+
+XMP_LIMIT = 65_000  # the same of XMP, less its head
 
 
 def jpeg_bytes(image: UInt8Image) -> bytes:

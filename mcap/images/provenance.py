@@ -1,4 +1,4 @@
-"""What a picture says about itself: how it was made, and that no camera took it.
+"""A picture's word on itself: how it was made, and that no camera took it.
 
 Three things are written, each where other programs look for it:
 
@@ -17,20 +17,16 @@ own machine does not have, so mcap writes none.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
-from xml.etree import ElementTree
-from xml.sax.saxutils import escape
 
-from PIL import ExifTags, Image, UnidentifiedImageError
-from PIL.PngImagePlugin import PngInfo
+from PIL import Image, UnidentifiedImageError
 
 from mcap.errors import InputRejectedError
-from mcap.images.jpeg import lossy_options
-from mcap.runtime import files
+from mcap.images import a1111, exif, xmp
+from mcap.images.open import pixel_limit_lifted
 
 FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp"}
 METADATA = ("all", "label", "none")
@@ -48,17 +44,43 @@ MEANINGS = {
     COMPOSITE_WITH_TRAINED: "partly redrawn by a trained model",
     ALGORITHMICALLY_ENHANCED: "enhanced by an algorithm",
 }
-_RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
-_IPTC_EXT = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
-_XMP = "http://ns.adobe.com/xap/1.0/"
-_MCAP = "urn:mcap:xmp:1#"
-_PNG_XMP = "XML:com.adobe.xmp"
-_JPEG_SEGMENT = 65_000  # bytes that an APP1 segment holds, less its headers
+PNG_XMP = "XML:com.adobe.xmp"
+"""The key of PNG's chunk that holds an XMP packet."""
+
+EARLIER_KEYS = {"made_up": "extrapolated"}
+"""Keys of records that version 0.1.0 wrote under other names."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """The word of a picture that is written on itself."""
+
+    record: Mapping[str, Any]
+    """JSON-serialisable; of a generated picture with the keys of `a1111.parameters_text`."""
+    source_type: str = TRAINED_ALGORITHMIC_MEDIA
+    """The IPTC's mark, a key of `MEANINGS`."""
+    metadata: Metadata = "all"
+
+    def packet(self, *, keep: bytes | None = None, limit: int | None = None) -> bytes:
+        """Return the XMP packet with mark and record, beside what is in the packet ``keep``.
+
+        Where it has more than ``limit`` bytes, what was kept goes first, then the record; the mark
+        must be there. Of a label that is to hold only the mark, there is only the mark.
+        """
+        mark = {xmp.DIGITAL_SOURCE_TYPE: self.source_type}
+        if self.metadata != "all":
+            return xmp.packet(mark)
+        told = mark | {
+            xmp.CREATOR_TOOL: f"mcap {self.record['mcap']}",
+            xmp.RECORD: as_json(self.record),
+        }
+        packets = (xmp.packet(told, keep), xmp.packet(told), xmp.packet(mark))
+        return next(one for one in packets if limit is None or len(one) <= limit)
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What `read` found in a file; None or empty where there was nothing."""
+    """All that `read` found in a file; None or empty where there was nothing."""
 
     path: Path
     format: str  # Pillow's name: "PNG", "JPEG", "WEBP"
@@ -71,7 +93,7 @@ class Provenance:
 
     @property
     def generated(self) -> bool:
-        """Whether the file is marked as made by a generative model."""
+        """True where the file is marked as made by a generative model."""
         return self.digital_source_type == TRAINED_ALGORITHMIC_MEDIA
 
 
@@ -93,182 +115,18 @@ def public_name(source: str) -> str:
     return windows.name if is_path else text
 
 
-def parameters_text(record: Mapping[str, Any]) -> str:
-    """A record as AUTOMATIC1111 writes it: prompt, negative prompt, then ``Key: value`` pairs."""
-    backbone = record["backbone"]
-    pairs = {
-        "Steps": record["steps"],
-        "Sampler": record["sampler"],
-        "CFG scale": f"{record['guidance_scale']:g}",
-        "Seed": record["seed"],
-        "Size": "{}x{}".format(*record["drawn_size"]),
-        "Model hash": backbone["sha256"][:10],
-        "Model": backbone["id"],
-        "Version": f"mcap {record['mcap']}",
-    }
-    loras = (f" <lora:{lora['name']}:{lora['weight']:g}>" for lora in record.get("loras", ()))
-    lines = [_one_line(record["prompt"]) + "".join(loras)]
-    if record.get("negative_prompt"):
-        lines.append(f"Negative prompt: {_one_line(record['negative_prompt'])}")
-    lines.append(", ".join(f"{key}: {_value(value)}" for key, value in pairs.items()))
-    return "\n".join(lines)
-
-
-def _one_line(text: str) -> str:
-    return re.sub(r"\s+", " ", text).strip()
-
-
-def _value(value: Any) -> str:
-    text = str(value)
-    return json.dumps(text) if re.search(r'[,:\n"]', text) else text
-
-
-def xmp_packet(
-    record: Mapping[str, Any] | None = None,
-    *,
-    source_type: str = TRAINED_ALGORITHMIC_MEDIA,
-    keep: bytes | None = None,
-) -> bytes:
-    """The XMP packet that says where a picture comes from, with mcap's record in it where given.
-
-    ``keep`` is a packet whose other properties stay, as long as it can be read.
-    """
-    extra = ""
-    if record is not None:
-        extra = f"   <mcap:record>{escape(as_json(record))}</mcap:record>\n"
-    tool = ""
-    if record is not None:
-        tool = f"   <xmp:CreatorTool>{escape('mcap ' + str(record['mcap']))}</xmp:CreatorTool>\n"
-    return (
-        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
-        '<x:xmpmeta xmlns:x="adobe:ns:meta/">\n'
-        f' <rdf:RDF xmlns:rdf="{_RDF}">\n'
-        f'  <rdf:Description rdf:about="" xmlns:Iptc4xmpExt="{_IPTC_EXT}"'
-        f' xmlns:xmp="{_XMP}" xmlns:mcap="{_MCAP}">\n'
-        f"   <Iptc4xmpExt:DigitalSourceType>{source_type}</Iptc4xmpExt:DigitalSourceType>\n"
-        f"{tool}{extra}"
-        f"  </rdf:Description>\n{_kept(keep)} </rdf:RDF>\n</x:xmpmeta>\n"
-        '<?xpacket end="w"?>'
-    ).encode()
-
-
-def _kept(packet: bytes | None) -> str:
-    """The Descriptions of another packet, without what ours say."""
-    root = _parsed(packet)
-    if root is None:
-        return ""
-    ours = {
-        f"{{{_IPTC_EXT}}}DigitalSourceType",
-        f"{{{_XMP}}}CreatorTool",
-        f"{{{_MCAP}}}record",
-    }
-    texts = []
-    for description in root.iterfind(f".//{{{_RDF}}}RDF/{{{_RDF}}}Description"):
-        for name in ours & set(description.attrib):
-            del description.attrib[name]
-        for item in [item for item in description if item.tag in ours]:
-            description.remove(item)
-        if len(description) or set(description.attrib) - {f"{{{_RDF}}}about"}:
-            description.tail = "\n"
-            texts.append(ElementTree.tostring(description, encoding="unicode"))
-    return "".join(texts)
-
-
 def as_json(record: Mapping[str, Any]) -> str:
-    """A record as it is written into a picture."""
+    """Return a record as it is written into a picture."""
     return json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def save(
-    path: Path,
-    image: Image.Image,
-    record: Mapping[str, Any],
-    *,
-    metadata: Metadata = "all",
-    quality: int = 95,
-    dpi: tuple[float, float] | None = None,
-) -> None:
-    """Write a picture whole or not at all; the suffix of ``path`` says the format.
-
-    ``record`` is JSON-serialisable, with the keys that `parameters_text` reads. ``quality`` is for
-    JPEG and WebP (100 in WebP is lossless), ``dpi`` pixels an inch (horizontal, vertical).
-    """
-    suffix = path.suffix.lower()
-    if suffix not in FORMATS.values():
-        known = ", ".join(FORMATS.values())
-        raise ValueError(f"cannot write '{suffix}' pictures; the formats are {known}")
-    options: dict[str, Any] = {}
-    if dpi is not None and suffix != ".webp":  # WebP has no place for it outside EXIF
-        options["dpi"] = dpi
-    if suffix == ".png":
-        options |= {"pnginfo": _png_chunks(record, metadata), "optimize": True}
-    else:
-        options |= _segments(record, metadata, suffix, dpi) | lossy_options(suffix, quality)
-    files.write_with(path, lambda temporary: image.save(temporary, **options))
-
-
-def _png_chunks(record: Mapping[str, Any], metadata: Metadata) -> PngInfo:
-    chunks = PngInfo()
-    if metadata == "all":
-        # add_text takes iTXt by itself for what Latin-1 cannot hold.
-        chunks.add_text("parameters", parameters_text(record))
-        chunks.add_text("mcap", as_json(record))
-    if metadata != "none":
-        # The record has a chunk of its own here, so the packet carries the mark alone.
-        chunks.add_itxt(_PNG_XMP, xmp_packet().decode())
-    return chunks
-
-
-def _segments(
-    record: Mapping[str, Any], metadata: Metadata, suffix: str, dpi: tuple[float, float] | None
-) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    exif = Image.Exif()
-    if dpi is not None and suffix == ".webp":
-        exif[ExifTags.Base.XResolution], exif[ExifTags.Base.YResolution] = dpi
-        exif[ExifTags.Base.ResolutionUnit] = 2  # inches
-    if metadata == "all":
-        put_user_comment(exif, parameters_text(record))
-    if len(exif) or exif.get_ifd(ExifTags.IFD.Exif):
-        options["exif"] = exif
-    if metadata != "none":
-        told = record if metadata == "all" else None
-        options["xmp"] = fitting_packet(told, jpeg=suffix == ".jpg")
-    return options
-
-
-def put_user_comment(exif: Image.Exif, text: str) -> None:
-    """AUTOMATIC1111's text into EXIF's UserComment."""
-    # EXIF 2.3, UserComment: eight bytes name the character code, then UTF-16; big endian, as
-    # AUTOMATIC1111 (through piexif) writes and reads it.
-    comment = b"UNICODE\0" + text.encode("utf-16-be")
-    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
-
-
-def fitting_packet(
-    record: Mapping[str, Any] | None,
-    *,
-    jpeg: bool,
-    source_type: str = TRAINED_ALGORITHMIC_MEDIA,
-    keep: bytes | None = None,
-) -> bytes:
-    """`xmp_packet`, cut down where a JPEG cannot hold it.
-
-    A JPEG segment ends at 64 KB: what was kept goes first, then the record; the mark must be there.
-    """
-    tries = ((record, keep), (record, None), (None, None))
-    packets = (xmp_packet(one, source_type=source_type, keep=two) for one, two in tries)
-    return next(packet for packet in packets if not jpeg or len(packet) <= _JPEG_SEGMENT)
-
-
 def read(path: Path) -> Provenance:
-    """Everything that `save` wrote, from PNG, JPEG or WebP.
+    """Read everything that mcap wrote into a PNG, JPEG or WebP.
 
-    Raises `InputRejectedError` for what is no picture. A picture of another program gives what it has:
-    AUTOMATIC1111's text and the IPTC mark are read whoever wrote them; a damaged record is None.
+    Raises `InputRejectedError` for what is no picture. A picture of another program gives what it
+    has: AUTOMATIC1111's text and the IPTC mark are read whoever wrote them; a damaged record is
+    None.
     """
-    from mcap.images.photo import pixel_limit_lifted
-
     try:
         # Nothing is decoded here, and an enhanced picture may well have 400 megapixels.
         with pixel_limit_lifted(), Image.open(path, formats=("PNG", "JPEG", "WEBP")) as picture:
@@ -282,73 +140,39 @@ def read(path: Path) -> Provenance:
 
 
 def found(path: Path, picture: Image.Image) -> Provenance:
-    """What an opened picture of any format says of itself."""
+    """Return what an opened picture of any format says of itself."""
     info = dict(picture.info)
-    exif = picture.getexif()
-    kind, (width, height) = picture.format or "?", picture.size
-    comment = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
-    packet = info.get(_PNG_XMP) or info.get("xmp")
-    properties = _xmp_properties(packet)
-    dpi = info.get("dpi")
-    if dpi is None and ExifTags.Base.XResolution in exif:
-        dpi = (exif[ExifTags.Base.XResolution], exif[ExifTags.Base.YResolution])
+    tags = picture.getexif()
+    width, height = picture.size
+    properties = xmp.properties(info.get(PNG_XMP) or info.get("xmp"))
     return Provenance(
         path=Path(path),
-        format=kind,
+        format=picture.format or "?",
         width=width,
         height=height,
-        parameters=_text(info.get("parameters")) or _user_comment(comment),
-        record=_record(info.get("mcap") or properties.get(f"{{{_MCAP}}}record")),
-        digital_source_type=properties.get(f"{{{_IPTC_EXT}}}DigitalSourceType"),
-        dpi=(float(dpi[0]), float(dpi[1])) if dpi else None,
+        parameters=str(info.get("parameters") or "") or a1111.user_comment(tags),
+        record=read_record(info.get("mcap") or properties.get(xmp.RECORD)),
+        digital_source_type=properties.get(xmp.DIGITAL_SOURCE_TYPE),
+        dpi=exif.resolution(picture, tags),
     )
 
 
-def _text(value: Any) -> str | None:
-    return str(value) if value else None
-
-
-def _user_comment(value: Any) -> str | None:
-    if not isinstance(value, bytes) or len(value) <= 8:
-        return None
-    code, text = value[:8], value[8:]
-    if code == b"UNICODE\0":
-        return text.decode("utf-16-be", errors="replace").rstrip("\0") or None
-    return text.decode("utf-8", errors="replace").strip("\0 ") or None
-
-
-def _record(value: Any) -> dict[str, Any] | None:
+def read_record(value: Any) -> dict[str, Any] | None:
+    """Return a record from its JSON, keys of earlier versions renamed; None for a damaged one."""
     if not value:
         return None
     try:
         record = json.loads(str(value))
     except ValueError:
         return None
-    return record if isinstance(record, dict) else None
+    return with_current_keys(record) if isinstance(record, dict) else None
 
 
-def _xmp_properties(packet: Any) -> dict[str, str]:
-    """The simple properties of an XMP packet, as elements or as attributes: "{ns}name" -> text."""
-    root = _parsed(packet)
-    found: dict[str, str] = {}
-    for description in () if root is None else root.iter(f"{{{_RDF}}}Description"):
-        found |= dict(description.attrib)
-        for item in description:
-            value = item.get(f"{{{_RDF}}}resource") or (item.text or "").strip()
-            if value:
-                found[item.tag] = value
-    return found
-
-
-def _parsed(packet: Any) -> ElementTree.Element | None:
-    if not packet:
-        return None
-    text = packet.decode("utf-8", errors="replace") if isinstance(packet, bytes) else str(packet)
-    # A document type is never part of XMP; refusing it leaves no entities to expand.
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        return None
-    text = re.sub(r"<\?xpacket.*?\?>", "", text, flags=re.DOTALL).strip("\ufeff\0 \n\r\t")
-    try:
-        return ElementTree.fromstring(text)
-    except ElementTree.ParseError:
-        return None
+def with_current_keys(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record, and the records in it, with `EARLIER_KEYS` under their names of today."""
+    return {
+        EARLIER_KEYS.get(key, key): with_current_keys(value)
+        if isinstance(value, Mapping)
+        else value
+        for key, value in record.items()
+    }

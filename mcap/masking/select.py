@@ -32,7 +32,9 @@ from mcap.faces.measure import (
 )
 from mcap.faces.occlusion import occlusion
 from mcap.faces.parts import FaceParser
-from mcap.images.photo import Photo, PhotoSettings, read_photo, unique_names
+from mcap.images.find import unique_names
+from mcap.images.open import PhotoSettings
+from mcap.images.photo import Photo, read_photo
 from mcap.masking.advice import advise
 from mcap.masking.checks import Check, checks
 from mcap.masking.near_duplicates import near_duplicates, thumbnail
@@ -199,7 +201,7 @@ def mask_photos(
     known_faces: Mapping[str, Sequence[FoundFace]] | None = None,
     known_names: Mapping[str, str] | None = None,
 ) -> MaskedSet:
-    """Find, choose, judge and mask. ``paths`` are files (`mcap.images.photo.find_photos` lists folders').
+    """Find, choose, judge and mask. ``paths`` are files (`mcap.images.find.find_photos` lists folders').
 
     ``role="subject"``: one person recurs and is the subject; ``subject`` is a photo, among the
     paths or not, whose one face (or clearly largest face) says who. ``role="reference"``: every

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mcap.cli.backbone import choose_backbone
 from mcap.errors import UsageError
-from mcap.images.photo import find_photos
+from mcap.images.find import find_photos
 from mcap.registry import registry
 from mcap.runtime.files import sha256_of
 from mcap.style.profile import find_profile

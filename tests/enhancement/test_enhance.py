@@ -22,7 +22,7 @@ from mcap.enhancement.enhance import (
 from mcap.enhancement.settings import EnhanceSettings
 from mcap.errors import McapError, UsageError
 from mcap.faces.masks import LandmarkMasker
-from mcap.images import provenance
+from mcap.images import provenance, xmp
 from mcap.images.picture import read_picture
 from tests.support.restoring import Finds, Restore, face_at, noise, stage, tools
 
@@ -415,6 +415,7 @@ def test_the_mark_says_what_was_done(photo, tmp_path, stages, generated, mark):
         from PIL.PngImagePlugin import PngInfo
 
         options["pnginfo"] = PngInfo()
-        options["pnginfo"].add_itxt("XML:com.adobe.xmp", provenance.xmp_packet().decode())
+        mark_of = {xmp.DIGITAL_SOURCE_TYPE: provenance.TRAINED_ALGORITHMIC_MEDIA}
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.packet(mark_of).decode())
     done = run([photo(**options)], stages, tmp_path / "out").pictures[0]
     assert provenance.read(done.path).digital_source_type == mark

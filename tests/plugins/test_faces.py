@@ -14,7 +14,8 @@ from mcap.errors import MissingResourceError
 from mcap.faces.measure import embed, pose
 from mcap.geometry.align import align_faces, embed_faces
 from mcap.geometry.similarity_transform import cut_upright
-from mcap.images.photo import PhotoSettings, read_photo
+from mcap.images.open import PhotoSettings
+from mcap.images.photo import read_photo
 from mcap.registry import Registry
 from tests.faces.test_measure import ASTRONAUT
 from tests.support import ROOT

@@ -258,7 +258,7 @@ def test_the_built_in_profiles_are_valid():
 
 
 def test_check_looks_at_the_reference_photos(tmp_path):
-    from mcap.images.photo import PhotoSettings
+    from mcap.images.open import PhotoSettings
 
     path = write(tmp_path, FULL)
     picture(tmp_path / "refs/passport/good.jpg", (512, 900))

@@ -45,6 +45,7 @@ from mcap.generation.generate import PictureReady, Planned
 from mcap.images import provenance
 from mcap.images.jpeg import write_jpeg
 from mcap.images.provenance import Provenance
+from mcap.images.write import write_generated
 from mcap.results import names as result_names
 from mcap.results.contact_sheet import NEUTRAL, WARNING, Tile, contact_sheet
 from mcap.results.heatmap import overlay
@@ -461,9 +462,12 @@ def _finish(
         "face": [round(float(value), 1) for value in after[0].box] if after else None,
     }
     path = shelf.free_path(job.stem)
-    image = Image.fromarray(drawn.target[y0:y1, x0:x1])
-    provenance.save(
-        path, image, record, metadata=settings.metadata, quality=settings.quality, dpi=job.file.dpi
+    write_generated(
+        path,
+        drawn.target[y0:y1, x0:x1],
+        provenance.Label(record, metadata=settings.metadata),
+        quality=settings.quality,
+        dpi=job.file.dpi,
     )
     return Picture(path, record, new=True)
 

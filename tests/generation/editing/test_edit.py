@@ -17,6 +17,8 @@ from mcap.generation.editing.edit import Edited, EditSettings, NotTheSame, edit,
 from mcap.generation.extra_networks import read_addons
 from mcap.generation.generate import GenerateSettings, PictureReady, Planned, generate
 from mcap.images import provenance
+from mcap.images.provenance import Label
+from mcap.images.write import write_generated
 from tests.cli.test_generate import PROFILE, tiny_plugins  # noqa: F401  (a fixture, used by name)
 from tests.support.foreign_files import write
 from tests.support.subjects import FixedDetector, make_profile, make_subject
@@ -204,8 +206,8 @@ def test_a_picture_that_was_changed_since_is_told(subject, backbone, folder, tmp
     found = provenance.read(folder / "test-000000.png")
     with Image.open(found.path) as image:
         pixels = np.asarray(image)
-    provenance.save(tmp_path / "dark.png", Image.fromarray(pixels // 2), found.record)
-    provenance.save(tmp_path / "small.png", Image.fromarray(pixels[::2, ::2]), found.record)
+    write_generated(tmp_path / "dark.png", pixels // 2, Label(found.record))
+    write_generated(tmp_path / "small.png", pixels[::2, ::2], Label(found.record))
     for name in ("dark", "small"):
         path = tmp_path / f"{name}.png"
         told = [
@@ -274,7 +276,7 @@ def test_pictures_that_cannot_be_drawn_again(subject, backbone, folder, tmp_path
 
     def saved(**changes) -> Path:
         changed = {key: value for key, value in (record | changes).items() if value is not ...}
-        provenance.save(tmp_path / "changed.png", image, changed)
+        write_generated(tmp_path / "changed.png", np.asarray(image), Label(changed))
         return tmp_path / "changed.png"
 
     for changes, message in (

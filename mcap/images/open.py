@@ -1,0 +1,176 @@
+"""A stranger's file, opened: known formats only, within limits, refused with a reason.
+
+The files are opened for reading only and never changed. Sizes are (width, height) in pixels.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+from pydantic import BaseModel, ConfigDict, Field
+
+from mcap.errors import InputRejectedError
+
+READABLE = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "AVIF", "HEIF", "BMP", "GIF")
+"""Pillow's names of the formats that are tried: photographs only. EPS, for one, would start a
+PostScript interpreter on a stranger's file."""
+
+HUNGRY = {"WEBP": 4, "AVIF": 4, "HEIF": 4}
+"""Formats that are decoded whole and several times over: so many times fewer pixels of them are
+read. A WebP of 64 megapixels takes 1.0 to 1.2 GiB (16 to 19 bytes a pixel), a PNG, TIFF or JPEG
+0.45 to 0.6 (JPEG is reduced as it is decoded)."""
+
+HUNGRY_MODES = {"I": 2, "F": 2, "RGBA": 2, "LA": 2, "PA": 2}
+"""The same for Pillow's modes that are there twice as they are scaled (alpha is multiplied in)."""
+
+
+class PhotoSettings(BaseModel):
+    """The settings' slice ``[photos]``: limits on the pictures that are read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_megapixels: float = Field(default=256.0, gt=0)
+    """Larger pictures are refused before their pixels are decoded: 200-megapixel telephones pass,
+    a file that claims a million by a million pixels does not. Of WebP, AVIF and HEIC a quarter of
+    this is read, because decoding them takes four times the memory."""
+
+    max_side: int = Field(default=4096, ge=256)
+    """Longer sides are reduced to this in memory; masks are written at the photo's own size."""
+
+    max_file_megabytes: float = Field(default=1024.0, gt=0)
+
+
+@contextmanager
+def opened(path: Path, settings: PhotoSettings) -> Iterator[tuple[bytes, Image.Image]]:
+    """Yield a file's bytes and Pillow's picture of them, for the caller to decode inside.
+
+    Whatever opening and decoding raise becomes `InputRejectedError`, its message the file and the
+    reason. Pictures of more than ``settings.max_megapixels`` are refused undecoded.
+    """
+    data = read_bytes(path, settings)
+    with pixel_limit_lifted(), warnings.catch_warnings():
+        # Pillow and tifffile warn about oddities in metadata; what matters raises.
+        warnings.simplefilter("ignore")
+        try:
+            with identify(path, data, settings) as picture:
+                yield data, picture
+        except InputRejectedError:
+            raise
+        except MemoryError as error:
+            raise InputRejectedError(f"{path}: too large for this machine's memory") from error
+        except Exception as error:
+            # Decoders meet damaged files with every kind of exception, AssertionError and
+            # zlib.error among them; each says the same to us.
+            raise InputRejectedError(
+                f"{path}: the picture is damaged or incomplete ({error})"
+            ) from error
+
+
+def read_bytes(path: Path, settings: PhotoSettings) -> bytes:
+    """Return a regular file's bytes; `InputRejectedError` for any other and for too large ones."""
+    try:
+        if path.is_dir():
+            next(path.iterdir(), None)
+            raise InputRejectedError(f"{path}: a folder, not a picture")
+        if not path.exists():
+            raise InputRejectedError(f"{path}: no such file")
+        if not path.is_file():
+            raise InputRejectedError(f"{path}: not a regular file")
+        size = path.stat().st_size
+        if size == 0:
+            raise InputRejectedError(f"{path}: the file is empty")
+        if size > settings.max_file_megabytes * 1e6:
+            raise InputRejectedError(
+                f"{path}: {size / 1e6:.0f} MB is more than the {settings.max_file_megabytes:.0f} "
+                "MB that mcap reads (photos.max_file_megabytes)"
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise InputRejectedError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def identify(path: Path, data: bytes, settings: PhotoSettings) -> Image.Image:
+    """Return Pillow's picture of the bytes, not yet decoded, of one of `READABLE`.
+
+    `InputRejectedError` for other formats and for more pixels than the settings allow.
+    """
+    Image.init()  # all of Pillow's own formats; it loads but the commonest by itself
+    if "HEIF" not in Image.OPEN:
+        try:
+            from pillow_heif import register_heif_opener
+        except ImportError:
+            pass  # without the library a HEIC is "not a picture that mcap can read"
+        else:
+            register_heif_opener()
+    try:
+        known = [name for name in READABLE if name in Image.OPEN]
+        picture = Image.open(io.BytesIO(data), formats=known)
+    except UnidentifiedImageError as error:
+        raise InputRejectedError(
+            f"{path}: not a picture that mcap can read (JPEG, PNG, WebP, TIFF, AVIF, HEIC)"
+        ) from error
+    width, height = picture.size
+    mode = "PA" if picture.mode == "P" and "transparency" in picture.info else picture.mode
+    appetite = max(HUNGRY.get(picture.format or "", 1), HUNGRY_MODES.get(mode, 1))
+    most = settings.max_megapixels / appetite
+    if width * height > most * 1e6:
+        of = f" of such a {picture.format}" if appetite > 1 else ""
+        picture.close()
+        raise InputRejectedError(
+            f"{path}: {width} x {height} pixels are more than the {most:g} megapixels that mcap "
+            f"reads{of}; save a smaller copy, or raise photos.max_megapixels"
+        )
+    return picture
+
+
+_limit_lock = threading.Lock()
+
+
+@contextmanager
+def pixel_limit_lifted() -> Iterator[None]:
+    """Lift Pillow's limit, one for the process and lower than large telephones' pictures.
+
+    Ours is in `identify`.
+
+    The lock is held while a picture is decoded, so that several threads never hold several
+    enormous pictures before they are reduced.
+    """
+    with _limit_lock:
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def orientation_of(picture: Image.Image) -> int:
+    """Return EXIF's orientation, 1 to 8; 1, as it lies, where there is none or a damaged one."""
+    try:
+        value = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def upright(values: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn stored pixels [H, W(, C)] upright by EXIF's ``orientation``, 1 to 8: a view of them.
+
+    EXIF 2.32, section 4.6.4, tag 274. Not Pillow's ``exif_transpose``: it knows no 16-bit colour,
+    wants the pixels at full size, and writes the EXIF anew, which fails on damaged blocks.
+    """
+    if orientation >= 5:
+        values = values.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    return values
