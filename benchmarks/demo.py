@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from centred_dlib import Measure
 
-from mcap.diffusion.sampling import draw_each
+from mcap.diffusion.sampling import SamplingSettings, generate_images
 from mcap.images.find import find_photos
 from mcap.images.jpeg import write_jpeg
 from mcap.registry import registry
@@ -53,16 +53,14 @@ def main() -> None:
     for moment, scale in (("before", 0.0), ("after", 1.0)):
         pipeline = backbone.pipeline()
         subject.load_into(pipeline, adapter_scale=scale, token_scale=scale)
-        images = [
-            drawn.image
-            for drawn in draw_each(
-                backbone,
-                composed_prompts(profile)[0],
-                SEEDS,
-                negative_prompt=negative_prompt_of(backbone.info, profile),
-                pipeline=pipeline,
-            )
-        ]
+        negative = negative_prompt_of(backbone.info, profile)
+        images = generate_images(
+            backbone,
+            composed_prompts(profile)[0],
+            SEEDS,
+            SamplingSettings.for_backbone(backbone.info, negative_prompt=negative),
+            pipeline=pipeline,
+        )
         subject.unload_from(pipeline)
         vectors = [measure.image(image) for image in images]
         faces = np.stack([found for found in vectors if found is not None])

@@ -1,4 +1,4 @@
-"""What an edit keeps and what it changes: mcap generate --edit at several strengths of --keep.
+"""What an edit keeps and what it changes: mcap edit at several strengths of --keep.
 
     python benchmarks/edits.py
     python benchmarks/edits.py --subject me.mcap --pictures 16 --keep 0 0.4 0.8 --sheet edits.jpg
@@ -27,8 +27,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from mcap.diffusion.sampling import SamplingSettings
 from mcap.faces.similarity import embed_largest_face
-from mcap.generation.editing.redraw import Edit, redraw
+from mcap.generation.editing.redraw import AttentionControl, Edit, redraw
 from mcap.generation.editing.word_alignment import PromptEdit, replace_words, rewrite, unchanged
 from mcap.registry import registry
 from mcap.results.contact_sheet import Tile, contact_sheet
@@ -122,17 +123,10 @@ def main() -> None:
 
 
 def _draw(backbone, pipeline, edit: PromptEdit, count: int, keep: float, local: bool):
-    return redraw(
-        backbone,
-        [Edit(edit, seed) for seed in range(count)],
-        negative_prompt="",
-        steps=20,
-        guidance_scale=3.0,
-        size=(backbone.info.native_size,) * 2,
-        pipeline=pipeline,
-        keep=keep,
-        local=local,
-    )
+    side = backbone.info.native_size
+    settings = SamplingSettings(steps=20, guidance_scale=3.0, size=(side, side))
+    edits = [Edit(edit, seed) for seed in range(count)]
+    return redraw(backbone, pipeline, edits, settings, AttentionControl(keep, local=local))
 
 
 def _moved(old, new, side: int) -> float:

@@ -27,6 +27,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -35,8 +36,8 @@ import torch
 from random_models import MODELS, random_backbone
 
 from mcap.diffusion import schedulers
-from mcap.diffusion.sampling import default_batch, draw_each
-from mcap.generation.editing.redraw import Edit, redraw
+from mcap.diffusion.sampling import SamplingSettings, default_batch, stream_images
+from mcap.generation.editing.redraw import AttentionControl, Edit, redraw
 from mcap.generation.editing.word_alignment import replace_words, unchanged
 from mcap.runtime.device import choose_device
 from mcap.runtime.memory import peak_memory_mb
@@ -104,7 +105,13 @@ class Bench:
         self.pipeline.set_progress_bar_config(disable=True)
         self.pipeline.scheduler = schedulers.make(given.scheduler, backbone.scheduler)
         self.seeds = list(range(given.pictures))
-        self.common = {"steps": given.steps, "guidance_scale": 7.0, "negative_prompt": NEGATIVE}
+        self.settings = SamplingSettings(
+            steps=given.steps,
+            guidance_scale=7.0,
+            size=(self.size, self.size),
+            negative_prompt=NEGATIVE,
+            batch_size=self.batch,
+        )
 
     def measure(self, rounds: int) -> dict[str, dict[str, float]]:
         """case -> median seconds a picture, median ratio to plain, peak memory."""
@@ -156,10 +163,9 @@ class Bench:
             )
 
     def mcap(self, watch: tuple[str, ...] = ()) -> None:
-        for _ in draw_each(
-            self.backbone, PROMPT, self.seeds, batch_size=self.batch, pipeline=self.pipeline,
-            watch=watch, **self.common,
-        ):  # fmt: skip
+        for _ in stream_images(
+            self.backbone, PROMPT, self.seeds, self.settings, pipeline=self.pipeline, watch=watch
+        ):
             pass
 
     def maps(self) -> None:
@@ -167,15 +173,10 @@ class Bench:
 
     def edit(self, local: bool = False) -> None:
         change = replace_words(unchanged(PROMPT), "white", "black")
-        for _ in redraw(
-            self.backbone,
-            [Edit(change, seed) for seed in self.seeds],
-            size=(self.size, self.size),
-            pipeline=self.pipeline,
-            local=local,
-            batch_size=max(1, self.batch // 2),
-            **self.common,
-        ):
+        edits = [Edit(change, seed) for seed in self.seeds]
+        settings = replace(self.settings, batch_size=max(1, self.batch // 2))
+        control = AttentionControl(local=local)
+        for _ in redraw(self.backbone, self.pipeline, edits, settings, control):
             pass
 
     def local(self) -> None:

@@ -31,7 +31,7 @@ import numpy as np
 from centred_dlib import MEAN_FILE, Measure
 from PIL import Image
 
-from mcap.diffusion.sampling import draw_each
+from mcap.diffusion.sampling import SamplingSettings, generate_images
 from mcap.images.find import find_photos
 from mcap.images.photo import read_photo
 from mcap.registry import registry
@@ -140,14 +140,9 @@ def one_person(person, options, profile, measure, references) -> tuple[Result, n
 
 
 def draw_with(backbone, pipeline, prompt, seeds, profile) -> list[np.ndarray]:
-    drawn = draw_each(
-        backbone,
-        prompt,
-        seeds,
-        negative_prompt=negative_prompt_of(backbone.info, profile),
-        pipeline=pipeline,
-    )
-    return [picture.image for picture in drawn]
+    negative = negative_prompt_of(backbone.info, profile)
+    settings = SamplingSettings.for_backbone(backbone.info, negative_prompt=negative)
+    return generate_images(backbone, prompt, seeds, settings, pipeline=pipeline)
 
 
 def train(person: Path, subject: Path, options) -> float | None:

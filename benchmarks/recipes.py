@@ -29,7 +29,7 @@ from centred_dlib import Measure
 from face_look import FaceLook, is_grey
 from style_match import StyleMatch, describe
 
-from mcap.diffusion.sampling import draw_each
+from mcap.diffusion.sampling import SamplingSettings, generate_images
 from mcap.images.find import find_photos
 from mcap.images.photo import read_photo
 from mcap.registry import registry
@@ -151,14 +151,14 @@ class Judge:
         pipeline = backbone.pipeline()
         subject.load_into(pipeline, adapter_scale=1.0, token_scale=1.0)
         seeds = list(range(options.seed, options.seed + options.pictures))
-        drawn = draw_each(
+        negative = negative_prompt_of(backbone.info, profile)
+        images = generate_images(
             backbone,
             composed_prompts(profile)[0],
             seeds,
-            negative_prompt=negative_prompt_of(backbone.info, profile),
+            SamplingSettings.for_backbone(backbone.info, negative_prompt=negative),
             pipeline=pipeline,
         )
-        images = [picture.image for picture in drawn]
         vectors = [self.measure.image(image) for image in images]
         faces = np.stack([each for each in vectors if each is not None])
         seen = self.seen(images)

@@ -37,10 +37,18 @@ _FLAGS = ("--offline", "--quiet", "--verbose", "--json")
 
 
 class GlobalOptionsAnywhere(TyperGroup):
-    """Takes the global options after the command's name too: ``mcap mask photos --json``."""
+    """Takes the global options after the command's name too: ``mcap mask photos --json``.
+
+    And commands under the names that they had in earlier versions.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, global_options_first(args))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if not ctx.resilient_parsing:  # the shell completes present names alone
+            args = current_command(self, ctx, args)
+        return super().resolve_command(ctx, args)
 
 
 def global_options_first(args: Sequence[str]) -> list[str]:
@@ -60,6 +68,33 @@ def global_options_first(args: Sequence[str]) -> list[str]:
         else:
             rest.append(argument)
     return first + rest
+
+
+def current_command(group: Any, ctx: Any, args: Sequence[str]) -> list[str]:
+    """``args``, a command's name and its arguments, as the command is called now.
+
+    ``mcap generate SUBJECT --edit PICTURE`` became ``mcap edit PICTURE``, and says so.
+    """
+    from mcap.cli import edit
+    from mcap.errors import UsageError
+
+    name, *rest = args
+    if name != "generate":
+        return list(args)
+    flags = {
+        word.partition("=")[0] for word in (rest[: rest.index("--")] if "--" in rest else rest)
+    }
+    if "--edit" in flags:
+        warnings.warn(
+            "'mcap generate --edit' is called 'mcap edit' now: mcap edit PICTURE --replace OLD=NEW",
+            RenamedKeyWarning,
+            stacklevel=2,
+        )
+        commands = (group.get_command(ctx, name) for name in ("generate", "edit"))
+        return ["edit", *edit.from_generate(rest, *commands)]
+    for flag in sorted(flags.intersection(edit.ONLY)):
+        raise UsageError(f"{flag}: belongs to mcap edit PICTURE.")
+    return list(args)
 
 
 app = typer.Typer(
@@ -141,7 +176,7 @@ def _prepare_downloads(ctx: typer.Context) -> None:
 
 # import_module and no import statement: a command's function has its module's name, which it would
 # hide as an attribute of this package.
-for _name in ("mask", "train", "generate", "enhance"):
+for _name in ("mask", "train", "generate", "edit", "enhance"):
     app.command(_name)(getattr(importlib.import_module(f"mcap.cli.{_name}"), _name))
 for _name in ("profiles", "models"):
     app.add_typer(importlib.import_module(f"mcap.cli.{_name}").app, name=_name)

@@ -10,6 +10,7 @@ from mcap.weights.model_source import CONFIG_FILES, describe, find_model, is_pla
 if TYPE_CHECKING:
     from mcap.cli.settings import Settings
     from mcap.contracts import Backbone
+    from mcap.generation.settings import GenerationModels
     from mcap.registry import Entry
     from mcap.subjects.subject import Subject
 
@@ -21,8 +22,9 @@ def choose_backbone(given: str, *, ask_the_hub: bool = False) -> tuple[Entry, st
     """The entry, and ``given`` itself where it is a folder, a file or a hub id.
 
     A model's kind decides between the entries, whose facts the plan is made of. ``ask_the_hub``
-    fetches the configuration files of a hub id, a few megabytes. Raises `MissingResourceError` where there is no
-    such thing, or it cannot be had, `UsageError` for a model that cannot be trained.
+    fetches the configuration files of a hub id, a few megabytes. Raises `MissingResourceError`
+    where there is no such thing, or it cannot be had, `UsageError` for a model that cannot be
+    trained.
     """
     if given in registry().names("backbone") or not is_place(given):
         return registry().get("backbone", given), None
@@ -53,3 +55,18 @@ def load_backbone(subject: Subject, settings: Settings, given: str | None) -> Ba
         entry, source = choose_backbone(given)
         name = entry.name
     return registry().create("backbone", name, device, dtype, source=source)
+
+
+def load_generation_models(
+    subject: Subject, settings: Settings, backbone: str | None
+) -> GenerationModels:
+    """Load the subject's identity network and backbone, or ``backbone``, and the detector."""
+    from mcap.generation.settings import GenerationModels
+    from mcap.runtime.device import set_threads
+
+    set_threads(settings.threads)
+    return GenerationModels(
+        identity=registry().create("identity", subject.identity_network),
+        detector=registry().create("detector", settings.detector),
+        backbone=load_backbone(subject, settings, backbone),
+    )

@@ -1,46 +1,193 @@
-"""``mcap generate --edit``: a finished picture and other words in, the changed picture out."""
+"""``mcap edit``: finished pictures and other words in, the changed pictures out."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mcap.cli import options
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from rich.console import Console
 
-    import typer
-
-    from mcap.cli.settings import Settings
-    from mcap.generation.editing.edit import Edited, EditSettings
-    from mcap.generation.extra_networks import ExtraNetworks
+    from mcap.generation.editing.events import EditEvent, EditFinished, SourceDiffers
     from mcap.subjects.subject import Subject
 
-FIXED = (
-    "style", "all_prompts", "negative", "count", "seed", "best", "steps", "guidance_scale",
-    "scheduler", "adapter_scale", "token_scale", "attention_maps",
-)  # fmt: skip
-"""Options that a picture decides for itself."""
-ONLY = ("replace", "weight", "keep", "layout", "local", "where")
-"""Options that mean nothing without ``--edit``."""
+PICTURE = typer.Argument(help="Pictures that mcap drew or edited.", metavar="PICTURE")
+SUBJECT = typer.Option(
+    help="The subject folder that the pictures were drawn with. Default: the one of the same hash "
+    "in the working folder, beside the picture or above it.",
+    metavar="SUBJECT",
+)
+REPLACE = typer.Option(
+    help="Words of the picture's prompt and what to put in their place; nothing takes them out.",
+    metavar="OLD=NEW",
+)
+WEIGH = typer.Option(
+    help="By how much a word counts: 2 more, 0.5 less, 0 not at all, below 0 away from it.",
+    metavar="WORD=FACTOR",
+)
+ADD = typer.Option(help="Words to put at the end of the prompt.", metavar="WORDS")
+PROMPT = typer.Option(help="A whole new prompt instead.", metavar="TEXT")
+KEEP = typer.Option(
+    help="How much of the composition stays, 0 to 1: the share of the steps in which it is held. "
+    "Default: 0.8.",
+    metavar="SHARE",
+    min=0,
+    max=1,
+)
+LAYOUT = typer.Option(
+    help="The share of the steps in which shapes stay where they are, too. Default: half of "
+    "--keep.",
+    metavar="SHARE",
+    min=0,
+    max=1,
+)
+LOCAL = typer.Option("--local", help="Change the picture only where the changed words look.")
+WHERE = typer.Option(
+    help="Change the picture only where these words of the old or the new prompt look.",
+    metavar="WORDS",
+)
+OUT = typer.Option(help="Where the edited pictures go.", metavar="DIR")
+FORCE = typer.Option(
+    "--force", help="Edit although subject or backbone are not those that it was drawn with."
+)
+ONLY = ("--replace", "--weight", "--keep", "--layout", "--local", "--where")
+"""Options that ``mcap generate`` had for ``--edit`` alone."""
 
 
-def check_options(ctx: typer.Context, editing: bool) -> None:
-    """`UsageError` for an option that has no place with ``--edit``, or without it."""
+def edit(
+    ctx: typer.Context,
+    pictures: Annotated[list[Path], PICTURE],
+    subject: Annotated[Path | None, SUBJECT] = None,
+    replace: Annotated[list[str] | None, REPLACE] = None,
+    weigh: Annotated[list[str] | None, WEIGH] = None,
+    add: Annotated[list[str] | None, ADD] = None,
+    prompt: Annotated[list[str] | None, PROMPT] = None,
+    keep: Annotated[float | None, KEEP] = None,
+    layout: Annotated[float | None, LAYOUT] = None,
+    local: Annotated[bool, LOCAL] = False,
+    where: Annotated[list[str] | None, WHERE] = None,
+    out: Annotated[Path, OUT] = Path("edits"),
+    lora: Annotated[list[str] | None, options.LORA] = None,
+    embedding: Annotated[list[str] | None, options.EMBEDDING] = None,
+    with_: Annotated[list[str] | None, options.WITH] = None,
+    format: Annotated[options.Format, options.FORMAT] = "png",
+    quality: Annotated[int, options.QUALITY] = 95,
+    metadata: Annotated[options.Metadata, options.METADATA] = "all",
+    batch_size: Annotated[int | None, options.BATCH_SIZE] = None,
+    backbone: Annotated[str | None, options.BACKBONE] = None,
+    force: Annotated[bool, FORCE] = False,
+    device: Annotated[str | None, options.DEVICE] = None,
+    precision: Annotated[str | None, options.PRECISION] = None,
+) -> None:
+    """Change finished pictures by changing words of their prompt.
+
+    A picture is drawn again with the other words and keeps its composition. Everything that it was
+    drawn with is read from its own metadata; files given with --lora, --embedding and --with must
+    be given again. Nothing is overwritten: the edits go to a folder of their own, with a contact
+    sheet of before and after.
+
+    Examples:
+
+      mcap edit portraits/passport-000003.png --replace white=blue
+
+      mcap edit portraits/passport-000003.png --weigh "{style}=1.5"
+
+      mcap edit portraits/passport-000003.png --add "by a window" --keep 0.6
+
+      mcap edit a.png b.png --replace smiling=serious --local
+    """
+    from mcap.cli.backbone import load_generation_models
+    from mcap.cli.follow import follow
+    from mcap.cli.notify_plugins import tell_plugins
+    from mcap.cli.output import emit, warn
+    from mcap.cli.settings import load_settings
+    from mcap.generation.editing import edit as stage
+    from mcap.generation.editing.events import EditFinished, EmptyRegion, SourceDiffers
+    from mcap.generation.editing.job import require_source
+    from mcap.generation.editing.settings import EditSettings
+    from mcap.generation.extra_networks import read_extra_networks
+    from mcap.results.folder import require_own
+    from mcap.subjects.subject import read_subject
+
+    require_own(out, "edit")
+    settings = load_settings(ctx.obj, device=device, precision=precision)
+    wanted = EditSettings(
+        replace=replacements(replace or ()), weights=factors(weigh or ()), add=tuple(add or ()),
+        prompt=new_prompt(prompt or ()), **({} if keep is None else {"keep": keep}), layout=layout, local=local,
+        where=tuple(where or ()), batch_size=batch_size, format=format, quality=quality,
+        metadata=metadata,
+    )  # fmt: skip
+    person = read_subject(subject or find_subject(pictures[0]))
+    networks = read_extra_networks(with_ or (), lora or (), embedding or ())
+    models = load_generation_models(person, settings, backbone)
+    for path in () if force else pictures:
+        require_source(path, person, models.backbone.info.sha256)
+
+    def begin(on_step: Callable[[int], None]) -> Generator[EditEvent]:
+        return stage(
+            person, pictures, models, out, wanted, extra_networks=networks, on_step=on_step
+        )
+
+    finished: EditFinished | None = None
+    for event in follow(ctx, begin, out, person.name, "edit", models.backbone):
+        if isinstance(event, SourceDiffers):
+            warn(ctx, describe_difference(event))
+        if isinstance(event, EmptyRegion):
+            warn(
+                ctx,
+                f"{event.path}: the changed words look at no place of their own in it, so nothing "
+                "was changed; name others with --where, or leave --local away.",
+            )
+        if isinstance(event, EditFinished):
+            finished = event
+    assert finished is not None  # the last event
+    tell_plugins(ctx, finished.pictures)
+    emit(ctx, result(person, pictures, out, finished), partial(print_result, finished=finished))
+
+
+def find_subject(picture: Path) -> Path:
+    """Return the subject folder that a picture was drawn with.
+
+    It is looked for by its hash in the working folder, beside the picture and up to two folders
+    above. Raises `UsageError` where it is in none of them, `InputRejectedError` for a picture
+    without a record.
+    """
+    from mcap.errors import UsageError
+    from mcap.generation.editing.job import read_source
+    from mcap.subjects.manifest import SUFFIX, read_manifest
+
+    _, source, _ = read_source(picture)
+    wanted = source.subject.get("sha256")
+    for folder in dict.fromkeys([Path(), *picture.absolute().parents[:3]]):
+        for path in sorted(folder.glob(f"*{SUFFIX}")):
+            try:
+                if read_manifest(path).sha256 == wanted:
+                    return path
+            except UsageError:
+                continue  # no subject folder, or of another version
+    raise UsageError(
+        f"{picture}: was drawn with subject '{source.subject.get('name')}' ({str(wanted)[:12]}), "
+        f"which lies neither here nor beside the picture; name its folder with --subject."
+    )
+
+
+def new_prompt(given: Sequence[str]) -> str | None:
+    """Return the one ``--prompt``; `UsageError` for several."""
     from mcap.errors import UsageError
 
-    for name in FIXED if editing else ONLY:
-        source = ctx.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            flag = "--" + name.replace("_", "-")
-            raise UsageError(
-                f"{flag}: has no place with --edit; an edit is drawn as the picture was."
-                if editing
-                else f"{flag}: belongs to --edit PICTURE."
-            )
+    if len(given) > 1:
+        raise UsageError("--prompt: is given more than once; an edit has one.")
+    return given[0] if given else None
 
 
 def replacements(given: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """``OLD=NEW`` -> both."""
+    """Read each ``OLD=NEW``."""
     from mcap.errors import UsageError
 
     found = []
@@ -56,132 +203,71 @@ def replacements(given: Sequence[str]) -> tuple[tuple[str, str], ...]:
 
 
 def factors(given: Sequence[str]) -> tuple[tuple[str, float], ...]:
-    """``WORD:FACTOR`` -> both."""
+    """Read each ``WORD=FACTOR``."""
     from mcap.errors import UsageError
-    from mcap.generation.editing.edit import LARGEST_FACTOR
+    from mcap.generation.editing.settings import LARGEST_FACTOR
 
     found = []
     for text in given:
-        word, _, factor = text.rpartition(":")
+        word, _, factor = text.rpartition("=")
         try:
             value = float(factor)
         except ValueError:
             value = float("nan")
         if not word.strip() or not abs(value) <= LARGEST_FACTOR:
             raise UsageError(
-                f"--weight {text}: must be WORD:FACTOR, a word of the prompt and by how much it "
+                f"--weigh {text}: must be WORD=FACTOR, a word of the prompt and by how much it "
                 f"counts, from -{LARGEST_FACTOR:g} to {LARGEST_FACTOR:g} (1 as before)."
             )
         found.append((word.strip(), value))
     return tuple(found)
 
 
-def edit_settings(
-    *,
-    replace: Sequence[str],
-    weight: Sequence[str],
-    prompt: Sequence[str],
-    keep: float | None,
-    **others: Any,
-) -> EditSettings:
-    """The options of an edit, read; ``others`` are those that are taken as they stand."""
+def from_generate(arguments: Sequence[str], generate: Any, edit: Any) -> list[str]:
+    """Return the arguments of ``mcap edit`` for those of ``mcap generate SUBJECT --edit PICTURE``.
+
+    That is what the command was in version 0.1.0. ``generate`` and ``edit`` are the two commands as
+    typer made them. `UsageError` for an option that has no place in an edit, or only there.
+    """
     from mcap.errors import UsageError
-    from mcap.generation.editing.edit import EditSettings
 
-    if len(prompt) > 1:
-        raise UsageError("--prompt: is given more than once; an edit has one.")
-    if keep is not None:
-        others["keep"] = keep
-    return EditSettings(
-        replace=replacements(replace),
-        weights=factors(weight),
-        prompt=prompt[0] if prompt else None,
-        **others,
+    old, new = (
+        {flag: option for option in command.params for flag in option.opts if flag[:1] == "-"}
+        for command in (generate, edit)
     )
-
-
-def run_edit(
-    ctx: typer.Context,
-    subject: Subject,
-    pictures: Sequence[Path],
-    settings: Settings,
-    wanted: EditSettings,
-    addons: ExtraNetworks,
-    out: Path,
-    backbone_name: str | None,
-    force: bool,
-) -> None:
-    from mcap.cli.backbone import load_backbone
-    from mcap.cli.interruption import with_pictures_kept
-    from mcap.cli.notify_plugins import tell_plugins
-    from mcap.cli.output import emit, note, warn
-    from mcap.cli.progress import progress
-    from mcap.generation.editing.edit import (
-        Edited,
-        NotTheSame,
-        NowhereToChange,
-        edit,
-        require_source,
-    )
-    from mcap.generation.generate import PictureReady
-    from mcap.registry import registry
-    from mcap.runtime.device import set_threads
-    from mcap.runtime.memory import translate_oom
-
-    set_threads(settings.threads)
-    backbone = load_backbone(subject, settings, backbone_name)
-    if not force:
-        for path in pictures:
-            require_source(path, subject, backbone.info.sha256)
-    advance: list[Any] = []
-    events = edit(
-        subject,
-        pictures,
-        backbone,
-        registry().create("identity", subject.identity_network),
-        registry().create("detector", settings.detector),
-        out,
-        wanted,
-        addons=addons,
-        on_step=lambda count: advance[0](count),
-    )
-    ready = 0
-    finished: Edited | None = None
-    try:
-        with translate_oom("drawing", "Edit fewer pictures at once with --batch-size 1."):
-            plan = next(events)
-            there = plan.pictures - plan.to_draw
-            note(
-                ctx,
-                f"{subject.name}: {plan.to_draw} pictures to edit"
-                + (f", {there} are there already" if there else "")
-                + f"; backbone {backbone.info.id} on {backbone.device}.",
+    pictures: list[str] = []
+    words: list[str] = []
+    rest: list[str] = []
+    waiting = list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        if argument == "--":
+            words += waiting
+            break
+        if not argument.startswith("-"):
+            words.append(argument)
+            continue
+        flag, equals, value = argument.partition("=")
+        if flag in old and flag not in new:
+            raise UsageError(
+                f"{flag}: has no place with --edit; an edit is drawn as the picture was."
             )
-            with progress(ctx, "editing", plan.steps, unit="steps") as bar:
-                advance.append(bar.advance)
-                for event in events:
-                    if isinstance(event, NotTheSame):
-                        warn(ctx, _not_the_same(event))
-                    if isinstance(event, NowhereToChange):
-                        warn(
-                            ctx,
-                            f"{event.path}: the changed words look at no place of their own in it, "
-                            "so nothing was changed; name others with --where, or leave --local "
-                            "away.",
-                        )
-                    if isinstance(event, PictureReady):
-                        ready += 1
-                    if isinstance(event, Edited):
-                        finished = event
-    except KeyboardInterrupt:
-        events.close()
-        raise with_pictures_kept(ready, out) from None
-    assert finished is not None  # the last event
-    tell_plugins(ctx, finished.pictures)
-    emit(ctx, _result(subject, pictures, out, finished), lambda console: _print(console, finished))
+        option = new.get(flag)
+        given = [value] if equals else []
+        if not equals and waiting and not (option is not None and option.is_flag):
+            given = [waiting.pop(0)]
+        if flag == "--edit":
+            pictures += given
+        elif flag == "--weight":
+            rest += ["--weigh", *("=".join(text.rsplit(":", 1)) for text in given)]
+        else:
+            rest += [flag, *given]
+    subject = ["--subject", words[0]] if words else []
+    return [*subject, *rest, "--", *pictures, *words[1:]]
 
 
-def _not_the_same(event: Any) -> str:
+def describe_difference(event: SourceDiffers) -> str:
+    """Return the warning that the picture to start from is not the file's."""
     if event.difference is None:
         return (
             f"{event.path}: has been cut or scaled since it was drawn; the edit starts from what "
@@ -194,9 +280,10 @@ def _not_the_same(event: Any) -> str:
     )
 
 
-def _result(
-    subject: Subject, sources: Sequence[Path], out: Path, finished: Edited
+def result(
+    subject: Subject, sources: Sequence[Path], out: Path, finished: EditFinished
 ) -> dict[str, Any]:
+    """Return the command's result for ``--json``."""
     return {
         "subject": subject.name,
         "out": out,
@@ -210,7 +297,7 @@ def _result(
                 "face_kept": picture.record["face_kept"],
                 "new": picture.new,
             }
-            for source, picture in zip(sources, finished.pictures, strict=True)
+            for source, picture in zip(dict.fromkeys(sources), finished.pictures, strict=True)
         ],
         "identity": subject.identity_network,
         "results": finished.results,
@@ -218,7 +305,8 @@ def _result(
     }
 
 
-def _print(console: Any, finished: Edited) -> None:
+def print_result(console: Console, finished: EditFinished) -> None:
+    """Print one line a picture, and where the sheet lies."""
     from rich.table import Table
 
     def shown(value: float | None) -> str:

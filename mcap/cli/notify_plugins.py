@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Saved(Protocol):
-    """A picture of `mcap.generation.generate`, `mcap.generation.editing.edit` or `mcap.enhancement.enhance`."""
+    """A picture that `mcap generate`, `mcap edit` or `mcap enhance` wrote."""
 
     @property
     def path(self) -> Path: ...

@@ -42,3 +42,32 @@ PRECISION = typer.Option(
     "a GPU.",
     metavar="NAME",
 )
+METADATA = typer.Option(
+    help="What is written into the files. all: how they were drawn, and the mark that a machine "
+    "made them; label: only that mark; none: nothing.",
+)
+LORA = typer.Option(
+    help="A LoRA file of another program (.safetensors; kohya, AUTOMATIC1111, ComfyUI, diffusers), "
+    "with its strength after a colon. More than once for several.",
+    metavar="FILE[:WEIGHT]",
+)
+EMBEDDING = typer.Option(
+    help="A textual-inversion file (.safetensors, .pt, .bin). Its name without the suffix is the "
+    "word to write into --prompt or --negative. More than once for several.",
+    metavar="FILE",
+)
+WITH = typer.Option(
+    "--with",
+    help="Another subject of the same backbone, with its LoRA's strength after a colon: {id2} and "
+    "{style2} in --prompt; the next is {id3} and {style3}.",
+    metavar="SUBJECT[:WEIGHT]",
+)
+BATCH_SIZE = typer.Option(
+    help="Pictures drawn at once; fewer need less memory.", metavar="N", min=1
+)
+BACKBONE = typer.Option(
+    help="Where the subject's backbone is now, if it was moved, or another one (with --force): a "
+    "name, a folder, a .safetensors checkpoint or a hub id.",
+    metavar="BACKBONE",
+    autocompletion=complete.backbones,
+)

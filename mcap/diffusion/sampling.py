@@ -1,7 +1,7 @@
-"""Drawing: prompts and seeds -> pictures, with whatever the backbone holds at the moment.
+"""Sampling: prompts and seeds -> images, with whatever the backbone holds at the moment.
 
 The backbone may have a subject loaded, learned tokens at their initial values, or nothing at all:
-`draw` is the same, so that before and after can be compared seed by seed.
+`generate_images` is the same, so that before and after can be compared seed by seed.
 """
 
 from __future__ import annotations
@@ -20,22 +20,64 @@ from mcap.diffusion.latents import decode, vae_factor
 from mcap.diffusion.prompt_length import require_fit
 
 if TYPE_CHECKING:
-    from mcap.contracts import Backbone, Float32Array, UInt8Image
+    from mcap.contracts import Backbone, BackboneInfo, Float32Array, UInt8Image
 
 STEPS = 30
 GUIDANCE_SCALE = 7.0
 BATCH_PIXELS = 8 * 256 * 256
-"""Pixels drawn at once by default: eight pictures of the demo backbone, two of SD1.5, one of SDXL.
+"""Pixels sampled at once by default: eight images of the demo backbone, two of SD1.5, one of SDXL.
 Larger batches are hardly faster on a CPU, and a GPU of 8 GB holds these."""
 WATCHED = (0.3, 0.5, 0.7)
-"""At which fractions of the UNet's calls attention is recorded: earlier there is no picture yet to
+"""Fractions of the UNet's calls at which attention is recorded: earlier there is no picture yet to
 look at, later only texture is left to be decided."""
+
+AfterCall = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
+"""diffusers' ``callback_on_step_end``: pipeline, call from 0, timestep, tensors -> tensors."""
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """One drawn picture. ``attention``: token -> float32[h, w] on the latent grid, the mean
-    probability over the recorded steps, layers and heads."""
+class SamplingSettings:
+    """How images are sampled. `for_backbone` fills in what is not said."""
+
+    steps: int
+    guidance_scale: float
+    size: tuple[int, int]
+    """(width, height) in pixels."""
+    negative_prompt: str = ""
+    batch_size: int | None = None
+    """Images sampled at once; None: as many as `BATCH_PIXELS` allow."""
+
+    @classmethod
+    def for_backbone(
+        cls,
+        info: BackboneInfo,
+        *,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        size: tuple[int, int] | None = None,
+        negative_prompt: str = "",
+        batch_size: int | None = None,
+    ) -> SamplingSettings:
+        """Return the settings given, and for None the backbone's own, else mcap's.
+
+        ``size`` defaults to the backbone's native square.
+        """
+        own = info.generate_defaults
+        if guidance_scale is None:
+            guidance_scale = float(own.get("guidance_scale", GUIDANCE_SCALE))
+        return cls(
+            steps=steps or int(own.get("steps", STEPS)),
+            guidance_scale=guidance_scale,
+            size=size or (info.native_size, info.native_size),
+            negative_prompt=negative_prompt,
+            batch_size=batch_size,
+        )
+
+
+@dataclass(frozen=True)
+class GeneratedImage:
+    """One sampled image. ``attention``: token -> float32[h, w] on the latent grid, the mean
+    probability over the recorded calls, layers and heads."""
 
     image: UInt8Image
     prompt: str
@@ -43,95 +85,64 @@ class Drawn:
     attention: dict[str, Float32Array] = field(default_factory=dict)
 
 
-def draw(
+def generate_images(
     backbone: Backbone,
     prompts: str | Sequence[str],
     seeds: Sequence[int],
+    settings: SamplingSettings | None = None,
     *,
-    negative_prompt: str = "",
-    steps: int | None = None,
-    guidance_scale: float | None = None,
-    size: tuple[int, int] | None = None,
-    batch_size: int | None = None,
+    pipeline: Any | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> list[UInt8Image]:
-    """Pictures uint8[H, W, 3], one a seed; see `draw_each` for what the arguments mean."""
-    return [
-        drawn.image
-        for drawn in draw_each(
-            backbone,
-            prompts,
-            seeds,
-            negative_prompt=negative_prompt,
-            steps=steps,
-            guidance_scale=guidance_scale,
-            size=size,
-            batch_size=batch_size,
-            on_step=on_step,
-        )
-    ]
+    """Return images uint8[H, W, 3], one a seed; see `stream_images` for the arguments."""
+    stream = stream_images(backbone, prompts, seeds, settings, pipeline=pipeline, on_step=on_step)
+    return [generated.image for generated in stream]
 
 
-def draw_each(
+def stream_images(
     backbone: Backbone,
     prompts: str | Sequence[str],
     seeds: Sequence[int],
+    settings: SamplingSettings | None = None,
     *,
-    negative_prompt: str = "",
-    steps: int | None = None,
-    guidance_scale: float | None = None,
-    size: tuple[int, int] | None = None,
-    batch_size: int | None = None,
-    on_step: Callable[[int], None] | None = None,
-    watch: Sequence[str] = (),
     pipeline: Any | None = None,
-) -> Iterator[Drawn]:
-    """Draw picture after picture, a batch at a time.
+    watch: Sequence[str] = (),
+    on_step: Callable[[int], None] | None = None,
+) -> Iterator[GeneratedImage]:
+    """Yield image after image, sampled a batch at a time.
 
-    ``prompts`` are filled prompts, one for all or one a seed. Picture i starts from noise of a
-    generator of its own on the CPU, seeded with ``seeds[i]``, so that it can be drawn again alone
+    ``prompts`` are filled prompts, one for all or one a seed. Image i starts from noise of a
+    generator of its own on the CPU, seeded with ``seeds[i]``, so that it can be sampled again alone
     and on any device (up to the last bits of floating point, which depend on batch and device).
-    ``steps`` and ``guidance_scale`` default to the backbone's own, ``size`` = (width, height) to
-    its native square. ``on_step`` is called after each call of the UNet (one a step, with some
-    schedulers two) with the number of pictures in it.
-    ``watch`` names tokens whose attention is recorded. torch's global random state is not touched.
+    ``settings`` default to the backbone's own, ``pipeline`` to a new one over the backbone.
+    ``watch`` names tokens whose attention is recorded. ``on_step`` is called after each call of the
+    UNet (one a step, with some schedulers two) with the number of images in it. torch's global
+    random state is not touched.
 
     Raises `mcap.errors.UsageError` for a prompt that the tokenizer would cut.
     """
     texts = [prompts] * len(seeds) if isinstance(prompts, str) else list(prompts)
     if len(texts) != len(seeds):
         raise ValueError(f"{len(seeds)} seeds need as many prompts, or one, not {len(texts)}")
+    settings = settings or SamplingSettings.for_backbone(backbone.info)
     require_fit(
-        dict.fromkeys([*texts, negative_prompt]), backbone.tokenizers, backbone.text_encoders
+        dict.fromkeys([*texts, settings.negative_prompt]),
+        backbone.tokenizers,
+        backbone.text_encoders,
     )
-    info = backbone.info
-    steps = steps or int(info.generate_defaults.get("steps", STEPS))
-    if guidance_scale is None:
-        guidance_scale = float(info.generate_defaults.get("guidance_scale", GUIDANCE_SCALE))
-    width, height = size or (info.native_size, info.native_size)
     pipeline = pipeline if pipeline is not None else backbone.pipeline()
-    batch_size = batch_size or default_batch(width * height)
-    calls = schedulers.calls(pipeline.scheduler, steps)
+    width, height = settings.size
+    batch_size = settings.batch_size or default_batch(width * height)
+    calls = schedulers.calls(pipeline.scheduler, settings.steps)
     for first in range(0, len(seeds), batch_size):
-        chosen = slice(first, first + batch_size)
-        batch = texts[chosen]
-        watcher = _Watcher(pipeline, backbone, batch, watch, calls, (width, height), on_step)
-        with watcher:
-            latents = denoise(
-                pipeline,
-                batch,
-                seeds[chosen],
-                negative_prompt=negative_prompt,
-                steps=steps,
-                guidance_scale=guidance_scale,
-                size=(width, height),
-                after_step=watcher.after_step,
-            )
-        images = decode_pictures(backbone.vae, latents)
-        found = watcher.result()
-        for row, (prompt, seed) in enumerate(zip(batch, seeds[chosen], strict=True)):
-            attention = {token: maps[row] for token, maps in found.items()}
-            yield Drawn(images[row], prompt, seed, attention)
+        batch, chosen = texts[first : first + batch_size], seeds[first : first + batch_size]
+        attention = TokenAttention(backbone, pipeline, batch, watch, calls, settings.size)
+        with attention:
+            latents = denoise(pipeline, batch, chosen, settings, attention.callback(on_step))
+        images, maps = decode_images(backbone.vae, latents), attention.maps()
+        for row, (prompt, seed) in enumerate(zip(batch, chosen, strict=True)):
+            own = {token: found[row] for token, found in maps.items()}
+            yield GeneratedImage(images[row], prompt, seed, own)
 
 
 @torch.no_grad()
@@ -139,44 +150,40 @@ def denoise(
     pipeline: Any,
     prompts: Sequence[str],
     seeds: Sequence[int],
-    *,
-    negative_prompt: str,
-    steps: int,
-    guidance_scale: float,
-    size: tuple[int, int],
-    after_step: Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]],
+    settings: SamplingSettings,
+    after_call: AfterCall,
 ) -> torch.Tensor:
-    """One batch's scaled latents float[B, C, h, w]; row i starts from the noise of ``seeds[i]``.
+    """Return one batch's scaled latents float[B, C, h, w]; row i starts from noise of ``seeds[i]``.
 
-    ``size`` is (width, height) in pixels. ``after_step`` is diffusers' ``callback_on_step_end``,
-    which sees and may give back ``latents``.
+    ``after_call`` sees and may give back ``latents``.
     """
     pipeline.set_progress_bar_config(disable=True)
-    width, height = size
+    width, height = settings.size
+    negative = settings.negative_prompt
     return pipeline(
         prompt=list(prompts),
         # None where it is empty: SDXL then starts from zeros, as it was trained, and not
         # from the embedding of an empty text. With one text encoder there is no difference.
-        negative_prompt=[negative_prompt] * len(prompts) if negative_prompt else None,
-        num_inference_steps=steps,
-        guidance_scale=guidance_scale,
+        negative_prompt=[negative] * len(prompts) if negative else None,
+        num_inference_steps=settings.steps,
+        guidance_scale=settings.guidance_scale,
         width=width,
         height=height,
         generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
         output_type="latent",
-        callback_on_step_end=after_step,
+        callback_on_step_end=after_call,
         callback_on_step_end_tensor_inputs=["latents"],
     ).images
 
 
 def default_batch(pixels: int) -> int:
-    """How many pictures of that many pixels are drawn at once unless somebody says otherwise."""
+    """Return the number of images of ``pixels`` each that are sampled at once by default."""
     return max(1, BATCH_PIXELS // pixels)
 
 
 @torch.no_grad()
-def decode_pictures(vae: Any, latents: torch.Tensor) -> list[UInt8Image]:
-    """Scaled latents float[B, C, h, w] -> pictures uint8[H, W, 3], decoded one by one.
+def decode_images(vae: Any, latents: torch.Tensor) -> list[UInt8Image]:
+    """Decode scaled latents float[B, C, h, w] into images uint8[H, W, 3], one by one.
 
     A half-precision decoder runs in float32: SDXL's overflows in float16, and on Apple's MPS
     SD1.5's does too, and the picture is black. bfloat16 has the range and stays. (no_grad and not
@@ -197,20 +204,22 @@ def decode_pictures(vae: Any, latents: torch.Tensor) -> list[UInt8Image]:
     return images
 
 
-class _Watcher:
-    """What happens between two steps: progress, and at some of them the tokens' attention."""
+class TokenAttention:
+    """The mean cross-attention of some tokens over the calls at `WATCHED`, while it is entered.
+
+    ``prompts`` are one batch's, ``calls`` those that the UNet will be called, ``size`` (width,
+    height) in pixels. Without ``tokens`` nothing is recorded.
+    """
 
     def __init__(
         self,
-        pipeline: Any,
         backbone: Backbone,
+        pipeline: Any,
         prompts: Sequence[str],
         tokens: Sequence[str],
         calls: int,
         size: tuple[int, int],
-        on_step: Callable[[int], None] | None,
     ) -> None:
-        self.on_step = on_step
         self.rows = len(prompts)
         self.watched = {min(calls - 1, int(part * calls)) for part in WATCHED}
         self.sums: dict[str, torch.Tensor] = {}
@@ -237,10 +246,10 @@ class _Watcher:
             if known is not None and known != tokenizer.unk_token_id:
                 self.columns[token] = (ids == known).float()
 
-    def __enter__(self) -> _Watcher:
+    def __enter__(self) -> TokenAttention:
         if self.recorder is not None:
             self.recorder.attach()
-            self._record(0)
+            self.record_call(0)
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -248,31 +257,37 @@ class _Watcher:
         if self.recorder is not None:
             self.recorder.detach()
 
-    def _record(self, call: int) -> None:
+    def record_call(self, call: int) -> None:
         """Keep queries and keys of this call only where it is watched: SDXL's are half a GB."""
-        if call in self.watched:
+        if self.recorder is not None and call in self.watched:
             self.recording.enter_context(self.recorder.recording())
 
-    def after_step(
-        self, pipeline: Any, call: int, _timestep: Any, kwargs: dict[str, Any]
-    ) -> dict[str, Any]:
-        if self.recorder is not None:
-            if call in self.watched:
-                self._add(pipeline)
-            self.recording.close()
-            self.recorder.clear()
-            self._record(call + 1)
-        if self.on_step is not None:
-            self.on_step(self.rows)
-        return kwargs
+    def callback(self, on_step: Callable[[int], None] | None) -> AfterCall:
+        """Return the pipeline's callback: it adds the call's maps and tells ``on_step``."""
 
-    def _add(self, pipeline: Any) -> None:
-        # With guidance the first half of the rows is the negative prompt.
-        first = self.rows if pipeline.do_classifier_free_guidance else 0
+        def after_call(
+            pipeline: Any, call: int, _timestep: Any, tensors: dict[str, Any]
+        ) -> dict[str, Any]:
+            if self.recorder is not None:
+                if call in self.watched:
+                    self.add_maps(self.recorder, guided=pipeline.do_classifier_free_guidance)
+                self.recording.close()
+                self.recorder.clear()
+                self.record_call(call + 1)
+            if on_step is not None:
+                on_step(self.rows)
+            return tensors
+
+        return after_call
+
+    def add_maps(self, recorder: AttentionRecorder, *, guided: bool) -> None:
+        """Add what was recorded of one call; with guidance its first half is the negative's."""
+        first = self.rows if guided else 0
         rows = range(first, first + self.rows)
         for token, columns in self.columns.items():
-            maps = self.recorder.maps(columns, self.grid, rows).mean(dim=1).cpu()
-            self.sums[token] = self.sums.get(token, 0) + maps / len(self.watched)
+            maps = recorder.maps(columns, self.grid, rows).mean(dim=1).cpu()
+            self.sums[token] = self.sums.get(token, torch.zeros(())) + maps / len(self.watched)
 
-    def result(self) -> dict[str, Float32Array]:
+    def maps(self) -> dict[str, Float32Array]:
+        """Return token -> float32[B, h, w], the mean over the calls so far."""
         return {token: maps.numpy().astype(np.float32) for token, maps in self.sums.items()}

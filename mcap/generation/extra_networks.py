@@ -1,5 +1,5 @@
-"""What a picture is drawn with besides its subject: LoRA and embedding files of other programs,
-and further subjects, whose tokens are {id2} and {style2}, {id3} and {style3} in prompts.
+"""Networks beside the subject: LoRA and embedding files of other programs, and further subjects,
+whose tokens are {id2} and {style2}, {id3} and {style3} in prompts.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Companion:
 
     @property
     def tokens(self) -> dict[str, str]:
-        """The subject's own tokens -> what they are called here: ``<mcap-id>``: ``<mcap-id-2>``."""
+        """The subject's own tokens -> their names here: ``<mcap-id>``: ``<mcap-id-2>``."""
         return {
             record.token: f"{record.token[:-1]}-{self.number}>"
             for record in self.subject.manifest.tokens
@@ -49,7 +49,7 @@ class Companion:
 
 @dataclass(frozen=True)
 class ExtraNetworks:
-    """Everything that is drawn with besides the first subject; by default nothing."""
+    """Networks that are loaded beside the first subject; by default none."""
 
     companions: tuple[Companion, ...] = ()
     loras: tuple[Lora, ...] = ()
@@ -64,7 +64,7 @@ class ExtraNetworks:
         )
 
     def fill(self, text: str) -> str:
-        """``{id2}`` and ``{style2}`` -> the tokens of the second subject, and so on.
+        """Fill in ``{id2}`` and ``{style2}``, the tokens of the second subject, and so on.
 
         `UsageError` where there is no such subject.
         """
@@ -84,7 +84,7 @@ class ExtraNetworks:
         return re.sub(r"\{(?:id|style)\d+\}", token, text)
 
     def expand(self, prompt: str) -> str:
-        """Embeddings' words -> their tokens, one a vector."""
+        """Put an embedding's tokens, one a vector, in the place of its word."""
         for embedding in self.embeddings:
             prompt = embedding.pattern.sub(" ".join(embedding.tokens), prompt)
         return prompt
@@ -108,7 +108,7 @@ class ExtraNetworks:
                 )
 
     def record(self) -> dict[str, Any]:
-        """What a picture's metadata says of them: names and hashes, no paths; {} for none."""
+        """Return their part of a picture's record: names and hashes, no paths; {} for none."""
         found = {
             "with": [
                 {"name": item.subject.name, "sha256": item.subject.sha256, "weight": item.weight}
@@ -168,10 +168,11 @@ class ExtraNetworks:
         unload(pipeline, [*own, *self.tokens])
 
 
-def read_addons(
+def read_extra_networks(
     companions: Sequence[str] = (), loras: Sequence[str] = (), embeddings: Sequence[str] = ()
 ) -> ExtraNetworks:
-    """What the command line gives: ``PATH`` or ``PATH:WEIGHT``, embeddings without a weight.
+    """Read networks as the command line gives them: ``PATH`` or ``PATH:WEIGHT``, embeddings
+    without a weight.
 
     Raises `UsageError` for what is not there or of another kind, and what
     `mcap.subjects.subject.read_subject` raises.
@@ -201,7 +202,7 @@ def read_addons(
 
 
 def weighted(flag: str, text: str) -> tuple[Path, float]:
-    """``PATH:WEIGHT`` -> both; without a weight, as in ``C:\\file``, weight 1."""
+    """Split ``PATH:WEIGHT``; without a weight, as in ``C:\\file``, it is 1."""
     path, colon, weight = text.rpartition(":")
     if not colon or Path(text).exists():
         return Path(text).expanduser(), 1.0

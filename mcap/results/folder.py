@@ -21,7 +21,7 @@ from mcap.runtime import files
 
 COMMANDS = {
     "generate": "mcap generate",
-    "edit": "mcap generate --edit",
+    "edit": "mcap edit",
     "enhance": "mcap enhance",
 }
 """A record's ``kind`` -> the command that makes such pictures."""

@@ -16,6 +16,7 @@ Every file is written under a temporary name and renamed.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -116,6 +117,14 @@ class Manifest(Record):
     """Relative path -> sha256 of the files that generation reads; filled on completion."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    @property
+    def sha256(self) -> str:
+        """Over the files that generation reads: a subject that is trained again has another."""
+        digest = hashlib.sha256()
+        for name, sha256 in sorted(self.files.items()):
+            digest.update(f"{sha256}  {name}\n".encode())
+        return digest.hexdigest()
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mcap.diffusion.sampling import draw
+from mcap.diffusion.sampling import SamplingSettings, generate_images
 from mcap.faces.similarity import likeness
 from mcap.images.jpeg import write_jpeg
 from mcap.runtime.randomness import preserve_rng_state
@@ -61,7 +61,8 @@ def preview(
     steps = min(STEPS, int(backbone.info.generate_defaults.get("steps", STEPS)))
     seeds = [seed + number for number in range(PICTURES)]
     with preserve_rng_state(backbone.device):
-        drawn = draw(backbone, prompt, seeds, steps=steps)
+        settings = SamplingSettings.for_backbone(backbone.info, steps=steps)
+        drawn = generate_images(backbone, prompt, seeds, settings)
     side_by_side = np.concatenate(drawn, axis=1)
     write_jpeg(path, side_by_side)
     return Preview(side_by_side, judge.similarity(drawn) if judge is not None else None)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from mcap.diffusion.sampling import draw
+from mcap.diffusion.sampling import generate_images
 from mcap.masking.crops import TrainingCrop, portrait_crops
 from mcap.runtime.files import write_with
 from mcap.runtime.randomness import preserve_rng_state
@@ -76,7 +76,8 @@ def draw_references(
         paths.append(path)
         if not path.is_file():
             with preserve_rng_state(backbone.device):
-                (pixels,) = draw(backbone, prompts[number % len(prompts)], [seed + number])
+                prompt = prompts[number % len(prompts)]
+                (pixels,) = generate_images(backbone, prompt, [seed + number])
             write_with(path, Image.fromarray(pixels).save)
         if on_picture is not None:
             on_picture(path)

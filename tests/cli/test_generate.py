@@ -175,9 +175,9 @@ def test_plugins_hear_of_new_pictures_only(subject, capsys, monkeypatch):
 
 
 def test_ctrl_c_keeps_what_is_drawn_and_says_how_to_go_on(subject, capsys, monkeypatch):
-    from mcap.generation import generate as stage
+    from mcap.generation import run as stage
 
-    saved, original = [], stage._finish
+    saved, original = [], stage.write_picture
 
     def finish(*args, **kwargs):
         if saved:
@@ -185,7 +185,7 @@ def test_ctrl_c_keeps_what_is_drawn_and_says_how_to_go_on(subject, capsys, monke
         saved.append(original(*args, **kwargs))
         return saved[0]
 
-    monkeypatch.setattr(stage, "_finish", finish)
+    monkeypatch.setattr(stage, "write_picture", finish)
     code, _, err = run(capsys, subject)
     assert code == 130 and "1 of the pictures are in portraits" in err
     assert saved[0].path.is_file()

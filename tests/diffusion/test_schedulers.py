@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from mcap.diffusion import schedulers
-from mcap.diffusion.sampling import draw, draw_each
 from mcap.diffusion.schedulers import MODEL, SCHEDULERS, calls, find, make, names, title
 from mcap.errors import UsageError
-from tests.support.tiny import tiny_backbone
+from tests.support.tiny import sample, stream, tiny_backbone
 
 # diffusers' own, tens of thousands of them.
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
@@ -136,7 +135,7 @@ def backbone():
 @pytest.fixture(scope="module")
 def plain(backbone):
     """The picture of seed 6 by the model's own scheduler."""
-    return draw(backbone, "a photo", [6], steps=3)[0]
+    return sample(backbone, "a photo", [6], steps=3)[0]
 
 
 @pytest.mark.parametrize("name", [name for name in names() if not name.endswith("-karras")])
@@ -148,9 +147,9 @@ def test_drawing_with_each(backbone, plain, name):
     told: list[int] = []
     options = {"steps": 3, "pipeline": pipeline}
     both = list(
-        draw_each(backbone, "a photo", [5, 6], on_step=told.append, watch=["photo</w>"], **options)
+        stream(backbone, "a photo", [5, 6], on_step=told.append, watch=["photo</w>"], **options)
     )
-    (alone,) = draw_each(backbone, "a photo", [6], **options)
+    (alone,) = stream(backbone, "a photo", [6], **options)
     difference = abs(both[1].image.astype(int) - alone.image.astype(int))
     assert difference.max() <= 1
     assert both[0].image.std() > 1

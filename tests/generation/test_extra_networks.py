@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from mcap.errors import UsageError
-from mcap.generation.extra_networks import ExtraNetworks, read_addons, weighted
-from mcap.generation.generate import GenerateSettings, generate
+from mcap.generation import generate
+from mcap.generation.extra_networks import ExtraNetworks, read_extra_networks, weighted
+from mcap.generation.settings import GenerateSettings
 from mcap.images import provenance
 from mcap.subjects.lora_keys import layers_by_flat_name, layers_per_block, sgm_names
 from mcap_plugins.stable_diffusion import single_file
@@ -30,8 +31,8 @@ from tests.support.foreign_files import (
     pipeline,
     write,
 )
-from tests.support.subjects import FixedDetector, make_profile, make_subject
-from tests.support.tiny import tiny_backbone, tiny_identity
+from tests.support.subjects import make_profile, make_subject, models
+from tests.support.tiny import tiny_backbone
 
 ATTENTION = ("attn2_to", "attn1_to", "self_attn")
 EVERYTHING = ("",)
@@ -50,10 +51,10 @@ def bare(subject):
     )
 
 
-def drawn(bare, addons: ExtraNetworks, prompt: str = PROMPT, negative=None, kind: str = "sd"):
+def drawn(bare, networks: ExtraNetworks, prompt: str = PROMPT, negative=None, kind: str = "sd"):
     found = pipeline(kind)
-    addons.load_into(found, bare)
-    return picture(found, addons.expand(prompt), negative and addons.expand(negative))
+    networks.load_into(found, bare)
+    return picture(found, networks.expand(prompt), negative and networks.expand(negative))
 
 
 # LoRA files
@@ -78,7 +79,7 @@ def test_kohyas_files(bare, tmp_path, words, rank, alpha):
     state = kohya(layers, rank=rank, alpha=alpha)
     path = write(tmp_path / "theirs.safetensors", state, {"ss_network_alpha": "1"})
     expected = picture(merged(pipeline(), state, 0.7))
-    found = drawn(bare, read_addons(loras=[f"{path}:0.7"]))
+    found = drawn(bare, read_extra_networks(loras=[f"{path}:0.7"]))
     assert difference(found, expected) < 1e-5
     assert difference(picture(pipeline()), expected) > 1e-2
 
@@ -90,9 +91,9 @@ def test_half_precision_files(bare, tmp_path, dtype):
     state = {key: value.to(dtype) for key, value in kohya(layers, alpha=lambda i: 2.0).items()}
     path = write(tmp_path / "half.safetensors", state)
     expected = picture(merged(pipeline(), {key: value.float() for key, value in state.items()}))
-    assert difference(drawn(bare, read_addons(loras=[str(path)])), expected) < 1e-5
+    assert difference(drawn(bare, read_extra_networks(loras=[str(path)])), expected) < 1e-5
     found = tiny_backbone(dtype=torch.bfloat16).pipeline()
-    read_addons(loras=[str(path)]).load_into(found, bare)
+    read_extra_networks(loras=[str(path)]).load_into(found, bare)
     assert {p.dtype for n, p in found.unet.named_parameters() if "lora_" not in n} == {
         torch.bfloat16
     }
@@ -115,13 +116,16 @@ def test_other_names_for_the_same_layers(bare, tmp_path):
     }
     assert any("input_blocks" in key for key in renamed)
     path = write(tmp_path / "theirs.safetensors", renamed)
-    assert difference(drawn(bare, read_addons(loras=[str(path)])), expected) < 1e-5
+    assert difference(drawn(bare, read_extra_networks(loras=[str(path)])), expected) < 1e-5
 
     sdxl = pipeline("sdxl")
     state = kohya(chosen(flat_layers(sdxl), ["attn2_to"]), alpha=lambda i: 1.0)
     path = write(tmp_path / "theirs.safetensors", _named_as_in_diffusers(state, sdxl))
     expected = picture(merged(sdxl, state))
-    assert difference(drawn(bare, read_addons(loras=[str(path)]), kind="sdxl"), expected) < 1e-5
+    assert (
+        difference(drawn(bare, read_extra_networks(loras=[str(path)]), kind="sdxl"), expected)
+        < 1e-5
+    )
 
 
 def _named_as_in_diffusers(state: dict, sdxl) -> dict:
@@ -212,9 +216,12 @@ def test_sdxls_files(bare, tmp_path):
         assert word in names
     expected = picture(merged(pipeline("sdxl"), state, 0.2))
     path = write(tmp_path / "theirs.safetensors", state)
-    assert difference(drawn(bare, read_addons(loras=[f"{path}:0.2"]), kind="sdxl"), expected) < 1e-5
+    assert (
+        difference(drawn(bare, read_extra_networks(loras=[f"{path}:0.2"]), kind="sdxl"), expected)
+        < 1e-5
+    )
     with pytest.raises(UsageError, match="no place in this backbone, such as lora_"):
-        drawn(bare, read_addons(loras=[str(path)]))
+        drawn(bare, read_extra_networks(loras=[str(path)]))
 
 
 @pytest.mark.parametrize(
@@ -247,7 +254,7 @@ def test_two_files_each_at_its_strength(bare, tmp_path):
     second = kohya(chosen(layers, ["lora_te_"]), alpha=lambda i: 2.0, seed=2)
     paths = [write(tmp_path / f"{i}.safetensors", s) for i, s in enumerate((first, second))]
     expected = picture(merged(merged(pipeline(), first, -0.5), second, 0.25))
-    found = drawn(bare, read_addons(loras=[f"{paths[0]}:-0.5", f"{paths[1]}:0.25"]))
+    found = drawn(bare, read_extra_networks(loras=[f"{paths[0]}:-0.5", f"{paths[1]}:0.25"]))
     assert difference(found, expected) < 1e-5
 
 
@@ -276,14 +283,14 @@ def test_diffusers_files(bare, tmp_path, style):
     """Without metadata alpha is the rank; with it, what it says."""
     state = kohya(chosen(flat_layers(pipeline()), ["attn2_to"]), alpha=lambda i: None)
     path = write(tmp_path / "theirs.safetensors", _diffusers_names(state, style))
-    found = drawn(bare, read_addons(loras=[str(path)]))
+    found = drawn(bare, read_extra_networks(loras=[str(path)]))
     assert difference(found, picture(merged(pipeline(), state))) < 1e-5
     if style == "peft":
         targets = ["attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"]
         config = {"unet.r": 4, "unet.lora_alpha": 1, "unet.target_modules": targets}
         write(path, _diffusers_names(state, style), {"lora_adapter_metadata": json.dumps(config)})
         expected = picture(merged(pipeline(), state, 1 / 4))
-        assert difference(drawn(bare, read_addons(loras=[str(path)])), expected) < 1e-5
+        assert difference(drawn(bare, read_extra_networks(loras=[str(path)])), expected) < 1e-5
 
 
 def test_alphas_beside_diffusers_names(bare, tmp_path):
@@ -297,14 +304,14 @@ def test_alphas_beside_diffusers_names(bare, tmp_path):
     for style in ("peft", "diffusers"):
         whole = _diffusers_names(state, style, alphas=True)
         path = write(tmp_path / "theirs.safetensors", whole)
-        assert difference(drawn(bare, read_addons(loras=[str(path)])), expected) < 1e-5
+        assert difference(drawn(bare, read_extra_networks(loras=[str(path)])), expected) < 1e-5
     for extra, metadata, words in (
         ({"unet.nowhere.alpha": torch.tensor(1.0)}, None, "nowhere.alpha belongs to no layer"),
         ({}, {"lora_adapter_metadata": "{}"}, "alphas twice"),
     ):
         write(path, {**whole, **extra}, metadata)
         with pytest.raises(UsageError, match=words):
-            read_addons(loras=[str(path)]).load_into(pipeline(), bare)
+            read_extra_networks(loras=[str(path)]).load_into(pipeline(), bare)
 
 
 def test_what_is_refused(bare, tmp_path):
@@ -349,13 +356,13 @@ def test_what_is_refused(bare, tmp_path):
     for message, state in cases.items():
         path = write(tmp_path / "theirs.safetensors", state)
         with pytest.raises(UsageError, match=f"theirs.safetensors.*{message}"):
-            read_addons(loras=[str(path)]).load_into(found, bare)
+            read_extra_networks(loras=[str(path)]).load_into(found, bare)
     assert np.array_equal(picture(found), before)  # nothing of them stayed
     (tmp_path / "note.safetensors").write_text("not tensors")
     with pytest.raises(UsageError, match="cannot be read as"):
-        read_addons(loras=[str(tmp_path / "note.safetensors")]).load_into(found, bare)
+        read_extra_networks(loras=[str(tmp_path / "note.safetensors")]).load_into(found, bare)
     with pytest.raises(UsageError, match="there is no such file"):
-        read_addons(loras=[str(tmp_path / "nobody.safetensors:0.5")])
+        read_extra_networks(loras=[str(tmp_path / "nobody.safetensors:0.5")])
 
 
 def test_weights_after_a_colon(tmp_path):
@@ -405,15 +412,15 @@ def test_embeddings(bare, tmp_path, name, state):
     words = " ".join(f"<plain{index}>" for index in range(count))
     positive, negative = "a photo of {}, good", "dark, {}"
     expected = picture(plain, positive.format(words), negative.format(words))
-    addons = read_addons(embeddings=[str(path)])
+    networks = read_extra_networks(embeddings=[str(path)])
     for written in (word, word.upper(), f"<{word}>", f"embedding:{word}"):
         texts = positive.format(written), negative.format(written)
         if written == word:
-            assert difference(drawn(bare, addons, *texts), expected) < 1e-6
-        assert [addons.expand(text) for text in texts] == [
-            text.format(" ".join(addons.embeddings[0].tokens)) for text in (positive, negative)
+            assert difference(drawn(bare, networks, *texts), expected) < 1e-6
+        assert [networks.expand(text) for text in texts] == [
+            text.format(" ".join(networks.embeddings[0].tokens)) for text in (positive, negative)
         ]
-    assert addons.expand(f"a {word}s, {word}-x, x{word}") == f"a {word}s, {word}-x, x{word}"
+    assert networks.expand(f"a {word}s, {word}-x, x{word}") == f"a {word}s, {word}-x, x{word}"
     assert difference(picture(pipeline(), positive.format("cat")), expected) > 1e-3
 
 
@@ -434,15 +441,17 @@ def test_several_vectors_in_both_of_sdxls_encoders(bare, tmp_path):
                 tokenizer=tokenizer,
             )
     expected = picture(plain, "a photo, <plain0> <plain1>", "dark")
-    addons = read_addons(embeddings=[str(path)])
-    assert difference(drawn(bare, addons, "a photo, moody", "dark", "sdxl"), expected) < 1e-6
+    networks = read_extra_networks(embeddings=[str(path)])
+    assert difference(drawn(bare, networks, "a photo, moody", "dark", "sdxl"), expected) < 1e-6
     pivotal = {"text_encoders_0": both["clip_l"], "text_encoders_1": both["clip_g"]}
-    other = read_addons(embeddings=[str(write(tmp_path / "other.safetensors", pivotal))])
-    for ours, theirs in zip(other.embeddings[0].vectors, addons.embeddings[0].vectors, strict=True):
+    other = read_extra_networks(embeddings=[str(write(tmp_path / "other.safetensors", pivotal))])
+    for ours, theirs in zip(
+        other.embeddings[0].vectors, networks.embeddings[0].vectors, strict=True
+    ):
         assert torch.equal(ours, theirs)
     alone = write(tmp_path / "alone.safetensors", {"clip_l": both["clip_l"]})
     with pytest.raises(UsageError, match=r"16 values, .* take 16 and 24"):
-        drawn(bare, read_addons(embeddings=[str(alone)]), kind="sdxl")
+        drawn(bare, read_extra_networks(embeddings=[str(alone)]), kind="sdxl")
 
 
 def test_embeddings_that_are_refused(subject, bare, tmp_path):
@@ -462,17 +471,17 @@ def test_embeddings_that_are_refused(subject, bare, tmp_path):
         "cannot be read safely": given("code.pt", {"a": tmp_path}),
     }.items():
         with pytest.raises(UsageError, match=message):
-            read_addons(embeddings=[path])
+            read_extra_networks(embeddings=[path])
     bad = given("bad.safetensors", {"a": rows(2, 32)})
     with pytest.raises(UsageError, match=r"32 values, .* take 16"):
-        drawn(bare, read_addons(embeddings=[bad]))
+        drawn(bare, read_extra_networks(embeddings=[bad]))
     (tmp_path / "else").mkdir()
     other = given("else/Bad.pt", {"a": rows(1)})
     with pytest.raises(UsageError, match=r"is that of .*bad"):
-        read_addons(embeddings=[bad, other])
+        read_extra_networks(embeddings=[bad, other])
     with pytest.raises(UsageError, match="'bad' is in no prompt"):
-        read_addons(embeddings=[bad]).require_use(["not bad-ish"], subject)
-    own = read_addons(embeddings=[given("mcap-id.safetensors", {"a": rows(1)})])
+        read_extra_networks(embeddings=[bad]).require_use(["not bad-ish"], subject)
+    own = read_extra_networks(embeddings=[given("mcap-id.safetensors", {"a": rows(1)})])
     with pytest.raises(UsageError, match="a token of the subject"):
         own.require_use(["a <mcap-id> person"], subject)
 
@@ -484,14 +493,14 @@ def test_two_subjects_with_weights(subject, tmp_path):
     """The second subject's tokens are words of their own, and the LoRA layers add up."""
     other = make_subject(tmp_path / "john.mcap", scale=0.2, seed=8)
     prompt = "a photo of a <mcap-id> person and a {id2} man, {style2} style"
-    addons = read_addons(companions=[f"{other.path}:0.5"])
-    assert addons.fill(prompt) == prompt.format(id2="<mcap-id-2>", style2="<mcap-style-2>")
+    networks = read_extra_networks(companions=[f"{other.path}:0.5"])
+    assert networks.fill(prompt) == prompt.format(id2="<mcap-id-2>", style2="<mcap-style-2>")
     found = pipeline()
-    addons.load_into(found, subject, 0.75)
-    ours = picture(found, addons.fill(prompt))
+    networks.load_into(found, subject, 0.75)
+    ours = picture(found, networks.fill(prompt))
     number = found.tokenizer.convert_tokens_to_ids  # SDXL pools at the highest of a prompt
-    assert max(map(number, addons.tokens)) < min(map(number, subject.embeddings))
-    addons.unload_from(found, subject)
+    assert max(map(number, networks.tokens)) < min(map(number, subject.embeddings))
+    networks.unload_from(found, subject)
     assert np.array_equal(picture(found), picture(pipeline()))
     assert len(found.tokenizer) == len(pipeline().tokenizer)
 
@@ -505,10 +514,10 @@ def test_two_subjects_with_weights(subject, tmp_path):
             str(person.path), weight_name="adapter.safetensors", adapter_name=name
         )
     plain.set_adapters(["jane", "john"], [0.75, 0.5])
-    theirs = picture(plain, addons.fill(prompt))
+    theirs = picture(plain, networks.fill(prompt))
     assert difference(ours, theirs) < 1e-6
     with pytest.raises(UsageError, match=r"\{id3\} belongs to no subject.*\{id2\}"):
-        addons.fill("{id} and {id3}")
+        networks.fill("{id} and {id3}")
 
 
 # In pictures
@@ -518,33 +527,33 @@ def test_pictures_say_what_they_were_drawn_with(subject, tmp_path):
     state = kohya(chosen(flat_layers(pipeline()), ["attn2_to"]))
     lora = write(tmp_path / "film.safetensors", state)
     word = write(tmp_path / "moody.safetensors", {"emb_params": rows(2)})
-    addons = read_addons([f"{subject.path}:0.5"], [f"{lora}:0.5"], [str(word)])
+    networks = read_extra_networks([f"{subject.path}:0.5"], [f"{lora}:0.5"], [str(word)])
 
-    def run(name: str, addons: ExtraNetworks | None, **settings):
+    def run(name: str, networks: ExtraNetworks | None, **settings):
         settings = GenerateSettings(count=1, **settings)
         events = generate(
-            subject, make_profile(), tiny_backbone(), tiny_identity(), FixedDetector(),
-            tmp_path / name, settings, addons=addons,
+            subject, make_profile(), models(tiny_backbone()), tmp_path / name, settings,
+            extra_networks=networks,
         )  # fmt: skip
         *_, finished = events
         return finished.pictures[0]
 
     texts = {"prompts": ("{id} and {id2}, moody",), "negative": "dark"}
-    first = run("a", addons, **texts)
+    first = run("a", networks, **texts)
     record = first.record
     assert record["prompt"] == "<mcap-id> and <mcap-id-2>, moody"
-    assert record["loras"] == [{"name": "film", "sha256": addons.loras[0].sha256, "weight": 0.5}]
+    assert record["loras"] == [{"name": "film", "sha256": networks.loras[0].sha256, "weight": 0.5}]
     assert record["embeddings"][0]["word"] == "moody" and record["embeddings"][0]["vectors"] == 2
     assert record["with"][0]["name"] == "jane" and record["with"][0]["weight"] == 0.5
     assert str(tmp_path).encode() not in first.path.read_bytes()
     assert "moody <lora:film:0.5>" in provenance.read(first.path).parameters
-    assert not run("a", addons, **texts).new
-    stronger = replace(addons, loras=(replace(addons.loras[0], weight=1.0),))
+    assert not run("a", networks, **texts).new
+    stronger = replace(networks, loras=(replace(networks.loras[0], weight=1.0),))
     assert run("a", stronger, **texts).new
     plain = run("b", None)
     assert not {"loras", "embeddings", "with"} & set(plain.record)
     with pytest.raises(UsageError, match="'moody' is in no prompt"):
-        run("c", replace(addons, companions=()))
+        run("c", replace(networks, companions=()))
     long = "moody " * 40
     with pytest.raises(UsageError, match=r"8\d tokens long, of which 77 fit"):
-        run("d", addons, prompts=(f"{{id}} {long}",))
+        run("d", networks, prompts=(f"{{id}} {long}",))

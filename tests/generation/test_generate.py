@@ -10,22 +10,18 @@ import pytest
 import torch
 from PIL import Image
 
-from mcap.diffusion.sampling import decode_pictures, draw, draw_each
+from mcap.diffusion.sampling import decode_images
 from mcap.errors import UsageError
 from mcap.faces.similarity import likeness, ranked
+from mcap.generation import generate
+from mcap.generation.events import GenerationFinished, GenerationPlanned, PictureReady
 from mcap.generation.folder import listed_record
-from mcap.generation.generate import (
-    GenerateSettings,
-    GenerationFinished,
-    PictureReady,
-    Planned,
-    check_backbone,
-    generate,
-)
+from mcap.generation.run import check_backbone
+from mcap.generation.settings import GenerateSettings
 from mcap.images import provenance
 from mcap.style.prompts import fill
-from tests.support.subjects import FixedDetector, make_profile, make_subject
-from tests.support.tiny import SIZE, tiny_backbone, tiny_identity
+from tests.support.subjects import FixedDetector, make_profile, make_subject, models
+from tests.support.tiny import SIZE, sample, stream, tiny_backbone, tiny_identity
 
 PROMPT = "a photo of a person"
 
@@ -45,9 +41,7 @@ def run(subject, backbone, out: Path, profile=None, detector=None, **settings) -
         generate(
             subject,
             profile or make_profile(),
-            backbone,
-            tiny_identity(),
-            detector or FixedDetector(),
+            models(backbone, detector),
             out,
             GenerateSettings(**settings),
         )
@@ -70,15 +64,15 @@ def close(one: np.ndarray, other: np.ndarray, *, levels: int = 1) -> bool:
 
 
 def test_a_picture_can_be_drawn_again_alone(backbone):
-    together = draw(backbone, PROMPT, [5, 6, 7], steps=3)
-    alone = draw(backbone, PROMPT, [6], steps=3)
+    together = sample(backbone, PROMPT, [5, 6, 7], steps=3)
+    alone = sample(backbone, PROMPT, [6], steps=3)
     assert close(together[1], alone[0])
     assert not close(together[0], together[1], levels=8)
 
 
 def test_drawing_leaves_the_global_random_state_alone(backbone):
     before = torch.random.get_rng_state()
-    draw(backbone, PROMPT, [1], steps=2)
+    sample(backbone, PROMPT, [1], steps=2)
     assert torch.equal(before, torch.random.get_rng_state())
 
 
@@ -93,7 +87,7 @@ def test_drawing_equals_plain_diffusers(kind, guidance, negative):
     pipeline.set_progress_bar_config(disable=True)
     prompts = [PROMPT, "a portrait of a man, light background"]
     options = {"guidance_scale": guidance}
-    ours = draw(
+    ours = sample(
         backbone, prompts, [9, 10], negative_prompt=negative, steps=3, size=(48, 80), **options
     )
     for prompt, seed, image in zip(prompts, [9, 10], ours, strict=True):
@@ -113,29 +107,29 @@ def test_drawing_equals_plain_diffusers(kind, guidance, negative):
 
 def test_batches_change_nothing_but_speed(backbone):
     steps: list[int] = []
-    one = draw(backbone, PROMPT, [1, 2, 3], steps=2, batch_size=1)
-    two = draw(backbone, PROMPT, [1, 2, 3], steps=2, batch_size=2, on_step=steps.append)
+    one = sample(backbone, PROMPT, [1, 2, 3], steps=2, batch_size=1)
+    two = sample(backbone, PROMPT, [1, 2, 3], steps=2, batch_size=2, on_step=steps.append)
     assert all(close(a, b) for a, b in zip(one, two, strict=True))
     assert sum(steps) == 3 * 2
 
 
 def test_a_half_precision_decoder_runs_in_single_precision(backbone):
     latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    expected = decode_pictures(backbone.vae, latents)
+    expected = decode_images(backbone.vae, latents)
     backbone.vae.to(torch.float16)
-    found = decode_pictures(backbone.vae, latents.half())
+    found = decode_images(backbone.vae, latents.half())
     assert backbone.vae.dtype == torch.float16  # given back as it was
     assert close(expected[0], found[0], levels=3)
 
 
 def test_a_prompt_that_is_cut_is_refused(backbone):
     with pytest.raises(UsageError, match="tokens long, of which 77 fit"):
-        draw(backbone, "a photo of a person " * 30, [0], steps=1)
+        sample(backbone, "a photo of a person " * 30, [0], steps=1)
 
 
 def test_as_many_prompts_as_seeds(backbone):
     with pytest.raises(ValueError, match="2 seeds"):
-        draw(backbone, [PROMPT], [1, 2], steps=1)
+        sample(backbone, [PROMPT], [1, 2], steps=1)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 5.0])
@@ -148,9 +142,9 @@ def test_attention_is_recorded_without_changing_the_picture(subject, backbone, g
     ]
     options = {"steps": 4, "guidance_scale": guidance}
     watched = list(
-        draw_each(backbone, prompts, [1, 2], watch=("<mcap-id>", "<mcap-style>"), **options)
+        stream(backbone, prompts, [1, 2], watch=("<mcap-id>", "<mcap-style>"), **options)
     )
-    plain = draw(backbone, prompts, [1, 2], **options)
+    plain = sample(backbone, prompts, [1, 2], **options)
     for drawn, image in zip(watched, plain, strict=True):
         assert np.array_equal(drawn.image, image)
         identity = drawn.attention["<mcap-id>"]
@@ -185,21 +179,21 @@ def test_saved_and_loaded_by_hand_gives_the_same_picture(subject, backbone, tmp_
 
 
 def test_the_backbone_is_given_back_as_it_was(subject, backbone, tmp_path):
-    before = draw(backbone, PROMPT, [1], steps=2)
+    before = sample(backbone, PROMPT, [1], steps=2)
     words = len(backbone.tokenizers[0])
     *_, finished = run(subject, backbone, tmp_path, make_profile(aspect="1:1"), count=1, seed=1)
-    assert np.array_equal(before[0], draw(backbone, PROMPT, [1], steps=2)[0])
+    assert np.array_equal(before[0], sample(backbone, PROMPT, [1], steps=2)[0])
     assert len(backbone.tokenizers[0]) == words
     assert not close(before[0], np.asarray(Image.open(finished.pictures[0].path)), levels=8)
 
 
 def test_an_abandoned_run_gives_the_backbone_back(subject, backbone, tmp_path):
-    before = draw(backbone, PROMPT, [1], steps=2)
-    events = generate(subject, make_profile(), backbone, tiny_identity(), FixedDetector(), tmp_path)
-    assert isinstance(next(events), Planned)
+    before = sample(backbone, PROMPT, [1], steps=2)
+    events = generate(subject, make_profile(), models(backbone), tmp_path)
+    assert isinstance(next(events), GenerationPlanned)
     assert isinstance(next(events), PictureReady)
     events.close()
-    assert np.array_equal(before[0], draw(backbone, PROMPT, [1], steps=2)[0])
+    assert np.array_equal(before[0], sample(backbone, PROMPT, [1], steps=2)[0])
 
 
 def test_strengths_change_the_picture(subject, backbone, tmp_path):
@@ -222,7 +216,7 @@ def test_another_identity_network_is_refused(subject, backbone, tmp_path):
     identity = tiny_identity()
     identity.name = "other"
     with pytest.raises(UsageError, match="--identity tiny"):
-        list(generate(subject, make_profile(), backbone, identity, FixedDetector(), tmp_path))
+        list(generate(subject, make_profile(), models(backbone, identity=identity), tmp_path))
 
 
 # What is written
@@ -230,8 +224,8 @@ def test_another_identity_network_is_refused(subject, backbone, tmp_path):
 
 def test_pictures_are_ranked_and_listed(subject, backbone, tmp_path):
     events = run(subject, backbone, tmp_path, count=4, seed=10)
-    assert isinstance(events[0], Planned)
-    assert (events[0].pictures, events[0].to_draw, events[0].steps) == (4, 4, 8)
+    assert isinstance(events[0], GenerationPlanned)
+    assert (events[0].pictures, events[0].to_generate, events[0].steps) == (4, 4, 8)
     assert sum(isinstance(event, PictureReady) for event in events) == 4
     finished = events[-1]
     assert isinstance(finished, GenerationFinished)
@@ -291,7 +285,7 @@ def test_a_repeated_run_draws_nothing_and_changes_nothing(subject, backbone, tmp
     before = files(tmp_path)
     detector = FixedDetector()
     second = run(subject, backbone, tmp_path, count=3, detector=detector)
-    assert second[0] == Planned(3, 0, 0)
+    assert second[0] == GenerationPlanned(3, 0, 0)
     assert detector.calls == 0
     assert files(tmp_path) == before
     assert [p.record for p in second[-1].pictures] == [p.record for p in first[-1].pictures]
@@ -313,14 +307,12 @@ def test_a_picture_is_hashed_once_a_run(subject, backbone, tmp_path, monkeypatch
 
 def test_an_interrupted_run_goes_on(subject, backbone, tmp_path):
     settings = GenerateSettings(count=3, batch_size=1)
-    events = generate(
-        subject, make_profile(), backbone, tiny_identity(), FixedDetector(), tmp_path, settings
-    )
-    for _ in range(3):  # Planned and two pictures
+    events = generate(subject, make_profile(), models(backbone), tmp_path, settings)
+    for _ in range(3):  # GenerationPlanned and two pictures
         next(events)
     events.close()
     rest = run(subject, backbone, tmp_path, count=3, batch_size=1)
-    assert rest[0].to_draw == 1
+    assert rest[0].to_generate == 1
     run(subject, backbone, tmp_path / "whole", count=3, batch_size=1)
     whole = files(tmp_path / "whole")
     for name in (name for name in whole if name.endswith((".png", ".jsonl"))):
@@ -333,9 +325,9 @@ def test_pictures_without_a_record_are_known_by_results_jsonl(
 ):
     run(subject, backbone, tmp_path, count=2, metadata=metadata)
     again = run(subject, backbone, tmp_path, count=2, metadata=metadata)
-    assert again[0].to_draw == 0
+    assert again[0].to_generate == 0
     (tmp_path / "test-000000.png").write_bytes((tmp_path / "test-000001.png").read_bytes())
-    assert run(subject, backbone, tmp_path, count=2, metadata=metadata)[0].to_draw == 1
+    assert run(subject, backbone, tmp_path, count=2, metadata=metadata)[0].to_generate == 1
 
 
 def test_results_keep_the_lines_of_pictures_without_a_record(subject, backbone, tmp_path):
@@ -350,7 +342,7 @@ def test_results_keep_the_lines_of_pictures_without_a_record(subject, backbone, 
     assert listed(metadata="label", seed=5) == [second, first]
     assert listed(seed=7) == [third, second, first]
     assert listed(metadata="label", seed=5) == [second, first]  # the third knows itself
-    assert run(subject, backbone, tmp_path, count=1, metadata="none")[0].to_draw == 0
+    assert run(subject, backbone, tmp_path, count=1, metadata="none")[0].to_generate == 0
     record = listed_record(tmp_path / second)
     assert (record["seed"], record["kind"]) == (5, "generate")
     (tmp_path / second).unlink()
@@ -365,7 +357,7 @@ def test_other_settings_never_overwrite(subject, backbone, tmp_path):
     assert (tmp_path / "test-000000.png").read_bytes() == first
     record = provenance.read(tmp_path / "test-000000-2.png").record
     assert record["steps"] == 3
-    assert run(subject, backbone, tmp_path, count=1, steps=3)[0].to_draw == 0
+    assert run(subject, backbone, tmp_path, count=1, steps=3)[0].to_generate == 0
 
 
 def test_attention_maps_draw_again_in_the_same_place(subject, backbone, tmp_path):
@@ -458,7 +450,9 @@ def test_which_scheduler(subject, tmp_path):
     pictures = [(tmp_path / name / "plain-000000.png").read_bytes() for name in "ab"]
     assert pictures[0] != pictures[1]
     # Said or not, the same scheduler draws the same picture, which need not be drawn again.
-    assert run(subject, backbone, tmp_path / "a", plain, count=1, scheduler="ddim")[0].to_draw == 0
+    assert (
+        run(subject, backbone, tmp_path / "a", plain, count=1, scheduler="ddim")[0].to_generate == 0
+    )
     events = run(subject, backbone, tmp_path / "c", plain, count=1, scheduler="heun", steps=3)
     assert events[0].steps == 5
     backbone.info = replace(backbone.info, generate_defaults={"scheduler": "lms"})
@@ -479,7 +473,7 @@ def test_every_format_carries_the_record(subject, backbone, tmp_path, kind):
     assert found.record == picture.record
     assert found.generated
     assert found.dpi[0] == pytest.approx(picture.record["size"][0] / 35 * 25.4, abs=1)
-    assert run(subject, backbone, tmp_path, profile, count=1, format=kind)[0].to_draw == 0
+    assert run(subject, backbone, tmp_path, profile, count=1, format=kind)[0].to_generate == 0
 
 
 def test_no_path_of_this_machine_is_in_the_metadata(subject, tmp_path):

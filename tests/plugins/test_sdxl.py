@@ -11,12 +11,11 @@ import pytest
 import torch
 
 from mcap.contracts import Backbone
-from mcap.diffusion.sampling import draw, draw_each
 from mcap.diffusion.tokens import ID_TOKEN, STYLE_TOKEN, install
 from mcap.subjects.subject import read_subject
 from mcap.training.events import PhaseStarted, TrainingFinished
 from mcap.training.step import Example, Row, StepTerms, training_step
-from tests.support.tiny import tiny_backbone, tiny_folder
+from tests.support.tiny import sample, stream, tiny_backbone, tiny_folder
 from tests.support.tiny_run import run, tiny_recipe
 
 PROMPT = f"a photo of a {ID_TOKEN} person in the {STYLE_TOKEN} style"
@@ -221,7 +220,7 @@ def test_without_a_negative_prompt_guidance_starts_from_zeros(backbone, tmp_path
         ).images[0]  # fmt: skip
 
     def ours(backbone):
-        return draw(backbone, "a photo", [3], steps=2, guidance_scale=5.0)[0] / 255
+        return sample(backbone, "a photo", [3], steps=2, guidance_scale=5.0)[0] / 255
 
     folder = tiny_folder(kind="sdxl")
     assert np.abs(ours(backbone) - plain(folder)).max() <= 1 / 255
@@ -339,7 +338,7 @@ def test_trained_saved_and_loaded_by_plain_diffusers_in_another_process(drawn_el
 
 def test_attention_in_a_picture_that_is_not_square(backbone):
     watch = ["<|startoftext|>", "a</w>", "photo</w>"]
-    (drawn,) = draw_each(backbone, "a photo", [1], steps=2, size=(64, 96), watch=watch)
+    (drawn,) = stream(backbone, "a photo", [1], steps=2, size=(64, 96), watch=watch)
     assert drawn.image.shape == (96, 64, 3)
     assert {maps.shape for maps in drawn.attention.values()} == {(24, 16)}
     together = sum(drawn.attention.values())  # probabilities, the end of the text left out

@@ -7,7 +7,6 @@ import torch
 from safetensors.torch import save_file
 
 from mcap.cli.backbone import choose_backbone
-from mcap.diffusion.sampling import draw
 from mcap.errors import MissingResourceError, UsageError
 from mcap.training.plan import backbone_facts
 from mcap.weights.model_source import UNET_INPUT, describe, find_model
@@ -16,7 +15,7 @@ from mcap_plugins.stable_diffusion import folder as model_files
 from mcap_plugins.stable_diffusion import sd15 as sd_backbone
 from mcap_plugins.stable_diffusion import single_file
 from tests.support.original_names import original_state
-from tests.support.tiny import tiny_backbone, tiny_folder, tiny_tokenizer
+from tests.support.tiny import sample, tiny_backbone, tiny_folder, tiny_tokenizer
 
 # Published sizes of the models whose configuration the package brings.
 PARAMETERS = {
@@ -72,7 +71,7 @@ def test_it_draws_the_same_picture_as_the_folder(states, tiny_layouts, tmp_path,
     assert "float32" not in capfd.readouterr().err  # diffusers warns of nothing at all
     folder = tiny_backbone(kind=kind)
     ours, theirs = (
-        draw(model, "a photo of a person", [4], steps=2, negative_prompt="dark", size=(64, 96))
+        sample(model, "a photo of a person", [4], steps=2, negative_prompt="dark", size=(64, 96))
         for model in (backbone, folder)
     )
     assert (ours[0] == theirs[0]).all()
@@ -116,7 +115,7 @@ def test_what_a_file_says_of_its_prediction(
     assert backbone.info.prediction_type == ("v_prediction" if expected[0] else "epsilon")
     last = backbone.scheduler.alphas_cumprod[-1].item()
     assert last == pytest.approx(0 if expected[1] else 0.00466, abs=1e-4)
-    assert draw(backbone, "a photo", [1], steps=2)[0].std() > 0
+    assert sample(backbone, "a photo", [1], steps=2)[0].std() > 0
 
 
 @pytest.mark.parametrize("kind", ["sd", "sdxl"])
@@ -148,7 +147,7 @@ def _only(state, start):
 
 
 def _picture(backbone):
-    return draw(backbone, "a photo of a person", [4], steps=2)[0]
+    return sample(backbone, "a photo of a person", [4], steps=2)[0]
 
 
 @pytest.mark.parametrize("kind", ["sd", "sdxl"])

@@ -11,8 +11,9 @@ import pytest
 from mcap import cli
 from mcap.enhancement.enhance import enhance
 from mcap.errors import UsageError
-from mcap.generation.editing.edit import EditSettings, edit
-from mcap.generation.generate import generate
+from mcap.generation import generate
+from mcap.generation.editing import edit
+from mcap.generation.editing.settings import EditSettings
 from mcap.results.folder import COMMANDS, OutputFolder, read_results, require_own
 from mcap.results.names import RESULTS
 
@@ -25,11 +26,11 @@ class Untouched:
 
 
 RUNS = {
-    "generate": lambda out: generate(*[Untouched()] * 5, out),
+    "generate": lambda out: generate(Untouched(), [Untouched()], Untouched(), out),
     "edit": lambda out: edit(
         Untouched(),
         [Path("nothing.png")],
-        *[Untouched()] * 3,
+        Untouched(),
         out,
         EditSettings(replace=(("white", "black"),)),
     ),
@@ -37,7 +38,7 @@ RUNS = {
 }
 WORDS = {
     "generate": ["generate", "nobody.mcap"],
-    "edit": ["generate", "nobody.mcap", "--edit", "nothing.png", "--replace", "white=black"],
+    "edit": ["edit", "nothing.png", "--subject", "nobody.mcap", "--replace", "white=black"],
     "enhance": ["enhance", "nothing.png", "--restorer", "nothing"],
 }
 PAIRS = list(permutations(COMMANDS, 2))
@@ -63,7 +64,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def refusal(out: Path, kind: str) -> str:
     command = {
         "generate": "mcap generate",
-        "edit": "mcap generate --edit",
+        "edit": "mcap edit",
         "enhance": "mcap enhance",
     }[kind]
     return (

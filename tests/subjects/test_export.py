@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from mcap import cli
 from mcap.diffusion.pipeline_tokens import text_encoders
 from mcap.errors import UsageError
-from mcap.generation.extra_networks import read_addons
+from mcap.generation.extra_networks import read_extra_networks
 from mcap.subjects.export import FORMATS, export, file_name
 from tests.support.foreign_files import difference, merged, picture, pipeline
 from tests.support.subjects import make_profile, make_subject
@@ -108,11 +108,11 @@ def test_it_comes_back(subject, kind, ours, tmp_path):
     """What was exported for kohya, drawn as files of another program."""
     done = export(subject, "kohya", tmp_path)
     lora, first, second = (str(path) for path in done.files if path.suffix == ".safetensors")
-    addons = read_addons(loras=[lora], embeddings=[first, second])
+    networks = read_extra_networks(loras=[lora], embeddings=[first, second])
     found = pipeline(kind)
     nobody = make_subject(tmp_path / "nobody.mcap", kind=kind)
-    addons.load_into(found, nobody, adapter_scale=0)
-    prompt = addons.expand(TEXT.format("jane-doe-id", "jane-doe-style"))
+    networks.load_into(found, nobody, adapter_scale=0)
+    prompt = networks.expand(TEXT.format("jane-doe-id", "jane-doe-style"))
     assert difference(picture(found, prompt), ours) < 1e-5
 
 

@@ -10,6 +10,7 @@ import torch
 
 from mcap.contracts import Face
 from mcap.diffusion.lora import add_lora, add_text_lora, lora_state, remove_lora
+from mcap.generation.settings import GenerationModels
 from mcap.style.profile import StyleProfile
 from mcap.subjects.manifest import TokenRecord, token_file
 from mcap.subjects.subject import Subject, read_subject
@@ -35,6 +36,10 @@ class FixedDetector:
         shift = np.array([(width - SIZE) / 2, (height - SIZE) / 2], np.float32)
         box = np.array([16, 14, 48, 52], np.float32) + np.tile(shift, 2)
         return [Face(tuple(float(value) for value in box), 0.9, LANDMARKS + shift)]
+
+
+def models(backbone, detector=None, identity=None) -> GenerationModels:
+    return GenerationModels(backbone, identity or tiny_identity(), detector or FixedDetector())
 
 
 def make_profile(name: str = "test", **keys) -> StyleProfile:

@@ -239,3 +239,21 @@ class TinyIdentity:
 
 def tiny_identity(seed: int = 0, dtype: torch.dtype = torch.float32) -> TinyIdentity:
     return TinyIdentity(seed, dtype)
+
+
+def sample(backbone, prompts, seeds, *, pipeline=None, on_step=None, **settings) -> list:
+    """`generate_images` with its settings as keywords."""
+    from mcap.diffusion.sampling import SamplingSettings, generate_images
+
+    chosen = SamplingSettings.for_backbone(backbone.info, **settings)
+    return generate_images(backbone, prompts, seeds, chosen, pipeline=pipeline, on_step=on_step)
+
+
+def stream(backbone, prompts, seeds, *, pipeline=None, watch=(), on_step=None, **settings):
+    """`stream_images` with its settings as keywords."""
+    from mcap.diffusion.sampling import SamplingSettings, stream_images
+
+    chosen = SamplingSettings.for_backbone(backbone.info, **settings)
+    return stream_images(
+        backbone, prompts, seeds, chosen, pipeline=pipeline, watch=watch, on_step=on_step
+    )

@@ -48,8 +48,8 @@ EXIT_CODES = {
     0: "done",
     errors.McapError: "failed",
     errors.UsageError: "an option, a settings key or a profile key is wrong",
-    errors.InputRefused: "input refused: no usable photo, no face, not a picture",
-    errors.Missing: "a needed weight, plugin or extra is not there",
+    errors.InputRejectedError: "input refused: no usable photo, no face, not a picture",
+    errors.MissingResourceError: "a needed weight, plugin or extra is not there",
     errors.OutOfMemory: "out of memory; the message says which option needs less",
     errors.Interrupted: "interrupted; what was done is kept, the message says how to go on",
 }

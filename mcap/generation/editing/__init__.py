@@ -1,1 +1,22 @@
-"""TODO."""
+"""Editing of finished pictures by editing their prompt (`edit`): Prompt-to-Prompt.
+
+The function lives in `mcap.generation.editing.run`: a submodule called ``edit`` would take its
+place as an attribute of this package as soon as anybody imports it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mcap.generation.editing.run import edit as edit
+
+__all__ = ["edit"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "edit":
+        from mcap.generation.editing.run import edit
+
+        return edit
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

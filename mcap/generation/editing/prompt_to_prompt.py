@@ -18,7 +18,9 @@ words that are added bring attention of their own to a full sum, words that are 
 With Stable Diffusion's maps, where the start of the text takes nearly all, that is little. The demo
 backbone looks at few words and at those hard: ", black and white" appended turned pictures orange.
 
-Legend: P pairs of source and target, B rows of a UNet call, L tokens of a padded prompt.
+Legend: P pairs of source and target, B rows of a UNet call, L tokens of a padded prompt. Of the
+prompts the P sources come first and then, in the same order, the P targets; with guidance the
+UNet's conditional rows are the last ones.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ SMALLEST_TOTAL = 0.01
 
 @dataclass(frozen=True)
 class TokenEdit:
-    """How the attention of a target prompt's tokens comes from a source prompt's."""
+    """The attention of a target prompt's tokens in terms of a source prompt's."""
 
     spread: torch.Tensor
     """A: float32[L, L], share of source token i (row) that goes to target token j; rows sum to 1,
@@ -73,15 +75,15 @@ def token_edit(
     source_where: frozenset[int] | None = None,
     target_where: frozenset[int] | None = None,
 ) -> TokenEdit:
-    """The edit of a text as one of its tokens, padded to ``length``.
+    """Return the edit of a text as one of its tokens, padded to ``length``.
 
     ``weights``: target word -> factor. ``source_where`` and ``target_where``, word numbers, say
     where the change is; by default the words that changed or are re-weighted. A target word looks
     where the source's looked that it stands for; only new words look for themselves. Start, end
     and padding stand for themselves, padding counted from the end of the text.
     """
-    source, source_end = _tokens_of_words(edit.source, tokenizer, length)
-    target, target_end = _tokens_of_words(edit.target, tokenizer, length)
+    source, source_end = word_tokens(edit.source, tokenizer, length)
+    target, target_end = word_tokens(edit.target, tokenizer, length)
     own, weight = torch.zeros(length), torch.ones(length)
     claims: dict[int, list[int]] = {0: [0]}  # source token -> target tokens that stand for it
     for word, origin in enumerate(edit.origins):
@@ -110,13 +112,16 @@ def token_edit(
         target_where = edit.changed_target | frozenset(weights or {})
     new = frozenset(word for word in target_where if not edit.origins[word])
     old = source_where.union(*(edit.origins[word] for word in target_where))
-    return TokenEdit(
-        spread, own, weight, _columns(source, old, length), _columns(target, new, length)
-    )
+    source_columns, target_columns = torch.zeros(length), torch.zeros(length)
+    for word in old:
+        source_columns[source.get(word, [])] = 1
+    for word in new:
+        target_columns[target.get(word, [])] = 1
+    return TokenEdit(spread, own, weight, source_columns, target_columns)
 
 
-def _tokens_of_words(text: str, tokenizer: Any, length: int) -> tuple[dict[int, list[int]], int]:
-    """word -> positions of its tokens, and the position of the end of the text."""
+def word_tokens(text: str, tokenizer: Any, length: int) -> tuple[dict[int, list[int]], int]:
+    """Return word -> positions of its tokens, and the position of the end of the text."""
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     found: dict[int, list[int]] = {}
     # Position 0 is the start of the text; the last is always its end.
@@ -126,21 +131,13 @@ def _tokens_of_words(text: str, tokenizer: Any, length: int) -> tuple[dict[int, 
     return found, min(len(encoded["input_ids"]) + 1, length - 1)
 
 
-def _columns(tokens: Mapping[int, list[int]], words: frozenset[int], length: int) -> torch.Tensor:
-    columns = torch.zeros(length)
-    for word in words:
-        columns[tokens.get(word, [])] = 1
-    return columns
-
-
 class AttentionEditor:
     """Takes over the attention of sources in the rows of their targets.
 
-    ``pairs`` are (source row, target row) among the prompts; with guidance the UNet's conditional
-    rows are the last ones. ``edits`` has one `TokenEdit` a pair. ``cross`` and ``layout`` are the
-    shares of the ``calls`` in which cross- and self-attention are taken over (the paper's tau);
-    re-weighting holds in all. ``positions`` counts the latent's h x w, ``native_side`` is the
-    latent's side that the model was made for.
+    ``edits`` has one `TokenEdit` a pair. ``cross`` and ``layout`` are the shares of the ``calls``
+    in which cross- and self-attention are taken over (the paper's tau); re-weighting holds in all.
+    ``positions`` counts the latent's h x w, ``native_side`` is the latent's side that the model was
+    made for.
 
     While attached, processors of its own stand where the UNet's were; `detach` puts them back.
     """
@@ -149,8 +146,6 @@ class AttentionEditor:
         self,
         unet: Any,
         edits: Sequence[TokenEdit],
-        pairs: Sequence[tuple[int, int]],
-        rows: int,
         calls: int,
         *,
         cross: float,
@@ -163,9 +158,7 @@ class AttentionEditor:
             for name, module in unet.named_modules()
             if name.endswith((".attn1", ".attn2"))
         }
-        self.rows = rows
-        self.sources = [source for source, _ in pairs]
-        self.targets = [target for _, target in pairs]
+        self.pairs = len(edits)
         self.spread = torch.stack([edit.spread for edit in edits])[:, None]  # P x 1 x L x L
         self.own = torch.stack([edit.own for edit in edits])[:, None, :, None]  # P x 1 x L x 1
         self.weight = torch.stack([edit.weight for edit in edits])[:, None, :, None]
@@ -201,6 +194,7 @@ class AttentionEditor:
             module.set_processor(processor)
 
     def detach(self) -> None:
+        """Put the UNet's own processors back; a second call does nothing."""
         for name, processor in self._originals.items():
             self.layers[name].set_processor(processor)
         self._originals.clear()
@@ -222,8 +216,8 @@ class AttentionEditor:
     ) -> torch.Tensor:
         """Attention of B x heads x positions x d, the targets' rows edited."""
         batch = query.shape[0]
-        sources = [batch - self.rows + row for row in self.sources]
-        targets = [batch - self.rows + row for row in self.targets]
+        sources = list(range(batch - 2 * self.pairs, batch - self.pairs))
+        targets = list(range(batch - self.pairs, batch))
         if not is_cross:
             if self.call < self.layout_calls and query.shape[2] <= self.layout_positions:
                 query, key = query.clone(), key.clone()
@@ -302,13 +296,10 @@ class LocalBlend:
         unet: Any,
         stride: int,
         edits: Sequence[TokenEdit],
-        pairs: Sequence[tuple[int, int]],
-        rows: int,
         calls: int,
     ) -> None:
         self.recorder = AttentionRecorder(unet, stride)
-        self.pairs = list(pairs)
-        self.rows = rows
+        self.pairs = len(edits)
         self.first = round(BLEND_FROM * calls)
         self.columns = torch.stack(
             [edit.source_columns for edit in edits] + [edit.target_columns for edit in edits]
@@ -322,25 +313,21 @@ class LocalBlend:
             yield self
 
     def after_call(self, call: int, latents: torch.Tensor, batch: int) -> torch.Tensor:
-        """Latents float[rows, C, h, w] after call number ``call`` of ``batch`` UNet rows."""
-        sources, targets = (list(rows) for rows in zip(*self.pairs, strict=True))
-        rows = [batch - self.rows + row for row in (*sources, *targets)]
+        """Blend latents float[2 P, C, h, w] after call number ``call`` of ``batch`` UNet rows."""
+        rows = range(batch - 2 * self.pairs, batch)
         height, width = latents.shape[-2:]
         maps = self.recorder.maps(self.columns, (height, width), rows).mean(dim=1)
         self.sums = maps if self.sums is None else self.sums + maps
         if call < self.first:
             return latents
-        first, second = _regions(self.sums).chunk(2)
+        first, second = attended_regions(self.sums).chunk(2)
         self.mask = (first | second)[:, 0]
-        latents = latents.clone()
-        kept = latents[sources]
-        blended = torch.where(self.mask[:, None], latents[targets], kept)
-        latents[targets] = blended
-        return latents
+        kept, changed = latents.chunk(2)
+        return torch.cat([kept, torch.where(self.mask[:, None], changed, kept)])
 
 
-def _regions(maps: torch.Tensor) -> torch.Tensor:
-    """Maps float[B, h, w], all at least 0 -> bool[B, 1, h, w], where they look."""
+def attended_regions(maps: torch.Tensor) -> torch.Tensor:
+    """Return bool[B, 1, h, w]: where maps float[B, h, w], all at least 0, look."""
     maps = maps[:, None]
     most, least = (pick(maps, dim=(2, 3), keepdim=True) for pick in (torch.amax, torch.amin))
     pooled = max_pool2d(maps, 3, stride=1, padding=1)

@@ -1,4 +1,4 @@
-"""Draw a picture again and, beside it from the same noise, the picture of an edited prompt."""
+"""Sample a picture again and, beside it from the same noise, the picture of an edited prompt."""
 
 from __future__ import annotations
 
@@ -12,13 +12,9 @@ import numpy as np
 from mcap.diffusion import schedulers
 from mcap.diffusion.latents import vae_factor
 from mcap.diffusion.prompt_length import require_fit, token_limit
-from mcap.diffusion.sampling import decode_pictures, default_batch, denoise
-from mcap.generation.editing.prompt_to_prompt import (
-    AttentionEditor,
-    LocalBlend,
-    TokenEdit,
-    token_edit,
-)
+from mcap.diffusion.sampling import SamplingSettings, decode_images, default_batch, denoise
+from mcap.generation.editing.prompt_to_prompt import AttentionEditor, LocalBlend, token_edit
+from mcap.generation.editing.settings import KEEP
 from mcap.generation.editing.word_alignment import PromptEdit
 
 if TYPE_CHECKING:
@@ -26,13 +22,10 @@ if TYPE_CHECKING:
 
     from mcap.contracts import Backbone, UInt8Image
 
-KEEP = 0.8
-"""Share of the UNet's calls in which the source's cross-attention is taken over."""
-
 
 @dataclass(frozen=True)
 class Edit:
-    """What is to be drawn: a prompt edit, with filled prompts, and the noise's seed."""
+    """A prompt edit, with filled prompts, and the noise's seed."""
 
     prompt: PromptEdit
     seed: int
@@ -45,7 +38,21 @@ class Edit:
 
 
 @dataclass(frozen=True)
+class AttentionControl:
+    """How much of the source's attention the target takes over."""
+
+    keep: float = KEEP
+    """Share of the UNet's calls, 0 to 1, in which cross-attention is the source's."""
+    layout: float | None = None
+    """The same of self-attention; None: half of ``keep``."""
+    local: bool = False
+    """The source stays as it is wherever the changed words do not look."""
+
+
+@dataclass(frozen=True)
 class Redrawn:
+    """The source as it was sampled again, and the target beside it."""
+
     source: UInt8Image
     target: UInt8Image
     region: NDArray[np.bool_] | None
@@ -54,82 +61,74 @@ class Redrawn:
 
 def redraw(
     backbone: Backbone,
-    edits: Sequence[Edit],
-    *,
-    negative_prompt: str,
-    steps: int,
-    guidance_scale: float,
-    size: tuple[int, int],
     pipeline: Any,
-    keep: float = KEEP,
-    layout: float | None = None,
-    local: bool = False,
-    batch_size: int | None = None,
+    edits: Sequence[Edit],
+    sampling: SamplingSettings,
+    control: AttentionControl | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> Iterator[Redrawn]:
-    """One `Redrawn` an edit, all of one size = (width, height) and the same settings.
+    """Yield one `Redrawn` an edit.
 
-    ``keep`` and ``layout`` are the shares of the UNet's calls, 0 to 1, in which cross-attention and
-    self-attention are the source's (``layout``: half of ``keep``). ``local`` leaves the source as
-    it is wherever the changed words do not look. ``batch_size`` counts edits; each takes two rows.
-    Raises `UsageError` for a prompt that the tokenizer would cut.
+    ``sampling.batch_size`` counts edits; each takes two rows. ``on_step`` is called after each call
+    of the UNet with the number of edits in it. Raises `UsageError` for a prompt that the tokenizer
+    would cut.
     """
     texts = [text for edit in edits for text in (edit.prompt.source, edit.prompt.target)]
     require_fit(
-        dict.fromkeys([*texts, negative_prompt]), backbone.tokenizers, backbone.text_encoders
+        dict.fromkeys([*texts, sampling.negative_prompt]),
+        backbone.tokenizers,
+        backbone.text_encoders,
     )
-    batch_size = batch_size or max(1, default_batch(size[0] * size[1]) // 2)
+    width, height = sampling.size
+    batch_size = sampling.batch_size or max(1, default_batch(width * height) // 2)
     for first in range(0, len(edits), batch_size):
-        yield from _batch(
-            backbone,
-            edits[first : first + batch_size],
-            negative_prompt=negative_prompt,
-            steps=steps,
-            guidance_scale=guidance_scale,
-            size=size,
-            pipeline=pipeline,
-            keep=keep,
-            layout=keep / 2 if layout is None else layout,
-            local=local,
-            on_step=on_step,
+        batch = edits[first : first + batch_size]
+        yield from redraw_batch(
+            backbone, pipeline, batch, sampling, control or AttentionControl(), on_step
         )
 
 
-def _batch(
+def redraw_batch(
     backbone: Backbone,
-    edits: Sequence[Edit],
-    *,
-    negative_prompt: str,
-    steps: int,
-    guidance_scale: float,
-    size: tuple[int, int],
     pipeline: Any,
-    keep: float,
-    layout: float,
-    local: bool,
+    edits: Sequence[Edit],
+    sampling: SamplingSettings,
+    control: AttentionControl,
     on_step: Callable[[int], None] | None,
-) -> Iterator[Redrawn]:
+) -> list[Redrawn]:
+    """Sample the sources and, below them in the same batch, their targets."""
     count = len(edits)
-    calls = schedulers.calls(pipeline.scheduler, steps)
+    calls = schedulers.calls(pipeline.scheduler, sampling.steps)
     unet, factor = backbone.unet, vae_factor(backbone.vae)
-    tokens = [_token_edit(backbone, edit) for edit in edits]
-    rows = {"pairs": [(i, count + i) for i in range(count)], "rows": 2 * count, "calls": calls}
+    # Both of SDXL's tokenizers cut a text in the same places; they differ in the padding.
+    tokenizer = backbone.tokenizers[0]
+    tokens = [
+        token_edit(
+            edit.prompt,
+            tokenizer,
+            token_limit(tokenizer, backbone.text_encoders[0]),
+            weights=edit.weights,
+            source_where=edit.source_where,
+            target_where=edit.target_where,
+        )
+        for edit in edits
+    ]
     editor = AttentionEditor(
         unet,
         tokens,
-        **rows,
-        cross=keep,
-        layout=layout,
-        positions=(size[0] // factor) * (size[1] // factor),
+        calls,
+        cross=control.keep,
+        layout=control.keep / 2 if control.layout is None else control.layout,
+        positions=(sampling.size[0] // factor) * (sampling.size[1] // factor),
         native_side=unet.config.sample_size,
     )
     blend = None
-    if local:
+    if control.local:
         stride = max(1, backbone.info.attention_divisor // factor)
-        blend = LocalBlend(unet, stride, tokens, **rows)
+        blend = LocalBlend(unet, stride, tokens, calls)
 
-    def after_step(
-        pipeline: Any, call: int, _timestep: Any, kwargs: dict[str, Any]
+    def after_call(
+        pipeline: Any, call: int, _timestep: Any, tensors: dict[str, Any]
     ) -> dict[str, Any]:
         editor.after_call()
         if on_step is not None:
@@ -137,7 +136,7 @@ def _batch(
         if blend is None:
             return {}
         batch = 2 * count * (2 if pipeline.do_classifier_free_guidance else 1)
-        return {"latents": blend.after_call(call, kwargs["latents"], batch)}
+        return {"latents": blend.after_call(call, tensors["latents"], batch)}
 
     with ExitStack() as stack:
         stack.enter_context(editor.attached())
@@ -147,28 +146,13 @@ def _batch(
             pipeline,
             [edit.prompt.source for edit in edits] + [edit.prompt.target for edit in edits],
             [edit.seed for edit in edits] * 2,
-            negative_prompt=negative_prompt,
-            steps=steps,
-            guidance_scale=guidance_scale,
-            size=size,
-            after_step=after_step,
+            sampling,
+            after_call,
         )
-    pictures = decode_pictures(backbone.vae, latents)
-    for index in range(count):
-        region = None
-        if blend is not None and blend.mask is not None:
-            region = blend.mask[index].cpu().numpy()
-        yield Redrawn(pictures[index], pictures[count + index], region)
-
-
-def _token_edit(backbone: Backbone, edit: Edit) -> TokenEdit:
-    # Both of SDXL's tokenizers cut a text in the same places; they differ in the padding.
-    tokenizer = backbone.tokenizers[0]
-    return token_edit(
-        edit.prompt,
-        tokenizer,
-        token_limit(tokenizer, backbone.text_encoders[0]),
-        weights=edit.weights,
-        source_where=edit.source_where,
-        target_where=edit.target_where,
-    )
+    images = decode_images(backbone.vae, latents)
+    mask = blend.mask if blend is not None else None
+    regions = [None] * count if mask is None else list(mask.cpu().numpy())
+    return [
+        Redrawn(source, target, region)
+        for source, target, region in zip(images[:count], images[count:], regions, strict=True)
+    ]

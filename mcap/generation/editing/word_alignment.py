@@ -27,11 +27,12 @@ class Word:
 
     @property
     def key(self) -> str:
-        """What is compared: case makes no difference to CLIP's tokenizer."""
+        """The word for comparison: case makes no difference to CLIP's tokenizer."""
         return self.text.casefold()
 
 
 def words(prompt: str) -> list[Word]:
+    """Return the words of a prompt in their order."""
     return [Word(found[0], found.start(), found.end()) for found in _WORD.finditer(prompt)]
 
 
@@ -81,7 +82,8 @@ def replace_words(edit: PromptEdit, old: str, new: str, flag: str = "--replace")
     empty or not there.
     """
     text, there = edit.target, words(edit.target)
-    places = find_words(text, old, flag)
+    phrase_words(text, old, flag)  # says what is wrong
+    places = find_words(text, old)
     count = len(words(old))
     pieces: list[str] = []
     origins: list[frozenset[int]] = []
@@ -132,32 +134,49 @@ def rewrite(edit: PromptEdit, target: str) -> PromptEdit:
     return PromptEdit(edit.source, target, tuple(origins))
 
 
-def find_words(prompt: str, phrase: str, flag: str) -> list[int]:
-    """At which words of a prompt a phrase begins; `UsageError` where it is not there."""
+def append(edit: PromptEdit, text: str, flag: str = "--add") -> PromptEdit:
+    """Put ``text`` at the end of the edit's target, after a comma.
+
+    Its words are new and stand for nothing. `UsageError` where there are none.
+    """
+    if not words(text):
+        raise UsageError(f"{flag} '{text}': holds no word.")
+    return rewrite(edit, f"{edit.target.rstrip(' ,')}, {text.strip(' ,')}")
+
+
+def find_words(prompt: str, phrase: str) -> list[int]:
+    """Return at which words of a prompt a phrase begins, each time that it is there."""
     wanted = [word.key for word in words(phrase)]
     there = [word.key for word in words(prompt)]
-    if not wanted:
-        raise UsageError(f"{flag} '{phrase}': names no word of the prompt.")
     places: list[int] = []
-    for index in range(len(there) - len(wanted) + 1):
+    for index in range(len(there) - len(wanted) + 1) if wanted else ():
         free = not places or index >= places[-1] + len(wanted)
         if free and there[index : index + len(wanted)] == wanted:
             places.append(index)
-    if not places:
-        raise UsageError(f"{flag} '{phrase}': is not in the prompt '{prompt}'.")
     return places
 
 
-def phrase_words(prompt: str, phrase: str, flag: str) -> frozenset[int]:
-    """All words of a prompt that belong to a phrase, wherever it is; `UsageError` as above."""
+def locate(prompt: str, phrase: str) -> frozenset[int]:
+    """Return all words of a prompt that belong to a phrase, wherever it is; none where it is not
+    there."""
     count = len(words(phrase))
     return frozenset(
-        index + offset for index in find_words(prompt, phrase, flag) for offset in range(count)
+        index + offset for index in find_words(prompt, phrase) for offset in range(count)
     )
 
 
+def phrase_words(prompt: str, phrase: str, flag: str) -> frozenset[int]:
+    """As `locate`; `UsageError`, which begins with ``flag``, where the phrase is not there."""
+    if not words(phrase):
+        raise UsageError(f"{flag} '{phrase}': names no word of the prompt.")
+    found = locate(prompt, phrase)
+    if not found:
+        raise UsageError(f"{flag} '{phrase}': is not in the prompt '{prompt}'.")
+    return found
+
+
 def token_words(prompt: str, offsets: Sequence[tuple[int, int]]) -> list[int | None]:
-    """For each token, which word of the prompt it belongs to.
+    """Return for each token the word of the prompt that it belongs to.
 
     ``offsets`` are where tokens begin and end in the prompt; None for those that are no part of
     it: start, end and padding, whose offsets are empty.

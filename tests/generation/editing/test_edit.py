@@ -11,18 +11,21 @@ import pytest
 import torch
 from PIL import Image
 
-from mcap import cli
 from mcap.errors import InputRejectedError, UsageError
-from mcap.generation.editing.edit import Edited, EditSettings, NotTheSame, edit, require_source
-from mcap.generation.extra_networks import read_addons
-from mcap.generation.generate import GenerateSettings, PictureReady, Planned, generate
+from mcap.generation import generate
+from mcap.generation.editing import edit
+from mcap.generation.editing.events import EditFinished, SourceDiffers
+from mcap.generation.editing.job import require_source
+from mcap.generation.editing.settings import EditSettings
+from mcap.generation.events import GenerationPlanned, PictureReady
+from mcap.generation.extra_networks import read_extra_networks
+from mcap.generation.settings import GenerateSettings
 from mcap.images import provenance
 from mcap.images.provenance import Label
 from mcap.images.write import write_generated
-from tests.cli.test_generate import PROFILE, tiny_plugins  # noqa: F401  (a fixture, used by name)
 from tests.support.foreign_files import write
-from tests.support.subjects import FixedDetector, make_profile, make_subject
-from tests.support.tiny import tiny_backbone, tiny_identity
+from tests.support.subjects import FixedDetector, make_profile, make_subject, models
+from tests.support.tiny import tiny_backbone
 
 PROMPT = "a photo of a <mcap-id> person in the <mcap-style> style, white background"
 
@@ -45,23 +48,23 @@ def folder(subject, backbone, tmp_path_factory):
     return out
 
 
-def draw(subject, backbone, out: Path, addons=None, **settings) -> list[Path]:
+def draw(subject, backbone, out: Path, networks=None, **settings) -> list[Path]:
     profile = make_profile(
         size_mm=[40, 50],
         prompts={"composed": ["a photo of a {id} {noun} in the {style} style, white background"]},
     )
     *_, finished = generate(
-        subject, profile, backbone, tiny_identity(), FixedDetector(), out,
-        GenerateSettings(**{"scheduler": "euler-a", "negative": "dark"} | settings), addons=addons,
+        subject, profile, models(backbone), out,
+        GenerateSettings(**{"scheduler": "euler-a", "negative": "dark"} | settings), extra_networks=networks,
     )  # fmt: skip
     return sorted(picture.path for picture in finished.pictures)
 
 
-def run(subject, backbone, paths, out: Path, addons=None, detector=None, **settings) -> list:
+def run(subject, backbone, paths, out: Path, networks=None, detector=None, **settings) -> list:
     paths = [paths] if isinstance(paths, Path) else paths
     events = edit(
-        subject, paths, backbone, tiny_identity(), detector or FixedDetector(), out,
-        EditSettings(**settings), addons=addons,
+        subject, paths, models(backbone, detector), out,
+        EditSettings(**settings), extra_networks=networks,
     )  # fmt: skip
     return list(events)
 
@@ -73,11 +76,11 @@ def test_an_edited_picture(subject, backbone, folder, tmp_path):
     paths = sorted(folder.glob("*.png"))
     before = {path: path.read_bytes() for path in folder.iterdir()}
     events = run(subject, backbone, paths, tmp_path, **BLACK)
-    assert events[0] == Planned(3, 3, 6)
+    assert events[0] == GenerationPlanned(3, 3, 6)
     assert sum(isinstance(event, PictureReady) for event in events) == 3
-    assert not any(isinstance(event, NotTheSame) for event in events)  # it was drawn alike again
+    assert not any(isinstance(event, SourceDiffers) for event in events)  # it was drawn alike again
     finished = events[-1]
-    assert isinstance(finished, Edited)
+    assert isinstance(finished, EditFinished)
     for path, picture in zip(paths, finished.pictures, strict=True):
         assert picture.path == tmp_path / f"{path.stem}-edit.png"
         old, new = provenance.read(path), provenance.read(picture.path)
@@ -106,7 +109,7 @@ def test_repeating_an_edit_draws_nothing_and_another_has_a_number(
     path = folder / "test-000000.png"
     first = run(subject, backbone, path, tmp_path, **BLACK)[-1].pictures[0]
     events = run(subject, backbone, [path, path], tmp_path, **BLACK)
-    assert events[0] == Planned(1, 0, 0)
+    assert events[0] == GenerationPlanned(1, 0, 0)
     again = events[-1].pictures[0]
     assert (again.path, again.new, again.record) == (first.path, False, first.record)
     other = run(subject, backbone, path, tmp_path, **BLACK, keep=0.5)[-1].pictures[0]
@@ -136,7 +139,7 @@ def test_an_edit_is_edited(subject, backbone, folder, tmp_path):
         subject, backbone, edited.path, tmp_path,
         replace=(("{style} style", "portrait"),), weights=(("black", 2.0),),
     )  # fmt: skip
-    assert not any(isinstance(event, NotTheSame) for event in events)
+    assert not any(isinstance(event, SourceDiffers) for event in events)
     second = events[-1].pictures[0]
     assert second.path.name == "test-000001-edit-2.png"
     assert (
@@ -154,6 +157,16 @@ def test_an_edit_is_edited(subject, backbone, folder, tmp_path):
     # What was re-weighted and is gone now weighs nothing.
     third = run(subject, backbone, second.path, tmp_path, replace=(("black", "light"),))
     assert third[-1].pictures[0].record["prompt"].endswith("light background")
+
+
+def test_words_added(subject, backbone, folder, tmp_path):
+    """At the end of the prompt; an edit of the edit knows of them."""
+    path = folder / "test-000000.png"
+    first = run(subject, backbone, path, tmp_path, add=("dark {noun}", "smiling"))[-1].pictures[0]
+    assert first.record["prompt"] == f"{PROMPT}, dark person, smiling"
+    assert first.record["edits"] == [{"add": ["dark person", "smiling"]}]
+    second = run(subject, backbone, first.path, tmp_path, replace=(("dark", "light"),))[-1]
+    assert second.pictures[0].record["prompt"] == f"{PROMPT}, light person, smiling"
 
 
 def test_a_whole_prompt(subject, backbone, folder, tmp_path):
@@ -211,7 +224,9 @@ def test_a_picture_that_was_changed_since_is_told(subject, backbone, folder, tmp
     for name in ("dark", "small"):
         path = tmp_path / f"{name}.png"
         told = [
-            e for e in run(subject, backbone, path, tmp_path, **BLACK) if isinstance(e, NotTheSame)
+            e
+            for e in run(subject, backbone, path, tmp_path, **BLACK)
+            if isinstance(e, SourceDiffers)
         ]
         assert [event.path for event in told] == [path]
         assert (told[0].difference is None) == (name == "small")
@@ -230,22 +245,22 @@ def test_no_face_left_says_so(subject, backbone, folder, tmp_path):
 
 def test_files_of_other_programs_must_be_given_again(subject, backbone, tmp_path):
     word = write(tmp_path / "moody.safetensors", {"emb_params": torch.ones(2, 16)})
-    addons = read_addons([f"{subject.path}:0.5"], (), [str(word)])
+    networks = read_extra_networks([f"{subject.path}:0.5"], (), [str(word)])
     (path,) = draw(
-        subject, backbone, tmp_path / "in", addons, count=1,
+        subject, backbone, tmp_path / "in", networks, count=1,
         prompts=("{id} and {id2}, moody white background",),
     )  # fmt: skip
     picture = run(
-        subject, backbone, path, tmp_path, addons, replace=(("moody white", "{style2} dark"),)
+        subject, backbone, path, tmp_path, networks, replace=(("moody white", "{style2} dark"),)
     )[-1].pictures[0]
     assert picture.record["prompt"] == "<mcap-id> and <mcap-id-2>, <mcap-style-2> dark background"
     assert picture.record["embeddings"][0]["word"] == "moody"
     with pytest.raises(UsageError, match=r"was drawn with --with jane:0.5; give the same"):
         run(subject, backbone, path, tmp_path, **BLACK)
-    stronger = replace(addons, companions=(replace(addons.companions[0], weight=1.0),))
+    stronger = replace(networks, companions=(replace(networks.companions[0], weight=1.0),))
     with pytest.raises(UsageError, match=r"was drawn with --with jane:0.5"):
         run(subject, backbone, path, tmp_path, stronger, **BLACK)
-    only = replace(addons, embeddings=())
+    only = replace(networks, embeddings=())
     with pytest.raises(UsageError, match=r"was drawn with --embedding moody;"):
         run(subject, backbone, path, tmp_path, only, **BLACK)
 
@@ -257,7 +272,9 @@ def test_files_of_other_programs_must_be_given_again(subject, backbone, tmp_path
         ({"replace": (("blue", "red"),)}, "--replace 'blue': is not in the prompt"),
         ({"replace": (("white", "white"),)}, "the prompt is the same as before"),
         ({**BLACK, "prompt": "a person"}, "--replace and --prompt"),
-        ({"weights": (("white", 2.0), ("blue", 2.0))}, "--weight 'blue': is not in the prompt"),
+        ({"add": ("dark",), "prompt": "a person"}, "--add and --prompt"),
+        ({"add": (" ",)}, "--add ' ': holds no word"),
+        ({"weights": (("white", 2.0), ("blue", 2.0))}, "--weigh 'blue': is not in the prompt"),
         ({"replace": (("white", "{id2}"),)}, "belongs to no subject"),
         ({"replace": (("white", "dark " * 80),)}, "tokens long, of which 77 fit"),
         ({"prompt": "a house"}, "says nothing about the person"),
@@ -306,67 +323,3 @@ def test_pictures_that_cannot_be_drawn_again(subject, backbone, folder, tmp_path
     other = make_subject(tmp_path / "john.mcap", seed=8)
     with pytest.raises(UsageError, match="drawn with subject 'jane'"):
         require_source(path, other, backbone.info.sha256)
-
-
-# The command
-
-
-def command(capsys, *args) -> tuple[int, str, str]:
-    code = cli.run(["generate", *map(str, args)])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def test_the_command(subject, capsys, tmp_path):
-    (tmp_path / "profiles" / "test.toml").write_text(
-        PROFILE.format("test").replace('style"', 'style, white background"')
-        + 'scheduler = "DPM++ 2M Karras"\n'
-    )
-    code, _, err = command(capsys, subject.path, "--scheduler", "nothing")
-    assert code == 2 and "--scheduler nothing: there is no such scheduler" in err
-    assert command(capsys, subject.path)[0] == 0
-    pictures = sorted((tmp_path / "portraits").glob("*.png"))
-    assert provenance.read(pictures[0]).record["scheduler"] == "dpm++-2m-karras"
-    assert "Sampler: DPM++ 2M Karras" in provenance.read(pictures[0]).parameters
-    edits = [arg for path in pictures for arg in ("--edit", path)]
-    changes = ["--replace", "white=black", "--weight", "{style}:1.5", "--local", "--keep", "0.7"]
-    code, out, err = command(capsys, subject.path, *edits, *changes)
-    assert code == 0 and out.strip().endswith("Contact sheet: edits/contact-sheet.jpg")
-    assert "2 pictures to edit" in err and "face kept" in out
-    record = provenance.read(tmp_path / "edits" / "test-000000-edit.png").record
-    assert record["prompt"].endswith("black background") and record["keep"] == 0.7
-    assert record["edits"][0]["weights"] == [["<mcap-style>", 1.5]]
-    code, out, _ = command(capsys, "--json", subject.path, *edits, *changes)
-    assert [item["new"] for item in json.loads(out)["pictures"]] == [False, False]
-    backbone = ["--backbone", "sd15"]  # another one's weights
-    code, _, err = command(capsys, subject.path, *edits, *changes, *backbone)
-    assert code == 2 and "was drawn with backbone" in err
-    code, _, err = command(
-        capsys, subject.path, *edits, *changes, *backbone, "--force", "--out", "forced"
-    )
-    assert code == 0 and "drawn again here it differs by" in err
-
-
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (["--steps", "3"], "--steps: has no place with --edit"),
-        (["--count", "3", "--replace", "a=b"], "--count: has no place with --edit"),
-        (["--replace", "white"], "--replace white: must be OLD=NEW"),
-        (["--weight", "white"], "--weight white: must be WORD:FACTOR"),
-        (["--weight", "white:11"], "from -10 to 10"),
-        (["--weight", "white:nan"], "must be WORD:FACTOR"),
-        (["--prompt", "a person", "--prompt", "b"], "--prompt: is given more than once"),
-        ([], "nothing is to be changed"),
-    ],
-)
-def test_wrong_options_are_named(subject, capsys, folder, args, message):
-    code, _, err = command(capsys, subject.path, "--edit", folder / "test-000000.png", *args)
-    assert code == 2 and message in err
-
-
-def test_options_that_belong_to_edits(subject, capsys):
-    code, _, err = command(capsys, subject.path, "--local")
-    assert code == 2 and "--local: belongs to --edit" in err
-    code, _, err = command(capsys, subject.path, "--edit", "nothing.png", "--replace", "a=b")
-    assert code == 3 and "nothing.png: no such file" in err

@@ -7,18 +7,18 @@ import pytest
 import torch
 
 from mcap.diffusion import schedulers
-from mcap.diffusion.sampling import draw, draw_each
+from mcap.diffusion.sampling import SamplingSettings
 from mcap.errors import UsageError
 from mcap.generation.editing.prompt_to_prompt import (
     AttentionEditor,
     LocalBlend,
-    _regions,
+    attended_regions,
     token_edit,
 )
-from mcap.generation.editing.redraw import Edit, redraw
+from mcap.generation.editing.redraw import AttentionControl, Edit, redraw
 from mcap.generation.editing.word_alignment import replace_words, rewrite, unchanged
 from tests.support.subjects import make_subject
-from tests.support.tiny import tiny_backbone
+from tests.support.tiny import sample, stream, tiny_backbone
 
 SOURCE = "a photo of a face, light background"  # one token each; "zebra" is five
 LENGTH = 77
@@ -34,14 +34,18 @@ def edited(old: str, new: str, source: str = SOURCE):
 
 
 def both(backbone, edits, pipeline=None, **options) -> list:
-    given = {"negative_prompt": "dark", "steps": 4, "guidance_scale": 5.0, "size": (64, 64)}
-    given["pipeline"] = pipeline or backbone.pipeline()
-    return list(redraw(backbone, edits, **given | options))
+    """``options``: those of `AttentionControl`, ``size`` and ``on_step``."""
+    size, on_step = options.pop("size", (64, 64)), options.pop("on_step", None)
+    sampling = SamplingSettings(steps=4, guidance_scale=5.0, size=size, negative_prompt="dark")
+    control = AttentionControl(**options)
+    return list(
+        redraw(backbone, pipeline or backbone.pipeline(), edits, sampling, control, on_step)
+    )
 
 
 def plain(backbone, prompt: str, seed: int, **options):
     given = {"negative_prompt": "dark", "steps": 4, "guidance_scale": 5.0}
-    return draw(backbone, prompt, [seed], **given | options)[0]
+    return sample(backbone, prompt, [seed], **given | options)[0]
 
 
 def largest(one: np.ndarray, other: np.ndarray) -> int:
@@ -115,7 +119,7 @@ def test_attention_is_the_papers(tokenizer, new, guided):
     edit = rewrite(unchanged(SOURCE), SOURCE + ", dark") if new is None else edited("light", new)
     tokens = token_edit(edit, tokenizer, LENGTH, weights={2: -1.5})
     editor = AttentionEditor(
-        tiny_backbone().unet, [tokens], [(0, 1)], 2, 10,
+        tiny_backbone().unet, [tokens], 10,
         cross=0.5, layout=0.3, positions=256, native_side=16,
     )  # fmt: skip
     generator = torch.Generator().manual_seed(0)
@@ -151,7 +155,7 @@ def test_fine_self_attention_is_left_alone(tokenizer):
     tokens = token_edit(unchanged(SOURCE), tokenizer, LENGTH)
     for native, finest in ((16, 16), (64, 32), (128, 32)):
         editor = AttentionEditor(
-            tiny_backbone().unet, [tokens], [(0, 1)], 2, 1,
+            tiny_backbone().unet, [tokens], 1,
             cross=1, layout=1, positions=native**2, native_side=native,
         )  # fmt: skip
         for side in (8, 16, 32, 64):
@@ -180,7 +184,7 @@ def test_the_source_is_the_picture_that_was_there(kind, scheduler):
     given = {"negative_prompt": "dark", "steps": 4, "guidance_scale": 5.0, "size": KINDS[kind]}
     assert told == [2] * schedulers.calls(pipeline.scheduler, 4)
     for found, seed in ((first, 3), (second, 4)):
-        (alone,) = draw_each(backbone, SOURCE, [seed], **given, pipeline=pipeline)
+        (alone,) = stream(backbone, SOURCE, [seed], **given, pipeline=pipeline)
         assert largest(found.source, alone.image) <= 1
     assert largest(first.source, first.target) > 2
     assert largest(second.source, second.target) <= 1  # nothing was changed
@@ -225,7 +229,7 @@ def test_learned_tokens_and_lora_take_part(tmp_path):
     edit = Edit(edited("light", "dark", source), 3, {3: 2.0})
     subject.load_into(pipeline)
     (found,) = both(backbone, [edit], pipeline)
-    before = draw(
+    before = sample(
         backbone, source, [3], negative_prompt="dark", steps=4, guidance_scale=5.0
     )[0]  # fmt: skip
     subject.unload_from(pipeline)
@@ -263,7 +267,7 @@ def test_where_words_look():
     maps[1, 2, 3] = 0.4
     maps[2] = torch.linspace(0.195, 0.2, 64).reshape(8, 8)
     maps[3] = 0
-    nothing, place, flat, gone = _regions(maps)[:, 0]
+    nothing, place, flat, gone = attended_regions(maps)[:, 0]
     assert not nothing.any() and not flat.any() and not gone.any()
     assert place.sum() == 9 and place[1:4, 2:5].all()  # grown by one on each side
 
@@ -290,7 +294,7 @@ def test_what_is_refused(tokenizer):
     backbone = tiny_backbone()
     tokens = token_edit(unchanged(SOURCE), tokenizer, LENGTH)
     editor = AttentionEditor(
-        backbone.unet, [tokens], [(0, 1)], 2, 1,
+        backbone.unet, [tokens], 1,
         cross=1, layout=1, positions=256, native_side=16,
     )  # fmt: skip
     with editor.attached(), pytest.raises(RuntimeError, match="attached already"):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from mcap.errors import UsageError
 from mcap.generation.editing.word_alignment import (
     PromptEdit,
+    append,
     find_words,
     phrase_words,
     replace_words,
@@ -88,12 +89,23 @@ def test_replacing_every_place_and_what_is_left_over():
 def test_words_that_are_not_there_are_named():
     with pytest.raises(UsageError, match=r"--replace 'laughing': is not in the prompt 'a photo"):
         replace_words(unchanged(PROMPT), "laughing", "x")
-    with pytest.raises(UsageError, match=r"--weight ' ': names no word"):
-        phrase_words(PROMPT, " ", "--weight")
-    assert find_words("a a a", "a a", "--weight") == [0]  # they do not overlap
-    assert phrase_words("a b a b", "a b", "--weight") == frozenset(range(4))
+    with pytest.raises(UsageError, match=r"--weigh ' ': names no word"):
+        phrase_words(PROMPT, " ", "--weigh")
+    assert find_words("a a a", "a a") == [0]  # they do not overlap
+    assert phrase_words("a b a b", "a b", "--weigh") == frozenset(range(4))
     with pytest.raises(UsageError):
-        find_words("smiling", "smil", "--weight")  # part of a word is none
+        phrase_words("smiling", "smil", "--weigh")  # part of a word is none
+    assert find_words("smiling", "smil") == []
+
+
+def test_words_at_the_end():
+    added = append(unchanged(PROMPT), "black and white")
+    assert added.target == f"{PROMPT}, black and white"
+    assert stands_for(added)[-4:] == [(",", []), ("black", []), ("and", []), ("white", [])]
+    assert not added.changed_source
+    assert append(unchanged("a photo,"), " , dark").target == "a photo, dark"
+    with pytest.raises(UsageError, match=r"--add ' ': holds no word"):
+        append(unchanged(PROMPT), " ")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,211 @@
+"""A finished picture and other words -> the same picture, changed where the words changed.
+
+    OUT/
+      passport-000003-edit.png   named after the picture; another edit of it is -edit-2, ...
+      contact-sheet.jpg          before and after
+      results.jsonl              one line a picture
+
+All that the picture was sampled with is read from its own record, and it is sampled again, with
+the edited one beside it (`mcap.generation.editing.redraw`). An edit can be edited again: what the
+words stand for is always said in words of the first prompt, and the first picture's attention is
+what is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from mcap.diffusion import schedulers
+from mcap.diffusion.prompt_length import require_fit
+from mcap.diffusion.sampling import SamplingSettings
+from mcap.errors import UsageError
+from mcap.faces.similarity import embed_largest_face
+from mcap.generation.editing.events import EditEvent, EditFinished, EmptyRegion, SourceDiffers
+from mcap.generation.editing.job import EditJob, plan_edit
+from mcap.generation.editing.redraw import AttentionControl, Redrawn, redraw
+from mcap.generation.editing.settings import EditSettings
+from mcap.generation.editing.sheet import read_pixels, write_edit_sheet
+from mcap.generation.events import GenerationPlanned, PictureReady
+from mcap.generation.extra_networks import ExtraNetworks
+from mcap.generation.folder import RankedFolder
+from mcap.generation.ranking import Picture
+from mcap.generation.settings import GenerationModels
+from mcap.images import provenance
+from mcap.images.write import write_generated
+from mcap.results.names import CONTACT_SHEET
+
+if TYPE_CHECKING:
+    from mcap.contracts import UInt8Image
+    from mcap.subjects.subject import Subject
+
+SAME_PICTURE = {"PNG": 1.0, "JPEG": 4.0, "WEBP": 6.0}
+"""Mean difference in levels of 255 up to which a picture that is sampled again counts as the
+file's, by format. Another batch size or thread count changes single pixels by one level; JPEG and
+WebP at quality 95 take up to three on our portraits."""
+
+
+def edit(
+    subject: Subject,
+    paths: Sequence[Path],
+    models: GenerationModels,
+    out: Path,
+    settings: EditSettings,
+    *,
+    extra_networks: ExtraNetworks | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> Generator[EditEvent]:
+    """Edit pictures that `mcap.generation.generate` or this function wrote.
+
+    Yields `GenerationPlanned`, a `PictureReady` for each picture, before it a `SourceDiffers` where
+    the picture that the edit starts from is not the file's and an `EmptyRegion` where a local edit
+    changes nothing, and `EditFinished`. Subject, backbone and ``extra_networks`` are those that the
+    pictures were generated with; the first two are for `mcap.generation.editing.job.require_source`
+    to check.
+
+    Raises `InputRejectedError` for a picture without a whole record, `UsageError` for words that
+    are not in a prompt, for a prompt that is too long, for extra networks other than the record's,
+    and where ``out`` is a file or holds another command's results.
+    """
+    networks = extra_networks or ExtraNetworks()
+    require_changes(settings)
+    folder = RankedFolder(out, settings.format, "edit")
+    own_scheduler = models.backbone.scheduler
+    jobs = [
+        plan_edit(path, subject, own_scheduler, networks, settings) for path in dict.fromkeys(paths)
+    ]
+    require_fit(
+        [job.edit.prompt.target for job in jobs],
+        models.backbone.tokenizers,
+        models.backbone.text_encoders,
+        learned=(*subject.embeddings, *networks.tokens),
+    )
+    pictures: dict[int, Picture] = {}
+    batches: dict[str, list[int]] = {}
+    for index, job in enumerate(jobs):
+        there = folder.find(job.stem, job.record["settings_sha256"])
+        if there is not None:
+            pictures[index] = there
+        else:
+            batches.setdefault(job.batch_key, []).append(index)
+    waiting = [jobs[index] for batch in batches.values() for index in batch]
+    steps = sum(schedulers.calls(job.scheduler, job.source.steps) for job in waiting)
+    yield GenerationPlanned(len(jobs), len(waiting), steps)
+    for picture in pictures.values():
+        yield PictureReady(picture)
+
+    redrawn: dict[int, Redrawn] = {}
+    pipeline = models.backbone.pipeline()
+    for batch in batches.values():
+        first = jobs[batch[0]]
+        source = first.source
+        pipeline.scheduler = first.scheduler
+        networks.load_into(pipeline, subject, source.adapter_scale, source.token_scale)
+        try:
+            images = redraw(
+                models.backbone,
+                pipeline,
+                [jobs[index].edit for index in batch],
+                SamplingSettings(
+                    steps=source.steps,
+                    guidance_scale=source.guidance_scale,
+                    size=source.drawn_size,
+                    negative_prompt=networks.expand(source.negative_prompt),
+                    batch_size=settings.batch_size,
+                ),
+                AttentionControl(
+                    settings.keep, settings.layout, settings.local or bool(settings.where)
+                ),
+                on_step,
+            )
+            for index, found in zip(batch, images, strict=True):
+                job = jobs[index]
+                difference = source_difference(job, found.source)
+                if difference is None or difference > SAME_PICTURE[job.file.format]:
+                    yield SourceDiffers(job.path, difference)
+                if found.region is not None and not found.region.any():
+                    yield EmptyRegion(job.path)
+                picture = write_edited(job, found, subject, models, folder, settings)
+                pictures[index], redrawn[index] = picture, found
+                folder.write_results([pictures[i] for i in sorted(pictures)])
+                yield PictureReady(picture)
+        finally:
+            networks.unload_from(pipeline, subject)
+    ordered = [pictures[index] for index in range(len(jobs))]
+    results = folder.write_results(ordered)
+    sheet = write_edit_sheet(out / CONTACT_SHEET, jobs, ordered, redrawn, subject.name)
+    yield EditFinished(tuple(ordered), sheet, results)
+
+
+def require_changes(settings: EditSettings) -> None:
+    """`UsageError` where nothing is to be changed, or in two ways that exclude each other."""
+    if not (settings.replace or settings.add or settings.prompt or settings.weights):
+        raise UsageError(
+            "mcap edit: nothing is to be changed; give --replace OLD=NEW, --weigh WORD=FACTOR, "
+            "--add WORDS or a new --prompt."
+        )
+    for flag, given in (("--replace", settings.replace), ("--add", settings.add)):
+        if given and settings.prompt:
+            raise UsageError(f"{flag} and --prompt: give one of them.")
+
+
+def source_difference(job: EditJob, redrawn: UInt8Image) -> float | None:
+    """Return the mean difference between the file and the picture that was sampled again, in
+    levels of 255; None where they are of different sizes.
+
+    0 for an edit that is edited, whose file is not what the edit starts from.
+    """
+    if job.source.kind == "edit":
+        return 0.0
+    x0, y0, x1, y1 = job.source.cut
+    file, again = read_pixels(job.path), redrawn[y0:y1, x0:x1]
+    if file.shape != again.shape:
+        return None
+    return float(np.abs(file.astype(np.float32) - again.astype(np.float32)).mean())
+
+
+def write_edited(
+    job: EditJob,
+    redrawn: Redrawn,
+    subject: Subject,
+    models: GenerationModels,
+    folder: RankedFolder,
+    settings: EditSettings,
+) -> Picture:
+    """Cut as the picture was, measure the face before and after, and write."""
+    x0, y0, x1, y1 = job.source.cut
+    before, after = (
+        embed_largest_face(
+            np.ascontiguousarray(image[y0:y1, x0:x1]), models.detector, models.identity
+        )
+        for image in (redrawn.source, redrawn.target)
+    )
+    person = torch.as_tensor(np.asarray(subject.identity_embedding, np.float32))
+
+    def cosine(one: torch.Tensor | None, other: torch.Tensor | None) -> float | None:
+        if one is None or other is None:
+            return None
+        similarity = torch.nn.functional.cosine_similarity
+        return round(float(similarity(one.float(), other.float(), dim=0)), 6)
+
+    old, new = (found[1] if found else None for found in (before, after))
+    record = {
+        **job.record,
+        "similarity": cosine(new, person),
+        "similarity_before": cosine(old, person),
+        "face_kept": cosine(new, old),
+        "face": [round(float(value), 1) for value in after[0].box] if after else None,
+    }
+    path = folder.free_path(job.stem)
+    write_generated(
+        path,
+        redrawn.target[y0:y1, x0:x1],
+        provenance.Label(record, metadata=settings.metadata),
+        quality=settings.quality,
+        dpi=job.file.dpi,
+    )
+    return Picture(path, record, new=True)

@@ -1,0 +1,243 @@
+"""Subject + style profile + backbone -> ranked pictures.
+
+    OUT/
+      passport-000042.png    one picture a seed, each with its provenance in it
+      rest/                  with ``best = K``: what was not among the K best of its style
+      contact-sheet.jpg      this run's pictures, most similar first
+      attention-maps.jpg     where asked: what each learned token looks at
+      results.jsonl          one line a picture of this run, in the order of the ranking; then
+                             those of earlier pictures that hold no record of their own
+      report.html            the same to look at
+
+Every file is whole or not there, and a picture that is there already, of the same settings and
+seed, is used again: an interrupted run goes on where it was, and a repeated one generates nothing.
+A picture of other settings is never overwritten; the new one gets a number (-2, -3, ...).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mcap.diffusion import schedulers
+from mcap.diffusion.prompt_length import require_fit
+from mcap.diffusion.sampling import GeneratedImage, SamplingSettings, stream_images
+from mcap.errors import UsageError
+from mcap.faces.similarity import likeness
+from mcap.framing.crop import cut, dots_per_inch, head_of, measure_framing
+from mcap.generation import report
+from mcap.generation.events import (
+    GenerationEvent,
+    GenerationFinished,
+    GenerationPlanned,
+    PictureReady,
+)
+from mcap.generation.extra_networks import ExtraNetworks
+from mcap.generation.folder import RankedFolder
+from mcap.generation.jobs import GenerationJob, plan_jobs
+from mcap.generation.ranking import Picture
+from mcap.generation.settings import GenerateSettings, GenerationModels
+from mcap.images import provenance
+from mcap.images.write import write_generated
+from mcap.results.names import ATTENTION_MAPS, CONTACT_SHEET, REPORT
+
+if TYPE_CHECKING:
+    from mcap.contracts import BackboneInfo, UInt8Image
+    from mcap.style.profile import StyleProfile
+    from mcap.subjects.subject import Subject
+
+
+def generate(
+    subject: Subject,
+    profiles: StyleProfile | Sequence[StyleProfile],
+    models: GenerationModels,
+    out: Path,
+    settings: GenerateSettings | None = None,
+    *,
+    extra_networks: ExtraNetworks | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> Generator[GenerationEvent]:
+    """Generate, frame, measure and write pictures of a subject in one or more styles.
+
+    Yields `GenerationPlanned`, a `PictureReady` for each picture (those that were there already
+    first) and `GenerationFinished`. ``on_step`` is called after every call of the UNet with the
+    number of pictures in it. While pictures are sampled, the subject and ``extra_networks`` are
+    loaded into the backbone's modules; they are given back as they were, also when the generator is
+    closed early. `check_backbone` is for the caller to call.
+
+    Raises `UsageError` for a prompt that is wrong or too long, for an extra network that does not
+    fit or that no prompt uses, where ``models.identity`` is another network than the one that the
+    subject's embedding is from, and where ``out`` is a file or holds another command's results.
+    """
+    settings = settings or GenerateSettings()
+    networks = extra_networks or ExtraNetworks()
+    folder = RankedFolder(out, settings.format, "generate")
+    settings = settings.model_copy(
+        update={"prompts": tuple(networks.fill(text) for text in settings.prompts)}
+    )
+    profiles = list(profiles) if isinstance(profiles, Sequence) else [profiles]
+    require_plan(subject, profiles, models)
+    jobs = list(plan_jobs(subject, profiles, models, settings, networks))
+    texts = dict.fromkeys(
+        text for job in jobs for text in (job.record["prompt"], job.record["negative_prompt"])
+    )
+    networks.require_use(texts, subject)
+    require_fit(
+        [networks.expand(text) for text in texts],
+        models.backbone.tokenizers,
+        models.backbone.text_encoders,
+        learned=(*subject.embeddings, *networks.tokens),
+    )
+    # Attention cannot be read off a finished picture, so with it everything is generated again.
+    waiting: list[GenerationJob] = []
+    pictures: list[Picture] = []
+    for job in jobs:
+        there = folder.find(job.stem, job.record["settings_sha256"])
+        if there is None:
+            waiting.append(job)
+        elif settings.attention_maps:
+            waiting.append(replace(job, path=there.path))
+        else:
+            pictures.append(there)
+    steps = sum(schedulers.calls(job.scheduler, job.record["steps"]) for job in waiting)
+    yield GenerationPlanned(len(jobs), len(waiting), steps)
+    for picture in pictures:
+        yield PictureReady(picture)
+
+    attention: list[GeneratedImage] = []
+    # Closed at once and not when somebody forgets it: it gives the backbone back.
+    with closing(sample_jobs(waiting, subject, models, settings, networks, on_step)) as samples:
+        for job, generated in samples:
+            picture = write_picture(job, generated.image, subject, models, folder, settings)
+            pictures.append(picture)
+            folder.write_results(pictures)  # what is there is known, whatever happens next
+            yield PictureReady(picture)
+            if generated.attention:
+                attention.append(generated)
+
+    ordered = folder.sort(pictures, settings.best)
+    results = folder.write_results(ordered)
+    kept = [picture for picture in ordered if picture.kept]
+    same = getattr(models.identity, "same_person", None)
+    sheet = report.write_contact_sheet(out / CONTACT_SHEET, kept, subject.name, same)
+    maps = report.write_attention_maps(out / ATTENTION_MAPS, attention)
+    page = report.write_report(
+        out / REPORT, ordered, subject, profiles, same_person=same, attention=maps
+    )
+    yield GenerationFinished(tuple(ordered), sheet, results, page, maps)
+
+
+def check_backbone(subject: Subject, info: BackboneInfo) -> None:
+    """`UsageError` where the backbone's weights are not those the subject was trained on."""
+    trained = subject.manifest.backbone
+    if info.sha256 != trained.sha256:
+        raise UsageError(
+            f"{subject.path}: was trained on backbone '{trained.id}' "
+            f"(weights {trained.sha256[:12]}), and '{info.id}' has other weights "
+            f"({info.sha256[:12]}). Its tokens and LoRA mean little there: train again on this "
+            "one, or draw anyway with --force."
+        )
+
+
+def require_plan(
+    subject: Subject, profiles: Sequence[StyleProfile], models: GenerationModels
+) -> None:
+    """`UsageError` for a style that is given twice, and for another identity network."""
+    for name, times in Counter(profile.name for profile in profiles).items():
+        if times > 1:
+            raise UsageError(
+                f"Style '{name}' is given twice; its pictures would have the same names."
+            )
+    if models.identity.name != subject.identity_network:
+        raise UsageError(
+            f"{subject.path}: the person was embedded by the identity network "
+            f"'{subject.identity_network}', and '{models.identity.name}' cannot be compared with "
+            f"it; use --identity {subject.identity_network}."
+        )
+
+
+def sample_jobs(
+    jobs: Sequence[GenerationJob],
+    subject: Subject,
+    models: GenerationModels,
+    settings: GenerateSettings,
+    networks: ExtraNetworks,
+    on_step: Callable[[int], None] | None,
+) -> Generator[tuple[GenerationJob, GeneratedImage]]:
+    """Yield each job with its image; those of a style, which differ in prompt and seed, in batches.
+
+    While it runs, ``subject`` and ``networks`` are in the backbone's modules.
+    """
+    if not jobs:
+        return
+    backbone = models.backbone
+    pipeline = backbone.pipeline()
+    networks.load_into(pipeline, subject, settings.adapter_scale, settings.token_scale)
+    try:
+        for _, members in groupby(jobs, key=lambda job: job.profile.name):
+            group = list(members)
+            record = group[0].record
+            width, height = record["drawn_size"]
+            pipeline.scheduler = group[0].scheduler
+            images = stream_images(
+                backbone,
+                [networks.expand(job.record["prompt"]) for job in group],
+                [job.seed for job in group],
+                SamplingSettings(
+                    steps=record["steps"],
+                    guidance_scale=record["guidance_scale"],
+                    size=(width, height),
+                    negative_prompt=networks.expand(record["negative_prompt"]),
+                    batch_size=settings.batch_size,
+                ),
+                pipeline=pipeline,
+                watch=tuple(subject.embeddings) if settings.attention_maps else (),
+                on_step=on_step,
+            )
+            yield from zip(group, images, strict=True)
+    finally:
+        networks.unload_from(pipeline, subject)
+
+
+def write_picture(
+    job: GenerationJob,
+    image: UInt8Image,
+    subject: Subject,
+    models: GenerationModels,
+    folder: RankedFolder,
+    settings: GenerateSettings,
+) -> Picture:
+    """Cut an image to the profile's aspect, measure its face and write it."""
+    profile = job.profile
+    height, width = image.shape[:2]
+    faces = models.detector.detect(image)
+    head = head_of(max(faces, key=lambda face: face.area)) if faces else None
+    box = cut((width, height), profile.aspect_ratio, head, profile.framing)
+    image = image[box[1] : box[3], box[0] : box[2]]
+    # Measured on the picture as it is written, so that anybody who measures the file agrees.
+    found = likeness(image, models.detector, models.identity, subject.identity_embedding)
+    size = (box[2] - box[0], box[3] - box[1])
+    face = found.face
+    whole = (0, 0, *size)
+    record = {
+        **job.record,
+        "size": list(size),
+        "cut": list(box),
+        "similarity": None if found.similarity is None else round(found.similarity, 6),
+        "face": [round(float(value), 1) for value in face.box] if face else None,
+        "framing": asdict(measure_framing(whole, head_of(face), profile.framing)) if face else None,
+    }
+    path = job.path or folder.free_path(job.stem)
+    write_generated(
+        path,
+        image,
+        provenance.Label(record, metadata=settings.metadata),
+        quality=settings.quality,
+        dpi=dots_per_inch(size, profile.size_mm),
+    )
+    return Picture(path, record, new=True)

@@ -1,0 +1,55 @@
+"""Settings of generation, and the models that it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mcap.images import provenance
+
+if TYPE_CHECKING:
+    from mcap.contracts import Backbone, FaceDetector, IdentityModel
+
+LARGEST_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class GenerationModels:
+    """The loaded models that generation and editing run."""
+
+    backbone: Backbone
+    identity: IdentityModel
+    """The network that the subject was embedded by: similarity is measured with it."""
+    detector: FaceDetector
+
+
+class GenerateSettings(BaseModel):
+    """Settings of one run. None: the backbone's own value, else the profile's, else mcap's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    count: int | None = Field(default=None, ge=1)
+    """Pictures a style."""
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
+    """Of the first picture; picture i has ``seed + i``."""
+    prompts: tuple[str, ...] = ()
+    """Templates ({id}, {style}, {noun}) or plain text, instead of the profile's; used in turn."""
+    all_prompts: bool = False
+    """Use all of the profile's composed prompts in turn, not the first alone."""
+    negative: str | None = None
+    steps: int | None = Field(default=None, ge=1, le=1000)
+    guidance_scale: float | None = Field(default=None, ge=0, le=50)
+    scheduler: str | None = None
+    """One of `mcap.diffusion.schedulers.names`, or another name that
+    `mcap.diffusion.schedulers.find` knows."""
+    adapter_scale: float = Field(default=1.0, ge=0, le=2)
+    token_scale: float = Field(default=1.0, ge=0, le=2)
+    batch_size: int | None = Field(default=None, ge=1)
+    best: int | None = Field(default=None, ge=1)
+    """Pictures of each style that stay; the others go to ``rest/``."""
+    format: Literal["png", "jpg", "webp"] = "png"
+    quality: int = Field(default=95, ge=1, le=100)
+    metadata: provenance.Metadata = "all"
+    attention_maps: bool = False
