@@ -1,4 +1,9 @@
-"""What plugins meet: the protocols and the data that pass between the stages.
+"""What plugins meet: the protocols, what a plugin says of itself, and what passes between stages.
+
+A factory makes an object of a protocol (`FaceDetector`, `IdentityModel`, `Masker`, `Restorer`,
+`Backbone`, `Metric`). What it can do beyond the protocol's methods it says as data in its ``info``,
+a frozen dataclass whose defaults fit a simple plugin: nothing is probed for. `mcap.registry` checks
+the fields as a plugin registers it, and the object once the factory has made it.
 
 Shapes: H, W are pixels of an upright image; B is a batch; S is a square side in pixels; C x h x w
 is a latent. Images are RGB. Points are (x, y) in pixels with the origin at the top left corner of
@@ -11,6 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -21,6 +28,21 @@ if TYPE_CHECKING:
     UInt8Image = NDArray[np.uint8]  # [H, W, 3], RGB
     Float32Array = NDArray[np.float32]
 
+
+CONTRACT = 1
+"""Version of this contract. A plugin may state the one that it was written for as
+``MCAP_CONTRACT = 1`` in the module that its entry point names; one that states another is refused
+by name, with what has changed since."""
+
+CHANGES: Mapping[int, str] = MappingProxyType(
+    {
+        1: "what a detector, identity network, masker or restorer can do is data, the frozen "
+        "dataclass 'info' (mcap.contracts.RestorerInfo and so on) on the object and, as info=..., "
+        "in the call of register; attributes such as kind, scale and thread_safe, and metadata of "
+        "a plugin's own, are no longer read",
+    }
+)
+"""Contract -> what it changed."""
 
 ID_TOKEN = "<mcap-id>"
 STYLE_TOKEN = "<mcap-style>"
@@ -72,8 +94,19 @@ class Face:
         )
 
 
+@dataclass(frozen=True)
+class DetectorInfo:
+    """What a face detector can do."""
+
+    thread_safe: bool = False
+    """True where several threads may call ``detect`` at once."""
+
+
 @runtime_checkable
 class FaceDetector(Protocol):
+    @property
+    def info(self) -> DetectorInfo: ...
+
     def detect(self, image: UInt8Image) -> list[Face]:
         """All faces of an upright RGB image uint8[H, W, 3], largest first; [] where there is none.
 
@@ -82,65 +115,140 @@ class FaceDetector(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class IdentityInfo:
+    """What an identity network can do."""
+
+    differentiable: bool = True
+    """False for a network that only measures: its ``embed`` raises TypeError."""
+    embeds_images: bool = False
+    """True where it has ``embed_images`` (`EmbedsImages`), which is then preferred for
+    measuring."""
+    thread_safe: bool = False
+    """True where several threads may measure at once."""
+    same_person: float = 0.363
+    """Cosine similarity from which two faces are taken for one person's, -1 to 1. The default is
+    OpenCV's figure for SFace."""
+    dimensions: int | None = None
+    """D, the embedding's length; None: not stated."""
+
+
 @runtime_checkable
 class IdentityModel(Protocol):
     """A frozen face-recognition network, differentiable in its input.
 
     It stays in eval mode and outside every module tree on which somebody calls ``train()``.
-
-    It may also have ``same_person``, the cosine similarity from which two faces are taken for one
-    person's (without it `mcap.faces.measure.SAME_PERSON`); ``device``, where ``embed`` wants its input
-    (without it the CPU); and ``embed_images(image, face)``, one `Face` of uint8[H, W, 3] ->
-    float32[D] of unit length, which is then preferred for measuring. A network that only measures
-    is registered with ``differentiable=False``; its ``embed`` raises TypeError.
     """
 
     name: str
     input_size: int  # S
     template: Float32Array  # float32[5, 2], where the landmarks belong, in pixels of S x S
 
+    @property
+    def info(self) -> IdentityInfo: ...
+
     def embed(self, faces: torch.Tensor) -> torch.Tensor:
-        """float[B, 3, S, S] in [0, 1], RGB, aligned to ``template`` -> float[B, D], unit length."""
+        """float[B, 3, S, S] in [0, 1], RGB, aligned to ``template`` -> float[B, D], unit length.
+
+        ``faces`` may lie on any device: they are brought to the network's own.
+        """
         ...
 
     def to(self, device: Any) -> IdentityModel: ...
 
 
+class EmbedsImages(Protocol):
+    """An identity network with ``info.embeds_images``."""
+
+    def embed_images(self, image: UInt8Image, face: Face) -> Float32Array:
+        """One face of a picture uint8[H, W, 3] RGB -> float32[D] of unit length."""
+        ...
+
+
+@dataclass(frozen=True)
+class MaskerInfo:
+    """What a masker can do."""
+
+    thread_safe: bool = False
+    """True where several threads may call ``mask`` at once."""
+    reads_pixels: bool = True
+    """False where the picture's size and the face's landmarks are all that ``mask`` looks at."""
+    finds_mesh: bool = False
+    """True where it has ``mesh`` (`mcap.faces.eyes.MeshFinder`), from which closed eyes are
+    told."""
+    finds_parts: bool = False
+    """True where it has ``parts`` (`mcap.faces.parts.FaceParser`), from which follows how much of a
+    face is hidden."""
+
+
 @runtime_checkable
 class Masker(Protocol):
+    @property
+    def info(self) -> MaskerInfo: ...
+
     def mask(self, image: UInt8Image, face: Face) -> Float32Array:
         """float32[H, W] in [0, 1]: 1 on the face from forehead to chin, soft edge, 0 elsewhere."""
         ...
 
 
-@runtime_checkable
-class Restorer(Protocol):
-    """Super-resolution (``kind = "image"``) or face restoration (``kind = "face"``, aligned).
+Control = Literal["fidelity", "denoise"]
 
-    A face restorer is given one upright face at a time, aligned to five landmarks; it may have
-    ``input_size`` (S, the side in pixels) and ``template`` (float32[5, 2] in pixels of S x S).
-    Without them it gets FFHQ's framing at 512 (`mcap.enhancement.face_restoration.FFHQ_512`). Its ``scale`` is
-    that of its result to S x S.
 
-    It may also have ``fidelity`` (settable, 0: best looking, 1: closest to the input), ``denoise``
-    (settable, 0: noise is kept, 1: taken away), and ``to(device, half=False)``, which moves it;
-    ``half`` is asked for only where ``half_precision`` is true. Whatever its precision, ``restore``
-    takes and gives float32 on the device where it is. One without ``to`` works on the CPU.
+@dataclass(frozen=True)
+class RestorerInfo:
+    """What a restorer does, and what it must be given.
 
-    An image restorer is given tiles, and may say of them: ``reach``, how many input pixels away it
-    still sees; ``overlap``, how many neighbouring tiles should share; ``tileable``, False where it
-    must have the picture whole; ``bytes_per_pixel``, what an input pixel takes in memory while it
-    works (see `mcap.enhancement.tiling`).
+    An image restorer (super-resolution) is given tiles of a picture. A face restorer is given one
+    upright face at a time, aligned to five landmarks in a frame of ``input_size``; its ``scale`` is
+    that of its result to the frame.
     """
 
     kind: Literal["image", "face"]
     scale: int
-    multiple_of: int
-    minimum_size: int
-    half_precision: bool
+    multiple_of: int = 1
+    """Height and width that it is given are multiples of this, in pixels ..."""
+    minimum_size: int = 1
+    """... and no smaller than this."""
+    moves: bool = False
+    """True where it has ``to(device, half=False)`` (`MovesToDevice`); others work on the CPU."""
+    half_precision: bool = False
+    """True where ``to`` takes ``half=True``."""
+    controls: tuple[Control, ...] = ()
+    """Which of these are attributes of it that may be set, float in [0, 1]: ``fidelity`` (0: best
+    looking, 1: closest to the input), ``denoise`` (0: noise is kept, 1: taken away)."""
+    tileable: bool = True
+    """False where it must have the picture whole."""
+    reach: int | None = None
+    """How many input pixels away it still sees; None: not known."""
+    overlap: int | None = None
+    """Input pixels that neighbouring tiles should share; None: `mcap.enhancement.tiling.OVERLAP`."""
+    bytes_per_pixel: float | None = None
+    """What an input pixel takes in memory while it works, in single precision; None: not known."""
+    input_size: int = 512
+    """Side in pixels of the frame that a face restorer works in."""
+    template: tuple[tuple[float, float], ...] | None = None
+    """Where the five landmarks belong in that frame, (x, y) in pixels; None: where FFHQ has
+    them (`mcap.enhancement.face_restoration.FFHQ_512`)."""
+
+
+@runtime_checkable
+class Restorer(Protocol):
+    @property
+    def info(self) -> RestorerInfo: ...
 
     def restore(self, image: torch.Tensor) -> torch.Tensor:
-        """float[B, 3, H, W] in [0, 1] RGB -> float[B, 3, scale * H, scale * W] in [0, 1]."""
+        """float32[B, 3, H, W] in [0, 1] RGB -> float32[B, 3, scale * H, scale * W] in [0, 1].
+
+        The result is float32 on the input's device, whatever the restorer's precision.
+        """
+        ...
+
+
+class MovesToDevice(Protocol):
+    """A restorer with ``info.moves``."""
+
+    def to(self, device: Any, half: bool = False) -> Any:
+        """Move the network; half precision is asked for only where ``info.half_precision``."""
         ...
 
 
@@ -154,8 +262,49 @@ class Metric(Protocol):
 
 
 @dataclass(frozen=True)
+class BackboneMemory:
+    """What a backbone takes at its native size in single precision, MB (of 2^20 bytes).
+
+    Counted on the architecture by benchmarks/count_memory.py. "Kept" is what autograd holds for the
+    backward pass.
+    """
+
+    weights: float  # UNet and text encoders
+    decoder: float  # of the VAE: its weights
+    row: float  # kept of one row through text encoders and UNet
+    row_checkpointed: float  # the same with gradient checkpointing
+    row_block: float  # kept of one row by the block that is run again
+    decode: float  # kept of one whole decode
+    decode_checkpointed: float
+    decode_block: float
+
+
+@dataclass(frozen=True)
+class BackbonePlan:
+    """What is known of a registered backbone before it is loaded: ``mcap train`` plans by it."""
+
+    architecture: Literal["sd", "sdxl"] | None = None
+    """The kind of model (`mcap.weights.model_source`) that the entry loads from elsewhere, too."""
+    native_size: int | None = None
+    """Side in pixels of a training picture; None: as the model in ``folder`` has it, else 512."""
+    face_height: float = 0.45
+    """Fraction of the training crop's side that the detector's face box is high."""
+    recipe_overrides: Mapping[str, Any] = field(default_factory=dict)
+    """Recipe keys that suit this backbone better than the recipe's own defaults."""
+    folder: Path | None = None
+    """Where its package keeps the weights, in diffusers' layout; None: they are fetched."""
+    memory: BackboneMemory | None = None
+    memory_mb: float | None = None
+    """What training takes, about, MB; measured, where ``memory`` was not counted."""
+    gflop_row: float | None = None
+    """One forward pass of the UNet for one row, GFLOP."""
+    decode_rows: float | None = None
+    """Cost of one decode, in rows."""
+
+
+@dataclass(frozen=True)
 class BackboneInfo:
-    """What a backbone is and how mcap should use it, as data."""
+    """What a loaded backbone is and how mcap should use it."""
 
     id: str  # "demo", "sd15", a folder or a hub id
     revision: str  # hub commit, or "local"

@@ -4,9 +4,13 @@ A plugin is a Python module (or package) named by an entry point of the group ``
 implements any of these hooks with ``mcap.hookimpl``; ``docs/plugins.md`` shows a whole one. Keep
 the module light: import torch, cv2 and the like inside the factory, which runs on first use.
 
-Every ``register(name, factory, **metadata)`` takes the metadata of `mcap.registry.Entry`:
-``summary``, ``licence``, ``commercial`` (may the weights be used commercially), ``needs`` (names
-of weights or extras) and, as plain data, whatever the contract of that kind asks for.
+``register(name, factory, **metadata)`` takes the metadata of `mcap.registry.Entry`: ``summary``,
+``licence``, ``commercial`` (may the weights be used commercially), ``needs`` (names of weights or
+extras) and ``info``, what is known of it before it is made, a dataclass of `mcap.contracts`. What is
+wrong with one of them is told by ``mcap plugins`` and ``mcap doctor``, and nothing else stops.
+
+A plugin may state the contract that it was written for: ``MCAP_CONTRACT = 1`` (see
+`mcap.contracts.CONTRACT`).
 """
 
 from __future__ import annotations
@@ -26,26 +30,36 @@ Register = Callable[..., None]
 
 @hookspec
 def register_face_detectors(register: Register) -> None:
-    """Register `mcap.contracts.FaceDetector` factories: ``factory() -> FaceDetector``."""
+    """Register `mcap.contracts.FaceDetector` factories: ``factory() -> FaceDetector``.
+
+    ``info``: `mcap.contracts.DetectorInfo`; its defaults where none is given.
+    """
 
 
 @hookspec
 def register_identity_models(register: Register) -> None:
-    """Register `mcap.contracts.IdentityModel` factories: ``factory() -> IdentityModel``."""
+    """Register `mcap.contracts.IdentityModel` factories: ``factory() -> IdentityModel``.
+
+    ``info``: `mcap.contracts.IdentityInfo`; its defaults where none is given.
+    """
 
 
 @hookspec
 def register_maskers(register: Register) -> None:
-    """Register `mcap.contracts.Masker` factories: ``factory() -> Masker``."""
+    """Register `mcap.contracts.Masker` factories: ``factory() -> Masker``.
+
+    ``info``: `mcap.contracts.MaskerInfo`; its defaults where none is given.
+    """
 
 
 @hookspec
 def register_restorers(register: Register) -> None:
     """Register `mcap.contracts.Restorer` factories: ``factory() -> Restorer``.
 
-    The fact ``kind`` is the restorer's own ("image" or "face"), known before it is made. A factory
-    with the fact ``reads``, a tuple of suffixes such as (".safetensors", ".pth"), makes a restorer
-    of a file that the user names: ``factory(path) -> Restorer``.
+    ``info``: `mcap.contracts.RestorerInfo`, of which ``kind`` and ``scale`` must be those of the
+    restorer that is made. A factory with ``reads``, a tuple of suffixes such as (".safetensors",
+    ".pth"), makes a restorer of a file that the user names, ``factory(path) -> Restorer``, and has
+    no ``info`` where only the file tells.
     """
 
 
@@ -54,14 +68,22 @@ def register_backbones(register: Register) -> None:
     """Register backbones: ``factory(device, dtype, source=None) -> mcap.contracts.Backbone``.
 
     ``source`` is a local folder, a .safetensors file or a hub id that replaces the entry's own
-    weights, or None. The fact ``architecture`` ("sd" or "sdxl", see `mcap.weights.model_source`) says which
-    kind of model the entry's plan is made for.
+    weights, or None. ``info``: `mcap.contracts.BackbonePlan`, by which ``mcap train`` plans.
     """
 
 
 @hookspec
 def register_metrics(register: Register) -> None:
     """Register `mcap.contracts.Metric` factories: ``factory() -> Metric``."""
+
+
+@hookspec
+def register_recipes(register: Register) -> None:
+    """Register recipes: ``register("soft", {"phase2_lora_lr": 5e-5}, summary="...")``.
+
+    The keys are laid over those of the recipe ``magicapture`` (`mcap.training.recipe.Recipe`) and
+    checked as a layer of it is.
+    """
 
 
 @hookspec

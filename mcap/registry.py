@@ -10,18 +10,18 @@ from __future__ import annotations
 import difflib
 import os
 import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from types import MappingProxyType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pluggy
 
-from mcap import hookspecs
-from mcap.errors import MissingResourceError
+from mcap import contracts, hookspecs
+from mcap.errors import McapError, MissingResourceError
 
 KINDS = MappingProxyType(
     {
@@ -33,6 +33,42 @@ KINDS = MappingProxyType(
         "metric": "register_metrics",
     }
 )
+
+PROTOCOLS: Mapping[str, type] = MappingProxyType(
+    {
+        "detector": contracts.FaceDetector,
+        "identity": contracts.IdentityModel,
+        "masker": contracts.Masker,
+        "restorer": contracts.Restorer,
+        "backbone": contracts.Backbone,
+        "metric": contracts.Metric,
+    }
+)
+"""Kind -> what its factories make."""
+
+INFOS: Mapping[str, type] = MappingProxyType(
+    {
+        "detector": contracts.DetectorInfo,
+        "identity": contracts.IdentityInfo,
+        "masker": contracts.MaskerInfo,
+        "restorer": contracts.RestorerInfo,
+        "backbone": contracts.BackbonePlan,
+    }
+)
+"""Kind -> the dataclass that ``register(..., info=...)`` takes."""
+
+METHODS: Mapping[str, str] = MappingProxyType(
+    {
+        "embeds_images": "embed_images",
+        "finds_mesh": "mesh",
+        "finds_parts": "parts",
+        "moves": "to",
+    }
+)
+"""A field of ``info`` that promises a method, and the method."""
+
+PLANNED_BY = ("kind", "scale", "differentiable")
+"""Fields of ``info`` that commands plan by before anything is made: the object must have the same."""
 
 EXTRAS = MappingProxyType(
     {
@@ -58,7 +94,25 @@ class Entry:
     licence: str = ""
     commercial: bool = True
     needs: tuple[str, ...] = ()
-    facts: dict[str, Any] = field(default_factory=dict)
+    reads: tuple[str, ...] = ()
+    """Suffixes of files that the factory makes a restorer of: ``factory(path)``."""
+    info: Any = None
+    """Of the kind's class in `INFOS`; None where only the file that is read tells, and for
+    metrics."""
+
+
+METADATA = ("summary", "licence", "commercial", "needs", "reads", "info")
+
+
+@dataclass(frozen=True)
+class RegisteredRecipe:
+    """A recipe of a plugin: keys over those of ``magicapture``. `mcap.training.recipe` checks
+    them."""
+
+    name: str
+    keys: Mapping[str, Any]
+    plugin: str
+    summary: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,82 +134,101 @@ class Registry:
         self.manager.add_hookspecs(hookspecs)
         self.failures: list[Failure] = []
         self.entries: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
+        self.recipes: dict[str, RegisteredRecipe] = {}
         self.profile_dirs: list[Path] = []
         self.plugins: list[str] = []
         self.origins: dict[str, str] = {}
         """Entry-point name -> the package it comes from, with its version."""
         points = entry_points(group=hookspecs.GROUP) if found is None else found
-        allowed = _allow_list()
+        allowed = allow_list()
         for point in sorted(points, key=lambda point: (point.name, point.value)):
             if allowed is None or point.name in allowed:
-                self._load(point)
+                self.load(point)
 
-    def _load(self, point: EntryPoint) -> None:
-        distribution = getattr(point, "dist", None)
-        origin = f"{distribution.name} {distribution.version}" if distribution else point.value
-        if point.name in self.origins:
-            self._failed(
-                f"{point.name} of {origin}", f"{self.origins[point.name]} has a plugin of that name"
-            )
+    def load(self, point: EntryPoint) -> None:
+        """Import one plugin and ask it what it registers; what goes wrong becomes a `Failure`."""
+        name = point.name
+        origin = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+        if name in self.origins:
+            self.refuse(f"{name} of {origin}", f"{self.origins[name]} has a plugin of that name")
             return
-        self.origins[point.name] = origin
+        self.origins[name] = origin
         try:
             plugin = point.load()
-            self.manager.register(plugin, name=point.name)
+            contract = getattr(plugin, "MCAP_CONTRACT", contracts.CONTRACT)
+            if contract != contracts.CONTRACT:
+                self.refuse(name, f"it is {other_contract(contract)}")
+                return
+            self.manager.register(plugin, name=name)
         except (Exception, SystemExit) as error:  # a stranger's module may raise anything
-            self._failed(point.name, _told(error))
+            self.refuse(name, told(error))
             return
-        self.plugins.append(point.name)
+        self.plugins.append(name)
         for caller in self.manager.get_hookcallers(plugin) or ():
             if not caller.has_spec():
-                self._failed(point.name, f"there is no hook called {caller.name}")
-        for kind, hook in KINDS.items():
-            self._ask(point.name, plugin, hook, self._registrar(kind, point.name))
-        self._ask(
-            point.name,
-            plugin,
-            "register_profile_dirs",
-            lambda path: self.profile_dirs.append(Path(path)),
-        )
+                self.refuse(name, f"there is no hook called {caller.name}")
+        hooks: dict[str, Callable[..., None]] = {
+            hook: partial(self.register, kind, name) for kind, hook in KINDS.items()
+        }
+        hooks["register_recipes"] = partial(self.register_recipe, name)
+        hooks["register_profile_dirs"] = lambda path: self.profile_dirs.append(Path(path))
+        for hook, register in hooks.items():
+            # One hook of one plugin at a time, so that what it raises has a name and harms no other.
+            try:
+                self.hook_of(plugin, hook)(register=register)
+            except (Exception, SystemExit) as error:
+                self.refuse(name, f"{hook}: {told(error)}")
 
-    def _ask(self, name: str, plugin: Any, hook: str, register: Callable[..., None]) -> None:
-        """Call one hook of one plugin, so that what it raises has a name and harms no other."""
-        try:
-            self._only(plugin, hook)(register=register)
-        except (Exception, SystemExit) as error:
-            self._failed(name, f"{hook}: {_told(error)}")
-
-    def _only(self, plugin: Any, hook: str) -> pluggy.HookCaller:
+    def hook_of(self, plugin: Any, hook: str) -> pluggy.HookCaller:
+        """That hook of this plugin alone."""
         others = [other for other in self.manager.get_plugins() if other is not plugin]
         return self.manager.subset_hook_caller(hook, remove_plugins=others)
 
-    def _failed(self, plugin: str, error: str) -> None:
+    def refuse(self, plugin: str, error: str) -> None:
+        """Keep an error for `mcap plugins` and `mcap doctor`."""
         self.failures.append(Failure(plugin, error))
 
-    def _registrar(self, kind: str, plugin: str) -> Callable[..., None]:
-        def register(
-            name: str,
-            factory: Callable[..., Any],
-            *,
-            summary: str = "",
-            licence: str = "",
-            commercial: bool = True,
-            needs: tuple[str, ...] | list[str] | str = (),
-            **facts: Any,
-        ) -> None:
-            if not callable(factory):
-                self._failed(plugin, f"{kind} '{name}': the factory is not callable: {factory!r}")
-                return
-            taken = self.entries[kind].get(name)
-            if taken is not None:
-                self._failed(plugin, f"{kind} '{name}' is already registered by '{taken.plugin}'")
-                return
-            wanted = (needs,) if isinstance(needs, str) else tuple(needs)
-            self.entries[kind][name] = Entry(
-                kind, name, factory, plugin, summary, licence, commercial, wanted, facts
-            )
+    def register(
+        self, kind: str, plugin: str, name: str, factory: Callable[..., Any], **metadata: Any
+    ) -> None:
+        """What a plugin calls as ``register(name, factory, **metadata)``; see `mcap.hookspecs`."""
+        if not callable(factory):
+            self.refuse(plugin, f"{kind} '{name}': the factory is not callable: {factory!r}")
+            return
+        needs = metadata.get("needs", ())
+        metadata["needs"] = (needs,) if isinstance(needs, str) else tuple(needs)
+        given = {key: value for key, value in metadata.items() if key in METADATA}
+        entry = Entry(kind, name, factory, plugin, **given)
+        info = INFOS.get(kind)
+        problems = [unknown_key(key, info) for key in metadata if key not in METADATA]
+        problems += wrong_fields(entry)
+        if name in self.entries[kind]:
+            problems.append(f"is already registered by '{self.entries[kind][name].plugin}'")
+        if entry.reads and kind != "restorer":
+            problems.append("reads is for restorers")
+        if entry.info is None and kind == "restorer" and not entry.reads:
+            problems.append("info is missing: info=RestorerInfo(kind=..., scale=...)")
+        elif entry.info is None and info is not None and not entry.reads:
+            entry = replace(entry, info=info())
+        elif entry.info is not None:
+            problems += wrong_info(entry.info, info)
+        if problems:
+            self.refuse(plugin, f"{kind} '{name}': {'; '.join(problems)}")
+        else:
+            self.entries[kind][name] = entry
 
-        return register
+    def register_recipe(
+        self, plugin: str, name: str, keys: Mapping[str, Any], summary: str = ""
+    ) -> None:
+        """What a plugin calls as ``register(name, keys, summary="...")``."""
+        recipe = RegisteredRecipe(name, keys, plugin, summary)
+        problems = wrong_fields(recipe)
+        if name in self.recipes:
+            problems.append(f"is already registered by '{self.recipes[name].plugin}'")
+        if problems:
+            self.refuse(plugin, f"recipe '{name}': {'; '.join(problems)}")
+        else:
+            self.recipes[name] = recipe
 
     def get(self, kind: str, name: str) -> Entry:
         """The entry, or `MissingResourceError` with the names there are and the plugins that failed to load."""
@@ -169,16 +242,20 @@ class Registry:
         if self.failures:
             failed = "; ".join(str(failure) for failure in self.failures)
             message += f" These plugins could not be loaded: {failed}."
-        allowed = _allow_list()
+        allowed = allow_list()
         if allowed is not None:
             message += f" MCAP_PLUGINS allows only: {', '.join(sorted(allowed)) or 'none'}."
         raise MissingResourceError(message)
 
     def create(self, kind: str, name: str, *args: Any, **options: Any) -> Any:
-        """Call the entry's factory; `MissingResourceError` with the remedy where a package is not installed."""
+        """Call the entry's factory.
+
+        Raises `MissingResourceError` with the remedy where a package is not installed, and
+        `McapError` where what the factory made is not what the contract asks for.
+        """
         entry = self.get(kind, name)
         try:
-            return entry.factory(*args, **options)
+            made = entry.factory(*args, **options)
         except ImportError as error:
             extras = [extra for need in entry.needs if (extra := extra_of(need))]
             remedy = (
@@ -188,8 +265,16 @@ class Registry:
             )
             raise MissingResourceError(
                 f"The {kind} '{name}' needs a package that cannot be imported "
-                f"({_told(error)}): {remedy}."
+                f"({told(error)}): {remedy}."
             ) from error
+        problems = wrong_object(made, entry)
+        if problems:
+            raise McapError(
+                f"The {kind} '{name}' of the plugin '{entry.plugin}' is not what mcap's contract "
+                f"{contracts.CONTRACT} asks for: {'; '.join(problems)}. This is a defect of the "
+                "plugin; see docs/plugins.md."
+            )
+        return made
 
     def names(self, kind: str) -> list[str]:
         return sorted(self.entries[kind])
@@ -205,9 +290,9 @@ class Registry:
             if plugin is None:
                 continue
             try:
-                self._only(plugin, "mcap_image_saved")(path=path, record=record)
+                self.hook_of(plugin, "mcap_image_saved")(path=path, record=record)
             except (Exception, SystemExit) as error:
-                failure = Failure(name, f"mcap_image_saved: {_told(error)}")
+                failure = Failure(name, f"mcap_image_saved: {told(error)}")
                 failures.append(failure)
                 warnings.warn(f"plugin {failure}", RuntimeWarning, stacklevel=2)
         return failures
@@ -219,15 +304,112 @@ def extra_of(need: str) -> str | None:
     return name if need == f"mcap[{name}]" and name in EXTRAS else None
 
 
-def _told(error: BaseException) -> str:
+def told(error: BaseException) -> str:
+    """``ValueError: what it says``."""
     return f"{type(error).__name__}: {error}"
 
 
-def _allow_list() -> set[str] | None:
+def allow_list() -> set[str] | None:
+    """The names in ``MCAP_PLUGINS``; None where all are allowed."""
     value = os.environ.get("MCAP_PLUGINS")
     if value is None:
         return None
     return {name.strip() for name in value.split(",") if name.strip()}
+
+
+def other_contract(contract: Any) -> str:
+    """What is said of a plugin that states another contract than ours."""
+    ours = contracts.CONTRACT
+    if not isinstance(contract, int) or isinstance(contract, bool):
+        return (
+            f"written for contract {contract!r}, and MCAP_CONTRACT must be a number such as {ours}"
+        )
+    if contract > ours:
+        return f"written for contract {contract}, and this mcap has contract {ours}: update mcap"
+    changed = "; ".join(
+        f"contract {number}: {text}"
+        for number, text in contracts.CHANGES.items()
+        if number > contract
+    )
+    return (
+        f"written for contract {contract}, and this mcap has contract {ours}: update the plugin. "
+        f"What changed: {changed}. See docs/plugins.md"
+    )
+
+
+def unknown_key(key: str, info: type | None) -> str:
+    """What is said of metadata that nobody reads."""
+    known = [field.name for field in fields(info)] if info is not None else []
+    if info is not None and key in known:
+        return (
+            f"unknown key '{key}': it is a field of info=mcap.contracts.{info.__name__}({key}=...)"
+        )
+    near = difflib.get_close_matches(key, METADATA, n=1)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return f"unknown key '{key}': {hint}there are {', '.join(METADATA)}"
+
+
+def wrong_info(info: Any, wanted: type | None) -> list[str]:
+    """What is wrong with the ``info`` of an entry or object of a kind."""
+    if wanted is None:
+        return ["info is not asked for"]
+    if not isinstance(info, wanted):
+        return [f"info must be a mcap.contracts.{wanted.__name__}, not {info!r}"]
+    return wrong_fields(info, "info.")
+
+
+def wrong_object(made: Any, entry: Entry) -> list[str]:
+    """What is wrong with what a factory has made."""
+    protocol = PROTOCOLS[entry.kind]
+    members = [*vars(protocol), *vars(protocol).get("__annotations__", ())]
+    lacking = [name for name in members if not name.startswith("_") and not hasattr(made, name)]
+    if lacking:
+        return [f"{', '.join(lacking)} is missing"]
+    if entry.kind == "metric":
+        return []
+    loaded = contracts.BackboneInfo if entry.kind == "backbone" else INFOS[entry.kind]
+    problems = wrong_info(made.info, loaded)
+    if problems:
+        return problems
+    for name, value in vars(made.info).items():
+        if name in METHODS and value and not hasattr(made, METHODS[name]):
+            problems.append(f"info.{name} is true and the method '{METHODS[name]}' is missing")
+        if name in PLANNED_BY and entry.info is not None and value != vars(entry.info)[name]:
+            problems.append(
+                f"info.{name} is {value!r} and was registered as {vars(entry.info)[name]!r}"
+            )
+    return problems
+
+
+def wrong_fields(data: Any, prefix: str = "") -> list[str]:
+    """The fields of a dataclass whose values are not of their annotated types."""
+    hints = get_type_hints(type(data))
+    return [
+        f"{prefix}{field.name} must be {field.type}, not {vars(data)[field.name]!r}"
+        for field in fields(data)
+        if not fits(vars(data)[field.name], hints[field.name])
+    ]
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Say if a value is of an annotated type; an int is a float, a bool is neither."""
+    arguments = get_args(hint)
+    origin = get_origin(hint) or hint
+    if origin is Any:
+        return True
+    if origin is Literal:
+        return value in arguments
+    if origin in (Union, UnionType):
+        return any(fits(value, argument) for argument in arguments)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        if arguments[-1] is ...:
+            return all(fits(item, arguments[0]) for item in value)
+        return len(value) == len(arguments) and all(map(fits, value, arguments))
+    if origin in (int, float):
+        return isinstance(value, (int, origin)) and not isinstance(value, bool)
+    return isinstance(value, origin)
 
 
 @cache

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mcap import cli, hookspecs
+from mcap.contracts import BackbonePlan, DetectorInfo, IdentityInfo, MaskerInfo, RestorerInfo
 from mcap.errors import MissingResourceError
 from mcap.registry import KINDS, Registry, registry
 from tests.support import ROOT
@@ -27,7 +28,7 @@ def plugin(tmp_path, monkeypatch):
     def write(name: str, code: str) -> EntryPoint:
         module = f"probe_{name}"
         made.append(module)
-        (tmp_path / f"{module}.py").write_text(f"import mcap\n{code}")
+        (tmp_path / f"{module}.py").write_text(f"import mcap, mcap.contracts\n{code}")
         return EntryPoint(name, module, "mcap")
 
     yield write
@@ -38,7 +39,13 @@ def plugin(tmp_path, monkeypatch):
 DETECTOR = """
 @mcap.hookimpl
 def register_face_detectors(register):
-    register("{name}", lambda: "a detector", summary="a [b]", licence="MIT", needs="yunet", speed=3)
+    register("{name}", Detector, info=Detector.info, summary="a [b]", licence="MIT", needs="yunet")
+
+class Detector:
+    info = mcap.contracts.DetectorInfo(thread_safe=True)
+
+    def detect(self, image):
+        return []
 """
 
 
@@ -49,7 +56,14 @@ def test_every_hook_is_in_the_documentation():
 
 
 def test_every_registering_hook_belongs_to_a_kind():
-    assert {*KINDS.values(), "register_profile_dirs", "mcap_image_saved"} == set(HOOKS)
+    others = {"register_recipes", "register_profile_dirs", "mcap_image_saved"}
+    assert {*KINDS.values(), *others} == set(HOOKS)
+
+
+INFO = {
+    "detector": ", info=mcap.contracts.DetectorInfo(thread_safe=True)",
+    "restorer": ", info=mcap.contracts.RestorerInfo('image', 2)",
+}
 
 
 @pytest.mark.parametrize(("kind", "hook"), KINDS.items())
@@ -58,14 +72,23 @@ def test_each_kind_is_registered_through_its_hook(plugin, kind, hook):
         kind,
         f"@mcap.hookimpl\ndef {hook}(register):\n"
         f"    register('probe', dict, summary='s', licence='MIT', commercial=False,"
-        f" needs=['sface'], smallest=64)\n",
+        f" needs=['sface']{INFO.get(kind, '')})\n",
     )
     found = Registry([point])
     entry = found.get(kind, "probe")
     assert found.failures == []
     assert (entry.kind, entry.plugin, entry.factory) == (kind, kind, dict)
     assert (entry.summary, entry.licence, entry.commercial) == ("s", "MIT", False)
-    assert (entry.needs, entry.facts) == (("sface",), {"smallest": 64})
+    assert (entry.needs, entry.reads) == (("sface",), ())
+    infos = {
+        "detector": DetectorInfo(thread_safe=True),
+        "identity": IdentityInfo(),
+        "masker": MaskerInfo(),
+        "restorer": RestorerInfo("image", 2),
+        "backbone": BackbonePlan(),
+        "metric": None,
+    }
+    assert entry.info == infos[kind]
     assert found.names(kind) == ["probe"]
 
 
@@ -164,7 +187,7 @@ def register_face_detectors(register):
     register("mesh", make, needs=("mcap[mediapipe]", "face-landmarker"))
 """
     found = Registry([plugin("a", code), plugin("b", DETECTOR.format(name="one"))])
-    assert found.create("detector", "one") == "a detector"
+    assert type(found.create("detector", "one")).__name__ == "Detector"
     with pytest.raises(MissingResourceError, match=r"pip install 'mcap\[mediapipe\]'"):
         found.create("detector", "mesh")
 
@@ -248,7 +271,7 @@ def test_mcap_plugins_lists_and_details(installed, plugin, capsys):
     assert (entry["kind"], entry["name"], entry["licence"]) == ("detector", "one", "MIT")
     assert entry["commercial"] is True
     assert entry["needs"][0]["name"] == "yunet"
-    assert entry["facts"] == {"speed": 3}
+    assert entry["facts"] == {"thread_safe": True}
     assert result["failures"][0]["plugin"] == "bad"
 
     assert cli.run(["plugins"]) == 0
@@ -268,7 +291,7 @@ def test_mcap_plugins_lists_and_details(installed, plugin, capsys):
 
 
 def test_enhance_names_the_restorers_there_are(installed, plugin, capsys):
-    code = "@mcap.hookimpl\ndef register_restorers(register):\n    register('sharp', dict)\n"
+    code = "@mcap.hookimpl\ndef register_restorers(register):\n    register('sharp', dict, reads=('.x',))\n"
     installed(plugin("restore", code))
     assert cli.run(["enhance", "a.png", "--restorer", "nosuch"]) == 4
     assert "there are: sharp" in capsys.readouterr().err

@@ -37,7 +37,7 @@ def choose_backbone(given: str, *, ask_the_hub: bool = False) -> tuple[Entry, st
         known = describe(place)
     if known is not None:
         for entry in registry().entries["backbone"].values():
-            if entry.facts.get("architecture") == known.architecture:
+            if entry.info.architecture == known.architecture:
                 return entry, given
     return registry().get("backbone", ANY_MODEL), given
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mcap.cli import complete
+
+if TYPE_CHECKING:
+    from mcap.registry import Entry
 
 
 def plugins(
@@ -43,7 +46,7 @@ def plugins(
             "licence": entry.licence or None,
             "commercial": entry.commercial,
             "needs": [{"name": need, "here": _is_here(need)} for need in entry.needs],
-            "facts": {key: value for key, value in entry.facts.items() if _is_plain(value)},
+            "facts": facts(entry),
         }
         for kind in found.entries.values()
         for entry in kind.values()
@@ -113,8 +116,14 @@ def _is_here(need: str) -> bool | None:
     return None
 
 
-def _is_plain(value) -> bool:
-    return isinstance(value, str | int | float | bool | list | tuple | None)
+def facts(entry: Entry) -> dict[str, Any]:
+    """What an entry says of itself as plain data, without what it leaves open."""
+    said = {"reads": entry.reads, **(vars(entry.info) if entry.info is not None else {})}
+    return {
+        key: value
+        for key, value in said.items()
+        if isinstance(value, str | int | float | tuple) and value != ()
+    }
 
 
 def _unknown(name: str, found) -> None:

@@ -52,7 +52,7 @@ def choose_restorer(given: str) -> Choice:
             f"{known}."
         )
     for entry in found.entries["restorer"].values():
-        if path.suffix.lower() in entry.facts.get("reads", ()):
+        if path.suffix.lower() in entry.reads:
             return Choice(path.stem, entry, path)
     raise UsageError(f"--restorer {given}: no installed plugin reads {path.suffix} files.")
 
@@ -73,7 +73,7 @@ def load_restorers(
         stages.append(Stage(choice.name, restorer, _weights_sha256(choice)))
     for key in ("fidelity", "denoise"):
         value = getattr(wanted, key)
-        having = [stage for stage in stages if hasattr(stage.restorer, key)]
+        having = [stage for stage in stages if key in stage.restorer.info.controls]
         if value is None:
             continue
         if not having:

@@ -113,8 +113,8 @@ def is_face(landmarks: Float32Array) -> bool:
 
 def frame_of(restorer: Restorer) -> FaceFrame:
     """The restorer's own frame, or FFHQ's at its own size, or at 512 pixels."""
-    size = int(getattr(restorer, "input_size", FFHQ_512.size))
-    template = getattr(restorer, "template", None)
+    size = restorer.info.input_size
+    template: Any = restorer.info.template
     if template is None:
         template = FFHQ_512.template * (size / FFHQ_512.size)
     return FaceFrame(size, np.asarray(template, dtype=np.float64))
@@ -177,7 +177,7 @@ def restoration(
     import torch
 
     frame = frame_of(restorer)
-    scale = int(restorer.scale)
+    scale = restorer.info.scale
     side = frame.size * scale
     to_frame = Similarity.estimate(face.landmarks, frame.template * scale)
     frame_box = to_frame.footprint(side, margin=2)

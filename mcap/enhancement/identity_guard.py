@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mcap.faces.measure import SAME_PERSON, embed
+from mcap.faces.measure import embed
 
 if TYPE_CHECKING:
     from mcap.contracts import Face, Float32Array, IdentityModel, UInt8Image
@@ -88,7 +88,7 @@ class IdentityGuard:
         self._person = None
         if person is not None:
             self._person = np.asarray(person, np.float32) / max(float(np.linalg.norm(person)), 1e-9)
-        self._same = float(getattr(identity, "same_person", SAME_PERSON))
+        self._same = identity.info.same_person
 
     def look(self, image: UInt8Image, face: Face) -> Before:
         """Embed a face before anything is done to it.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import cv2
 import numpy as np
@@ -29,7 +29,7 @@ from mcap.images.colour import to_eight_bits, to_srgb
 from mcap.images.picture import PictureFile, read_picture
 
 if TYPE_CHECKING:
-    from mcap.contracts import Face, UInt8Image
+    from mcap.contracts import Face, MovesToDevice, UInt8Image
     from mcap.enhancement.events import Stage
 
 
@@ -87,9 +87,9 @@ class PictureWork:
         notes += _not_the_person([state.before for state in found])
         counter = Counter(job.tiles, advance)
         for stage in self.run.stages:
-            if stage.restorer.kind == "image":
+            if stage.restorer.info.kind == "image":
                 canvas = self._enlarge(stage, canvas, factor, found, source.icc, notes, counter)
-                factor *= stage.restorer.scale
+                factor *= stage.restorer.info.scale
             else:
                 if canvas is source.pixels:
                     canvas = canvas.copy()
@@ -158,7 +158,7 @@ class PictureWork:
         icc: bytes | None,
     ) -> None:
         """Take back what an image restorer has made of a face, where it is not the face's own."""
-        scale = stage.restorer.scale
+        scale = stage.restorer.info.scale
         after = face.moved(zoom=scale)
         undone: list[Change] = []  # worked out where it is needed, which is seldom
 
@@ -200,22 +200,22 @@ class PictureWork:
             self._note(state, stage, verdict)
 
     def _restored(self, stage: Stage, canvas: np.ndarray, face: Face, notes: list[str]) -> Change:
-        to = getattr(stage.restorer, "to", None)
-        half = self.run.half and stage.restorer.half_precision
+        info = stage.restorer.info
+        half = self.run.half and info.half_precision
         half = half and stage.name not in self._in_single
-        if to is not None:
-            to(self.run.device, half=half)
+        if info.moves:
+            cast("MovesToDevice", stage.restorer).to(self.run.device, half=half)
         try:
             return restoration(
                 stage.restorer,
                 canvas,
                 face,
                 self.tools.masker,
-                device="cpu" if to is None else self.run.device,
+                device=self.run.device if info.moves else "cpu",
                 colour_match=self.settings.colour_match,
             )
         except NonFiniteOutputError as error:
-            if not half or to is None:
+            if not half or not info.moves:
                 raise McapError(
                     f"{stage.name}: {error}; its file is damaged, or it is not made for pictures "
                     "in [0, 1]."

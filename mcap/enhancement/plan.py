@@ -65,8 +65,8 @@ class Run:
     @cached_property
     def scales(self) -> tuple[int, ...]:
         """Of the restorers that make pictures larger."""
-        restorers = (stage.restorer for stage in self.stages)
-        return tuple(int(restorer.scale) for restorer in restorers if restorer.kind == "image")
+        infos = (stage.restorer.info for stage in self.stages)
+        return tuple(info.scale for info in infos if info.kind == "image")
 
     @cached_property
     def record(self) -> dict[str, Any]:
@@ -122,9 +122,10 @@ class Run:
             )
         tiles = 0
         for stage in self.stages:
-            if stage.restorer.kind == "image":
+            info = stage.restorer.info
+            if info.kind == "image":
                 tiles += _tiles(size, self.settings.tile)
-                size = (size[0] * stage.restorer.scale, size[1] * stage.restorer.scale)
+                size = (size[0] * info.scale, size[1] * info.scale)
             else:
                 tiles += 1
         sha256 = files.sha256_of(path)
@@ -196,12 +197,9 @@ def _tiles(sides: Sequence[int], tile: int) -> int:
 
 
 def _described(stage: Stage) -> dict[str, Any]:
-    restorer = stage.restorer
-    facts = {"name": stage.name, "kind": restorer.kind, "scale": int(restorer.scale)}
-    for key in ("fidelity", "denoise"):
-        value = getattr(restorer, key, None)
-        if value is not None:
-            facts[key] = float(value)
+    info = stage.restorer.info
+    facts = {"name": stage.name, "kind": info.kind, "scale": info.scale}
+    facts |= {key: float(getattr(stage.restorer, key)) for key in info.controls}
     if stage.sha256:
         facts["sha256"] = stage.sha256
     return facts

@@ -55,9 +55,9 @@ def _sizes(
     """Each picture's size before and after (None: only the restorer's file knows), and what is no
     picture."""
     scales = [
-        choice.entry.facts.get("scale")
+        choice.entry.info and choice.entry.info.scale
         for choice in choices
-        if choice.entry.facts.get("kind", "image") == "image"
+        if choice.entry.info is None or choice.entry.info.kind == "image"
     ]
     known = wanted.scale is not None or None not in scales
     pictures, refused = [], []

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from mcap.errors import McapError, OutOfMemory
 from mcap.runtime.memory import translate_oom
 
 if TYPE_CHECKING:
-    from mcap.contracts import Restorer
+    from mcap.contracts import MovesToDevice, Restorer
 
 OVERLAP = 64
 """Input pixels that neighbouring tiles share where the restorer does not say what it needs: 32 from
@@ -137,26 +137,26 @@ def restore_tiled(
     ``image``: float32[3, H, W] in [0, 1] RGB, or an array [H, W, 3] of uint8, uint16 or float32 (a
     `numpy.memmap` too), of which no copy is made. ``tile``: side in input pixels of what the
     network sees at once, the overlap included. ``overlap``: input pixels that neighbouring tiles
-    share; None is what the restorer asks for with its attribute ``overlap``, else `OVERLAP`.
+    share; None is what the restorer asks for (``info.overlap``), else `OVERLAP`.
     ``half``: half precision where the restorer allows it and ``device`` is no CPU; a tile whose
     numbers it cannot hold is done again in single precision, and so is the rest. ``on_tile(done,
     total)`` is called after each tile, and with 0 before the first. ``dtype`` is that of the
     result. ``memory``: bytes that one tile may take (by default, and on the CPU only, half of what
-    is free and at most `CPU_MEMORY`), by the restorer's own ``bytes_per_pixel`` where it tells it.
+    is free and at most `CPU_MEMORY`), by ``info.bytes_per_pixel`` where it is known.
     ``scratch``: the folder for the file of a large result.
 
     The picture is continued by reflection, at its right and lower edge only, to the restorer's
-    smallest size and multiple. A restorer whose ``tileable`` is False gets the picture whole.
+    smallest size and multiple. A restorer whose ``info.tileable`` is False gets the picture whole.
 
     Where memory runs out the tile is halved, and the notes tell of it. Raises `OutOfMemory` where
     even the smallest tile does not fit, `McapError` where the restorer gives anything but a picture
     of the right size in numbers, or the result has no room on the disk.
     """
-    if restorer.kind != "image":
-        raise ValueError(f"a restorer of kind {restorer.kind!r} works on faces, not on tiles")
+    if restorer.info.kind != "image":
+        raise ValueError(f"a restorer of kind {restorer.info.kind!r} works on faces, not on tiles")
     source = _Source(image)
     device = torch.device(device)
-    half = half and restorer.half_precision and device.type != "cpu"
+    half = half and restorer.info.half_precision and device.type != "cpu"
     notes: list[str] = []
     job = _Job(restorer, source, overlap, device, half, on_tile, notes)
     side = _first_tile(job, tile, memory)
@@ -168,7 +168,7 @@ def restore_tiled(
             return Tiled(result, largest, count, tuple(notes))
         except OutOfMemory as error:
             smaller = _down(min(side, job.longest) // 2, job.multiple)
-            if smaller < max(SMALLEST_TILE, job.minimum) or not job.tileable:
+            if smaller < max(SMALLEST_TILE, job.minimum) or not job.info.tileable:
                 raise OutOfMemory(
                     f"Memory ran out with a tile of {min(side, job.longest)} pixels, and no "
                     f"smaller one can be worked on. Use --device cpu, or a smaller restorer. "
@@ -227,7 +227,7 @@ def _reflected(size: int, wanted: int, device: torch.device) -> torch.Tensor:
 
 @dataclass
 class _Job:
-    restorer: Any
+    restorer: Restorer
     source: _Source
     wanted_overlap: int | None
     device: torch.device
@@ -236,11 +236,10 @@ class _Job:
     notes: list[str]
 
     def __post_init__(self) -> None:
-        self.scale = int(self.restorer.scale)
-        self.multiple = max(1, int(self.restorer.multiple_of))
-        self.minimum = _up(max(1, int(self.restorer.minimum_size)), self.multiple)
-        self.tileable = bool(getattr(self.restorer, "tileable", True))
-        self.reach: int | None = getattr(self.restorer, "reach", None)
+        self.info = self.restorer.info
+        self.scale = self.info.scale
+        self.multiple = max(1, self.info.multiple_of)
+        self.minimum = _up(max(1, self.info.minimum_size), self.multiple)
         self.height = max(self.minimum, _up(self.source.height, self.multiple))
         self.width = max(self.minimum, _up(self.source.width, self.multiple))
         self.longest = max(self.height, self.width)
@@ -249,25 +248,24 @@ class _Job:
     def overlap(self) -> int:
         if self.wanted_overlap is not None:
             return max(0, self.wanted_overlap)
-        return int(getattr(self.restorer, "overlap", OVERLAP))
+        return OVERLAP if self.info.overlap is None else self.info.overlap
 
     def move(self) -> None:
-        to = getattr(self.restorer, "to", None)
-        if to is not None:
-            to(self.device, half=self.half)
+        if self.info.moves:
+            cast("MovesToDevice", self.restorer).to(self.device, half=self.half)
 
     @property
     def place(self) -> torch.device:
         """Where the restorer wants its input: one that cannot be moved stays on the CPU."""
-        return self.device if hasattr(self.restorer, "to") else torch.device("cpu")
+        return self.device if self.info.moves else torch.device("cpu")
 
 
 def _first_tile(job: _Job, tile: int, memory: int | None) -> int:
     """The tile to begin with: what was asked for, unless the restorer tells that it cannot fit."""
-    if not job.tileable:
+    if not job.info.tileable:
         return job.longest
     side = max(_down(tile, job.multiple), job.minimum)
-    each = getattr(job.restorer, "bytes_per_pixel", None)
+    each = job.info.bytes_per_pixel
     if memory is None and job.place.type == "cpu":
         import psutil
 
@@ -296,7 +294,7 @@ def _run(job: _Job, side: int, result: np.ndarray) -> tuple[int, int]:
             overlap,
             multiple=job.multiple,
             minimum=job.minimum,
-            reach=job.reach,
+            reach=job.info.reach,
         )
         for length in (job.height, job.width)
     )

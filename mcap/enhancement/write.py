@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -43,13 +43,14 @@ def write(run: Run, job: Job, worked: Worked, shelf: EnhancedShelf) -> Enhanced:
         if source.icc and not source.grey and canvas.dtype == np.uint8:
             # What profiles are for, prints and forms, is in sRGB, as is the background colour.
             canvas, source = to_srgb(canvas, source.icc), replace(source, icc=None)
+        masker = run.tools.masker
         finished = finish(
             canvas if alpha is None else np.dstack([canvas, alpha]),
             [state.candidate.face.moved(zoom=worked.factor) for state in worked.faces],
             framing.profile,
             masker=run.tools.person_masker,
             # --masker mediapipe knows where the chin is better than five landmarks do.
-            mesh=run.tools.masker if isinstance(run.tools.masker, MeshFinder) else None,
+            mesh=cast("MeshFinder", masker) if masker.info.finds_mesh else None,
             settings=framing.settings,
         )
         canvas = np.ascontiguousarray(finished.image[..., :3])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from mcap.contracts import Face
+from mcap.contracts import Face, MaskerInfo
 from mcap.faces.oval import TEMPLATE, face_oval
 from mcap.geometry.similarity_transform import Similarity, clip
 
@@ -41,8 +41,7 @@ class LandmarkMasker:
     degrees).
     """
 
-    thread_safe = True
-    reads_pixels = False  # the picture's size is all that is asked of it
+    info = MaskerInfo(thread_safe=True, reads_pixels=False)
 
     def mask(self, image: UInt8Image, face: Face) -> Float32Array:
         """float32[H, W] in [0, 1] for a picture uint8[H, W, 3] and one face in it."""

@@ -9,22 +9,28 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import cv2
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from mcap.contracts import Face
+from mcap.contracts import Face, IdentityInfo
 from mcap.faces.eyes import openness
 from mcap.geometry.similarity_transform import cut_upright
 
 if TYPE_CHECKING:
-    from mcap.contracts import FaceDetector, Float32Array, IdentityModel, UInt8Image
+    from mcap.contracts import (
+        EmbedsImages,
+        FaceDetector,
+        Float32Array,
+        IdentityModel,
+        UInt8Image,
+    )
 
-SAME_PERSON = 0.363
-"""Similarity from which two faces are taken for one person's, where the network says nothing else.
-OpenCV's figure for SFace."""
+SAME_PERSON = IdentityInfo.same_person
+"""Similarity from which two faces are taken for one person's, where the network says nothing
+else."""
 
 
 class FaceSettings(BaseModel):
@@ -174,14 +180,15 @@ def find_faces(
 
 def embed(identity: IdentityModel, image: UInt8Image, face: Face) -> Float32Array:
     """The identity embedding of one face, float32[D] of unit length."""
-    if hasattr(identity, "embed_images"):
-        return np.asarray(identity.embed_images(image, face), dtype=np.float32)
+    if identity.info.embeds_images:
+        found = cast("EmbedsImages", identity).embed_images(image, face)
+        return np.asarray(found, dtype=np.float32)
     import torch
 
     aligned = cut_upright(image, face.landmarks, identity.template, identity.input_size)
     picture = torch.from_numpy(aligned).permute(2, 0, 1)[None] / 255.0
     with torch.inference_mode():
-        embedding = identity.embed(picture.to(getattr(identity, "device", "cpu")))
+        embedding = identity.embed(picture)
     return embedding[0].float().cpu().numpy()
 
 

@@ -6,7 +6,7 @@ microphone, a scarf, a dark lens) counts as hidden.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -28,11 +28,12 @@ pair of glasses to be clear."""
 def occlusion(masker: Masker, image: UInt8Image, face: Face) -> float | None:
     """The hidden share of a face, 0 (nothing is hidden) to 1; None where the masker cannot tell.
 
-    ``masker`` tells where it is a `FaceParser` (as the masker ``parsing`` is).
+    ``masker`` tells where its ``info.finds_parts`` is true (as of the masker ``parsing``); then it
+    is a `FaceParser`.
     """
-    if not isinstance(masker, FaceParser):
+    if not masker.info.finds_parts:
         return None
-    return hidden_share(masker.parts(image, face), face.landmarks)
+    return hidden_share(cast("FaceParser", masker).parts(image, face), face.landmarks)
 
 
 def hidden_share(parts: FaceParts, landmarks: Float32Array) -> float:

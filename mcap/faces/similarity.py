@@ -55,8 +55,7 @@ def embed_largest_face(
     if not faces:
         return None
     face = max(faces, key=lambda found: found.area)
-    place = getattr(identity, "device", None) or torch.device("cpu")  # of a network in training
-    pixels = torch.tensor(image).permute(2, 0, 1)[None].to(place)
+    pixels = torch.tensor(image).permute(2, 0, 1)[None]
     points = torch.tensor(face.landmarks)[None]
     with torch.no_grad():
         return face, embed_faces(identity, pixels.float() / 255, points)[0]

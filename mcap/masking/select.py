@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import cv2
 import numpy as np
@@ -21,7 +21,6 @@ from mcap.errors import InputRejectedError
 from mcap.faces.eyes import MeshFinder, openness
 from mcap.faces.measure import (
     NO_FACE,
-    SAME_PERSON,
     Choice,
     FaceSettings,
     FoundFace,
@@ -31,7 +30,6 @@ from mcap.faces.measure import (
     other_people,
 )
 from mcap.faces.occlusion import occlusion
-from mcap.faces.parts import FaceParser
 from mcap.images.find import unique_names
 from mcap.images.open import PhotoSettings
 from mcap.images.photo import Photo, read_photo
@@ -217,7 +215,7 @@ def mask_photos(
     settings = settings or MaskSettings()
     same_person = settings.faces.same_person
     if same_person is None:
-        same_person = float(getattr(identity, "same_person", SAME_PERSON))
+        same_person = identity.info.same_person
     tick = on_photo or (lambda path: None)
 
     def look(path: Path | str) -> tuple[Photo, _Look]:
@@ -419,12 +417,12 @@ class _Judge:
 
     def _look_closer(self, photo: Photo, found: FoundFace) -> FoundFace:
         """What only the masker can tell: the mesh's eyes, and what hides the face."""
-        if found.eyes is None and isinstance(self.masker, MeshFinder):
-            mesh = self.masker.mesh(photo.image, found.face)
+        if found.eyes is None and self.masker.info.finds_mesh:
+            mesh = cast("MeshFinder", self.masker).mesh(photo.image, found.face)
             if mesh is not None:
                 face = replace(found.face, mesh=mesh)
                 found = replace(found, face=face, eyes=openness(mesh))
-        if isinstance(self.masker, FaceParser):
+        if self.masker.info.finds_parts:
             covered = occlusion(self.masker, photo.image, found.face)
             found = replace(found, covered=covered)
         return found
@@ -435,7 +433,7 @@ class _Judge:
         if own is not None:
             mask = _read_mask(own, photo, photo.shape)
         else:
-            if getattr(self.masker, "reads_pixels", True):
+            if self.masker.info.reads_pixels:
                 image = photo.image
             else:  # one pixel that stands for all: decoding a photo again takes its time
                 image = np.broadcast_to(np.zeros((), dtype=np.uint8), (*photo.shape, 3))

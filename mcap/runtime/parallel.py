@@ -22,8 +22,11 @@ def cores() -> int:
 
 
 def threads_for(*parts: Any) -> int:
-    """Return `cores` where every one of ``parts`` says ``thread_safe``, otherwise 1."""
-    return cores() if all(getattr(part, "thread_safe", False) for part in parts) else 1
+    """Return `cores` where ``info.thread_safe`` is true of every one of ``parts``, otherwise 1.
+
+    ``parts`` are detectors, identity networks and maskers of `mcap.contracts`.
+    """
+    return cores() if all(part.info.thread_safe for part in parts) else 1
 
 
 def ordered_map(

@@ -17,26 +17,9 @@ from mcap.weights.model_source import ModelFacts, describe, find_model, folder_s
 if TYPE_CHECKING:
     import torch
 
+    from mcap.contracts import BackboneMemory, BackbonePlan
     from mcap.registry import Entry
     from mcap.training.recipe import Recipe
-
-
-@dataclass(frozen=True)
-class Memory:
-    """What a backbone takes at its native size in single precision, MB (of 2^20 bytes).
-
-    Counted on the architecture by benchmarks/count_memory.py. "Kept" is what autograd holds for the
-    backward pass.
-    """
-
-    weights: float  # UNet and text encoders
-    decoder: float  # of the VAE: its weights
-    row: float  # kept of one row through text encoders and UNet
-    row_checkpointed: float  # the same with gradient checkpointing
-    row_block: float  # kept of one row by the block that is run again
-    decode: float  # kept of one whole decode
-    decode_checkpointed: float
-    decode_block: float
 
 
 @dataclass(frozen=True)
@@ -51,7 +34,7 @@ class BackboneFacts:
     licence: str
     commercial: bool
     memory_mb: float | None  # that training takes, about, measured
-    memory: Memory | None  # the same in parts, counted
+    memory: BackboneMemory | None  # the same in parts, counted
     gflop_row: float | None  # one forward pass of the UNet for one row
     decode_rows: float | None  # cost of one decode, in rows
     weights_key: str  # changes where a local model's weights do; "" where there is none
@@ -59,18 +42,18 @@ class BackboneFacts:
 
 
 def backbone_facts(entry: Entry, source: str | None) -> BackboneFacts:
-    """From the entry's facts, and the configuration of a model that lies here.
+    """From the entry's plan, and the configuration of a model that lies here.
 
     `MissingResourceError` where ``source`` looks like a path and nothing is there, `UsageError` where it is no
     model that can be trained.
     """
-    facts = entry.facts
+    plan: BackbonePlan = entry.info
     local, known = None, None
     if source is not None:
         place = find_model(source)
         local, known = place.path, describe(place)
-    elif facts.get("folder"):
-        local = Path(facts["folder"])
+    elif plan.folder is not None:
+        local = plan.folder
         if not local.is_dir():
             raise MissingResourceError(
                 f"Backbone '{entry.name}': its weights are not in {local}, where the package "
@@ -79,26 +62,23 @@ def backbone_facts(entry: Entry, source: str | None) -> BackboneFacts:
             )
         known = ModelFacts("sd", folder_size(local))
     size = known.native_size if known is not None else None
-    alike_in_kind = known is not None and known.architecture == facts.get("architecture")
+    alike_in_kind = known is not None and known.architecture == plan.architecture
     # A model of another size than the entry's own costs something else.
-    alike = source is None or size == facts.get("native_size")
-    costs = facts if alike else {}
+    alike = source is None or size == plan.native_size
     return BackboneFacts(
         name=entry.name,
         source=source,
-        native_size=size or int(facts.get("native_size", 512)),
-        face_height=float(facts.get("face_height", 0.45)),
+        native_size=size or plan.native_size or 512,
+        face_height=plan.face_height,
         # Another model than the entry's own need not like what suits that one, unless it is of the
         # same architecture.
-        recipe_overrides=(
-            facts.get("recipe_overrides", {}) if source is None or alike_in_kind else {}
-        ),
+        recipe_overrides=plan.recipe_overrides if source is None or alike_in_kind else {},
         licence=entry.licence if source is None else "the model's own",
         commercial=entry.commercial if source is None else False,
-        memory_mb=costs.get("memory_mb"),
-        memory=Memory(**costs["memory"]) if "memory" in costs else None,
-        gflop_row=costs.get("gflop_row"),
-        decode_rows=costs.get("decode_rows"),
+        memory_mb=plan.memory_mb if alike else None,
+        memory=plan.memory if alike else None,
+        gflop_row=plan.gflop_row if alike else None,
+        decode_rows=plan.decode_rows if alike else None,
         weights_key=_weights_key(local) if local is not None else "",
         local=local is not None,
     )
@@ -303,7 +283,7 @@ def estimate_memory_mb(
     return runtime + (networks + WORKSPACE * at_once) * (0.5 if half else 1.0)
 
 
-def _kept(recipe: Recipe, cost: Memory) -> tuple[float, float, float, float]:
+def _kept(recipe: Recipe, cost: BackboneMemory) -> tuple[float, float, float, float]:
     """MB of a row, of its largest block run again, of the decode, and of that one's block."""
     small = recipe.gradient_checkpointing
     row, block = (cost.row_checkpointed, cost.row_block) if small else (cost.row, 0.0)

@@ -88,7 +88,7 @@ def make_request(
     }
     found = backbone_facts(backbone, place)
     chosen = _recipe(settings, found, profile, overrides, low_memory)
-    if chosen.identity and not entries["identity"].facts.get("differentiable", True):
+    if chosen.identity and not entries["identity"].info.differentiable:
         raise UsageError(
             f"--identity {settings.identity}: this network gives no gradients, so it can measure "
             "and cannot teach; use another one, or --set identity=false."

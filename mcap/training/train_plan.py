@@ -161,7 +161,7 @@ def _lines(masked: MaskedSet | None, role: str) -> list[PhotoLine]:
 def _weights(request: Request) -> list[WeightLine]:
     """A folder or hub id in the backbone's place needs none of its entry's weights."""
     own = request.facts.source is None
-    tiny = tiny_autoencoder(request.recipe, request.entries["backbone"].facts.get("architecture"))
+    tiny = tiny_autoencoder(request.recipe, request.entries["backbone"].info.architecture)
     return weight_lines(
         [entry for kind, entry in request.entries.items() if own or kind != "backbone"],
         [tiny] if tiny else [],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,10 +26,9 @@ def _weights_are_there(weights):
 def restorer(monkeypatch):
     """Register a restorer for the test: ``restorer("name", Restore(...))``."""
 
-    def register(name: str, made: Restore, **facts) -> Restore:
-        known = {key: facts.pop(key) for key in ("commercial", "licence", "needs") if key in facts}
-        facts = {"kind": made.kind, "scale": made.scale, **facts}
-        entry = Entry("restorer", name, lambda *args: made, "test", facts=facts, **known)
+    def register(name: str, made: Restore, **metadata) -> Restore:
+        known = {"info": made.info, **metadata}
+        entry = Entry("restorer", name, lambda *args: made, "test", **known)
         monkeypatch.setitem(registry().entries["restorer"], name, entry)
         return made
 
@@ -199,6 +199,7 @@ def test_a_folder_s_own_sheets_are_no_portraits(enhance, woman, tmp_path):
 def test_fidelity_reaches_the_restorers_that_have_it(enhance, restorer, woman, tmp_path):
     has = restorer("has", Restore("face"))
     has.fidelity = 0.5
+    has.info = replace(has.info, controls=("fidelity",))
     code, _, told = enhance(
         woman, "--restorer", "has", "--fidelity", "0.9", "--denoise", "0.2", "--out", tmp_path / "o"
     )

@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from mcap.cli import run
-from mcap.contracts import Face
+from mcap.contracts import DetectorInfo, Face, IdentityInfo, MaskerInfo
 from mcap.registry import Entry, registry
 from mcap.subjects.manifest import read_manifest
 from mcap.subjects.subject import read_subject
@@ -29,6 +29,8 @@ SIDE = 160
 class _Detector:
     """Finds one face in the middle of every photo whose corner is not black."""
 
+    info = DetectorInfo()
+
     def detect(self, image: np.ndarray) -> list[Face]:
         if image[:4, :4].max() < 8:
             return []
@@ -39,10 +41,12 @@ class _Detector:
 
 
 class _Identity(TinyIdentity):
-    same_person = -1.0  # everybody
+    info = IdentityInfo(same_person=-1.0)  # everybody
 
 
 class _Masker:
+    info = MaskerInfo()
+
     def mask(self, image: np.ndarray, face: Face) -> np.ndarray:
         height, width = image.shape[:2]
         y, x = np.mgrid[0:height, 0:width]
@@ -52,9 +56,9 @@ class _Masker:
 
 @pytest.fixture(autouse=True)
 def plugins(monkeypatch):
-    facts = {"detector": _Detector, "identity": _Identity, "masker": _Masker}
-    for kind, factory in facts.items():
-        entry = Entry(kind, "tiny", factory, "tests", licence="none")
+    factories = {"detector": _Detector, "identity": _Identity, "masker": _Masker}
+    for kind, factory in factories.items():
+        entry = Entry(kind, "tiny", factory, "tests", licence="none", info=factory.info)
         monkeypatch.setitem(registry().entries[kind], "tiny", entry)
     before = torch.get_num_threads()
     yield
@@ -318,7 +322,7 @@ def test_an_edited_mask_wins_and_is_part_of_the_inputs(place, capsys):
 
 
 def test_a_network_without_gradients_cannot_teach(place, capsys, monkeypatch):
-    entry = Entry("identity", "blind", _Identity, "tests", facts={"differentiable": False})
+    entry = Entry("identity", "blind", _Identity, "tests", info=IdentityInfo(differentiable=False))
     monkeypatch.setitem(registry().entries["identity"], "blind", entry)
     assert run(command("--identity", "blind")) == 2
     assert "no gradients" in capsys.readouterr().err

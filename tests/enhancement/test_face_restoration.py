@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -153,15 +155,15 @@ def test_a_strip_of_a_face_takes_no_longer_than_all_of_it():
 def test_a_restorer_says_its_frame_or_gets_ffhq_s():
     restorer = Restore("face", 1)
     assert frame_of(restorer).size == 512
-    restorer.input_size = 256
+    restorer.info = replace(restorer.info, input_size=256)
     assert np.allclose(frame_of(restorer).template, FFHQ_512.template / 2)
-    restorer.template = np.ones((5, 2), np.float32)
+    restorer.info = replace(restorer.info, input_size=256, template=((1.0, 1.0),) * 5)
     assert np.array_equal(frame_of(restorer).template, np.ones((5, 2)))
 
 
 def test_a_restorer_of_another_size_is_named():
-    restorer = Restore("face", 1)
-    restorer.scale, restorer.restore = 2, lambda image: image
+    restorer = Restore("face", 2)
+    restorer.restore = lambda image: image
     with pytest.raises(ValueError, match="1024"):
         restoration(restorer, noise(90, 90), face_at(20, 10, 60), MASKER)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mcap.contracts import IdentityInfo
 from mcap.enhancement.identity_guard import WEIGHTS, IdentityGuard
 from tests.support.restoring import face_at
 
@@ -20,7 +21,7 @@ class Angles:
     """A network that reads a picture's first pixel as degrees."""
 
     name = "angles"
-    same_person = 0.5
+    info = IdentityInfo(embeds_images=True, same_person=0.5)
 
     def embed_images(self, image, face):
         return turned(float(image[0, 0, 0]))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from mcap.contracts import Restorer
+from mcap.contracts import Restorer, RestorerInfo
 from mcap.enhancement import tiling as tiles
 from mcap.enhancement.tiling import restore_tiled, spans
 from mcap.errors import McapError, OutOfMemory
@@ -25,27 +25,30 @@ class Chain(nn.Module):
     """Convolutions at the input's size, each with a look at its eight neighbours, then s times as
     many pixels. ``fold``: the first layer folds fold x fold pixels into channels."""
 
-    kind = "image"
-    half_precision = True
-
     def __init__(self, scale=2, layers=3, fold=1, minimum=1, known=True) -> None:
         super().__init__()
         torch.manual_seed(7)
-        self.scale, self.multiple_of, self.minimum_size = scale, fold, max(minimum, fold)
-        self.fold = fold
+        self.scale, self.fold = scale, fold
         widths = [3 * fold**2, *[6] * (layers - 1), 3 * (fold * scale) ** 2]
         self.layers = nn.ModuleList(
             nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(widths)
         )
-        if known:
-            self.reach = layers * fold
-            self.overlap = 2 * self.reach
+        self.info = RestorerInfo(
+            kind="image",
+            scale=scale,
+            multiple_of=fold,
+            minimum_size=max(minimum, fold),
+            moves=True,
+            half_precision=True,
+            reach=layers * fold if known else None,
+            overlap=2 * layers * fold if known else None,
+        )
         self.seen: list[tuple[int, int]] = []
 
     def restore(self, image):
         height, width = image.shape[2:]
-        assert height % self.multiple_of == width % self.multiple_of == 0
-        assert min(height, width) >= self.minimum_size
+        assert height % self.info.multiple_of == width % self.info.multiple_of == 0
+        assert min(height, width) >= self.info.minimum_size
         self.seen.append((height, width))
         x = F.pixel_unshuffle(image, self.fold)
         for layer in self.layers:
@@ -149,7 +152,7 @@ def test_tiled_is_near_untiled_where_the_reach_is_not_known(height, width, tile,
 class Same:
     """Gives what it is given: what is not equal afterwards, the tiles have done."""
 
-    kind, scale, multiple_of, minimum_size, half_precision = "image", 1, 1, 1, False
+    info = RestorerInfo(kind="image", scale=1)
 
     def restore(self, image):
         return image
@@ -212,7 +215,7 @@ def test_progress_is_told():
 
 def test_one_that_cannot_be_cut_gets_the_picture_whole():
     restorer = Chain(1)
-    restorer.tileable = False
+    restorer.info = dataclasses.replace(restorer.info, tileable=False)
     restore_tiled(restorer, noise(90, 70), tile=32)
     assert restorer.seen == [(90, 70)]
 
@@ -269,7 +272,7 @@ def test_other_errors_are_not_taken_for_memory():
 
 def test_a_tile_that_cannot_fit_is_not_tried():
     restorer = Chain(2)
-    restorer.bytes_per_pixel = 1000.0
+    restorer.info = dataclasses.replace(restorer.info, bytes_per_pixel=1000.0)
     found = restore_tiled(restorer, noise(200, 200), tile=128, memory=64 * 64 * 1000)
     assert found.tile_used <= 64
     assert len(found.notes) == 1 and "64 is worked with" in found.notes[0]
@@ -368,7 +371,7 @@ def test_wrong_arguments(image, options, told):
 
 def test_a_face_restorer_is_refused():
     restorer = Same()
-    restorer.kind = "face"
+    restorer.info = RestorerInfo(kind="face", scale=1)
     with pytest.raises(ValueError, match="faces"):
         restore_tiled(restorer, noise(40, 40))
 

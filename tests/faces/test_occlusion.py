@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mcap.contracts import Face
+from mcap.contracts import Face, MaskerInfo
 from mcap.faces.masks import LandmarkMasker
 from mcap.faces.occlusion import hidden_share, occlusion
 from mcap.faces.oval import TEMPLATE
@@ -105,6 +105,8 @@ def test_only_a_masker_that_parses_can_tell():
     parts, landmarks = seen(sunglasses)
 
     class Parses(LandmarkMasker):
+        info = MaskerInfo(finds_parts=True)
+
         def parts(self, image, face):
             return parts
 

@@ -48,7 +48,7 @@ def test_the_person_ranks_before_strangers_and_no_face_comes_last(networks, pers
     assert order == ["the very photo", "the person", "stranger", "nobody"]
     assert found["the very photo"].similarity == pytest.approx(1.0, abs=1e-4)
     # Not "and the stranger below it": now and then a stranger's similarity passes the threshold.
-    assert found["the person"].similarity > identity.same_person
+    assert found["the person"].similarity > identity.info.same_person
     assert found["the person"].similarity > found["stranger"].similarity + 0.2
     assert found["nobody"].face is None
 

@@ -48,7 +48,7 @@ def network(request, weights, tmp_path):
 
 def test_every_differentiable_network_is_tested_here():
     entries = Registry().entries["identity"].values()
-    differentiable = {entry.name for entry in entries if entry.facts["differentiable"]}
+    differentiable = {entry.name for entry in entries if entry.info.differentiable}
     assert differentiable == {name.split()[0] for name in NETWORKS}
 
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mcap.contracts import Face
+from mcap.contracts import DetectorInfo, Face, IdentityInfo, MaskerInfo
 from mcap.faces.eyes import _EYES, openness
 from mcap.faces.masks import LandmarkMasker, unit_frame
 from mcap.faces.measure import FaceSettings, FoundFace, Pose
@@ -143,12 +143,14 @@ def test_near_duplicates():
 
 
 class _Detector:
+    info = DetectorInfo()
+
     def detect(self, image):
         return [ASTRONAUT]
 
 
 class _Identity:
-    same_person = 0.5
+    info = IdentityInfo(embeds_images=True, same_person=0.5)
 
     def embed_images(self, image, face):
         return np.eye(4, dtype=np.float32)[int(image[0, 0, 0] == 7)]
@@ -250,7 +252,7 @@ def test_the_commonest_fault_comes_first_and_few_photos_are_too_few(tmp_path):
 class _Parser(LandmarkMasker):
     """Sees skin everywhere but below the nose, where it sees something else."""
 
-    reads_pixels = True
+    info = MaskerInfo(finds_parts=True)
     looked = 0
 
     def parts(self, image, face: Face) -> FaceParts:

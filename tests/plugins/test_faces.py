@@ -175,8 +175,8 @@ def test_sface_tells_people_apart(sface, yunet):
     again = embed(sface, poor, yunet.detect(poor)[0])
     others = np.stack([embed(sface, group, face) for face in yunet.detect(group)])
     assert me @ again > 0.6
-    assert (others @ me).max() < sface.same_person
-    assert (others @ others.T - np.eye(6)).max() < sface.same_person
+    assert (others @ me).max() < sface.info.same_person
+    assert (others @ others.T - np.eye(6)).max() < sface.info.same_person
 
 
 @pytest.mark.parametrize("degrees", [0, 40])
@@ -249,11 +249,11 @@ def test_dlib_measures_but_does_not_train(weights, yunet):
     me = embed(network, image, ASTRONAUT)
     assert np.linalg.norm(me) == pytest.approx(1, abs=1e-5)
     poor = cv2.resize(image[:, ::-1], (300, 300), interpolation=cv2.INTER_AREA) // 2
-    assert me @ embed(network, poor, yunet.detect(poor)[0]) > network.same_person
+    assert me @ embed(network, poor, yunet.detect(poor)[0]) > network.info.same_person
     group = np.asarray(Image.open(of_insightface("t1.jpg")).convert("RGB"))
     others = np.stack([embed(network, group, face) for face in yunet.detect(group)])
-    assert (others @ me).max() < network.same_person
-    assert (others @ others.T - np.eye(6)).max() < network.same_person
+    assert (others @ me).max() < network.info.same_person
+    assert (others @ others.T - np.eye(6)).max() < network.info.same_person
     strangers = np.random.default_rng(0).normal(size=(300, 128)) + 5
     vectors = centred(strangers, strangers.mean(axis=0))
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)

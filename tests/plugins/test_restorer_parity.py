@@ -120,7 +120,7 @@ def test_real_esrgan_plus(network_code, tmp_path, scale):
     torch.save({"params_ema": network.state_dict()}, tmp_path / "plus.pth")
     image = photo(32)
     restorer = load(tmp_path / "plus.pth")
-    assert restorer.scale == scale
+    assert restorer.info.scale == scale
     assert_same_picture(restorer.restore(image), network(image).clamp(0, 1))
 
 
@@ -171,7 +171,7 @@ def test_gfpgan(network_code, tmp_path):
     face = photo(512)
     theirs = network(face * 2 - 1, return_rgb=False, randomize_noise=False, weight=0.5)[0]
     restorer = load(tmp_path / "gfpgan.pth")
-    assert restorer.kind == "face"
+    assert restorer.info.kind == "face"
     assert_same_picture(restorer.restore(face), theirs.clamp(-1, 1) / 2 + 0.5)
 
 

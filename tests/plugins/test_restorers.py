@@ -62,11 +62,11 @@ def test_what_is_registered_says_what_it_is():
     entries = registry().entries["restorer"]
     for name, (kind, scale) in NAMES.items():
         entry = entries[name]
-        assert (entry.facts["kind"], entry.facts["scale"]) == (kind, scale)
+        assert (entry.info.kind, entry.info.scale) == (kind, scale)
         assert all(need in weights.WEIGHTS or need == "mcap[codeformer]" for need in entry.needs)
     assert [name for name in NAMES if not entries[name].commercial] == ["demo-sr", "codeformer"]
     assert "non-commercial" in entries["codeformer"].licence
-    assert entries["spandrel"].facts["reads"] == (".safetensors", ".pth")
+    assert entries["spandrel"].reads == (".safetensors", ".pth")
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"demo-sr"}))
@@ -94,7 +94,7 @@ def test_the_embedded_restorer_works_without_any_download(monkeypatch, tmp_path)
     monkeypatch.setenv("MCAP_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("MCAP_OFFLINE", "1")
     restorer = registry().create("restorer", "demo-sr")
-    assert (restorer.kind, restorer.scale) == ("image", 4)
+    assert (restorer.info.kind, restorer.info.scale) == ("image", 4)
     image = torch.rand(3, 40, 30)
     assert restore_tiled(restorer, image).image.shape == (160, 120, 3)
     assert weights.verify("demo-sr").ok
@@ -118,8 +118,9 @@ def test_a_file_is_read_and_used_as_spandrel_uses_it(tmp_path, pth, suffix, scal
         save_file(state, path)
     restorer = registry().create("restorer", "spandrel", path)
     assert isinstance(restorer, Restorer)
-    assert (restorer.kind, restorer.scale, restorer.half_precision) == ("image", scale, True)
-    assert (restorer.reach, restorer.overlap, restorer.tileable) == (4, 8, True)
+    info = restorer.info
+    assert (info.kind, info.scale, info.half_precision) == ("image", scale, True)
+    assert (info.reach, info.overlap, info.tileable) == (4, 8, True)
     image = torch.rand(2, 3, 13, 9)
     expected = torch.cat([CompactArch().load(state)(picture[None]) for picture in image])
     made = restorer.restore(image)
@@ -140,7 +141,7 @@ def test_the_reach_is_what_a_pixel_is_seen_from(pth):
     with torch.no_grad():
         changed = (model(image) != model(other)).any(dim=1)[0]
     rows = torch.nonzero(changed.any(dim=1)).flatten() // 4
-    assert (rows.min(), rows.max()) == (15 - restorer.reach, 15 + restorer.reach)
+    assert (rows.min(), rows.max()) == (15 - restorer.info.reach, 15 + restorer.info.reach)
 
 
 def test_real_esrgan_folds_pixels_and_says_so(pth):
@@ -148,7 +149,7 @@ def test_real_esrgan_folds_pixels_and_says_so(pth):
     network = ESRGAN(in_nc=12, num_filters=8, num_blocks=2, scale=4, shuffle_factor=2)
     restorer = load(pth(network.state_dict()))
     assert restorer.architecture == "ESRGAN"
-    assert (restorer.scale, restorer.multiple_of, restorer.reach) == (2, 4, None)
+    assert (restorer.info.scale, restorer.info.multiple_of, restorer.info.reach) == (2, 4, None)
     made = restore_tiled(restorer, torch.rand(3, 45, 50), tile=24)
     assert made.image.shape == (90, 100, 3)
 
@@ -177,10 +178,10 @@ def test_no_seams_with_real_esrgan(pth, scene):
 def test_what_a_network_takes_is_counted_without_computing(pth):
     """Per pixel: 64 channels in and out at 4 x 4 pixels in single precision are 8,192 bytes."""
     network = ESRGAN(num_filters=64, num_blocks=1, scale=4)
-    assert load(pth(network.state_dict())).bytes_per_pixel == pytest.approx(
+    assert load(pth(network.state_dict())).info.bytes_per_pixel == pytest.approx(
         heavy.WORKSPACE * 8192, rel=0.01
     )
-    assert load(pth(compact())).bytes_per_pixel < 1000
+    assert load(pth(compact())).info.bytes_per_pixel < 1000
 
 
 class Evil:
@@ -282,7 +283,7 @@ def test_gfpgan_is_given_and_gives_its_own_range():
         for parameter in network.parameters():  # the noise inputs begin with a weight of 0
             parameter.add_(torch.randn_like(parameter) * 0.05)
     restorer = heavy.GfpganRestorer(described(network))
-    assert restorer.kind == "face"
+    assert restorer.info.kind == "face"
     face = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
         wanted = network(face * 2 - 1, randomize_noise=False)[0].clamp(-1, 1) / 2 + 0.5

@@ -37,7 +37,9 @@ def installed(tmp_path_factory) -> dict[str, str]:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     command += ["--no-deps", "--no-build-isolation", "--no-index", "--target", target, source]
     subprocess.run(command, check=True, capture_output=True, text=True)
-    return {**os.environ, "PYTHONPATH": str(target)}
+    # This tree, whatever is installed.
+    path = os.pathsep.join(map(str, (target, ROOT, ROOT / "plugins")))
+    return {**os.environ, "PYTHONPATH": path}
 
 
 def mcap(environment: dict[str, str], *args: str, cwd: Path) -> dict:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from mcap.contracts import DetectorInfo
 from mcap.runtime.parallel import cores, ordered_map, threads_for
 
 
@@ -46,11 +48,9 @@ def test_results_do_not_pile_up():
 
 
 def test_only_what_says_so_is_used_by_several_threads():
-    class Safe:
-        thread_safe = True
-
-    assert threads_for(Safe(), Safe()) == cores() >= 1
-    assert threads_for(Safe(), object()) == 1
+    safe = SimpleNamespace(info=DetectorInfo(thread_safe=True))
+    assert threads_for(safe, safe) == cores() >= 1
+    assert threads_for(safe, SimpleNamespace(info=DetectorInfo())) == 1
 
 
 def test_the_work_is_done_by_so_many_threads():

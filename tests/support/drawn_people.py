@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from mcap.contracts import Face
+from mcap.contracts import Face, MaskerInfo
 
 SKIN, HAIR, SHIRT = (0.85, 0.64, 0.52), (0.12, 0.08, 0.06), (0.15, 0.25, 0.5)
 
@@ -85,6 +85,8 @@ def person(
 
 class KnownMasker:
     """Gives a drawn person's matte, blurred as a segmenter's is, at whatever size is asked for."""
+
+    info = MaskerInfo()
 
     def __init__(self, matte: np.ndarray, blur: float = 0.0) -> None:
         self.matte = cv2.GaussianBlur(matte, (0, 0), blur) if blur else matte

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import torch
 
-from mcap.contracts import Face
+from mcap.contracts import Face, RestorerInfo
 from mcap.enhancement.enhance import Stage, Tools
 from mcap.enhancement.face_restoration import FFHQ_512
 from mcap.faces.masks import LandmarkMasker
@@ -16,22 +17,20 @@ from mcap.faces.masks import LandmarkMasker
 class Restore:
     """A restorer of any kind and scale; ``change`` works on float32[B, 3, H, W]."""
 
-    multiple_of = 1
-    minimum_size = 1
-    half_precision = False
-
     def __init__(
         self,
-        kind: str = "image",
+        kind: Literal["image", "face"] = "image",
         scale: int = 1,
         change: Callable[[torch.Tensor], torch.Tensor] = lambda image: image,
     ) -> None:
-        self.kind, self.scale, self.change = kind, scale, change
+        self.info = RestorerInfo(kind=kind, scale=scale)
+        self.change = change
         self.calls: list[tuple[int, ...]] = []
 
     def restore(self, image: torch.Tensor) -> torch.Tensor:
         self.calls.append(tuple(image.shape))
-        larger = image.repeat_interleave(self.scale, 2).repeat_interleave(self.scale, 3)
+        scale = self.info.scale
+        larger = image.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
         return self.change(larger).clamp(0, 1)
 
 

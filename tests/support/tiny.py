@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mcap.contracts import IdentityInfo
+
 SIZE = 64  # pixels
 LATENT = 16
 
@@ -207,6 +209,7 @@ class TinyIdentity:
     """A random network that meets `mcap.contracts.IdentityModel`; smooth, so that finite
     differences of it mean something."""
 
+    info = IdentityInfo()
     name = "tiny"
     input_size = 16
     template = np.array([[5, 6], [11, 6], [8, 9], [6, 12], [10, 12]], dtype=np.float32)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import sys
 
 import pytest
 import torch
 
+from mcap.contracts import BackbonePlan
 from mcap.errors import MissingResourceError
 from mcap.registry import Entry, registry
 from mcap.training.plan import (
@@ -33,14 +35,16 @@ FACTS = {
 
 
 def entry(**facts) -> Entry:
-    return Entry("backbone", "big", lambda: None, "tests", licence="OpenRAIL", facts=facts)
+    return Entry(
+        "backbone", "big", lambda: None, "tests", licence="OpenRAIL", info=BackbonePlan(**facts)
+    )
 
 
 def with_keys(**keys):
     return recipe("magicapture", [Layer("test", keys)])
 
 
-def test_an_entrys_own_weights_are_described_by_its_facts():
+def test_an_entrys_own_weights_are_described_by_its_plan():
     found = backbone_facts(entry(**FACTS), None)
     assert (found.native_size, found.memory_mb, found.gflop_row) == (512, 6000, 800.0)
     assert found.recipe_overrides == {"phase1_steps": 7}
@@ -69,7 +73,7 @@ def test_what_is_not_there_is_missing(tmp_path):
 
 @pytest.mark.parametrize("name", registry().names("backbone"))
 def test_what_backbones_like_is_a_valid_layer(name):
-    overrides = registry().get("backbone", name).facts.get("recipe_overrides", {})
+    overrides = registry().get("backbone", name).info.recipe_overrides
     recipe("magicapture", [Layer(name, overrides)])
 
 
@@ -138,7 +142,7 @@ def test_the_numbers_are_those_of_the_architecture():
         spec.loader.exec_module(module)
     finally:
         sys.path.remove(str(folder))
-    found = registry().get("backbone", "sd15").facts["memory"]
+    found = dataclasses.asdict(registry().get("backbone", "sd15").info.memory)
     assert module.count("sd15") == pytest.approx(found, rel=0.01)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import mcap
+from mcap.contracts import BackbonePlan
 
 MODEL = Path(__file__).parent / "model"
 
@@ -48,12 +49,14 @@ def register_backbones(register: Any) -> None:
         summary="Small face model inside the package: runs anywhere, no download, small pictures",
         licence="Apache-2.0 code; see the model card for the weights",
         commercial=False,
-        memory_mb=1500,
-        folder=MODEL,
-        face_height=FACE_HEIGHT,
-        recipe_overrides=RECIPE,
-        gflop_row=0.88,
-        decode_rows=9.0,  # the face network's share in it: on small pictures half of the decode
+        info=BackbonePlan(
+            folder=MODEL,
+            face_height=FACE_HEIGHT,
+            recipe_overrides=RECIPE,
+            memory_mb=1500,
+            gflop_row=0.88,
+            decode_rows=9.0,  # the face network's share in it: on small pictures half of the decode
+        ),
     )
 
 

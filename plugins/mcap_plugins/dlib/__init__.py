@@ -5,6 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from mcap import hookimpl
+from mcap.contracts import IdentityInfo
+
+INFO = IdentityInfo(differentiable=False, embeds_images=True, same_person=0.5, dimensions=128)
+"""0.5, centred, measured: of 30 photos of five people (benchmarks/people, examples/selfies) two of
+one person have 0.80 on average and 0.52 at the least, two of different people -0.02 and 0.49 at the
+most; of 3,540 pairs of generated strangers 1.4 % reach it."""
 
 
 @hookimpl
@@ -15,8 +21,7 @@ def register_identity_models(register: Any) -> None:
         summary="dlib's ResNet, 128-d, centred, for measuring: not differentiable",
         licence="CC0-1.0 (weights), Boost (dlib)",
         needs=("mcap[dlib]", "dlib-resnet"),
-        differentiable=False,
-        dimensions=128,
+        info=INFO,
     )
 
 

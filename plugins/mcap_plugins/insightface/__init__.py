@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from mcap import hookimpl
+from mcap.contracts import IdentityInfo
 
+ARCFACE = IdentityInfo(same_person=0.30, dimensions=512)
 LICENCE = "non-commercial research only (insightface's model packs)"
 
 
@@ -30,9 +32,7 @@ def register_identity_models(register: Any) -> None:
         licence=LICENCE,
         commercial=False,
         needs=("mcap[insightface]", "insightface"),
-        differentiable=True,
-        input_size=112,
-        dimensions=512,
+        info=ARCFACE,
     )
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mcap.contracts import Face
+from mcap.contracts import DetectorInfo, Face
 from mcap.errors import MissingResourceError
+from mcap_plugins.insightface import ARCFACE
 from mcap_plugins.insightface.pack import DETECTOR, RECOGNISER, network
 from mcap_plugins.shared.optional import extra
 
@@ -33,6 +34,8 @@ class InsightFaceDetector:
     SCRFD (Guo et al., arXiv 2105.04714) or a RetinaFace (Deng et al., arXiv 1905.00641) of
     insightface's shape; ``path`` is the ONNX file. A file that cannot be read is `MissingResourceError`.
     """
+
+    info = DetectorInfo()
 
     def __init__(self, path: Path) -> None:
         models = extra("insightface.model_zoo", "insightface")
@@ -78,7 +81,7 @@ def identity(pack: Path) -> OnnxIdentity:
 
     path = network(pack, RECOGNISER)
     try:
-        return arcface(path, "insightface")
+        return arcface(path, "insightface", ARCFACE)
     except NotRecognition as error:
         raise _damaged(path, str(error)) from error
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from mcap import hookimpl
+from mcap.contracts import MaskerInfo
+
+MASKER = MaskerInfo(finds_mesh=True)
 
 
 @hookimpl
@@ -26,6 +29,7 @@ def register_maskers(register: Any) -> None:
         summary="soft face oval from MediaPipe's mesh of 478 points",
         licence="Apache-2.0",
         needs=("mcap[mediapipe]", "face-landmarker"),
+        info=MASKER,
     )
 
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from mcap.contracts import Face
+from mcap.contracts import DetectorInfo, Face
 from mcap.faces.masks import LandmarkMasker, mesh_mask
 from mcap.geometry.ffhq import ffhq_alignment
 from mcap.geometry.resample import resample
+from mcap_plugins.mediapipe import MASKER
 
 if TYPE_CHECKING:
     from mcap.contracts import Float32Array, UInt8Image
@@ -90,6 +91,8 @@ class MeshDetector:
     Neither its thresholds nor a second look tell those: turn such photos first.
     """
 
+    info = DetectorInfo()
+
     def __init__(self, mesh: Mesh) -> None:
         self._mesh = mesh
 
@@ -116,6 +119,8 @@ class MeshMasker:
     A face that comes without a mesh (another detector found it) is looked at again; where the
     landmarker does not find it, the five landmarks' oval stands in.
     """
+
+    info = MASKER
 
     def __init__(self, mesh: Mesh) -> None:
         self._mesh = mesh

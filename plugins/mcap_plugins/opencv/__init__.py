@@ -5,6 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from mcap import hookimpl
+from mcap.contracts import DetectorInfo, IdentityInfo, MaskerInfo
+
+YUNET = DetectorInfo(thread_safe=True)
+SFACE = IdentityInfo(embeds_images=True, thread_safe=True, same_person=0.363, dimensions=128)
+"""0.363: OpenCV zoo's own figure."""
+LANDMARKS = MaskerInfo(thread_safe=True, reads_pixels=False)
 
 
 @hookimpl
@@ -15,6 +21,7 @@ def register_face_detectors(register: Any) -> None:
         summary="YuNet through OpenCV, 5 landmarks, several scales",
         licence="MIT",
         needs=("yunet",),
+        info=YUNET,
     )
 
 
@@ -26,9 +33,7 @@ def register_identity_models(register: Any) -> None:
         summary="SFace as a torch module, 112 x 112, 128-d, differentiable",
         licence="Apache-2.0",
         needs=("sface",),
-        differentiable=True,
-        input_size=112,
-        dimensions=128,
+        info=SFACE,
     )
 
 
@@ -39,6 +44,7 @@ def register_maskers(register: Any) -> None:
         _landmarks,
         summary="soft face oval from the five landmarks alone",
         licence="Apache-2.0",
+        info=LANDMARKS,
     )
 
 

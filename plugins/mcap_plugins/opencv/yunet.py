@@ -23,6 +23,7 @@ import numpy as np
 
 from mcap.contracts import Face
 from mcap.geometry.similarity_transform import Similarity
+from mcap_plugins.opencv import YUNET
 
 if TYPE_CHECKING:
     from mcap.contracts import UInt8Image
@@ -43,12 +44,9 @@ had 0.94 to 0.96, the same upside down 0.74 to 0.905, with the landmarks of an u
 
 
 class YuNetDetector:
-    """``detect(uint8[H, W, 3] RGB)`` -> faces in pixels of that picture, largest first.
+    """``detect(uint8[H, W, 3] RGB)`` -> faces in pixels of that picture, largest first."""
 
-    Several threads may call it at once.
-    """
-
-    thread_safe = True
+    info = YUNET
 
     def __init__(self, weights: Path, score: float = 0.6, overlap: float = 0.3) -> None:
         self.overlap = overlap

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from mcap import hookimpl
+from mcap.contracts import MaskerInfo
 
+INFO = MaskerInfo(finds_parts=True)
 LICENCE = "non-commercial research only (NVIDIA SegFormer and CelebAMask-HQ)"
 
 
@@ -18,6 +20,7 @@ def register_maskers(register: Any) -> None:
         licence=LICENCE,
         commercial=False,
         needs=("face-parsing",),
+        info=INFO,
     )
     register(
         "parsing-hair",
@@ -26,6 +29,7 @@ def register_maskers(register: Any) -> None:
         licence=LICENCE,
         commercial=False,
         needs=("face-parsing",),
+        info=INFO,
     )
 
 

@@ -22,6 +22,7 @@ from mcap.faces.masks import LandmarkMasker
 from mcap.faces.parts import FaceParts, Part, class_map, parts_mask
 from mcap.geometry.ffhq import FFHQ_FACE_HEIGHT, ffhq_alignment
 from mcap.geometry.resample import resample
+from mcap_plugins.parsing import INFO
 
 if TYPE_CHECKING:
     from mcap.contracts import Face, Float32Array, UInt8Image
@@ -37,6 +38,8 @@ class ParsingMasker:
     network sees no face at the landmarks, their oval stands in for the mask. A SegFormer-B5 (84.6
     million parameters) takes 3.8 seconds of one CPU core a face, and 2.2 GB of memory.
     """
+
+    info = INFO
 
     def __init__(self, folder: Path | str, *, hair: bool = False) -> None:
         """``folder`` holds config.json, preprocessor_config.json and model.safetensors.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from mcap.contracts import MaskerInfo
 from mcap.errors import MissingResourceError
 from mcap.faces.masks import LandmarkMasker
 from mcap.faces.measure import pose
@@ -48,6 +49,8 @@ class PersonMasker:
     the picture are not told apart from them. Where the network sees nobody at the face, the
     landmarks' oval stands in.
     """
+
+    info = MaskerInfo()
 
     def __init__(self, weights: Path) -> None:
         """``weights`` is selfie_segmentation.tflite; `MissingResourceError` where OpenCV cannot read it."""

@@ -11,6 +11,7 @@ import onnx
 import torch
 import torch.nn.functional as F
 
+from mcap.contracts import IdentityInfo
 from mcap_plugins.shared.arcface_template import INPUT_SIZE, TEMPLATE
 
 
@@ -33,11 +34,9 @@ class OnnxIdentity:
         name: str,
         module: torch.nn.Module,
         scale: Callable[[torch.Tensor], torch.Tensor],
-        same_person: float,
+        info: IdentityInfo,
     ) -> None:
-        self.name = name
-        self.same_person = same_person
-        """Cosine similarity from which two faces are taken for one person's."""
+        self.name, self.info = name, info
         self._module = module.eval().requires_grad_(False)
         self._scale = scale
 
@@ -46,12 +45,8 @@ class OnnxIdentity:
         if faces.ndim != 4 or tuple(faces.shape[1:]) != (3, size, size):
             raise ValueError(f"{self.name} takes B x 3 x {size} x {size}, not {tuple(faces.shape)}")
         parameter = next(self._module.parameters())
-        features = self._module(self._scale(faces.to(parameter.dtype)))
+        features = self._module(self._scale(faces.to(parameter)))
         return F.normalize(features.flatten(1), dim=1)
-
-    @property
-    def device(self) -> torch.device:
-        return next(self._module.parameters()).device
 
     def to(self, device: Any) -> OnnxIdentity:
         """Move the network to a device, or to another precision (``torch.float64``)."""
@@ -62,13 +57,13 @@ class OnnxIdentity:
 def sface(weights: Path) -> OnnxIdentity:
     """SFace (Zhong et al.: SFace, IEEE TIP 2021), OpenCV zoo's file of December 2021.
 
-    It takes RGB from 0 to 255 and normalises inside. 0.363 is the threshold that OpenCV's zoo
-    gives for one person's faces under cosine similarity.
+    It takes RGB from 0 to 255 and normalises inside.
     """
-    return OnnxIdentity("sface", _torch_module(onnx.load(weights)), _to_255, 0.363)
+    info = IdentityInfo(same_person=0.363, dimensions=128)
+    return OnnxIdentity("sface", _torch_module(onnx.load(weights)), _to_255, info)
 
 
-def arcface(weights: Path, name: str) -> OnnxIdentity:
+def arcface(weights: Path, name: str, info: IdentityInfo) -> OnnxIdentity:
     """ArcFace (Deng et al., arXiv 1801.07698) as insightface's packs hold it.
 
     Its networks take RGB from -1 to 1 (mean and deviation 127.5 of 255). Those that were exported
@@ -97,7 +92,7 @@ def arcface(weights: Path, name: str) -> OnnxIdentity:
         module = _torch_module(model)
     except (NotImplementedError, onnx.checker.ValidationError) as error:
         raise NotRecognition(f"it has a part that torch cannot run: {error}") from error
-    return OnnxIdentity(name, module, scale, 0.30)
+    return OnnxIdentity(name, module, scale, info)
 
 
 def _to_255(faces: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mcap import hookimpl
+from mcap.contracts import RestorerInfo
 
 SUFFIXES = (".safetensors", ".pth")
 
@@ -20,8 +21,7 @@ def register_restorers(register: Any) -> None:
     register(
         "demo-sr",
         partial(_named, "demo-sr"),
-        kind="image",
-        scale=4,
+        info=RestorerInfo(kind="image", scale=4),
         summary="comes with mcap: small pictures of faces 4 times as large, no download",
         licence="Apache-2.0 code; see the model card for the weights",
         commercial=False,
@@ -30,8 +30,7 @@ def register_restorers(register: Any) -> None:
     register(
         "realesrgan",
         partial(_named, "realesrgan-x4plus"),
-        kind="image",
-        scale=4,
+        info=RestorerInfo(kind="image", scale=4),
         summary="Real-ESRGAN x4plus: photos 4 times as large; wants a GPU",
         licence="BSD-3-Clause",
         needs=("realesrgan-x4plus",),
@@ -39,8 +38,7 @@ def register_restorers(register: Any) -> None:
     register(
         "realesrgan-x2",
         partial(_named, "realesrgan-x2plus"),
-        kind="image",
-        scale=2,
+        info=RestorerInfo(kind="image", scale=2),
         summary="Real-ESRGAN x2plus: photos twice as large; wants a GPU",
         licence="BSD-3-Clause",
         needs=("realesrgan-x2plus",),
@@ -48,8 +46,7 @@ def register_restorers(register: Any) -> None:
     register(
         "realesrgan-general",
         _general,
-        kind="image",
-        scale=4,
+        info=RestorerInfo(kind="image", scale=4),
         summary="Real-ESRGAN general-x4v3: 4 times as large, small and fast, noise taken away "
         "as much as is asked for",
         licence="BSD-3-Clause",
@@ -59,8 +56,7 @@ def register_restorers(register: Any) -> None:
         register(
             "gfpgan" if version == "1.4" else f"gfpgan-{version}",
             partial(_named, f"gfpgan-{version}"),
-            kind="face",
-            scale=1,
+            info=RestorerInfo(kind="face", scale=1),
             summary=f"GFPGAN {version}: faces, 512 pixels",
             licence="Apache-2.0",
             needs=(f"gfpgan-{version}",),
@@ -68,8 +64,7 @@ def register_restorers(register: Any) -> None:
     register(
         "codeformer",
         _codeformer,
-        kind="face",
-        scale=1,
+        info=RestorerInfo(kind="face", scale=1),
         summary="CodeFormer: faces, 512 pixels, as close to the input as is asked for "
         "(extra codeformer)",
         licence="S-Lab License 1.0: non-commercial, network and weights",
@@ -79,7 +74,6 @@ def register_restorers(register: Any) -> None:
     register(
         "spandrel",
         _file,
-        kind="image",
         reads=SUFFIXES,
         summary="any network that spandrel knows, by the path of its file",
         licence="that of the file",

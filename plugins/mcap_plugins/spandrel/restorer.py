@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import copy
 import pickle
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import torch
 from safetensors import SafetensorError
@@ -24,6 +23,7 @@ from spandrel import (
 )
 from torch import nn
 
+from mcap.contracts import Control, RestorerInfo
 from mcap.errors import UsageError
 
 FIDELITY = 0.5
@@ -34,40 +34,39 @@ DENOISE = 0.5
 
 
 class SpandrelRestorer:
-    """A network that spandrel has read, as a `mcap.contracts.Restorer`.
+    """A network that spandrel has read, as a `mcap.contracts.Restorer`."""
 
-    ``reach``: how many input pixels away the network still sees, which is how far a tile's edge is
-    wrong; None where that is not counted. ``overlap``: input pixels that tiles should share.
-    ``bytes_per_pixel``: what its activations take in single precision, about.
-    """
+    controls: ClassVar[tuple[Control, ...]] = ()
 
     def __init__(self, descriptor: ImageModelDescriptor) -> None:
         self._descriptor = descriptor.eval()
         for parameter in descriptor.model.parameters():
             parameter.requires_grad_(False)
         needs = descriptor.size_requirements
-        self.kind: Literal["image", "face"] = "face" if descriptor.purpose == "FaceSR" else "image"
-        self.scale: int = descriptor.scale
-        self.multiple_of: int = needs.multiple_of
-        self.minimum_size: int = max(1, needs.minimum)
-        self.half_precision: bool = descriptor.supports_half
-        self.tileable: bool = descriptor.tiling is not ModelTiling.INTERNAL
+        faces = descriptor.purpose == "FaceSR"
+        reach = reach_of(descriptor)
+        self.info = RestorerInfo(
+            kind="face" if faces else "image",
+            scale=descriptor.scale,
+            multiple_of=needs.multiple_of,
+            minimum_size=max(1, needs.minimum),
+            moves=True,
+            half_precision=descriptor.supports_half,
+            controls=self.controls,
+            tileable=descriptor.tiling is not ModelTiling.INTERNAL,
+            reach=reach,
+            overlap=None if reach is None else 2 * reach,
+            bytes_per_pixel=None if faces else bytes_per_pixel(descriptor),
+        )
         self._single: dict[str, torch.Tensor] | None = None
-        self.reach = _reach(descriptor)
-        if self.reach is not None:
-            self.overlap = 2 * self.reach
 
     @property
     def architecture(self) -> str:
         """spandrel's name for it, e.g. "ESRGAN"."""
         return self._descriptor.architecture.id
 
-    @cached_property
-    def bytes_per_pixel(self) -> float | None:
-        return _bytes_per_pixel(self._descriptor)
-
     def to(self, device: Any, half: bool = False) -> SpandrelRestorer:
-        """Move the network; ``half`` needs ``half_precision``."""
+        """Move the network; ``half`` needs ``info.half_precision``."""
         model = self._descriptor.model
         if half and self._single is None:  # the way back is to the weights as they were
             self._single = {name: weight.cpu() for name, weight in model.state_dict().items()}
@@ -95,6 +94,8 @@ class InterpolatedRestorer(SpandrelRestorer):
     Deep network interpolation (Wang et al., CVPR 2019, eq. 1): each weight is ``denoise`` times
     that of ``strong``, plus the rest of that of ``weak``, which leaves the noise where it is.
     """
+
+    controls = ("denoise",)
 
     def __init__(self, strong: dict[str, torch.Tensor], weak: dict[str, torch.Tensor]) -> None:
         different = sorted(
@@ -145,6 +146,8 @@ class GfpganRestorer(SpandrelRestorer):
 
 class CodeFormerRestorer(SpandrelRestorer):
     """CodeFormer, 512 x 512, FFHQ's framing; it takes and gives [-1, 1]."""
+
+    controls = ("fidelity",)
 
     def __init__(self, descriptor: ImageModelDescriptor) -> None:
         super().__init__(descriptor)
@@ -241,7 +244,7 @@ def _describe(
     return descriptor
 
 
-def _reach(descriptor: ImageModelDescriptor) -> int | None:
+def reach_of(descriptor: ImageModelDescriptor) -> int | None:
     """Half the side of the square of input pixels that one place depends on, less its middle.
 
     Counted for SRVGGNetCompact, a plain chain of convolutions at the input's size. Real-ESRGAN's
@@ -262,7 +265,7 @@ WORKSPACE = 1.75
 
 
 @torch.no_grad()
-def _bytes_per_pixel(descriptor: ImageModelDescriptor) -> float | None:
+def bytes_per_pixel(descriptor: ImageModelDescriptor) -> float | None:
     """The largest layer's input and output in bytes, per pixel of the picture, with `WORKSPACE`.
 
     Counted on the meta device. None where an architecture cannot run there.

@@ -7,28 +7,28 @@ from pathlib import Path
 from typing import Any
 
 import mcap
+from mcap.contracts import BackboneMemory, BackbonePlan
 
-# MB in single precision, counted by benchmarks/count_memory.py: `mcap.training.plan.Memory`.
-SD15_MEMORY = {
-    "weights": 3748,
-    "decoder": 189,
-    "row": 1444,
-    "row_checkpointed": 323,
-    "row_block": 106,
-    "decode": 5688,
-    "decode_checkpointed": 816,
-    "decode_block": 2688,
-}
-SDXL_MEMORY = {
-    "weights": 12913,
-    "decoder": 189,
-    "row": 10263,
-    "row_checkpointed": 1120,
-    "row_block": 240,
-    "decode": 22753,
-    "decode_checkpointed": 3265,
-    "decode_block": 10752,
-}
+SD15_MEMORY = BackboneMemory(
+    weights=3748,
+    decoder=189,
+    row=1444,
+    row_checkpointed=323,
+    row_block=106,
+    decode=5688,
+    decode_checkpointed=816,
+    decode_block=2688,
+)
+SDXL_MEMORY = BackboneMemory(
+    weights=12913,
+    decoder=189,
+    row=10263,
+    row_checkpointed=1120,
+    row_block=240,
+    decode=22753,
+    decode_checkpointed=3265,
+    decode_block=10752,
+)
 
 
 @mcap.hookimpl
@@ -41,11 +41,13 @@ def register_backbones(register: Any) -> None:
         licence="CreativeML OpenRAIL-M",
         commercial=True,
         needs=("sd15",),
-        native_size=512,
-        memory=SD15_MEMORY,
-        gflop_row=800.0,
-        decode_rows=2.75,
-        architecture="sd",
+        info=BackbonePlan(
+            architecture="sd",
+            native_size=512,
+            memory=SD15_MEMORY,
+            gflop_row=800.0,
+            decode_rows=2.75,
+        ),
     )
     register(
         "sdxl",
@@ -55,12 +57,14 @@ def register_backbones(register: Any) -> None:
         licence="CreativeML Open RAIL++-M",
         commercial=True,
         needs=("sdxl", "sdxl-vae"),
-        native_size=1024,
-        memory=SDXL_MEMORY,
-        gflop_row=6760.0,  # counted
-        decode_rows=1.4,  # counted, times the same of SD1.5: 2.75 measured, 3.13 counted
-        recipe_overrides=SDXL_RECIPE,
-        architecture="sdxl",
+        info=BackbonePlan(
+            architecture="sdxl",
+            native_size=1024,
+            recipe_overrides=SDXL_RECIPE,
+            memory=SDXL_MEMORY,
+            gflop_row=6760.0,  # counted
+            decode_rows=1.4,  # counted, times the same of SD1.5: 2.75 measured, 3.13 counted
+        ),
     )
 
 
