@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def count(name: str) -> dict[str, float]:
-    """MB in single precision of one model at its native size; see `mcap.training.plan.Memory`."""
+    """MB in single precision of one model at its native size; see `mcap.contracts.BackboneMemory`."""
     backbone = random_backbone(name, torch.device("meta"), torch.float32)
     networks = (backbone.unet, *backbone.text_encoders)
     found = {

@@ -195,6 +195,10 @@ class Registry:
         if not callable(factory):
             self.refuse(plugin, f"{kind} '{name}': the factory is not callable: {factory!r}")
             return
+        taken = self.entries[kind].get(name)
+        if taken is not None:
+            self.refuse(plugin, f"{kind} '{name}' is already registered by '{taken.plugin}'")
+            return
         needs = metadata.get("needs", ())
         metadata["needs"] = (needs,) if isinstance(needs, str) else tuple(needs)
         given = {key: value for key, value in metadata.items() if key in METADATA}
@@ -202,8 +206,6 @@ class Registry:
         info = INFOS.get(kind)
         problems = [unknown_key(key, info) for key in metadata if key not in METADATA]
         problems += wrong_fields(entry)
-        if name in self.entries[kind]:
-            problems.append(f"is already registered by '{self.entries[kind][name].plugin}'")
         if entry.reads and kind != "restorer":
             problems.append("reads is for restorers")
         if entry.info is None and kind == "restorer" and not entry.reads:
@@ -221,10 +223,12 @@ class Registry:
         self, plugin: str, name: str, keys: Mapping[str, Any], summary: str = ""
     ) -> None:
         """What a plugin calls as ``register(name, keys, summary="...")``."""
+        if name in self.recipes:
+            taken = self.recipes[name].plugin
+            self.refuse(plugin, f"recipe '{name}' is already registered by '{taken}'")
+            return
         recipe = RegisteredRecipe(name, keys, plugin, summary)
         problems = wrong_fields(recipe)
-        if name in self.recipes:
-            problems.append(f"is already registered by '{self.recipes[name].plugin}'")
         if problems:
             self.refuse(plugin, f"recipe '{name}': {'; '.join(problems)}")
         else:

@@ -252,7 +252,7 @@ def test_the_commonest_fault_comes_first_and_few_photos_are_too_few(tmp_path):
 class _Parser(LandmarkMasker):
     """Sees skin everywhere but below the nose, where it sees something else."""
 
-    info = MaskerInfo(finds_parts=True)
+    info = MaskerInfo(finds_mesh=True, finds_parts=True)
     looked = 0
 
     def parts(self, image, face: Face) -> FaceParts:
