@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from mcap.contracts import IdentityInfo
 from mcap.geometry.align import embed_faces
 from mcap.losses.identity import identity as identity_loss
 from mcap.registry import Registry
@@ -28,7 +29,7 @@ def arcface(weights, folder, **shape):
     from mcap_plugins.shared.onnx_identity import arcface
 
     path = onnx_graphs.arcface(folder / "w600k_r50.onnx", **shape)
-    return arcface(path, "insightface"), path
+    return arcface(path, "insightface", IdentityInfo()), path
 
 
 NETWORKS = {
