@@ -1,6 +1,8 @@
 # make demo   portraits of somebody who does not exist, on the embedded backbone, in minutes
 # make test   all tests
 # make lint   style, types and the direction of imports
+# make docs   the documentation as a site, in build/site
+# make test-changed   the tests of what differs from main, or from BASE, in under a minute
 #
 # Each makes the virtual environment that it needs. Variables:
 #   PYTHON     which Python (3.11 or later) to use; default: the first that fits
@@ -12,6 +14,7 @@ VENV ?= .venv
 PIP_ARGS ?=
 PYTEST_ARGS ?=
 OUT ?= out
+BASE ?= main
 
 fits = import sys; sys.exit(sys.version_info < (3, 11))
 ifeq ($(origin PYTHON), undefined)
@@ -22,7 +25,7 @@ endif
 bin := $(VENV)/bin
 pip := $(bin)/python -m pip --disable-pip-version-check install $(PIP_ARGS) -c constraints.txt
 
-.PHONY: demo test lint venv clean
+.PHONY: demo test test-changed lint docs venv clean
 
 demo: $(VENV)/.installed
 	$(bin)/mcap train --source examples/selfies --style passport --backbone demo --out $(OUT)/demo.mcap
@@ -34,11 +37,17 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(bin)/python -m pytest $(PYTEST_ARGS)
 
+test-changed: $(VENV)/.installed-dev
+	$(bin)/python tools/changed_tests.py $(BASE) | xargs $(bin)/python -m pytest $(PYTEST_ARGS)
+
 lint: $(VENV)/.installed-dev
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	PYTHONPATH=plugins $(bin)/lint-imports
 	$(bin)/mypy
+
+docs: $(VENV)/.installed-docs
+	$(bin)/python tools/docs/build_site.py
 
 venv: $(VENV)/.installed-dev
 
@@ -56,6 +65,10 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
 $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml constraints.txt
 	$(pip) -e '.[all,dev]'
 	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: $(VENV)/.installed-dev
+	$(pip) -e '.[docs]'
+	@touch $@
 
 clean:
 	rm -rf $(VENV) $(OUT) dist build

@@ -3,7 +3,7 @@
     python benchmarks/centred_dlib.py FOLDER [--count 400]
 
 measures the mean descriptor over pictures of strangers, one person each, and writes it to
-``plugins/mcap_plugins/dlib_mean.json``, which the identity network subtracts. The mean that is kept
+``plugins/mcap_plugins/dlib/mean.json``, which the identity network subtracts. The mean that is kept
 there was taken over 400 people who do not exist.
 """
 

@@ -8,7 +8,7 @@ initial values and no LoRA), and measures with dlib's ResNet, a network that tra
 
 Similarity is the cosine of centred descriptors. dlib's descriptors are not centred: two strangers
 have a raw cosine near 0.9. The mean over a few hundred strangers is subtracted first; it is stored
-in ``plugins/mcap_plugins/dlib_mean.json`` (made by ``benchmarks/centred_dlib.py``) and its hash
+in ``plugins/mcap_plugins/dlib/mean.json`` (made by ``benchmarks/centred_dlib.py``) and its hash
 stands in the results. Pictures without a face are counted and left out of the means.
 
 Writes OUT/identity.json and OUT/identity.md and prints the table. A subject that is there and

@@ -92,18 +92,3 @@ def test_mcap_mask_uses_it(installed, weights, tmp_path):
     # It lies on the astronaut's face, whose nose is near (225, 120).
     assert mask[120, 225] == 255
     assert mask[300, 100] == 0
-
-
-def test_the_commands_in_the_documentation_exist():
-    """Every ``mcap COMMAND`` in the README and the docs is a command of the program."""
-    done = subprocess.run(
-        [sys.executable, "-m", "mcap", "--help"], capture_output=True, text=True, check=True
-    )
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-    named: set[str] = set()
-    for page in pages:
-        text = page.read_text(encoding="utf-8")
-        code = "\n".join(re.findall(r"```.*?```|`[^`\n]+`", text, flags=re.DOTALL))
-        named |= set(re.findall(r"(?:^|[\s`])mcap ([a-z]+)\b", code))
-    missing = sorted(name for name in named if f" {name} " not in done.stdout)
-    assert missing == []

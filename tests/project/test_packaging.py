@@ -97,7 +97,7 @@ def test_the_wheel_has_entry_points_licence_and_metadata(wheel):
         parser.read_string(archive.read(f"{folder}/entry_points.txt").decode())
     assert parser["console_scripts"]["mcap"] == "mcap.cli:main"
     assert dict(parser["mcap"]) == {
-        name: f"mcap_plugins.shared.onnx_identity{name}"
+        name: f"mcap_plugins.{name}"
         for name in (
             "opencv",
             "insightface",
@@ -148,8 +148,8 @@ def test_every_import_is_a_declared_dependency():
     for path in [*sources("mcap"), *sources("plugins/mcap_plugins")]:
         if path.suffix != ".py":
             continue
-        extra = extras.get(path.stem, []) + extras.get(path.stem.split("_")[0], [])
-        if path.stem == "learner":
+        extra = extras.get(path.parent.name, [])  # plugins/mcap_plugins/dlib: mcap[dlib]
+        if path.name == "optimizer.py":
             extra = extras["8bit"]
         allowed = declared | {canonicalize_name(Requirement(text).name) for text in extra}
         for node in ast.walk(ast.parse(path.read_text())):

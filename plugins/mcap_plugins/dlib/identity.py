@@ -2,7 +2,7 @@
 
 Its descriptors are made for Euclidean distance (one person below 0.6) and not centred: all faces
 lie in one narrow cone, where strangers have a cosine of 0.88 on average. So the mean descriptor
-over 400 people who do not exist is subtracted (``dlib_mean.json``; ``benchmarks/centred_dlib.py``
+over 400 people who do not exist is subtracted (``mean.json``; ``benchmarks/centred_dlib.py``
 measures it), and cosines are those of what is left.
 """
 
