@@ -1,1 +1,1 @@
-"""Backbone-independent mechanics of latent diffusion training."""
+"""Mechanics of latent diffusion that know no method: encode, noise, adapt, sample, record."""

@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate
 
 
 def cross_attention_layers(unet: Any) -> dict[str, tuple[Any, int]]:
-    """Cross-attention modules of the down and up blocks: name -> (module, stride).
+    """Return the cross-attention modules of the down and up blocks: name -> (module, stride).
 
     ``stride`` is the latent's side over the map's side: 1 in the outermost blocks, 2 in the next.
     """
@@ -35,7 +35,8 @@ def cross_attention_layers(unet: Any) -> dict[str, tuple[Any, int]]:
 
 
 def spread_layers(unet: Any, stride: int, count: int) -> list[str] | None:
-    """``count`` names of layers of that stride, evenly spread; None, for all, where 0 or enough.
+    """Return ``count`` layers' names of that stride, evenly spread; None, for all, where 0 or
+    enough.
 
     SDXL has fifty layers at 1/32 of its side, and maps of each cost time and memory.
     """
@@ -46,7 +47,7 @@ def spread_layers(unet: Any, stride: int, count: int) -> list[str] | None:
 
 
 class AttentionRecorder:
-    """Watches the cross-attention layers whose maps are ``1 / stride`` of the latent's side.
+    """Records the cross-attention layers whose maps are ``1 / stride`` of the latent's side.
 
     ``layers`` restricts them to some names out of `cross_attention_layers`. Attach it after the
     LoRA layers are in and keep it attached until backward is done. It records only inside
@@ -91,7 +92,7 @@ class AttentionRecorder:
         for name, module in self.layers.items():
             self._hooked[name] = (module.to_q, module.to_k)
             for linear, store in ((module.to_q, self._queries), (module.to_k, self._keys)):
-                self._handles.append(linear.register_forward_hook(self._keep(name, store)))
+                self._handles.append(linear.register_forward_hook(self.keep_output(name, store)))
 
     def detach(self) -> None:
         """Take every hook off again and forget what was recorded."""
@@ -103,6 +104,7 @@ class AttentionRecorder:
 
     @contextmanager
     def attached(self) -> Iterator[AttentionRecorder]:
+        """Attach, and detach at the end whatever happens."""
         self.attach()
         try:
             yield self
@@ -135,7 +137,8 @@ class AttentionRecorder:
     def maps(
         self, columns: torch.Tensor, size: tuple[int, int], rows: Sequence[int] | None = None
     ) -> torch.Tensor:
-        """Attention probabilities of a token on the latent grid, float32[B, N, h, w] or better.
+        """Return a token's attention probabilities on the latent grid, float32[B, N, h, w] or
+        better.
 
         ``columns`` is B x L, 1 at the positions of the token (several are summed) and 0 elsewhere;
         ``size`` the latent grid's (h, w); ``rows`` which rows of the recorded call the rows of
@@ -149,10 +152,12 @@ class AttentionRecorder:
             query, key = self._queries[name], self._keys[name]
             if rows is not None:
                 query, key = query[list(rows)], key[list(rows)]
-            found.append(_column(query, key, module.heads, columns, size))
+            found.append(attention_column(query, key, module.heads, columns, size))
         return torch.cat(found, dim=1)
 
-    def _keep(self, name: str, store: dict[str, torch.Tensor]) -> Any:
+    def keep_output(self, name: str, store: dict[str, torch.Tensor]) -> Any:
+        """Return a forward hook that puts a projection's output into ``store`` while recording."""
+
         def hook(_module: Any, _args: Any, output: torch.Tensor) -> None:
             if self._recording:
                 store[name] = output
@@ -160,14 +165,18 @@ class AttentionRecorder:
         return hook
 
 
-def _column(
+def attention_column(
     query: torch.Tensor,
     key: torch.Tensor,
     heads: int,
     columns: torch.Tensor,
     size: tuple[int, int],
 ) -> torch.Tensor:
-    """softmax(q k^T / sqrt(d)) summed over the wanted columns: B x heads x h x w of ``size``."""
+    """Return softmax(q k^T / sqrt(d)) summed over the wanted columns: B x heads x h x w.
+
+    ``query`` is B x positions x (heads d), ``key`` B x L x (heads d), ``columns`` B x L. The map is
+    resized bilinearly to ``size`` = (h, w), of whose aspect it is.
+    """
     dtype = torch.promote_types(query.dtype, torch.float32)
     batch, positions, inner = query.shape
     query = query.to(dtype).reshape(batch, positions, heads, inner // heads).transpose(1, 2)

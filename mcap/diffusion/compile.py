@@ -19,13 +19,13 @@ def compile_blocks(unet: Any, **options: Any) -> None:
     ``options`` are `torch.compile`'s. Do it after LoRA layers are in and hooks are on: what is
     changed later is compiled anew.
     """
-    for block in _blocks(unet):
+    for block in repeated_blocks(unet):
         block.compile(**options)
 
 
 def plain_blocks(unet: Any) -> None:
-    """Run the blocks as they were written again; on blocks never compiled, nothing happens."""
-    for block in _blocks(unet):
+    """Undo `compile_blocks`; on blocks never compiled, do nothing."""
+    for block in repeated_blocks(unet):
         block._compiled_call_impl = None  # what Module.compile sets; torch has no way back
 
 
@@ -41,6 +41,7 @@ def translate_compile_errors(remedy: str) -> Iterator[None]:
         raise McapError(f"torch.compile failed: {first} {remedy}") from error
 
 
-def _blocks(unet: Any) -> list[Any]:
+def repeated_blocks(unet: Any) -> list[Any]:
+    """Return the modules of the kinds that diffusers' class names as repeated."""
     names = getattr(unet, "_repeated_blocks", None) or ["BasicTransformerBlock"]
     return [module for module in unet.modules() if type(module).__name__ in names]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def encode(backbone: Any, images: torch.Tensor) -> torch.Tensor:
-    """float[B, 3, H, W] in [0, 1] -> latents float32[B, C, h, w] on the CPU.
+    """Encode images float[B, 3, H, W] in [0, 1] into latents float32[B, C, h, w] on the CPU.
 
     The mean of the VAE's posterior, not a sample of it, so that a latent depends on the picture
     alone. One picture at a time: the batch a picture is in would change its last bits.
@@ -35,16 +35,25 @@ def encode(backbone: Any, images: torch.Tensor) -> torch.Tensor:
 
 
 def encode_image(backbone: Any, image: UInt8Image, cache: Path | None = None) -> torch.Tensor:
-    """uint8[H, W, 3] -> latent float32[C, h, w] on the CPU, kept in the folder ``cache``.
+    """Encode uint8[H, W, 3] into a latent float32[C, h, w] on the CPU, kept in folder ``cache``.
 
     A cached file is named by the hash of the pixels, the backbone's weights and its precision.
     A file that does not read is computed anew.
     """
-    file = None if cache is None else Path(cache) / f"{_key(backbone, image)}.safetensors"
-    if file is not None and file.is_file():
-        found = _read(file)
-        if found is not None:
-            return found
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    file: Path | None = None
+    if cache is not None:
+        digest = hashlib.sha256()
+        digest.update(f"mode {backbone.info.sha256} {backbone.dtype} {image.shape}".encode())
+        digest.update(image.tobytes())
+        file = Path(cache) / f"{digest.hexdigest()}.safetensors"
+        if file.is_file():
+            try:
+                return load(file.read_bytes())["latent"]
+            except (SafetensorError, KeyError):
+                pass  # damaged: computed anew
     pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255
     latent = encode(backbone, pixels)[0]
     if file is not None:
@@ -56,48 +65,32 @@ def encode_image(backbone: Any, image: UInt8Image, cache: Path | None = None) ->
 
 
 def decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
-    """Latents B x C x h x w -> pictures B x 3 x H x W about [0, 1], differentiable, not clamped.
+    """Decode latents B x C x h x w into images B x 3 x H x W about [0, 1], differentiable.
 
     ``vae`` is any of diffusers' autoencoders for this latent space, AutoencoderTiny (taesd) too.
-    Clamping would cut the gradient wherever an estimate overshoots.
+    Not clamped: that would cut the gradient wherever an estimate overshoots.
     """
-    weight = next(vae.decoder.parameters())  # the encoder may be parked elsewhere
+    weight = next(vae.decoder.parameters())  # the encoder may be offloaded
     latents = latents.to(device=weight.device, dtype=weight.dtype)
     picture = vae.decode(latents / vae.config.scaling_factor + shift_factor(vae)).sample
     return picture.to(torch.promote_types(picture.dtype, torch.float32)) / 2 + 0.5
 
 
 def vae_factor(vae: Any) -> int:
-    """Pixels on a side of one latent position."""
+    """Return the pixels on a side of one latent position."""
     return 2 ** (len(vae.config.block_out_channels) - 1)
 
 
 def shift_factor(vae: Any) -> float:
+    """Return the mean that a VAE takes off its latents; 0 where its configuration has none."""
     return getattr(vae.config, "shift_factor", None) or 0.0
 
 
 def latent_mask(mask: Float32Array | torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """A mask [H, W] in [0, 1] -> float32[1, h, w] by area average, still soft."""
+    """Reduce a mask [H, W] in [0, 1] to float32[1, h, w] by area average, still soft."""
     return adaptive_avg_pool2d(torch.as_tensor(mask, dtype=torch.float32)[None, None], size)[0]
 
 
 def region(mask: torch.Tensor) -> torch.Tensor:
-    """Soft masks on the latent grid -> 0 and 1, where a position is in from one half on."""
+    """Return soft masks on the latent grid as 0 and 1; a position is in from one half on."""
     return (mask >= 0.5).to(mask.dtype)
-
-
-def _key(backbone: Any, image: UInt8Image) -> str:
-    digest = hashlib.sha256()
-    digest.update(f"mode {backbone.info.sha256} {backbone.dtype} {image.shape}".encode())
-    digest.update(image.tobytes())
-    return digest.hexdigest()
-
-
-def _read(file: Path) -> torch.Tensor | None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        return load(file.read_bytes())["latent"]
-    except (SafetensorError, KeyError):
-        return None

@@ -7,7 +7,8 @@ alpha is not its rank reloads at another strength wherever a tool drops the meta
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,19 +47,19 @@ def add_lora(
         raise ValueError(
             f"unknown LoRA targets '{targets}'; choose from {', '.join(_UNET_TARGETS)}"
         )
-    return _add(unet, rank, _UNET_TARGETS[targets], seed)
+    return add_adapter(unet, rank, _UNET_TARGETS[targets], seed)
 
 
 def add_text_lora(text_encoder: Any, rank: int, seed: int = 1) -> list[torch.nn.Parameter]:
-    """The same for the attention projections of a CLIP text encoder."""
-    return _add(text_encoder, rank, _TEXT_TARGETS, seed)
+    """Do the same for the attention projections of a CLIP text encoder."""
+    return add_adapter(text_encoder, rank, _TEXT_TARGETS, seed)
 
 
 def remove_lora(module: Any) -> None:
     """Take the LoRA layers of a UNet or text encoder out again; without any, do nothing."""
     from diffusers.utils import recurse_remove_peft_layers
 
-    if not _has_lora(module):
+    if not has_lora(module):
         return
     recurse_remove_peft_layers(module)
     del module.peft_config
@@ -66,7 +67,7 @@ def remove_lora(module: Any) -> None:
 
 
 def lora_state(backbone: Any) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Tensors and safetensors metadata of ``adapter.safetensors``, in diffusers' own key format.
+    """Return tensors and metadata of ``adapter.safetensors``, in diffusers' own key format.
 
     Covers the UNet and every text encoder that has LoRA layers. ValueError where there are none,
     or where alpha is not the rank.
@@ -76,8 +77,10 @@ def lora_state(backbone: Any) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
     tensors: dict[str, torch.Tensor] = {}
     config: dict[str, Any] = {}
-    for prefix, module in _parts(backbone):
-        if not _has_lora(module):
+    names = ("text_encoder", "text_encoder_2")
+    parts = [("unet", backbone.unet), *zip(names, backbone.text_encoders, strict=False)]
+    for prefix, module in parts:
+        if not has_lora(module):
             continue
         facts = module.peft_config[ADAPTER].to_dict()
         if facts["lora_alpha"] != facts["r"] or facts["alpha_pattern"] or facts["use_rslora"]:
@@ -114,10 +117,13 @@ def save_lora(path: Path | str, backbone: Any, metadata: Mapping[str, str] | Non
     write_bytes(Path(path), safetensors_bytes(tensors, header))
 
 
-def _add(module: Any, rank: int, targets: tuple[str, ...], seed: int) -> list[torch.nn.Parameter]:
+def add_adapter(
+    module: Any, rank: int, targets: Sequence[str], seed: int
+) -> list[torch.nn.Parameter]:
+    """Add LoRA to the Linear layers whose names end in ``targets``; see `add_lora`."""
     from peft import LoraConfig
 
-    if _has_lora(module):
+    if has_lora(module):
         raise ValueError("there are LoRA layers already; take them out with remove_lora first")
     config = LoraConfig(
         r=rank,
@@ -143,17 +149,13 @@ def _add(module: Any, rank: int, targets: tuple[str, ...], seed: int) -> list[to
     return parameters
 
 
-def _has_lora(module: Any) -> bool:
+def has_lora(module: Any) -> bool:
+    """Return True where `add_lora` or `add_text_lora` put layers in."""
     return ADAPTER in (getattr(module, "peft_config", None) or {})
 
 
-def _parts(backbone: Any) -> list[tuple[str, Any]]:
-    names = ["text_encoder", "text_encoder_2"]
-    return [("unet", backbone.unet), *zip(names, backbone.text_encoders, strict=False)]
-
-
 def _plain(value: Any) -> Any:
-    """peft's enums and sets as JSON has them."""
+    """Return peft's enums and sets as JSON has them."""
     if isinstance(value, set):
         return sorted(value)
-    return getattr(value, "value", value)
+    return value.value if isinstance(value, Enum) else value

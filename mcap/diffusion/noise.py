@@ -15,7 +15,7 @@ from mcap.weights.model_source import PREDICTION_TYPES
 
 
 def sample_timestep(generator: torch.Generator, low: int, high: int) -> int:
-    """One timestep, uniform over low, ..., high - 1; one draw of a CPU generator."""
+    """Return one timestep, uniform over low, ..., high - 1; takes one number of ``generator``."""
     if high <= low:
         raise ValueError(f"no timestep lies in [{low}, {high})")
     return int(torch.randint(low, high, (), generator=generator))
@@ -24,8 +24,8 @@ def sample_timestep(generator: torch.Generator, low: int, high: int) -> int:
 def add_noise(
     latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, alphas: torch.Tensor
 ) -> torch.Tensor:
-    """z_t for latents and noise B x C x h x w and timesteps int64[B]."""
-    signal, sigma = _levels(timesteps, alphas, latents)
+    """Return z_t for latents and noise B x C x h x w and timesteps int64[B]."""
+    signal, sigma = signal_and_sigma(timesteps, alphas, latents)
     return signal * latents + sigma * noise
 
 
@@ -36,11 +36,11 @@ def training_target(
     alphas: torch.Tensor,
     prediction_type: str,
 ) -> torch.Tensor:
-    """What the UNet should predict: the noise, or the velocity."""
+    """Return the UNet's target: the noise ("epsilon"), or the velocity ("v_prediction")."""
     _check(prediction_type)
     if prediction_type == "epsilon":
         return noise
-    signal, sigma = _levels(timesteps, alphas, latents)
+    signal, sigma = signal_and_sigma(timesteps, alphas, latents)
     return signal * noise - sigma * latents
 
 
@@ -51,17 +51,18 @@ def clean_estimate(
     alphas: torch.Tensor,
     prediction_type: str,
 ) -> torch.Tensor:
-    """The clean latent that one step straight from z_t gives, differentiable in the prediction."""
+    """Return the clean latent that one step from z_t gives, differentiable in the prediction."""
     _check(prediction_type)
-    signal, sigma = _levels(timesteps, alphas, noised)
+    signal, sigma = signal_and_sigma(timesteps, alphas, noised)
     if prediction_type == "epsilon":
         return (noised - sigma * prediction) / signal
     return signal * noised - sigma * prediction
 
 
-def _levels(
+def signal_and_sigma(
     timesteps: torch.Tensor, alphas: torch.Tensor, like: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return sqrt(a_t) and sqrt(1 - a_t), both B x 1 x 1 x 1, on the device of ``like``."""
     level = alphas.to(device=like.device, dtype=like.dtype)[timesteps.to(like.device)]
     level = level.reshape(-1, 1, 1, 1)
     return level.sqrt(), (1 - level).sqrt()

@@ -18,9 +18,9 @@ class Offloaded:
 
     On a device that shares the machine's memory (``home`` is the CPU) nothing is moved.
 
-    >>> with Parked([vae.encoder], home=backbone.device) as parked:
+    >>> with Offloaded([vae.encoder], home=backbone.device) as offloaded:
     ...     train()
-    ...     with parked.onloaded():  # a pipeline asks the whole VAE where it is
+    ...     with offloaded.onloaded():  # a pipeline asks the whole VAE where it is
     ...         preview()
     """
 
@@ -40,6 +40,7 @@ class Offloaded:
 
     @contextmanager
     def onloaded(self) -> Iterator[None]:
+        """Bring the modules home for a while."""
         self._move(self.home)
         try:
             yield
@@ -56,7 +57,7 @@ class Offloaded:
 
 
 def idle_parts(vae: Any, *, decodes: bool) -> list[Any]:
-    """What of a VAE training does not use: its encoder, or all of it where nothing is decoded."""
+    """Return the parts of a VAE that training leaves idle: the encoder, or all without decoding."""
     if not decodes:
         return [vae]
     return [getattr(vae, "encoder", None), getattr(vae, "quant_conv", None)]

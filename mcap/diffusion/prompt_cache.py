@@ -32,14 +32,14 @@ class PromptCache:
         self._kept: dict[bytes, PromptEmbedding] = {}
 
     def encode(self, input_ids: Sequence[torch.Tensor]) -> PromptEmbedding:
-        """int64[B, L] on the CPU, one tensor a text encoder -> what `encode_prompt` gives.
+        """Embed int64[B, L] on the CPU, one tensor a text encoder, as `encode_prompt` does.
 
         Where every prompt has a learned token, as in all of the method's rows, this is one plain
         call.
         """
-        fixed = self._fixed(input_ids)
+        fixed = self.fixed_rows(input_ids)
         if not fixed.any():
-            return self._encode(input_ids)
+            return self.encode_now(input_ids)
         # The batch that a prompt is in changes its last bits, so fixed ones are embedded alone:
         # what a step computes must not depend on what was kept before.
         found: list[PromptEmbedding | None] = [None] * len(fixed)
@@ -47,17 +47,17 @@ class PromptCache:
             key = b"".join(ids[row].numpy().tobytes() for ids in input_ids)
             if key not in self._kept:
                 with torch.no_grad():
-                    self._kept[key] = self._encode([ids[row : row + 1] for ids in input_ids])
+                    self._kept[key] = self.encode_now([ids[row : row + 1] for ids in input_ids])
             found[row] = self._kept[key]
         moving = (~fixed).nonzero()[:, 0].tolist()
         if moving:
-            embedded = self._encode([ids[moving] for ids in input_ids])
+            embedded = self.encode_now([ids[moving] for ids in input_ids])
             for place, row in enumerate(moving):
-                found[row] = _row(embedded, place)
-        return _stack([embedding for embedding in found if embedding is not None])
+                found[row] = take_row(embedded, place)
+        return concatenate([embedding for embedding in found if embedding is not None])
 
-    def _fixed(self, input_ids: Sequence[torch.Tensor]) -> torch.Tensor:
-        """bool[B]: which prompts nothing learned can change."""
+    def fixed_rows(self, input_ids: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return bool[B]: True of prompts that nothing learned can change."""
         count = len(input_ids[0])
         rows = {id(parameter) for parameter in self.tokens.parameters()} if self.tokens else set()
         for encoder in self.backbone.text_encoders:
@@ -65,22 +65,26 @@ class PromptCache:
                 if parameter.requires_grad and id(parameter) not in rows:
                     return torch.zeros(count, dtype=torch.bool)
         has_token = torch.zeros(count, dtype=torch.bool)
-        for token in self.tokens.tokens if self.tokens else ():
-            has_token |= self.tokens.columns(input_ids[0], token).any(dim=1)
+        if self.tokens is not None:
+            for token in self.tokens.tokens:
+                has_token |= self.tokens.columns(input_ids[0], token).any(dim=1)
         return ~has_token
 
-    def _encode(self, input_ids: Sequence[torch.Tensor]) -> PromptEmbedding:
+    def encode_now(self, input_ids: Sequence[torch.Tensor]) -> PromptEmbedding:
+        """Run the text encoders on all rows."""
         return self.backbone.encode_prompt([ids.to(self.backbone.device) for ids in input_ids])
 
 
-def _row(embedding: PromptEmbedding, row: int) -> PromptEmbedding:
+def take_row(embedding: PromptEmbedding, row: int) -> PromptEmbedding:
+    """Return one prompt's embedding as a batch of one."""
     pooled = embedding.pooled
     return PromptEmbedding(
         embedding.hidden[row : row + 1], None if pooled is None else pooled[row : row + 1]
     )
 
 
-def _stack(embeddings: Sequence[PromptEmbedding]) -> PromptEmbedding:
+def concatenate(embeddings: Sequence[PromptEmbedding]) -> PromptEmbedding:
+    """Join batches of embeddings along B."""
     pooled = [embedding.pooled for embedding in embeddings if embedding.pooled is not None]
     return PromptEmbedding(
         torch.cat([embedding.hidden for embedding in embeddings]),

@@ -29,7 +29,7 @@ class TooLong:
 def count_tokens(
     prompt: str, tokenizer: Any, *, learned: Sequence[str] = (ID_TOKEN, STYLE_TOKEN)
 ) -> int:
-    """How many tokens a prompt takes, start and end included, each learned token counted as one.
+    """Return the tokens that a prompt takes, start and end included.
 
     Learned tokens count as one whether the tokenizer knows them yet or not.
     """
@@ -45,7 +45,7 @@ def count_tokens(
 
 
 def token_limit(tokenizer: Any, text_encoder: Any | None = None) -> int:
-    """How many tokens fit: the smaller of the tokenizer's limit and the encoder's positions."""
+    """Return the tokens that fit: the smaller of tokenizer's limit and encoder's positions."""
     limit = int(tokenizer.model_max_length)  # a tokenizer without one says 10 ** 30
     positions = getattr(getattr(text_encoder, "config", None), "max_position_embeddings", None)
     return min(limit, positions) if positions else limit
@@ -58,7 +58,7 @@ def too_long(
     *,
     learned: Sequence[str] = (ID_TOKEN, STYLE_TOKEN),
 ) -> list[TooLong]:
-    """The filled prompts that do not fit, by the tokenizer that cuts most; [] if all do.
+    """Return the filled prompts that do not fit, by the tokenizer that cuts most; [] if all do.
 
     What does not fit is cut off without a word by every Stable Diffusion pipeline, and with it,
     where a token stands late, the person.

@@ -37,7 +37,7 @@ AfterCall = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How images are sampled. `for_backbone` fills in what is not said."""
+    """Settings of the sampler. `for_backbone` fills in what is not said."""
 
     steps: int
     guidance_scale: float

@@ -22,6 +22,8 @@ MODEL = "model"
 
 @dataclass(frozen=True)
 class Scheduler:
+    """One entry of the table."""
+
     name: str
     title: str
     class_name: str
@@ -73,26 +75,26 @@ SCHEDULERS = {scheduler.name: scheduler for scheduler in sorted(_table(), key=la
 
 
 def names() -> list[str]:
-    """Every name that `find` takes as it stands, `MODEL` first."""
+    """Return every name that `find` takes as it stands, `MODEL` first."""
     return [MODEL, *SCHEDULERS]
 
 
 def lookup(name: str) -> str | None:
-    """The name in `names` of a scheduler, None for what is none.
+    """Return the name in `names` of a scheduler, None for what is none.
 
     Also known are AUTOMATIC1111's names ("DPM++ 2M Karras") and diffusers' classes
     ("EulerDiscreteScheduler", "EulerDiscrete"), all without regard to case, spaces and hyphens.
     """
-    wanted = _bare(name)
+    wanted = bare_name(name)
     if wanted == MODEL:
         return MODEL
     for scheduler in SCHEDULERS.values():
-        if wanted in (_bare(scheduler.name), _bare(scheduler.title)):
+        if wanted in (bare_name(scheduler.name), bare_name(scheduler.title)):
             return scheduler.name
     for scheduler in SCHEDULERS.values():
         # A class has several names; the plain one, without Karras' sigmas or noise, sorts first.
         short = scheduler.class_name.removesuffix("Scheduler")
-        if wanted in (_bare(scheduler.class_name), _bare(short)):
+        if wanted in (bare_name(scheduler.class_name), bare_name(short)):
             return scheduler.name
     return None
 
@@ -111,12 +113,13 @@ def find(name: str) -> str:
     return found
 
 
-def _bare(name: str) -> str:
+def bare_name(name: str) -> str:
+    """Return a name in lower case, without spaces, hyphens and underscores."""
     return re.sub(r"[\s_-]", "", name).lower()
 
 
 def make(name: str, own: Any) -> Any:
-    """A new scheduler: of that name, for the model whose own scheduler is ``own``.
+    """Return a new scheduler of that name, for the model whose own scheduler is ``own``.
 
     `UsageError` for an unknown name, and where the model starts from pure noise (zero signal at
     the last timestep, arXiv 2305.08891) and the scheduler cannot.
@@ -128,11 +131,11 @@ def make(name: str, own: Any) -> Any:
 
     scheduler = SCHEDULERS[name]
     made = getattr(diffusers, scheduler.class_name)
-    if own.config.get("rescale_betas_zero_snr") and not _starts_from_noise(made):
+    if own.config.get("rescale_betas_zero_snr") and not supports_zero_snr(made):
         able = [
             entry.name
             for entry in SCHEDULERS.values()
-            if _starts_from_noise(getattr(diffusers, entry.class_name))
+            if supports_zero_snr(getattr(diffusers, entry.class_name))
         ]
         raise UsageError(
             f"--scheduler {name}: this model starts from pure noise (zero signal at its last "
@@ -141,14 +144,15 @@ def make(name: str, own: Any) -> Any:
     return made.from_config(own.config, **scheduler.options)
 
 
-def _starts_from_noise(made: Any) -> bool:
+def supports_zero_snr(made: Any) -> bool:
+    """Return True where a diffusers class can start from pure noise (zero terminal SNR)."""
     import inspect
 
     return "rescale_betas_zero_snr" in inspect.signature(made.__init__).parameters
 
 
 def calls(scheduler: Any, steps: int) -> int:
-    """How often the UNet is called for ``steps`` steps: about twice as often for Heun and DPM2.
+    """Return the calls of the UNet for ``steps`` steps: about twice as many for Heun and DPM2.
 
     The scheduler itself is left alone. `UsageError` for a number of steps that it refuses.
     """
@@ -163,7 +167,7 @@ def calls(scheduler: Any, steps: int) -> int:
 
 
 def title(scheduler: Any) -> str:
-    """What AUTOMATIC1111 calls a diffusers scheduler; its class's own name where there is none."""
+    """Return AUTOMATIC1111's name of a diffusers scheduler; its class's where it has none."""
     class_name = type(scheduler).__name__
     config = getattr(scheduler, "config", {})
 

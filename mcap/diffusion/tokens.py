@@ -34,15 +34,16 @@ class TokenEmbedding(nn.Module):
         super().__init__()
         self.table = table
         self.rows = nn.Parameter(rows)
+        self.token_ids: torch.Tensor
         self.register_buffer("token_ids", torch.tensor(list(token_ids)), persistent=False)
 
     @property
-    def weight(self) -> nn.Parameter:
+    def weight(self) -> torch.Tensor:
         """The frozen table, where transformers looks for an embedding's dtype and device."""
         return self.table.weight
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """int64[B, L] -> float[B, L, D] in the table's precision."""
+        """Embed int64[B, L]: float[B, L, D] in the table's precision."""
         matches = input_ids[..., None] == self.token_ids.to(input_ids.device)
         learned = matches.any(dim=-1)
         plain = self.table(input_ids.masked_fill(learned, 0))
@@ -81,11 +82,11 @@ class LearnedTokens:
         self.installed = True
 
     def parameters(self) -> list[nn.Parameter]:
-        """One parameter a text encoder, float32[K, D], rows in the order of `tokens`."""
+        """Return one parameter a text encoder, float32[K, D], rows in the order of `tokens`."""
         return [embedding.rows for embedding in self.embeddings]
 
     def encode(self, prompts: Sequence[str]) -> tuple[torch.Tensor, ...]:
-        """Padded token ids int64[B, L] on the CPU, one tensor a text encoder.
+        """Return padded token ids int64[B, L] on the CPU, one tensor a text encoder.
 
         Raises `mcap.errors.UsageError` for a prompt that is too long: what does not fit would be
         ignored without a word, and a learned token may stand there.
@@ -105,19 +106,19 @@ class LearnedTokens:
         )
 
     def columns(self, input_ids: torch.Tensor, token: str) -> torch.Tensor:
-        """float32[B, L]: 1 where ids of the first text encoder, int64[B, L], are ``token``."""
+        """Return float32[B, L]: 1 where ids of the first encoder, int64[B, L], are ``token``."""
         token_id = self.backbone.tokenizers[0].convert_tokens_to_ids(token)
         return (input_ids == token_id).float()
 
     def vectors(self) -> dict[str, list[torch.Tensor]]:
-        """token -> its vectors float32[D] on the CPU, a copy, one a text encoder."""
+        """Return token -> its vectors float32[D] on the CPU, a copy, one a text encoder."""
         return {
             token: [rows[index].detach().float().cpu().clone() for rows in self.parameters()]
             for index, token in enumerate(self.tokens)
         }
 
     def state(self) -> dict[str, torch.Tensor]:
-        """What a checkpoint holds: ``rows.0`` (and ``rows.1``), float32[K, D] on the CPU."""
+        """Return a checkpoint's tensors: ``rows.0`` (and ``rows.1``), float32[K, D] on the CPU."""
         return {
             f"rows.{i}": rows.detach().cpu().clone() for i, rows in enumerate(self.parameters())
         }

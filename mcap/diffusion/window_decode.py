@@ -28,6 +28,8 @@ class Decoded:
 
 
 class Decoder(Protocol):
+    """Decodes a clean estimate for a face network."""
+
     whole: bool
     """True where the result does not depend on ``box``, so a detector can search it."""
 
@@ -102,7 +104,7 @@ class WindowDecoder:
         part: float = 1.0,
         grid: int = 1,
     ) -> tuple[Any, Any, Any, Any]:
-        """Latent positions (left, top, right, bottom) that are decoded for ``box``.
+        """Return the latent positions (left, top, right, bottom) that are decoded for ``box``.
 
         With ``part`` of the margin, rounded up to one ``grid``-th of a position.
         """
@@ -114,7 +116,7 @@ class WindowDecoder:
         return left, top, right, bottom
 
     def share(self, latent: torch.Tensor, box: tuple[float, float, float, float]) -> float:
-        """The part of the latent that is decoded for ``box``; 1 where nothing is saved."""
+        """Return the part of the latent that is decoded for ``box``; 1 where nothing is saved."""
         left, top, right, bottom = self.window(latent, box)
         return (right - left) * (bottom - top) / (latent.shape[-2] * latent.shape[-1])
 
@@ -122,7 +124,7 @@ class WindowDecoder:
 def template_box(
     landmarks: torch.Tensor, template: torch.Tensor, size: int
 ) -> tuple[float, float, float, float]:
-    """The pixels (x0, y0, x1, y1) that a recogniser's aligned ``size`` x ``size`` square covers.
+    """Return the pixels (x0, y0, x1, y1) that a recogniser's ``size`` x ``size`` square covers.
 
     ``landmarks`` float[5, 2] in the picture, ``template`` float[5, 2] in the square.
     """
@@ -137,12 +139,12 @@ def template_box(
 
 
 def _margins(blocks: int) -> list[float]:
-    """The part of the margin that each upsampling block sees."""
+    """Return the part of the margin that each upsampling block sees."""
     return [1.0] * (blocks - 2) + [0.75, 0.5] if blocks > 2 else [1.0] * blocks
 
 
 def _span(low: float, high: float, factor: int, margin: float, length: int) -> tuple[Any, Any]:
-    """Latent positions of a pixel interval, widened and cut to the latent; never empty."""
+    """Return the positions of a pixel interval, widened and cut to the latent; never empty."""
     start = math.floor(low / factor) - margin
     stop = math.ceil(high / factor) + margin
     start = min(max(start, 0), length - 1)
