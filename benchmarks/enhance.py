@@ -25,9 +25,16 @@ from PIL import Image
 
 from mcap.cli.restorers import choose_restorer, load_restorers
 from mcap.contracts import Face
-from mcap.enhancement.enhance import Enhanced, EnhancementFinished, Refused, Tools, enhance
+from mcap.enhancement import (
+    Enhanced,
+    Enhancement,
+    EnhancementFinished,
+    EnhanceSettings,
+    Refused,
+    Tools,
+    enhance,
+)
 from mcap.enhancement.identity_guard import IdentityGuard
-from mcap.enhancement.settings import EnhanceSettings
 from mcap.faces.measure import embed
 from mcap.images.find import find_photos
 from mcap.images.picture import read_picture
@@ -77,7 +84,9 @@ def measure(originals: list[Path], folder: Path, options: argparse.Namespace) ->
     networks = {"sface": _sface(tools.identity), "dlib": _dlib()}
     rows, held_back, unseen, drifts = [], 0, 0, []
     events = enhance(
-        [given / f"{path.stem}.png" for path in originals], stages, tools, folder / "out", settings
+        [given / f"{path.stem}.png" for path in originals],
+        folder / "out",
+        Enhancement(stages, tools, settings),
     )
     by_stem = {path.stem: path for path in originals}
     for event in events:
@@ -92,7 +101,7 @@ def measure(originals: list[Path], folder: Path, options: argparse.Namespace) ->
         if not faces:
             continue
         face = faces[0]
-        held_back += bool(event.losses)
+        held_back += bool(event.held_back)
         unseen += not event.faces
         drifts += [found["similarity_after"] for found in event.faces[:1] if found["stages"]]
         row = {}

@@ -5,9 +5,9 @@ picture take?
 
 Full-size networks with random weights, which cost what trained ones do.
 
-*Time*: `mcap.enhancement.tiling.restore_tiled` on a picture, result as 8 bits, against the calls of spandrel's
-network alone on the very same tiles. The two take turns tile by tile in one process, so that other
-work on the machine slows both; the middle one of the rounds' ratios counts.
+*Time*: `mcap.enhancement.tiling.restore_tiled` on a picture, result as 8 bits, against the calls of
+spandrel's network alone on the very same tiles. The two take turns tile by tile in one process, so
+that other work on the machine slows both; the middle one of the rounds' ratios counts.
 
 *Memory*: the largest resident size of a process of its own that enlarges a picture of 6,000 x 4,000
 pixels. Networks that would take hours are stopped after ``--most`` tiles, which is told: what a
@@ -30,7 +30,7 @@ import torch
 from spandrel.architectures.Compact import Compact
 from spandrel.architectures.ESRGAN import ESRGAN
 
-from mcap.enhancement.tiling import restore_tiled
+from mcap.enhancement.tiling import Tiling, restore_tiled, tile_by_tile
 from mcap_plugins.spandrel.restorer import SpandrelRestorer, load
 
 LARGE = (4000, 6000)  # height, width
@@ -116,7 +116,7 @@ def timed(name: str, folder: Path, rounds: int) -> dict:
     for _ in range(rounds):
         both = BothWays(restorer)
         started = clocks()
-        made = restore_tiled(both, image, tile=tile, memory=2**40)
+        made = restore_tiled(both, image, Tiling(tile=tile, memory=2**40))
         found.append((both.plain, clocks() - started - both.plain))
         print(name, *(np.round(seconds, 2) for seconds in found[-1]), flush=True)
     plain, ours = np.transpose(found, (1, 2, 0))  # [clock, round]
@@ -130,10 +130,6 @@ def timed(name: str, folder: Path, rounds: int) -> dict:
         "ratio": float(ratios[0]),
         "processor_ratio": float(ratios[1]),
     }
-
-
-class Enough(Exception):
-    pass
 
 
 def peak(name: str, folder: Path, tile: int, most: int, dtype: str) -> dict:
@@ -152,23 +148,19 @@ def child(options: argparse.Namespace) -> None:
     if kind == np.uint16:
         image = image.astype(np.uint16) * 257
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    count = [0, 0]
-
-    def on_tile(done: int, total: int) -> None:
-        count[:] = done, total
-        if options.most and done >= options.most:
-            raise Enough
-
+    count = (0, 0)
     started = time.perf_counter()
     notes: tuple[str, ...] = ()
     size = None
-    try:
-        made = restore_tiled(
-            restorer, image, tile=options.tile, on_tile=on_tile, dtype=kind, scratch=options.out
-        )
-        notes, size = made.notes, list(made.image.shape)
-    except Enough:
-        pass
+    steps = tile_by_tile(
+        restorer, image, Tiling(tile=options.tile, dtype=kind, scratch=options.out)
+    )
+    while not (options.most and count[0] >= options.most):
+        try:
+            count = next(steps)
+        except StopIteration as end:
+            notes, size = end.value.notes, list(end.value.image.shape)
+            break
     record = {
         "network": options.child,
         "tile": options.tile,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,126 +13,99 @@ from mcap.cli import complete, options
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mcap.cli.restorers import Choice
-    from mcap.cli.settings import Settings
-    from mcap.enhancement.enhance import Enhanced, EnhancementFinished, FinishOptions
-    from mcap.enhancement.settings import EnhanceSettings
+    from rich.console import Console
 
-OWN_FILES = {"contact-sheet.jpg", "attention-maps.jpg", "results.jsonl", "report.html"}
-"""What mcap generate and enhance write beside their pictures."""
+    from mcap.cli.restorers import RestorerChoice
+    from mcap.cli.settings import Settings
+    from mcap.contracts import Masker
+    from mcap.enhancement import Enhancement, EnhancementFinished, FinishOptions
+
+INPUTS = typer.Argument(
+    metavar="INPUT", help="Pictures, folders of them, or - for paths on standard input."
+)
+RESTORER = typer.Option(
+    help="Restorers in the order in which they work, separated by commas: names (mcap "
+    "plugins lists them) or weight files of your own (.safetensors, .pth). none: only what "
+    "--profile asks for. Default: demo-sr, which comes with mcap.",
+    metavar="A,B",
+    autocompletion=complete.restorers,
+    show_default=False,
+)
+OUT = typer.Option(help="Folder for the results.", metavar="DIR")
+PROFILE = typer.Option(
+    help="Frame the head, set the background and cut to the exact size that this style "
+    "profile asks for.",
+    metavar="PROFILE",
+    autocompletion=complete.profiles,
+)
+PRINT_SHEET = typer.Option(
+    "--print-sheet",
+    help="With --profile: also a sheet of 10 x 15 cm with as many copies as fit.",
+)
+SUBJECT = typer.Option(
+    help="Who is in the pictures: a subject folder, a photo or a folder of photos. "
+    "Likeness is then measured to this person.",
+    metavar="SUBJECT|PHOTO",
+)
+SCALE = typer.Option(
+    help="How many times as wide and as high the results are. Default: what the restorers "
+    "make of it, 4 with most.",
+    metavar="TIMES",
+    min=0.1,
+    max=16,
+)
+FIDELITY = typer.Option(
+    help="Of a face that codeformer restores: 0 looks best, 1 is closest to the input.",
+    metavar="SHARE",
+    min=0,
+    max=1,
+)
+DENOISE = typer.Option(
+    help="How much noise realesrgan-general takes away: 0 none, 1 all.",
+    metavar="SHARE",
+    min=0,
+    max=1,
+)
+TILE = typer.Option(
+    help="The picture is worked on in squares of this side; smaller ones need less memory. "
+    "Default: 512.",
+    metavar="PIXELS",
+    min=32,
+)
+METADATA = typer.Option(
+    help="What is written into the files. all: what the input carries, and how it was "
+    "enhanced; label: only the mark that says where the picture comes from; none: nothing.",
+)
+FORCE = typer.Option("--force", help="Use restorations even where they change the person.")
+DRY_RUN = typer.Option("--dry-run", help="Say what would be done and fetched; do nothing.")
+MASKER = typer.Option(
+    help="What draws the mask through which a restored face is put back; mcap plugins "
+    "lists what there is.",
+    metavar="NAME",
+    autocompletion=complete.maskers,
+)
 
 
 def enhance(
     ctx: typer.Context,
-    inputs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="INPUT", help="Pictures, folders of them, or - for paths on standard input."
-        ),
-    ],
-    restorer: Annotated[
-        str | None,
-        typer.Option(
-            help="Restorers in the order in which they work, separated by commas: names (mcap "
-            "plugins lists them) or weight files of your own (.safetensors, .pth). none: only what "
-            "--profile asks for. Default: demo-sr, which comes with mcap.",
-            metavar="A,B",
-            autocompletion=complete.restorers,
-            show_default=False,
-        ),
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the results.", metavar="DIR")] = Path(
-        "enhanced"
-    ),
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            help="Frame the head, set the background and cut to the exact size that this style "
-            "profile asks for.",
-            metavar="PROFILE",
-            autocompletion=complete.profiles,
-        ),
-    ] = None,
-    print_sheet: Annotated[
-        bool,
-        typer.Option(
-            "--print-sheet",
-            help="With --profile: also a sheet of 10 x 15 cm with as many copies as fit.",
-        ),
-    ] = False,
-    subject: Annotated[
-        Path | None,
-        typer.Option(
-            help="Who is in the pictures: a subject folder, a photo or a folder of photos. "
-            "Likeness is then measured to this person.",
-            metavar="SUBJECT|PHOTO",
-        ),
-    ] = None,
-    scale: Annotated[
-        float | None,
-        typer.Option(
-            help="How many times as wide and as high the results are. Default: what the restorers "
-            "make of it, 4 with most.",
-            metavar="TIMES",
-            min=0.1,
-            max=16,
-        ),
-    ] = None,
-    fidelity: Annotated[
-        float | None,
-        typer.Option(
-            help="Of a face that codeformer restores: 0 looks best, 1 is closest to the input.",
-            metavar="SHARE",
-            min=0,
-            max=1,
-        ),
-    ] = None,
-    denoise: Annotated[
-        float | None,
-        typer.Option(
-            help="How much noise realesrgan-general takes away: 0 none, 1 all.",
-            metavar="SHARE",
-            min=0,
-            max=1,
-        ),
-    ] = None,
-    tile: Annotated[
-        int | None,
-        typer.Option(
-            help="The picture is worked on in squares of this side; smaller ones need less memory. "
-            "Default: 512.",
-            metavar="PIXELS",
-            min=32,
-        ),
-    ] = None,
+    inputs: Annotated[list[str], INPUTS],
+    restorer: Annotated[str | None, RESTORER] = None,
+    out: Annotated[Path, OUT] = Path("enhanced"),
+    profile: Annotated[str | None, PROFILE] = None,
+    print_sheet: Annotated[bool, PRINT_SHEET] = False,
+    subject: Annotated[Path | None, SUBJECT] = None,
+    scale: Annotated[float | None, SCALE] = None,
+    fidelity: Annotated[float | None, FIDELITY] = None,
+    denoise: Annotated[float | None, DENOISE] = None,
+    tile: Annotated[int | None, TILE] = None,
     format: Annotated[options.Format | None, options.FORMAT] = None,
     quality: Annotated[int | None, options.QUALITY] = None,
-    metadata: Annotated[
-        options.Metadata | None,
-        typer.Option(
-            help="What is written into the files. all: what the input carries, and how it was "
-            "enhanced; label: only the mark that says where the picture comes from; none: nothing.",
-        ),
-    ] = None,
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Use restorations even where they change the person."),
-    ] = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Say what would be done and fetched; do nothing."),
-    ] = False,
+    metadata: Annotated[options.Metadata | None, METADATA] = None,
+    force: Annotated[bool, FORCE] = False,
+    dry_run: Annotated[bool, DRY_RUN] = False,
     detector: Annotated[str | None, options.DETECTOR] = None,
     identity: Annotated[str | None, options.IDENTITY] = None,
-    masker: Annotated[
-        str | None,
-        typer.Option(
-            help="What draws the mask through which a restored face is put back; mcap plugins "
-            "lists what there is.",
-            metavar="NAME",
-            autocompletion=complete.maskers,
-        ),
-    ] = None,
+    masker: Annotated[str | None, MASKER] = None,
     device: Annotated[str | None, options.DEVICE] = None,
     precision: Annotated[str | None, options.PRECISION] = None,
 ) -> None:
@@ -151,13 +125,11 @@ def enhance(
 
       mcap enhance portraits --subject me.mcap --restorer realesrgan,codeformer --fidelity 0.8
     """
-    from mcap.cli.notify_plugins import tell_plugins
-    from mcap.cli.output import emit, note, warn
+    from mcap.cli.output import emit
     from mcap.cli.restorers import choose_restorer, restorer_names
     from mcap.cli.settings import load_settings
-    from mcap.errors import InputRejectedError
-    from mcap.images.find import find_photos
     from mcap.results.folder import require_own
+    from mcap.runtime.memory import translate_oom
 
     require_own(out, "enhance")
     settings = load_settings(
@@ -179,52 +151,53 @@ def enhance(
         "metadata": metadata,
         "guard": "off" if force else None,
     }
-    wanted = settings.enhance.model_copy(
-        update={key: value for key, value in given.items() if value is not None}
-    )
-    choices = [choose_restorer(name) for name in wanted.restorers]
-    framing = _framing(ctx, profile, print_sheet, settings)
-    paths = [path for path in find_photos(inputs) if not _own_file(path, inputs)]
+    said = {key: value for key, value in given.items() if value is not None}
+    settings = settings.model_copy(update={"enhance": settings.enhance.model_copy(update=said)})
+    choices = [choose_restorer(name) for name in settings.enhance.restorers]
+    finish = finish_options(ctx, profile, print_sheet, settings)
+    paths = pictures_to_enhance(inputs)
+    if dry_run:
+        plan = describe_plan(paths, choices, settings, finish)
+        emit(ctx, {"dry_run": True, **plan}, partial(print_plan, plan=plan))
+        return
+    with translate_oom("enhancing", "Try --tile 128, or --device cpu."):
+        how = load_enhancement(ctx, choices, settings, finish, subject)
+        finished = run(ctx, paths, out, how)
+    emit(ctx, result(out, finished), partial(print_result, finished=finished))
+
+
+def pictures_to_enhance(inputs: Sequence[str]) -> list[Path]:
+    """Return the files that are named and those of folders, without what mcap wrote beside them.
+
+    A contact sheet in a folder of results is none of its pictures; named alone, it is a picture.
+    """
+    from mcap.errors import InputRejectedError
+    from mcap.images.find import find_photos
+    from mcap.results.names import OWN_FILES, RESULTS
+
+    paths = [
+        path
+        for path in find_photos(inputs)
+        if path.name not in OWN_FILES
+        or str(path) in inputs
+        or not (path.parent / RESULTS).is_file()
+    ]
     if not paths:
         raise InputRejectedError(
             f"No files in {', '.join(inputs)}. A folder stands for the files directly in it."
         )
-    if dry_run:
-        from mcap.enhancement.plan_cli import make_plan, print_plan
-
-        plan = make_plan(paths, choices, wanted, settings, framing)
-        emit(ctx, {"dry_run": True, **plan}, lambda console: print_plan(console, plan))
-        return
-    finished = _run(ctx, paths, choices, wanted, settings, framing, subject, out)
-    for picture in finished.pictures:
-        for told in picture.losses:
-            warn(ctx, f"{picture.source.name}: {told}")
-        for told in picture.notes if picture.new else ():
-            note(ctx, f"{picture.source.name}: {told}")
-    tell_plugins(ctx, finished.pictures)
-    for item in finished.refused:
-        warn(ctx, f"{item.source}: {item.reason}")
-    result = _result(out, finished)
-    if not finished.pictures:
-        lines = "\n".join(f"  {item.source}: {item.reason}" for item in finished.refused)
-        raise InputRejectedError(f"No picture that can be enhanced:\n{lines}", details=result)
-    emit(ctx, result, lambda console: _print(console, finished))
+    return paths
 
 
-def _own_file(path: Path, inputs: list[str]) -> bool:
-    """A file of mcap's own beside the pictures of a folder; named alone, it is a picture."""
-    return (
-        path.name in OWN_FILES
-        and str(path) not in inputs
-        and (path.parent / "results.jsonl").is_file()
-    )
-
-
-def _framing(
+def finish_options(
     ctx: typer.Context, name: str | None, print_sheet: bool, settings: Settings
 ) -> FinishOptions | None:
+    """Return what ``--profile`` and ``--print-sheet`` ask for, and print the profile's notice.
+
+    Raises `UsageError` for a profile that is not there or has no size to print.
+    """
     from mcap.cli.output import note
-    from mcap.enhancement.enhance import FinishOptions
+    from mcap.enhancement import FinishOptions
     from mcap.errors import UsageError
     from mcap.registry import registry
     from mcap.style.profile import find_profile
@@ -248,26 +221,19 @@ def _framing(
     return FinishOptions(profile, settings.finish, print_sheet)
 
 
-def _run(
+def load_enhancement(
     ctx: typer.Context,
-    paths: Sequence[Path],
-    choices: Sequence[Choice],
-    wanted: EnhanceSettings,
+    choices: Sequence[RestorerChoice],
     settings: Settings,
-    framing: FinishOptions | None,
+    finish: FinishOptions | None,
     subject: Path | None,
-    out: Path,
-) -> EnhancementFinished:
-    from mcap.cli.interruption import with_pictures_kept
-    from mcap.cli.output import note
-    from mcap.cli.progress import progress
+) -> Enhancement:
+    """Load the models, and embed the person of ``--subject``."""
     from mcap.cli.restorers import load_restorers
-    from mcap.enhancement.enhance import EnhancementFinished, Planned, Refused, Tools
-    from mcap.enhancement.enhance import enhance as run
+    from mcap.enhancement import Enhancement, Tools
     from mcap.enhancement.known_person import known_person
     from mcap.registry import registry
     from mcap.runtime.device import choose_device, set_threads
-    from mcap.runtime.memory import translate_oom
 
     set_threads(settings.threads)
     device = choose_device(settings.device)
@@ -276,52 +242,30 @@ def _run(
         detector=made.create("detector", settings.detector),
         identity=made.create("identity", settings.identity),
         masker=made.create("masker", settings.masker),
-        person_masker=None if framing is None else _person_masker(ctx),
+        person_masker=None if finish is None else load_person_masker(ctx),
     )
-    person = None
-    if subject is not None:
-        person = known_person(subject, tools.detector, tools.identity, settings)
-    advance: list[Any] = []
-    ready = 0
-    try:
-        with translate_oom("enhancing", "Try --tile 128, or --device cpu."):
-            stages = load_restorers(ctx, choices, wanted)
-            events = run(
-                paths,
-                stages,
-                tools,
-                out,
-                wanted,
-                photos=settings.photos,
-                faces=settings.faces,
-                framing=framing,
-                person=person,
-                device=device,
-                half=device.type == "cuda" and settings.precision in ("auto", "fp16"),
-                on_progress=lambda pieces: advance[0](pieces),
-            )
-            plan = next(events)
-            assert isinstance(plan, Planned)
-            there = plan.pictures - plan.to_do
-            names = ", ".join(stage.name for stage in stages) or "no restorer"
-            note(
-                ctx,
-                f"{plan.to_do} picture{'' if plan.to_do == 1 else 's'} to enhance with {names} on "
-                f"{device}" + (f"; {there} are there already or refused" if there else "") + ".",
-            )
-            with progress(ctx, "enhancing", plan.tiles, unit="tiles") as bar:
-                advance.append(bar.advance)
-                for event in events:
-                    if isinstance(event, EnhancementFinished):
-                        return event
-                    ready += not isinstance(event, Refused)
-    except KeyboardInterrupt:
-        raise with_pictures_kept(ready, out) from None
-    raise AssertionError("enhance() ends with EnhancementFinished")
+    return Enhancement(
+        stages=load_restorers(ctx, choices, settings.enhance),
+        tools=tools,
+        settings=settings.enhance,
+        photos=settings.photos,
+        faces=settings.faces,
+        finish=finish,
+        person=None
+        if subject is None
+        else known_person(
+            subject, tools.detector, tools.identity, photos=settings.photos, faces=settings.faces
+        ),
+        device=device,
+        half=device.type == "cuda" and settings.precision in ("auto", "fp16"),
+    )
 
 
-def _person_masker(ctx: typer.Context) -> Any:
-    """The masker that tells a person from the background; without it a profile's framing is all."""
+def load_person_masker(ctx: typer.Context) -> Masker | None:
+    """Return the masker that tells a person from the background.
+
+    None, with a warning, where it cannot be had: a profile's framing is then all that is done.
+    """
     from mcap.cli.output import warn
     from mcap.errors import MissingResourceError
     from mcap.registry import registry
@@ -333,7 +277,59 @@ def _person_masker(ctx: typer.Context) -> Any:
         return None
 
 
-def _result(out: Path, finished: EnhancementFinished) -> dict[str, Any]:
+def run(
+    ctx: typer.Context, paths: Sequence[Path], out: Path, how: Enhancement
+) -> EnhancementFinished:
+    """Enhance the pictures; progress, warnings and notes go to stderr.
+
+    Raises `InputRejectedError` where no picture could be enhanced.
+    """
+    from mcap.cli.interruption import with_pictures_kept
+    from mcap.cli.notify_plugins import tell_plugins
+    from mcap.cli.output import note, warn
+    from mcap.cli.progress import progress
+    from mcap.enhancement import Enhanced, EnhancementFinished, EnhancementPlanned, TilesDone
+    from mcap.enhancement import enhance as stage
+    from mcap.errors import InputRejectedError
+
+    ready = 0
+    try:
+        events = stage(paths, out, how)
+        plan = next(events)
+        assert isinstance(plan, EnhancementPlanned)  # the first event
+        there = plan.pictures - plan.to_do
+        names = ", ".join(stage.name for stage in how.stages) or "no restorer"
+        note(
+            ctx,
+            f"{plan.to_do} picture{'' if plan.to_do == 1 else 's'} to enhance with {names} on "
+            f"{how.device}" + (f"; {there} are there already or refused" if there else "") + ".",
+        )
+        with progress(ctx, "enhancing", plan.tiles, unit="tiles") as bar:
+            for finished in events:
+                if isinstance(finished, TilesDone):
+                    bar.advance(finished.tiles)
+                ready += isinstance(finished, Enhanced)
+    except KeyboardInterrupt:
+        raise with_pictures_kept(ready, out) from None
+    assert isinstance(finished, EnhancementFinished)  # the last event
+    for picture in finished.pictures:
+        for told in picture.held_back:
+            warn(ctx, f"{picture.source.name}: {told}")
+        for told in picture.notes if picture.new else ():
+            note(ctx, f"{picture.source.name}: {told}")
+    tell_plugins(ctx, finished.pictures)
+    for item in finished.refused:
+        warn(ctx, f"{item.source}: {item.reason}")
+    if not finished.pictures:
+        lines = "\n".join(f"  {item.source}: {item.reason}" for item in finished.refused)
+        raise InputRejectedError(
+            f"No picture that can be enhanced:\n{lines}", details=result(out, finished)
+        )
+    return finished
+
+
+def result(out: Path, finished: EnhancementFinished) -> dict[str, Any]:
+    """Return the command's result for ``--json``."""
     return {
         "out": out,
         "pictures": [
@@ -342,7 +338,7 @@ def _result(out: Path, finished: EnhancementFinished) -> dict[str, Any]:
                 "input": picture.source,
                 "size": picture.record["size"],
                 "faces": picture.faces,
-                "held_back": picture.losses,
+                "held_back": picture.held_back,
                 "notes": picture.notes,
                 "finish": picture.record["finish"],
                 "sheet": picture.sheet,
@@ -357,41 +353,89 @@ def _result(out: Path, finished: EnhancementFinished) -> dict[str, Any]:
     }
 
 
-def _print(console: Any, finished: EnhancementFinished) -> None:
+def print_result(console: Console, finished: EnhancementFinished) -> None:
+    """Print a line a picture, with the face that lost the most."""
     from rich.table import Table
+
+    from mcap.enhancement.report import most_changed_face, verdict
 
     table = Table(box=None, pad_edge=False)
     for name in ("picture", "pixels", "before", "after", "faces"):
         table.add_column(name, overflow="fold")
     for picture in finished.pictures:
         width, height = picture.record["size"]
-        worst = _worst(picture)
+        face = most_changed_face(picture)
         table.add_row(
             str(picture.path),
             f"{width} x {height}",
-            "-" if worst is None else f"{worst['similarity_before']:.3f}",
-            "-" if worst is None else f"{worst['similarity_after']:.3f}",
-            _remark(picture),
+            "-" if face is None else f"{face['similarity_before']:.3f}",
+            "-" if face is None else f"{face['similarity_after']:.3f}",
+            verdict(picture)[0] + ("" if picture.new else ", was there already"),
         )
     console.print(table)
     console.print(f"Report: {finished.report}", markup=False)
     console.print(f"Contact sheet: {finished.contact_sheet}", markup=False)
 
 
-def _worst(picture: Enhanced) -> dict[str, Any] | None:
-    """The face that lost the most."""
-    faces = [face for face in picture.faces if face["similarity_after"] is not None]
-    return min(
-        faces,
-        key=lambda face: face["similarity_after"] - face["similarity_before"],
-        default=None,
-    )
+def describe_plan(
+    paths: Sequence[Path],
+    choices: Sequence[RestorerChoice],
+    settings: Settings,
+    finish: FinishOptions | None,
+) -> dict[str, Any]:
+    """Return what ``--dry-run`` tells: sizes, restorers, and the weights to fetch."""
+    from mcap.enhancement.plan import dry_run
+    from mcap.registry import registry
+    from mcap.weights.required import weight_lines
+
+    found = registry()
+    entries = [choice.entry for choice in choices]
+    scales = [
+        entry.info and entry.info.scale
+        for entry in entries
+        if entry.info is None or entry.info.kind == "image"
+    ]
+    plan = dry_run(paths, scales, settings.enhance, settings.photos)
+    used = [*entries]
+    used += [
+        found.get(kind, getattr(settings, kind)) for kind in ("detector", "identity", "masker")
+    ]
+    if finish is not None and "person" in found.entries["masker"]:
+        used.append(found.get("masker", "person"))
+    return {
+        "restorers": [
+            {
+                "name": choice.name,
+                "licence": choice.entry.licence,
+                "commercial": choice.entry.commercial,
+            }
+            for choice in choices
+        ],
+        "profile": finish.profile.name if finish else None,
+        "pictures": plan.pictures,
+        "refused": [
+            {"file": item.source, "reason": f"{item.source}: {item.reason}"}
+            for item in plan.refused
+        ],
+        "weights": weight_lines(used),
+    }
 
 
-def _remark(picture: Enhanced) -> str:
-    from mcap.enhancement.report import verdict
+def print_plan(console: Console, plan: dict[str, Any]) -> None:
+    """Print the plan for people."""
+    from mcap.cli.output import human_bytes
 
-    remarks = [verdict(picture)[0]]
-    if not picture.new:
-        remarks.append("was there already")
-    return ", ".join(remarks)
+    names = ", ".join(f"{item['name']} ({item['licence']})" for item in plan["restorers"])
+    lines = [f"Restorers: {names or 'none'}"]
+    if plan["profile"]:
+        lines.append(f"Profile: {plan['profile']}")
+    for item in plan["pictures"]:
+        made = "{} x {}".format(*item.result) if item.result else "as the file's scale is"
+        lines.append(f"{item.file}: {item.size[0]} x {item.size[1]} to {made}")
+    lines += [f"refused: {item['reason']}" for item in plan["refused"]]
+    for weight in plan["weights"]:
+        where = "is here" if weight.here else f"to fetch, {human_bytes(weight.bytes)}"
+        use = "" if weight.commercial else "; no commercial use"
+        lines.append(f"Weight {weight.name}: {where}; {weight.licence}{use}")
+    for line in lines:
+        console.print(line, markup=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,12 @@ from mcap.weights.fetch import WEIGHTS, local_path
 if TYPE_CHECKING:
     import typer
 
-    from mcap.enhancement.enhance import Stage
-    from mcap.enhancement.settings import EnhanceSettings
+    from mcap.enhancement import EnhanceSettings, Stage
     from mcap.registry import Entry
 
 
 @dataclass(frozen=True)
-class Choice:
+class RestorerChoice:
     """One restorer of those asked for."""
 
     name: str
@@ -30,21 +30,37 @@ class Choice:
     file: Path | None = None
     """The user's own weights; None for the entry's."""
 
+    def weights_sha256(self) -> str | None:
+        """Return the hash of the restorer's file; of several, the hash over their hashes.
+
+        None where there is none.
+        """
+        names = [name for name in self.entry.needs if name in WEIGHTS]
+        files = [local_path(name) for name in names] if self.file is None else [self.file]
+        hashes = [sha256_of(file) for file in files if file is not None and file.is_file()]
+        if len(hashes) <= 1:
+            return hashes[0] if hashes else None
+        return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
+
 
 def restorer_names(text: str) -> tuple[str, ...]:
-    """``A,B`` -> both; ``none`` -> none. Raises `UsageError` where nothing is named."""
+    """Return the names in ``A,B``; () for ``none``. `UsageError` where nothing is named."""
     names = tuple(name for part in text.split(",") if (name := part.strip()))
     if not names:
         raise UsageError("--restorer: is empty; name a restorer, or none.")
     return () if names == ("none",) else names
 
 
-def choose_restorer(given: str) -> Choice:
-    """A name, or a file whose suffix an entry reads. Raises `MissingResourceError` or `UsageError`."""
+def choose_restorer(given: str) -> RestorerChoice:
+    """Return the entry of that name, or the one that reads a file's suffix.
+
+    Raises `MissingResourceError` for an unknown name, `UsageError` for a file that is not there or
+    that no plugin reads.
+    """
     found = registry()
     path = Path(given).expanduser()
     if given in found.entries["restorer"] or not (path.suffix or len(path.parts) > 1):
-        return Choice(given, found.get("restorer", given))
+        return RestorerChoice(given, found.get("restorer", given))
     if not path.is_file():
         known = ", ".join(found.names("restorer")) or "none"
         raise UsageError(
@@ -53,16 +69,19 @@ def choose_restorer(given: str) -> Choice:
         )
     for entry in found.entries["restorer"].values():
         if path.suffix.lower() in entry.reads:
-            return Choice(path.stem, entry, path)
+            return RestorerChoice(path.stem, entry, path)
     raise UsageError(f"--restorer {given}: no installed plugin reads {path.suffix} files.")
 
 
 def load_restorers(
-    ctx: typer.Context | None, choices: Sequence[Choice], wanted: EnhanceSettings
+    ctx: typer.Context | None, choices: Sequence[RestorerChoice], wanted: EnhanceSettings
 ) -> list[Stage]:
-    """Load them, say under which licence where that is not done as weights are fetched, and set
-    what the user asked of those that have it."""
-    from mcap.enhancement.enhance import Stage
+    """Load restorers and set what the user asked of those that have it.
+
+    Where no weights are fetched, which tells of their licence, one that forbids commercial use is
+    printed here.
+    """
+    from mcap.enhancement import Stage
 
     stages = []
     for choice in choices:
@@ -70,7 +89,7 @@ def load_restorers(
         restorer = registry().create("restorer", choice.entry.name, *file)
         if not choice.entry.commercial and not any(need in WEIGHTS for need in choice.entry.needs):
             note(ctx, f"{choice.name}: licence: {choice.entry.licence}")
-        stages.append(Stage(choice.name, restorer, _weights_sha256(choice)))
+        stages.append(Stage(choice.name, restorer, choice.weights_sha256()))
     for key in ("fidelity", "denoise"):
         value = getattr(wanted, key)
         having = [stage for stage in stages if key in stage.restorer.info.controls]
@@ -81,16 +100,3 @@ def load_restorers(
         for stage in having:
             setattr(stage.restorer, key, value)
     return stages
-
-
-def _weights_sha256(choice: Choice) -> str | None:
-    """Of the restorer's file; of several, the hash over their hashes; None where there is none."""
-    import hashlib
-
-    files = [choice.file]
-    if choice.file is None:
-        files = [local_path(name) for name in choice.entry.needs if name in WEIGHTS]
-    hashes = [sha256_of(file) for file in files if file is not None and file.is_file()]
-    if len(hashes) <= 1:
-        return hashes[0] if hashes else None
-    return hashlib.sha256(" ".join(hashes).encode()).hexdigest()

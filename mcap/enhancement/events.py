@@ -1,4 +1,4 @@
-"""What enhancing is given to work with, and what it tells while it works."""
+"""Events of an enhancing run, in the order in which `mcap.enhancement.enhance` yields them."""
 
 from __future__ import annotations
 
@@ -7,51 +7,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mcap.contracts import FaceDetector, IdentityModel, Masker, Restorer
-    from mcap.framing.finish import FinishSettings
     from mcap.results.previews import Previews
-    from mcap.style.profile import StyleProfile
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A restorer with its name."""
-
-    name: str
-    restorer: Restorer
-    sha256: str | None = None
-    """Of its weights, where they are a file."""
-
-
-@dataclass(frozen=True)
-class Tools:
-    """What looks at pictures."""
-
-    detector: FaceDetector
-    identity: IdentityModel
-    masker: Masker
-    """Where a face is, for pasting it back."""
-    person_masker: Masker | None = None
-    """Where the whole person is, for the background that a profile asks for."""
-
-
-@dataclass(frozen=True)
-class FinishOptions:
-    """What a profile asks for."""
-
-    profile: StyleProfile
-    settings: FinishSettings
-    sheet: bool = False
-    """A print sheet beside each picture."""
-
-
-@dataclass(frozen=True)
-class Planned:
-    """Before anything is done. ``tiles`` is an estimate of what ``on_progress`` counts."""
+class EnhancementPlanned:
+    """Before anything is done."""
 
     pictures: int
     to_do: int
+    """Pictures that are neither there already nor refused."""
     tiles: int
+    """An estimate of the work; the `TilesDone` of the run add up to it."""
+
+
+@dataclass(frozen=True)
+class TilesDone:
+    """A piece of the work on a picture is done."""
+
+    tiles: int
+    """How many more of `EnhancementPlanned.tiles`, 1 or more."""
 
 
 @dataclass(frozen=True)
@@ -63,20 +38,24 @@ class Enhanced:
     record: dict[str, Any]
     """What its metadata holds: no names of files but hashes."""
     new: bool
+    """False: it was there already."""
     previews: Previews
     sheet: Path | None = None
+    """The print sheet, where one was asked for."""
 
     @property
     def faces(self) -> list[dict[str, Any]]:
+        """The faces of the record, see `mcap.enhancement.picture.FaceState.record`."""
         return self.record["faces"]
 
     @property
-    def losses(self) -> list[str]:
-        """What the identity guard had to hold back, in sentences."""
+    def held_back(self) -> list[str]:
+        """What the identity guard held back of restorations, in sentences."""
         return [face["held_back"] for face in self.faces if face["held_back"]]
 
     @property
     def notes(self) -> list[str]:
+        """What else a person should know, in sentences."""
         return self.record["notes"]
 
 
@@ -86,10 +65,18 @@ class Refused:
 
     source: Path
     reason: str
+    """Without the path."""
+
+    @classmethod
+    def because(cls, source: Path, error: Exception) -> Refused:
+        """Return the refusal of an input whose error message begins with its path."""
+        return cls(source, str(error).removeprefix(f"{source}: "))
 
 
 @dataclass(frozen=True)
 class EnhancementFinished:
+    """After the last picture."""
+
     pictures: tuple[Enhanced, ...]
     refused: tuple[Refused, ...]
     results: Path
@@ -97,4 +84,4 @@ class EnhancementFinished:
     report: Path
 
 
-Event = Planned | Enhanced | Refused | EnhancementFinished
+Event = EnhancementPlanned | TilesDone | Enhanced | Refused | EnhancementFinished

@@ -1,4 +1,4 @@
-"""What a network is shown of a face in a picture: the part around it, in eight bits of sRGB.
+"""The part of a picture around a face, as networks are shown it: in eight bits of sRGB.
 
 H, W are pixels of a picture [H, W, 3] RGB of any depth, whose colour profile is ``icc`` (None:
 sRGB); faces are in its pixels.
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from mcap.contracts import Face, UInt8Image
 
 SURROUNDINGS = 0.35
-"""What is looked at around a face to recognise it, in face sizes on each side: the recognisers'
-templates reach a little over the detector's box."""
+"""Margin around a face to recognise it by, in face sizes on each side: the recognisers' templates
+reach a little over the detector's box."""
 
 LARGE_FACE = 512
 """Pixels of height at which much larger faces are shown to the networks: theirs have 112."""
@@ -29,15 +29,16 @@ LARGE_FACE = 512
 def view(
     picture: np.ndarray, face: Face, icc: bytes | None, room: float = SURROUNDINGS
 ) -> tuple[UInt8Image, Face]:
-    """The part of a picture around a face, ``room`` face sizes on each side, and the face in it."""
+    """Return the part of a picture around a face, ``room`` face sizes on each side, and the face
+    in its pixels."""
     x0, y0, x1, y1 = around(face, picture.shape, room)
-    return _for_networks(picture[y0:y1, x0:x1], face.moved(-x0, -y0), icc)
+    return for_networks(picture[y0:y1, x0:x1], face.moved(-x0, -y0), icc)
 
 
 def changed_view(
     picture: np.ndarray, change: Change, weight: float, face: Face, icc: bytes | None
 ) -> tuple[UInt8Image, Face]:
-    """`view` with so much of a change in it; the picture stays as it is."""
+    """Return `view` with ``weight`` times a change in it; the picture stays as it is."""
     x0, y0, x1, y1 = around(face, picture.shape, SURROUNDINGS)
     part = picture[y0:y1, x0:x1].copy()
     a0, b0, a1, b1 = change.box
@@ -47,15 +48,15 @@ def changed_view(
         part[top - y0 : bottom - y0, left - x0 : right - x0] = new[
             top - b0 : bottom - b0, left - a0 : right - a0
         ]
-    return _for_networks(part, face.moved(-x0, -y0), icc)
+    return for_networks(part, face.moved(-x0, -y0), icc)
 
 
-def _for_networks(part: np.ndarray, face: Face, icc: bytes | None) -> tuple[UInt8Image, Face]:
-    """uint8 sRGB; a very large face at a size that is still fine enough."""
+def for_networks(part: np.ndarray, face: Face, icc: bytes | None) -> tuple[UInt8Image, Face]:
+    """Return a part in uint8 sRGB, a face much larger than `LARGE_FACE` averaged down to it."""
     zoom = LARGE_FACE / max(face.width, face.height)
     if zoom < 0.75:
-        size = tuple(max(1, round(side * zoom)) for side in part.shape[1::-1])
-        zoom = size[0] / part.shape[1]
-        part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
+        width, height = (max(1, round(side * zoom)) for side in part.shape[1::-1])
+        zoom = width / part.shape[1]
+        part = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
         face = face.moved(zoom=zoom)
     return np.ascontiguousarray(to_srgb(to_eight_bits(part), icc)), face

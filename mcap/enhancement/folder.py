@@ -12,7 +12,7 @@ from mcap.results.folder import OutputFolder
 from mcap.results.previews import find_previews
 
 
-class EnhancedShelf(OutputFolder):
+class EnhancedFolder(OutputFolder):
     """Finds, names and lists enhanced pictures."""
 
     reserved = frozenset({names.CONTACT_SHEET})
@@ -21,36 +21,39 @@ class EnhancedShelf(OutputFolder):
     def __init__(self, out: Path, extension: str) -> None:
         super().__init__(out, extension, "enhance")
 
-    def sheet(self, path: Path) -> Path:
-        """Where a picture's print sheet lies."""
-        return self.out / "sheets" / f"{path.stem}.png"
+    def print_sheet(self, path: Path) -> Path:
+        """Return where the print sheet of a picture lies."""
+        return self.out / names.PRINT_SHEETS / f"{path.stem}.png"
 
     def find(self, job: Job) -> Enhanced | None:
-        """The picture of the very same input and settings, where its previews are there, too."""
+        """Return the picture of the very same input and settings; None where it is not there, or
+        its previews are not."""
         for path, record in self.matching(job.stem, job.settings_sha256):
-            previews, sheet = find_previews(self.out, path.stem), self.sheet(path)
+            previews, sheet = find_previews(self.out, path.stem), self.print_sheet(path)
             if previews is not None:
                 there = sheet if sheet.is_file() else None
                 return Enhanced(path, job.path, record, False, previews, there)
         return None
 
     def write_results(self, done: Sequence[Enhanced], refused: Sequence[Refused]) -> Path:
-        entries = [
-            {
-                "file": self.file_of(picture.path),
-                "input_file": picture.source.name,
-                "sha256": self.sha256_of(picture.path),
-                **picture.record,
-            }
-            for picture in done
-        ]
-        entries += [
-            {
-                "file": None,
-                "input_file": item.source.name,
-                "kind": self.kind,
-                "refused": item.reason,
-            }
-            for item in refused
-        ]
-        return self.write_lines(entries)
+        """Write results.jsonl: the pictures, then the refused inputs, with ``"file": null``."""
+        return self.write_lines(
+            [
+                {
+                    "file": self.file_of(picture.path),
+                    "input_file": picture.source.name,
+                    "sha256": self.sha256_of(picture.path),
+                    **picture.record,
+                }
+                for picture in done
+            ]
+            + [
+                {
+                    "file": None,
+                    "input_file": item.source.name,
+                    "kind": self.kind,
+                    "refused": item.reason,
+                }
+                for item in refused
+            ]
+        )

@@ -1,4 +1,4 @@
-"""Is a restored face still the same person's? If not, less of the restoration is used.
+"""Check whether a restored face is still the same person's, and use less of it where it is not.
 
 A restorer that was trained on many faces draws the most likely one, which need not be this one.
 So every face is embedded before and after. Where the person is known (photos, or a subject that
@@ -36,16 +36,21 @@ would show two faces in one, so none of it is used."""
 class Before:
     """A face as it came."""
 
-    embedding: Float32Array  # float32[D], unit length
-    reference: Float32Array  # what it is compared with: the person's mean, or its own embedding
-    similarity: float  # to the reference; 1 where that is itself
-    known: bool  # the reference is the person's
-    to_person: float | None = None  # similarity to the person, whoever this is; None: not given
+    embedding: Float32Array
+    """float32[D], unit length."""
+    reference: Float32Array
+    """The embedding that it is compared with: the person's mean, or its own."""
+    similarity: float
+    """To the reference; 1 where that is itself."""
+    known: bool
+    """The reference is the person's."""
+    to_person: float | None = None
+    """Similarity to the person, whoever this face is; None: no person is given."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a restoration made of a face, as it is used."""
+    """How much of a restoration is used, and what it makes of the face."""
 
     similarity: float
     """Of the face as it is now, to the reference."""
@@ -57,6 +62,7 @@ class Verdict:
     """False: the whole restoration loses more than is allowed (used all the same where forced)."""
 
     def as_json(self) -> dict[str, Any]:
+        """Return the verdict for a picture's record, rounded."""
         return {
             "similarity": round(self.similarity, 4),
             "weight": self.weight,
@@ -91,7 +97,7 @@ class IdentityGuard:
         self._same = identity.info.same_person
 
     def look(self, image: UInt8Image, face: Face) -> Before:
-        """Embed a face before anything is done to it.
+        """Embed a face of uint8[H, W, 3] before anything is done to it.
 
         It is compared with the person only where it is the person's; others in the picture are
         compared with themselves.
@@ -110,12 +116,13 @@ class IdentityGuard:
         return Before(embedding, embedding, 1.0, False)
 
     def allowed_loss(self, before: Before) -> float:
+        """Return the cosine similarity that this face may lose to its reference."""
         return self.max_loss if before.known else self.max_change
 
     def admit(
         self, before: Before, restored: Callable[[float], tuple[UInt8Image, Face]]
     ) -> Verdict:
-        """The largest share of a restoration that keeps the person.
+        """Return the largest share of a restoration that keeps the person.
 
         ``restored(weight)`` is the picture, or the part of it around the face, with that share of
         the restoration in it, and the face in its pixels.

@@ -1,18 +1,25 @@
-"""The work on one picture: its faces are found, each restorer has its turn, the guard looks on.
+"""Enhance one image: detect faces, restore, check identity, roll back what loses the person.
 
-Legend: H, W are pixels of the picture as it is at that moment, the *canvas*, which image restorers
-make ``factor`` times as large as the input. Faces are kept in pixels of the input.
+    pixels -> detect -> for each stage, an image restorer:  enlarge, then roll back faces
+                                        a face restorer:    restore faces
+           -> the planned size
+
+After every stage the identity guard compares each face with what it was before the first one.
+
+H, W are pixels of the `Canvas`, which image restorers make ``factor`` times as large as the input.
+Faces are kept in pixels of the input.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import cv2
 import numpy as np
 
+from mcap.enhancement.events import TilesDone
 from mcap.enhancement.face_patch import changed_view, view
 from mcap.enhancement.face_restoration import (
     Candidate,
@@ -21,16 +28,18 @@ from mcap.enhancement.face_restoration import (
     candidates,
     restoration,
 )
-from mcap.enhancement.face_rollback import undo
+from mcap.enhancement.face_rollback import rollback
 from mcap.enhancement.identity_guard import Before, IdentityGuard, Verdict
-from mcap.enhancement.plan import Counter, Job, Run
+from mcap.enhancement.plan import TileBudget, tile_count
 from mcap.errors import InputRejectedError, McapError
 from mcap.images.colour import to_eight_bits, to_srgb
 from mcap.images.picture import PictureFile, read_picture
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from mcap.contracts import Face, MovesToDevice, UInt8Image
-    from mcap.enhancement.events import Stage
+    from mcap.enhancement.plan import Enhancement, Job, Stage
 
 
 @dataclass
@@ -38,35 +47,58 @@ class FaceState:
     """One face on its way through the stages."""
 
     candidate: Candidate
+    """In pixels of the input."""
     before: Before
     stages: list[dict[str, Any]] = field(default_factory=list)
+    """What every stage made of it: the restorer's name and the guard's verdict."""
     held_back: str = ""
+    """What the guard held back, in sentences."""
     redrawn: bool = False
+    """A face restorer has changed it."""
     similarity: float | None = None
+    """To the guard's reference, after the last stage; None before the first."""
+
+    def record(self) -> dict[str, Any]:
+        """Return what results.jsonl and the picture's own record say of the face."""
+        face, before = self.candidate.face, self.before
+        return {
+            "box": [round(value, 1) for value in face.box],
+            "score": round(face.score, 3),
+            "reason": self.candidate.reason,
+            "compared_with": "person" if before.known else "itself",
+            "similarity_before": round(before.similarity, 4),
+            "similarity_after": None if self.similarity is None else round(self.similarity, 4),
+            "stages": self.stages,
+            "held_back": self.held_back,
+        }
 
 
-@dataclass(frozen=True, eq=False)
-class Worked:
-    """A picture that all restorers have seen, at the size of its job, not yet framed."""
+@dataclass(eq=False)
+class Canvas:
+    """A picture on its way through the stages."""
 
     source: PictureFile
-    canvas: np.ndarray
+    pixels: np.ndarray
     """[H, W, 3] of the input's type."""
-    alpha: np.ndarray | None
-    """[H, W]"""
-    factor: float
-    """Times as large as the input."""
     faces: list[FaceState]
     notes: list[str]
+    """What a person should know, in sentences."""
+    alpha: np.ndarray | None = None
+    """[H, W], at the end; the stages do not see it."""
+    factor: float = 1.0
+    """Times as large as the input."""
+
+    def face(self, state: FaceState) -> Face:
+        """Return a face in pixels of the canvas."""
+        return state.candidate.face.moved(zoom=self.factor)
 
 
-class PictureWork:
+class PictureEnhancer:
     """Works on the pictures of a run, one after the other."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Enhancement) -> None:
         self.run, self.tools, self.settings = run, run.tools, run.settings
-        self._in_single: set[str] = set()
-        """Face restorers that half precision does not hold."""
+        self._in_single: set[str] = set()  # face restorers that half precision does not hold
         self.guard = IdentityGuard(
             run.tools.identity,
             max_change=run.settings.max_change,
@@ -75,43 +107,54 @@ class PictureWork:
             person=run.person,
         )
 
-    def do(self, job: Job, advance: Callable[[int], None]) -> Worked:
-        """``advance`` hears of pieces of the job's ``tiles``. `InputRejectedError` where the picture
-        cannot be read, or is no longer the one that the job was planned for."""
+    def enhance(self, job: Job) -> Generator[TilesDone, None, Canvas]:
+        """Take one picture through all stages; the `TilesDone` add up to the job's ``tiles``.
+
+        Raises `InputRejectedError` where the picture cannot be read, or is no longer the one that
+        the job was planned for.
+        """
         source = read_picture(job.path, self.run.photos)
         if source.sha256 != job.sha256:
             raise InputRejectedError(f"{job.path}: it changed while mcap was working on it")
-        found = self._find(source)
-        canvas, factor = source.pixels, 1.0
-        notes = [f"The input was {note}." for note in source.notes]
-        notes += _not_the_person([state.before for state in found])
-        counter = Counter(job.tiles, advance)
+        canvas = Canvas(
+            source=source,
+            pixels=source.pixels,
+            faces=self.detect(source),
+            notes=[f"The input was {note}." for note in source.notes],
+        )
+        likest = max(
+            (s.before.to_person for s in canvas.faces if s.before.to_person is not None),
+            default=None,
+        )
+        if likest is not None and not any(state.before.known for state in canvas.faces):
+            canvas.notes.append(
+                f"No face is the person's who was named (the most similar has {likest:.2f}): each "
+                "is compared with itself."
+            )
+        budget = TileBudget(job.tiles)
         for stage in self.run.stages:
             if stage.restorer.info.kind == "image":
-                canvas = self._enlarge(stage, canvas, factor, found, source.icc, notes, counter)
-                factor *= stage.restorer.info.scale
+                yield from self.enlarge(stage, canvas, budget)
             else:
-                if canvas is source.pixels:
-                    canvas = canvas.copy()
-                self._restore_faces(stage, canvas, factor, found, source.icc, notes)
-                counter.piece()
-        counter.finish()
-        canvas = _resized(canvas, job.size)
-        alpha = None if source.alpha is None else _resized(source.alpha, job.size)
-        return Worked(source, canvas, alpha, job.size[0] / source.size[0], found, notes)
+                self.restore_faces(stage, canvas)
+                yield from budget.spend(1)
+        yield from budget.spend(budget.left)
+        canvas.pixels = resized(canvas.pixels, job.size)
+        canvas.alpha = None if source.alpha is None else resized(source.alpha, job.size)
+        canvas.factor = job.size[0] / source.size[0]
+        return canvas
 
-    def _find(self, source: PictureFile) -> list[FaceState]:
-        """Every face of the input with what it is like, in pixels of the input."""
+    def detect(self, source: PictureFile) -> list[FaceState]:
+        """Find every face of the input and embed it as it came."""
         image = to_eight_bits(source.pixels)
         reduced = min(1.0, self.run.photos.max_side / max(source.size))
         if reduced < 1:
-            size = tuple(max(1, round(side * reduced)) for side in source.size)
-            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+            width, height = (max(1, round(side * reduced)) for side in source.size)
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         image = to_srgb(image, source.icc)
-        faces = self.tools.detector.detect(image)
         zoom = source.size[0] / image.shape[1]
         chosen = candidates(
-            [face.moved(zoom=zoom) for face in faces],
+            [face.moved(zoom=zoom) for face in self.tools.detector.detect(image)],
             min_score=self.run.faces.min_score,
             min_face=self.settings.min_face,
             max_yaw=self.settings.max_yaw,
@@ -121,94 +164,92 @@ class PictureWork:
             for candidate in chosen
         ]
 
-    def _enlarge(
-        self,
-        stage: Stage,
-        canvas: np.ndarray,
-        factor: float,
-        found: list[FaceState],
-        icc: bytes | None,
-        notes: list[str],
-        counter: Counter,
-    ) -> np.ndarray:
-        from mcap.enhancement.tiling import restore_tiled
+    def enlarge(self, stage: Stage, canvas: Canvas, budget: TileBudget) -> Iterator[TilesDone]:
+        """Put the canvas through an image restorer, and roll back faces that it loses."""
+        # torch is imported where a network works, not where pictures are planned.
+        from mcap.enhancement.tiling import Tiling, tile_by_tile
 
-        tiled = restore_tiled(
-            stage.restorer,
-            canvas,
+        before = canvas.pixels
+        tiling = Tiling(
             tile=self.settings.tile,
             device=self.run.device,
             half=self.run.half,
-            on_tile=counter.tiles(canvas.shape, self.settings.tile),
-            dtype=canvas.dtype,
+            dtype=before.dtype,
         )
-        notes += tiled.notes
-        for state in found:
-            face = state.candidate.face.moved(zoom=factor)
-            self._guard_enlarged(stage, state, canvas, tiled.image, face, icc)
-        return tiled.image
+        planned, spent = tile_count(before.shape[:2], self.settings.tile), 0
+        steps = tile_by_tile(stage.restorer, before, tiling)
+        while True:
+            try:
+                done, total = next(steps)
+            except StopIteration as end:
+                tiled = end.value
+                break
+            # Where memory runs out there are more tiles than planned, and some are done again.
+            now = max(spent, planned * done // max(total, 1))
+            yield from budget.spend(now - spent)
+            spent = now
+        canvas.notes += tiled.notes
+        for state in canvas.faces:
+            self.roll_back(stage, canvas, state, tiled.image)
+        canvas.pixels = tiled.image
+        canvas.factor *= stage.restorer.info.scale
 
-    def _guard_enlarged(
-        self,
-        stage: Stage,
-        state: FaceState,
-        canvas: np.ndarray,
-        made: np.ndarray,
-        face: Face,
-        icc: bytes | None,
+    def roll_back(
+        self, stage: Stage, canvas: Canvas, state: FaceState, restored: np.ndarray
     ) -> None:
-        """Take back what an image restorer has made of a face, where it is not the face's own."""
-        scale = stage.restorer.info.scale
+        """Take back what an image restorer has made of a face, where it is not the face's own.
+
+        ``restored`` [scale * H, scale * W, 3] is what it made of the canvas.
+        """
+        face, icc, scale = canvas.face(state), canvas.source.icc, stage.restorer.info.scale
         after = face.moved(zoom=scale)
-        undone: list[Change] = []  # worked out where it is needed, which is seldom
+        back: Change | None = None  # worked out where it is needed, which is seldom
 
         def seen(weight: float) -> tuple[UInt8Image, Face]:
+            nonlocal back
             if weight == 1:
-                return view(made, after, icc)
-            if not undone:
-                undone.append(undo(canvas, made, face, after, scale))
-            return changed_view(made, undone[0], 1.0 - weight, after, icc)
+                return view(restored, after, icc)
+            back = back or rollback(canvas.pixels, restored, face, after, scale)
+            return changed_view(restored, back, 1.0 - weight, after, icc)
 
         verdict = self.guard.admit(state.before, seen)
-        if verdict.weight < 1:
-            undone[0].apply(made, 1.0 - verdict.weight)
-        self._note(state, stage, verdict)
+        if verdict.weight < 1 and back is not None:
+            back.apply(restored, 1.0 - verdict.weight)
+        self.record_verdict(stage, state, verdict)
 
-    def _restore_faces(
-        self,
-        stage: Stage,
-        canvas: np.ndarray,
-        factor: float,
-        found: list[FaceState],
-        icc: bytes | None,
-        notes: list[str],
-    ) -> None:
-        for state in found:
+    def restore_faces(self, stage: Stage, canvas: Canvas) -> None:
+        """Put every face that can be restored through a face restorer."""
+        if canvas.pixels is canvas.source.pixels:
+            canvas.pixels = canvas.pixels.copy()
+        for state in canvas.faces:
             if state.candidate.reason:
                 continue
-            face = state.candidate.face.moved(zoom=factor)
-            change = self._restored(stage, canvas, face, notes)
+            face = canvas.face(state)
+            change = self.face_change(stage, canvas, face)
 
             def seen(
                 weight: float, change: Change = change, face: Face = face
             ) -> tuple[UInt8Image, Face]:
-                return changed_view(canvas, change, weight, face, icc)
+                return changed_view(canvas.pixels, change, weight, face, canvas.source.icc)
 
             verdict = self.guard.admit(state.before, seen)
-            change.apply(canvas, verdict.weight)
+            change.apply(canvas.pixels, verdict.weight)
             state.redrawn |= verdict.weight > 0
-            self._note(state, stage, verdict)
+            self.record_verdict(stage, state, verdict)
 
-    def _restored(self, stage: Stage, canvas: np.ndarray, face: Face, notes: list[str]) -> Change:
+    def face_change(self, stage: Stage, canvas: Canvas, face: Face) -> Change:
+        """Return what a face restorer changes of a face; in single precision where half overflows.
+
+        Raises `McapError` where single precision gives NaN or infinity, too.
+        """
         info = stage.restorer.info
-        half = self.run.half and info.half_precision
-        half = half and stage.name not in self._in_single
+        half = self.run.half and info.half_precision and stage.name not in self._in_single
         if info.moves:
             cast("MovesToDevice", stage.restorer).to(self.run.device, half=half)
         try:
             return restoration(
                 stage.restorer,
-                canvas,
+                canvas.pixels,
                 face,
                 self.tools.masker,
                 device=self.run.device if info.moves else "cpu",
@@ -221,10 +262,13 @@ class PictureWork:
                     "in [0, 1]."
                 ) from error
         self._in_single.add(stage.name)
-        notes.append(f"{stage.name}: half precision could not hold a face; went on in single.")
-        return self._restored(stage, canvas, face, notes)
+        canvas.notes.append(
+            f"{stage.name}: half precision could not hold a face; went on in single."
+        )
+        return self.face_change(stage, canvas, face)
 
-    def _note(self, state: FaceState, stage: Stage, verdict: Verdict) -> None:
+    def record_verdict(self, stage: Stage, state: FaceState, verdict: Verdict) -> None:
+        """Note what a stage made of a face, and in a sentence what was held back of it."""
         state.stages.append({"restorer": stage.name, **verdict.as_json()})
         state.similarity = verdict.similarity
         if verdict.allowed:
@@ -244,19 +288,8 @@ class PictureWork:
         state.held_back = f"{state.held_back} {told}".strip()
 
 
-def _not_the_person(faces: Sequence[Before]) -> list[str]:
-    """A note where a person is given and none of the faces is theirs."""
-    likest = max((face.to_person for face in faces if face.to_person is not None), default=None)
-    if likest is None or any(face.known for face in faces):
-        return []
-    return [
-        f"No face is the person's who was named (the most similar has {likest:.2f}): each is "
-        "compared with itself."
-    ]
-
-
-def _resized(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """[H, W(, 3)] at (width, height): averaged where it becomes smaller, cubic where larger."""
+def resized(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return [H, W(, 3)] at (width, height): averaged by area where smaller, cubic where larger."""
     if (values.shape[1], values.shape[0]) == size:
         return values
     smaller = size[0] < values.shape[1]

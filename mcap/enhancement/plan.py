@@ -1,6 +1,6 @@
-"""What is to be done to which picture, known before any of it is decoded.
+"""Plan what is to be done to which picture, before any of it is decoded.
 
-`Run` is what all pictures of a run have in common, `Job` one picture's share of it.
+`Enhancement` is what all pictures of a run have in common, `Job` one picture's share of it.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,19 +18,68 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import mcap
-from mcap.enhancement.events import FinishOptions, Refused, Stage, Tools
+from mcap.enhancement.events import Refused, TilesDone
+from mcap.enhancement.settings import EnhanceSettings
 from mcap.errors import InputRejectedError
+from mcap.faces.measure import FaceSettings
+from mcap.images.open import PhotoSettings
 from mcap.images.picture import size_of
 from mcap.runtime import files
 
 if TYPE_CHECKING:
-    from mcap.contracts import Float32Array
-    from mcap.enhancement.settings import EnhanceSettings
-    from mcap.faces.measure import FaceSettings
-    from mcap.images.open import PhotoSettings
+    from mcap.contracts import FaceDetector, Float32Array, IdentityModel, Masker, Restorer
+    from mcap.framing.finish import FinishSettings
+    from mcap.style.profile import StyleProfile
 
 LARGEST_SIDE = 65_000
-"""No JPEG is larger, and few programs open more."""
+"""Pixels. No JPEG is larger, and few programs open more."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A restorer with its name."""
+
+    name: str
+    restorer: Restorer
+    sha256: str | None = None
+    """Of its weights, where they are a file."""
+
+    def record(self) -> dict[str, Any]:
+        """Return what a picture's record says of the restorer."""
+        info = self.restorer.info
+        facts: dict[str, Any] = {"name": self.name, "kind": info.kind, "scale": info.scale}
+        facts |= {key: float(getattr(self.restorer, key)) for key in info.controls}
+        if self.sha256:
+            facts["sha256"] = self.sha256
+        return facts
+
+
+@dataclass(frozen=True)
+class Tools:
+    """Models that look at pictures and change nothing."""
+
+    detector: FaceDetector
+    identity: IdentityModel
+    masker: Masker
+    """Where a face is, for pasting it back."""
+    person_masker: Masker | None = None
+    """Where the whole person is, for the background that a profile asks for."""
+
+
+@dataclass(frozen=True)
+class FinishOptions:
+    """What a style profile asks of the finished picture."""
+
+    profile: StyleProfile
+    settings: FinishSettings
+    sheet: bool = False
+    """A print sheet beside each picture."""
+
+    def facts(self) -> list[Any]:
+        """Return what decides about the finished picture, as JSON-serialisable data."""
+        profile = self.profile.model_dump(mode="json", include={"aspect", "size_mm"})
+        parts = self.profile.framing, self.profile.background, self.settings
+        return [profile, *(part.model_dump(mode="json") for part in parts), self.sheet]
 
 
 @dataclass(frozen=True)
@@ -44,29 +94,32 @@ class Job:
     size: tuple[int, int]
     """(width, height) of the result, before a profile cuts it."""
     tiles: int
+    """An estimate of the work; how many tiles there are is known once the memory is."""
     settings_sha256: str
     """Of the input and of everything that decides about the result."""
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
-    """Everything that is the same for all pictures; see `mcap.enhancement.enhance.enhance`."""
+class Enhancement:
+    """How the pictures of a run are enhanced.
 
-    stages: tuple[Stage, ...]
+    ``stages`` work in their order; a face restorer sees what the stages before it have made, and
+    the identity guard looks at every face after every stage.
+    """
+
+    stages: Sequence[Stage]
     tools: Tools
-    settings: EnhanceSettings
-    photos: PhotoSettings
-    faces: FaceSettings
-    framing: FinishOptions | None
-    person: Float32Array | None
-    device: Any
-    half: bool
-
-    @cached_property
-    def scales(self) -> tuple[int, ...]:
-        """Of the restorers that make pictures larger."""
-        infos = (stage.restorer.info for stage in self.stages)
-        return tuple(info.scale for info in infos if info.kind == "image")
+    settings: EnhanceSettings = field(default_factory=EnhanceSettings)
+    photos: PhotoSettings = field(default_factory=PhotoSettings)
+    faces: FaceSettings = field(default_factory=FaceSettings)
+    finish: FinishOptions | None = None
+    """None: the picture is neither framed nor cut."""
+    person: Float32Array | None = None
+    """float32[D], the mean embedding by ``tools.identity`` of the person whom the pictures show
+    (`mcap.enhancement.known_person`); None: each face is compared with itself before."""
+    device: Any = "cpu"
+    half: bool = False
+    """Half precision where a restorer allows it."""
 
     @cached_property
     def record(self) -> dict[str, Any]:
@@ -75,21 +128,22 @@ class Run:
             "schema": 1,
             "kind": "enhance",
             "mcap": mcap.__version__,
-            "restorers": [_described(stage) for stage in self.stages],
+            "restorers": [stage.record() for stage in self.stages],
             "scale": self.settings.scale,
             "guard": self.settings.guard,
             "max_change": self.settings.max_change,
             "max_loss": self.settings.max_loss,
             "identity": self.tools.identity.name,
-            "profile": self.framing.profile.name if self.framing else None,
+            "profile": self.finish.profile.name if self.finish else None,
         }
 
     @cached_property
-    def _hashed(self) -> str:
-        """All that decides about the results. The version is left out: a new mcap that makes the
-        same need not make it again."""
+    def fingerprint(self) -> str:
+        """All that decides about the results, as JSON. The version is left out: a new mcap that
+        makes the same need not make it again."""
         tools, person = self.tools, self.person
-        hashed = {key: value for key, value in self.record.items() if key != "mcap"} | {
+        seeing = [tools.detector, tools.masker, tools.person_masker]
+        decisive = {key: value for key, value in self.record.items() if key != "mcap"} | {
             "min_face": self.settings.min_face,
             "max_yaw": self.settings.max_yaw,
             "min_score": self.faces.min_score,
@@ -97,18 +151,44 @@ class Run:
             "format": self.settings.format,
             "quality": self.settings.quality,
             "metadata": self.settings.metadata,
-            "tools": [_kind(tools.detector), _kind(tools.masker), _kind(tools.person_masker)],
-            "person": None if person is None else _hash(np.asarray(person, np.float32).tobytes()),
-            "framing": _framing_facts(self.framing),
+            "tools": [
+                None if tool is None else f"{type(tool).__module__}.{type(tool).__qualname__}"
+                for tool in seeing
+            ],
+            "person": None
+            if person is None
+            else hashlib.sha256(np.asarray(person, np.float32).tobytes()).hexdigest(),
+            "framing": None if self.finish is None else self.finish.facts(),
             "half": self.half,
         }
-        return json.dumps(hashed, sort_keys=True, default=str)
+        return json.dumps(decisive, sort_keys=True, default=str)
+
+    def jobs(self, paths: Sequence[Path]) -> list[Job | Refused]:
+        """Plan every picture; inputs of one name get eight digits of their hash behind it."""
+        jobs: list[Job | Refused] = []
+        for path in paths:
+            try:
+                jobs.append(self.job(path))
+            except InputRejectedError as error:
+                jobs.append(Refused.because(path, error))
+        stems = Counter(job.stem.casefold() for job in jobs if isinstance(job, Job))
+        return [
+            replace(job, stem=f"{job.stem}-{job.sha256[:8]}")
+            if isinstance(job, Job) and stems[job.stem.casefold()] > 1
+            else job
+            for job in jobs
+        ]
 
     def job(self, path: Path) -> Job:
-        """`InputRejectedError` where the picture cannot be read or its result would be too large."""
+        """Plan one picture, from the head of its file.
+
+        Raises `InputRejectedError` where it cannot be read or its result would be too large.
+        """
         size = size_of(path, self.photos)
-        width, height = result_size(size, self.scales, self.settings.scale)
-        largest_scale = max([math.prod(self.scales), self.settings.scale or 0])
+        infos = [stage.restorer.info for stage in self.stages]
+        scales = [info.scale for info in infos if info.kind == "image"]
+        width, height = result_size(size, scales, self.settings.scale)
+        largest_scale = max([math.prod(scales), self.settings.scale or 0])
         largest = (size[0] * largest_scale, size[1] * largest_scale)
         if math.prod(largest) > self.settings.max_megapixels * 1e6:
             raise InputRejectedError(
@@ -121,10 +201,9 @@ class Run:
                 f"{path}: no picture of {width} x {height} pixels can be written"
             )
         tiles = 0
-        for stage in self.stages:
-            info = stage.restorer.info
+        for info in infos:
             if info.kind == "image":
-                tiles += _tiles(size, self.settings.tile)
+                tiles += tile_count(size, self.settings.tile)
                 size = (size[0] * info.scale, size[1] * info.scale)
             else:
                 tiles += 1
@@ -135,87 +214,80 @@ class Run:
             sha256=sha256,
             size=(width, height),
             tiles=max(1, tiles),
-            settings_sha256=_hash(f"{sha256} {self._hashed}".encode()),
+            settings_sha256=hashlib.sha256(f"{sha256} {self.fingerprint}".encode()).hexdigest(),
         )
 
 
 def result_size(
     size: tuple[int, int], scales: Sequence[int], scale: float | None
 ) -> tuple[int, int]:
-    """(width, height) of an enhanced picture of ``size``, before a profile cuts it."""
+    """Return (width, height) of an enhanced picture of ``size``, before a profile cuts it.
+
+    ``scales`` are those of the restorers of kind "image", ``scale`` the one that is asked for.
+    """
     factor = math.prod(scales) if scale is None else scale
     width, height = (max(1, round(side * factor)) for side in size)
     return width, height
 
 
-def named_apart(jobs: Sequence[Job | Refused]) -> list[Job | Refused]:
-    """Inputs of one name get eight digits of their hash behind it."""
-    counts: dict[str, int] = {}
-    for job in jobs:
-        if isinstance(job, Job):
-            counts[job.stem.casefold()] = counts.get(job.stem.casefold(), 0) + 1
-    return [
-        replace(job, stem=f"{job.stem}-{job.sha256[:8]}")
-        if isinstance(job, Job) and counts[job.stem.casefold()] > 1
-        else job
-        for job in jobs
-    ]
-
-
-class Counter:
-    """Turns tiles that are done into whole pieces of a job's ``tiles``."""
-
-    def __init__(self, planned: int, advance: Callable[[int], None]) -> None:
-        self._left, self._advance = planned, advance
-
-    def piece(self, count: int = 1) -> None:
-        count = min(count, self._left)
-        if count > 0:
-            self._left -= count
-            self._advance(count)
-
-    def tiles(self, shape: tuple[int, ...], tile: int) -> Callable[[int, int], None]:
-        """What hears of tiles of a picture of ``shape`` (H, W) as they are done, of how many."""
-        planned = _tiles(shape[:2], tile)
-        told = 0
-
-        def on_tile(done: int, total: int) -> None:
-            nonlocal told
-            now = planned * done // max(total, 1)
-            self.piece(now - told)
-            told = max(told, now)
-
-        return on_tile
-
-    def finish(self) -> None:
-        self.piece(self._left)
-
-
-def _tiles(sides: Sequence[int], tile: int) -> int:
-    """An estimate: how many there are is known once the memory is."""
+def tile_count(sides: Sequence[int], tile: int) -> int:
+    """Estimate in how many tiles of ``tile`` pixels a picture of such sides is worked on."""
     return math.prod(max(1, math.ceil(side / tile)) for side in sides)
 
 
-def _described(stage: Stage) -> dict[str, Any]:
-    info = stage.restorer.info
-    facts = {"name": stage.name, "kind": info.kind, "scale": info.scale}
-    facts |= {key: float(getattr(stage.restorer, key)) for key in info.controls}
-    if stage.sha256:
-        facts["sha256"] = stage.sha256
-    return facts
+@dataclass
+class TileBudget:
+    """The planned tiles of a job, spent as the real ones are done, however many those are."""
+
+    left: int
+
+    def spend(self, tiles: int) -> Iterator[TilesDone]:
+        """Yield a `TilesDone` of so many tiles, as far as there are any left."""
+        tiles = min(tiles, self.left)
+        if tiles > 0:
+            self.left -= tiles
+            yield TilesDone(tiles)
 
 
-def _framing_facts(framing: FinishOptions | None) -> Any:
-    if framing is None:
-        return None
-    profile = framing.profile.model_dump(mode="json", include={"aspect", "size_mm"})
-    parts = framing.profile.framing, framing.profile.background, framing.settings
-    return [profile, *(part.model_dump(mode="json") for part in parts), framing.sheet]
+@dataclass(frozen=True)
+class SizePlan:
+    """The size of one picture before and after; for ``--dry-run``."""
+
+    file: Path
+    size: tuple[int, int]
+    """(width, height)"""
+    result: tuple[int, int] | None
+    """None: only the restorer's file knows its scale."""
 
 
-def _kind(tool: Any) -> str | None:
-    return None if tool is None else f"{type(tool).__module__}.{type(tool).__qualname__}"
+@dataclass
+class DryRun:
+    """What would become of the pictures."""
+
+    pictures: list[SizePlan] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
 
 
-def _hash(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def dry_run(
+    paths: Sequence[Path],
+    scales: Sequence[int | None],
+    settings: EnhanceSettings,
+    photos: PhotoSettings,
+) -> DryRun:
+    """Return what would become of pictures, from the heads of their files alone.
+
+    ``scales`` are those of the restorers of kind "image"; None for one that is not known before
+    its file is read.
+    """
+    known = [scale for scale in scales if scale is not None]
+    certain = settings.scale is not None or len(known) == len(scales)
+    plan = DryRun()
+    for path in paths:
+        try:
+            size = size_of(path, photos)
+        except InputRejectedError as error:
+            plan.refused.append(Refused.because(path, error))
+            continue
+        result = result_size(size, known, settings.scale) if certain else None
+        plan.pictures.append(SizePlan(path, size, result))
+    return plan

@@ -1,4 +1,4 @@
-"""What shows enhanced pictures before and after: the contact sheet and report.html."""
+"""Enhanced pictures before and after, to look at: the contact sheet and report.html."""
 
 from __future__ import annotations
 
@@ -17,47 +17,18 @@ from mcap.results.names import CONTACT_SHEET, REPORT
 
 if TYPE_CHECKING:
     from mcap.contracts import UInt8Image
-    from mcap.enhancement.events import Enhanced, FinishOptions, Refused
+    from mcap.enhancement.events import Enhanced, Refused
 
 SHEET_PICTURES = 32
-
-
-def write_contact_sheet(out: Path, pictures: Sequence[Enhanced]) -> Path:
-    """Before, after, and the largest face of both, a picture a row."""
-    tiles = []
-    for picture in pictures[:SHEET_PICTURES]:
-        word, colour = verdict(picture)
-        size = "{} x {}".format(*picture.record["input"]["size"])
-        shown = picture.previews
-        tiles += [
-            Tile(_read(shown.before), f"{picture.source.name}: before", (size,), NEUTRAL),
-            Tile(
-                _read(shown.after),
-                "after",
-                ("{} x {}".format(*picture.record["size"]), *_similarity(picture), word),
-                colour,
-            ),
-            Tile(_read(shown.face_before), "its face before", (), NEUTRAL),
-            Tile(_read(shown.face_after), "after", (), colour),
-        ]
-    path = out / CONTACT_SHEET
-    heading = "Enhanced: before and after" if tiles else "Nothing was enhanced"
-    write_jpeg(path, contact_sheet(tiles, 4, 320, heading=heading))
-    return path
+"""Pictures on the contact sheet, at most."""
 
 
 def verdict(picture: Enhanced) -> tuple[str, tuple[int, int, int]]:
-    """What became of the faces of a picture, in a word and a colour."""
-    if picture.losses:
-        stayed = all(stage["weight"] == 0 for face in picture.faces for stage in face["stages"])
-        return (
-            ("the person was not kept: face left as it was", BAD)
-            if stayed
-            else (
-                "restored less, to keep the person",
-                WARNING,
-            )
-        )
+    """Return what became of the faces of a picture, in a word and a colour."""
+    if picture.held_back:
+        if all(stage["weight"] == 0 for face in picture.faces for stage in face["stages"]):
+            return "the person was not kept: face left as it was", BAD
+        return "restored less, to keep the person", WARNING
     if not picture.faces:
         return "no face found", NEUTRAL
     if not any(face["stages"] for face in picture.faces):
@@ -67,17 +38,57 @@ def verdict(picture: Enhanced) -> tuple[str, tuple[int, int, int]]:
     return "the person is kept", GOOD
 
 
-def _similarity(picture: Enhanced) -> tuple[str, ...]:
-    faces = [face for face in picture.faces if face["similarity_after"] is not None]
-    if not faces:
+def write_contact_sheet(out: Path, pictures: Sequence[Enhanced]) -> Path:
+    """Write before, after, and the largest face of both, a picture a row."""
+
+    def image(path: Path | None) -> UInt8Image | None:
+        if path is None:
+            return None
+        with Image.open(path) as file:
+            return np.asarray(file.convert("RGB"))
+
+    tiles = []
+    for picture in pictures[:SHEET_PICTURES]:
+        word, colour = verdict(picture)
+        before, after = shown_sizes(picture)
+        shown = picture.previews
+        lines = (after, *similarity_lines(picture), word)
+        tiles += [
+            Tile(image(shown.before), f"{picture.source.name}: before", (before,)),
+            Tile(image(shown.after), "after", lines, colour),
+            Tile(image(shown.face_before), "its face before"),
+            Tile(image(shown.face_after), "after", (), colour),
+        ]
+    path = out / CONTACT_SHEET
+    heading = "Enhanced: before and after" if tiles else "Nothing was enhanced"
+    write_jpeg(path, contact_sheet(tiles, 4, 320, heading=heading))
+    return path
+
+
+def most_changed_face(picture: Enhanced) -> dict[str, Any] | None:
+    """Return the face that lost the most similarity; None where none was restored."""
+    return min(
+        (face for face in picture.faces if face["similarity_after"] is not None),
+        key=lambda face: face["similarity_after"] - face["similarity_before"],
+        default=None,
+    )
+
+
+def similarity_lines(picture: Enhanced) -> tuple[str, ...]:
+    """Return the similarity of the face that lost the most; () where none was restored."""
+    face = most_changed_face(picture)
+    if face is None:
         return ()
-    face = min(faces, key=lambda face: face["similarity_after"] - face["similarity_before"])
-    whom = "to the person" if face["compared_with"] == "person" else "to the face before"
+    before, after = face["similarity_before"], face["similarity_after"]
     if face["compared_with"] == "person":
-        told = f"{face['similarity_before']:.3f} to {face['similarity_after']:.3f} {whom}"
-    else:
-        told = f"{face['similarity_after']:.3f} {whom}"
-    return (told,)
+        return (f"{before:.3f} to {after:.3f} to the person",)
+    return (f"{after:.3f} to the face before",)
+
+
+def shown_sizes(picture: Enhanced) -> tuple[str, str]:
+    """Return "W x H" of the input and of the picture."""
+    before, after = picture.record["input"]["size"], picture.record["size"]
+    return "{} x {}".format(*before), "{} x {}".format(*after)
 
 
 def write_report(
@@ -86,54 +97,38 @@ def write_report(
     refused: Sequence[Refused],
     *,
     identity: str,
-    framing: FinishOptions | None = None,
+    notice: str = "",
 ) -> Path:
-    """One HTML page; it links to the files beside it."""
-    path = out / REPORT
-    write_page(
-        path,
-        "enhance.html",
-        cards=[_card(picture, out) for picture in pictures],
-        refused=refused,
-        identity=identity,
-        notice=framing.profile.notice if framing else "",
-    )
-    return path
+    """Write one HTML page; it links to the files beside it.
 
-
-def _card(picture: Enhanced, out: Path) -> dict[str, Any]:
-    word, colour = verdict(picture)
-    shown = picture.previews
+    ``identity`` is the network that likeness was measured by, ``notice`` the style profile's own.
+    """
 
     def href(path: Path | None) -> str | None:
         return None if path is None else Path(os.path.relpath(path, out)).as_posix()
 
-    return {
-        "name": picture.source.name,
-        "href": href(picture.path),
-        "sheet": href(picture.sheet),
-        "pairs": [
-            (href(before), href(after))
-            for before, after in (
-                (shown.before, shown.after),
-                (shown.face_before, shown.face_after),
-            )
-            if before is not None
-        ],
-        "sizes": (
-            "{} x {}".format(*picture.record["input"]["size"]),
-            "{} x {}".format(*picture.record["size"]),
-        ),
-        "verdict": word,
-        "colour": "#{:02x}{:02x}{:02x}".format(*colour),
-        "faces": picture.faces,
-        "lines": [*picture.losses, *picture.notes],
-        "restorers": ", ".join(item["name"] for item in picture.record["restorers"]) or "none",
-    }
-
-
-def _read(path: Path | None) -> UInt8Image | None:
-    if path is None:
-        return None
-    with Image.open(path) as file:
-        return np.asarray(file.convert("RGB"))
+    cards = []
+    for picture in pictures:
+        word, colour = verdict(picture)
+        shown = picture.previews
+        pairs = [(shown.before, shown.after)]
+        if shown.face_before is not None and shown.face_after is not None:
+            pairs.append((shown.face_before, shown.face_after))
+        cards.append(
+            {
+                "name": picture.source.name,
+                "href": href(picture.path),
+                "sheet": href(picture.sheet),
+                "pairs": [(href(before), href(after)) for before, after in pairs],
+                "sizes": shown_sizes(picture),
+                "verdict": word,
+                "colour": "#{:02x}{:02x}{:02x}".format(*colour),
+                "faces": picture.faces,
+                "lines": [*picture.held_back, *picture.notes],
+                "restorers": ", ".join(item["name"] for item in picture.record["restorers"])
+                or "none",
+            }
+        )
+    path = out / REPORT
+    write_page(path, "enhance.html", cards=cards, refused=refused, identity=identity, notice=notice)
+    return path

@@ -1,4 +1,4 @@
-"""What a user can choose about enhancing: the settings' slice ``[enhance]``."""
+"""The settings' slice ``[enhance]``."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Generator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -119,52 +119,72 @@ def spans(
     ]
 
 
+@dataclass(frozen=True)
+class Tiling:
+    """How a picture is cut into tiles and worked on."""
+
+    tile: int = 512
+    """Side in input pixels of what the network sees at once, the overlap included."""
+    overlap: int | None = None
+    """Input pixels that neighbouring tiles share; None: what the restorer asks for, else
+    `OVERLAP`."""
+    device: torch.device | str = "cpu"
+    half: bool = False
+    """Half precision where the restorer allows it and ``device`` is no CPU; a tile whose numbers it
+    cannot hold is done again in single precision, and so is the rest."""
+    dtype: Any = np.uint8
+    """Of the result: uint8, uint16 or float32."""
+    memory: int | None = None
+    """Bytes that one tile may take, by ``info.bytes_per_pixel`` where it is known.
+    None: on the CPU half of what is free and at most `CPU_MEMORY`, elsewhere no bound."""
+    scratch: Path | str | None = None
+    """The folder for the file of a large result; None: the system's for temporary files."""
+
+
 def restore_tiled(
-    restorer: Restorer,
-    image: torch.Tensor | np.ndarray,
-    *,
-    tile: int = 512,
-    overlap: int | None = None,
-    device: torch.device | str = "cpu",
-    half: bool = False,
-    on_tile: Callable[[int, int], None] | None = None,
-    dtype: Any = np.uint8,
-    memory: int | None = None,
-    scratch: Path | str | None = None,
+    restorer: Restorer, image: torch.Tensor | np.ndarray, tiling: Tiling | None = None
 ) -> Tiled:
+    """Restore a picture of any size; `tile_by_tile` without a look at its progress."""
+    steps = tile_by_tile(restorer, image, tiling)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def tile_by_tile(
+    restorer: Restorer, image: torch.Tensor | np.ndarray, tiling: Tiling | None = None
+) -> Generator[tuple[int, int], None, Tiled]:
     """Restore a picture of any size with a restorer of kind "image".
 
     ``image``: float32[3, H, W] in [0, 1] RGB, or an array [H, W, 3] of uint8, uint16 or float32 (a
-    `numpy.memmap` too), of which no copy is made. ``tile``: side in input pixels of what the
-    network sees at once, the overlap included. ``overlap``: input pixels that neighbouring tiles
-    share; None is what the restorer asks for (``info.overlap``), else `OVERLAP`.
-    ``half``: half precision where the restorer allows it and ``device`` is no CPU; a tile whose
-    numbers it cannot hold is done again in single precision, and so is the rest. ``on_tile(done,
-    total)`` is called after each tile, and with 0 before the first. ``dtype`` is that of the
-    result. ``memory``: bytes that one tile may take (by default, and on the CPU only, half of what
-    is free and at most `CPU_MEMORY`), by ``info.bytes_per_pixel`` where it is known.
-    ``scratch``: the folder for the file of a large result.
+    `numpy.memmap` too), of which no copy is made. Yields (done, total) after each tile, and with 0
+    before the first; returns the result.
 
     The picture is continued by reflection, at its right and lower edge only, to the restorer's
     smallest size and multiple. A restorer whose ``info.tileable`` is False gets the picture whole.
 
-    Where memory runs out the tile is halved, and the notes tell of it. Raises `OutOfMemory` where
-    even the smallest tile does not fit, `McapError` where the restorer gives anything but a picture
-    of the right size in numbers, or the result has no room on the disk.
+    Where memory runs out the tile is halved, the count begins anew, and the notes tell of it.
+    Raises `OutOfMemory` where even the smallest tile does not fit, `McapError` where the restorer
+    gives anything but a picture of the right size in numbers, or the result has no room on the
+    disk.
     """
     if restorer.info.kind != "image":
         raise ValueError(f"a restorer of kind {restorer.info.kind!r} works on faces, not on tiles")
+    tiling = tiling or Tiling()
     source = _Source(image)
-    device = torch.device(device)
-    half = half and restorer.info.half_precision and device.type != "cpu"
+    device = torch.device(tiling.device)
+    half = tiling.half and restorer.info.half_precision and device.type != "cpu"
     notes: list[str] = []
-    job = _Job(restorer, source, overlap, device, half, on_tile, notes)
-    side = _first_tile(job, tile, memory)
-    result = _allocate((source.height * job.scale, source.width * job.scale, 3), dtype, scratch)
+    job = _Job(restorer, source, tiling.overlap, device, half, notes)
+    side = _first_tile(job, tiling.tile, tiling.memory)
+    shape = (source.height * job.scale, source.width * job.scale, 3)
+    result = _allocate(shape, tiling.dtype, tiling.scratch)
     while True:
         try:
             with translate_oom("restoring a picture", ""):
-                count, largest = _run(job, side, result)
+                count, largest = yield from _run(job, side, result)
             return Tiled(result, largest, count, tuple(notes))
         except OutOfMemory as error:
             smaller = _down(min(side, job.longest) // 2, job.multiple)
@@ -232,7 +252,6 @@ class _Job:
     wanted_overlap: int | None
     device: torch.device
     half: bool
-    on_tile: Callable[[int, int], None] | None
     notes: list[str]
 
     def __post_init__(self) -> None:
@@ -283,8 +302,10 @@ def _first_tile(job: _Job, tile: int, memory: int | None) -> int:
 
 
 @torch.inference_mode()
-def _run(job: _Job, side: int, result: np.ndarray) -> tuple[int, int]:
-    """Fill ``result``; the number of tiles, and the longer side of one."""
+def _run(
+    job: _Job, side: int, result: np.ndarray
+) -> Generator[tuple[int, int], None, tuple[int, int]]:
+    """Fill ``result``; yields (done, total), returns how many tiles and a tile's longer side."""
     # A tile that is overlap for the most part would make the work many times as long.
     overlap = min(job.overlap, side // 2)
     rows, columns = (
@@ -300,8 +321,7 @@ def _run(job: _Job, side: int, result: np.ndarray) -> tuple[int, int]:
     )
     total, done = len(rows) * len(columns), 0
     job.move()
-    if job.on_tile is not None:
-        job.on_tile(0, total)
+    yield 0, total
     above: list[torch.Tensor] = []  # what runs over from the row of tiles above, column by column
     for row in rows:
         left: torch.Tensor | None = None
@@ -318,8 +338,7 @@ def _run(job: _Job, side: int, result: np.ndarray) -> tuple[int, int]:
             below.append(part[:, height:].clone())
             _write(result, part[:, :height], row.keep * job.scale, column.keep * job.scale)
             done += 1
-            if job.on_tile is not None:
-                job.on_tile(done, total)
+            yield done, total
         above = below
         _forget(result, row.fade * job.scale)
     longest = max(span.stop - span.start for span in (*rows, *columns))

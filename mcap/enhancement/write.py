@@ -1,17 +1,12 @@
-"""A picture that was worked on -> its files: framed as a profile asks, with its record in it."""
+"""Write a finished picture, its previews and its print sheet, with its record in it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from mcap.enhancement.events import Enhanced, FinishOptions
+from mcap.enhancement.events import Enhanced
 from mcap.enhancement.face_patch import view
-from mcap.enhancement.plan import Job, Run
 from mcap.images import provenance
 from mcap.images.colour import on_white, to_eight_bits, to_srgb
 from mcap.images.picture import PictureFile
@@ -22,91 +17,79 @@ from mcap.runtime import files
 
 if TYPE_CHECKING:
     from mcap.contracts import UInt8Image
-    from mcap.enhancement.folder import EnhancedShelf
-    from mcap.enhancement.picture import FaceState, Worked
+    from mcap.enhancement.finish import FinishedCanvas
+    from mcap.enhancement.folder import EnhancedFolder
+    from mcap.enhancement.picture import Canvas
+    from mcap.enhancement.plan import Enhancement, FinishOptions, Job
 
 CLOSE_UP = 0.02
 """What is shown around a face in the report, in face sizes on each side."""
 
 
-def write(run: Run, job: Job, worked: Worked, shelf: EnhancedShelf) -> Enhanced:
-    """Write the picture, its previews and, where asked, its print sheet; the picture last, so that
-    what is there with its record is done."""
-    source, canvas, alpha = worked.source, worked.canvas, worked.alpha
-    framing, notes = run.framing, worked.notes
-    close_ups = _close_ups(worked)
-    finished, dpi = None, None
-    if framing is not None:
-        from mcap.faces.eyes import MeshFinder
-        from mcap.framing.finish import finish
+def write(
+    run: Enhancement, job: Job, canvas: Canvas, finished: FinishedCanvas, folder: EnhancedFolder
+) -> Enhanced:
+    """Write the picture and all that lies beside it into the folder.
 
-        if source.icc and not source.grey and canvas.dtype == np.uint8:
-            # What profiles are for, prints and forms, is in sRGB, as is the background colour.
-            canvas, source = to_srgb(canvas, source.icc), replace(source, icc=None)
-        masker = run.tools.masker
-        finished = finish(
-            canvas if alpha is None else np.dstack([canvas, alpha]),
-            [state.candidate.face.moved(zoom=worked.factor) for state in worked.faces],
-            framing.profile,
-            masker=run.tools.person_masker,
-            # --masker mediapipe knows where the chin is better than five landmarks do.
-            mesh=cast("MeshFinder", masker) if masker.info.finds_mesh else None,
-            settings=framing.settings,
-        )
-        canvas = np.ascontiguousarray(finished.image[..., :3])
-        if alpha is not None:
-            alpha = np.ascontiguousarray(finished.image[..., 3])
-        dpi = finished.dpi
-        notes = [*notes, *finished.notes]
-        # A background in the profile's colour makes a colour picture of a grey one.
-        source = replace(source.reframed(), grey=source.grey and finished.background is None)
-    path = shelf.free_path(job.stem)
-    notes = [*notes, *left_out(path, source, run.settings.metadata)]
+    The picture comes last, so that what is there with its record is done.
+    """
+    source, pixels = finished.source, finished.pixels
+    path = folder.free_path(job.stem)
     record = {
         **run.record,
         "input": {"sha256": source.sha256, "size": list(source.size)},
         "made_from": source.record,
-        "size": [canvas.shape[1], canvas.shape[0]],
-        "faces": [_face_entry(state) for state in worked.faces],
-        "notes": notes,
-        "finish": finished.record() if finished else None,
+        "size": [pixels.shape[1], pixels.shape[0]],
+        "faces": [state.record() for state in canvas.faces],
+        "notes": [*finished.notes, *left_out(path, source, run.settings.metadata)],
+        "finish": finished.record,
         "settings_sha256": job.settings_sha256,
     }
     previews = write_previews(
-        shelf.out,
+        folder.out,
         path.stem,
-        _small(worked.source.pixels, worked.source.icc),
-        _small(canvas, source.icc),
-        close_ups,
+        to_srgb(to_eight_bits(reduced(canvas.source.pixels)), canvas.source.icc),
+        to_srgb(to_eight_bits(reduced(pixels)), source.icc),
+        close_ups(canvas),
     )
     sheet = None
-    if framing is not None and framing.sheet:
-        sheet = shelf.sheet(path)
-        _write_print_sheet(sheet, canvas, alpha, source, framing)
+    if run.finish is not None and run.finish.sheet:
+        sheet = folder.print_sheet(path)
+        write_print_sheet(sheet, finished, run.finish)
+    redrawn = any(state.redrawn for state in canvas.faces)
     write_picture(
         path,
-        canvas,
-        alpha,
+        pixels,
+        finished.alpha,
         source,
-        provenance.Label(record, _source_type(source, worked.faces), run.settings.metadata),
+        provenance.Label(record, source_type(source, redrawn=redrawn), run.settings.metadata),
         quality=run.settings.quality,
-        dpi=dpi,
+        dpi=finished.dpi,
     )
     return Enhanced(path, job.path, record, True, previews, sheet)
 
 
-def _write_print_sheet(
-    path: Path,
-    canvas: np.ndarray,
-    alpha: np.ndarray | None,
-    source: PictureFile,
-    framing: FinishOptions,
-) -> None:
+def close_ups(canvas: Canvas) -> tuple[UInt8Image, UInt8Image] | None:
+    """Return the largest face before and after, filling the picture; None where there is none."""
+    if not canvas.faces:
+        return None
+    state = max(canvas.faces, key=lambda state: state.candidate.face.area)
+    icc = canvas.source.icc
+    return (
+        view(canvas.source.pixels, state.candidate.face, icc, CLOSE_UP)[0],
+        view(canvas.pixels, canvas.face(state), icc, CLOSE_UP)[0],
+    )
+
+
+def write_print_sheet(path: Path, finished: FinishedCanvas, options: FinishOptions) -> None:
+    """Write a sheet of as many copies as fit, as PNG; the profile has a ``size_mm``."""
     from mcap.framing.print_sheet import print_sheet
 
-    image = canvas if alpha is None else on_white(canvas, alpha)
+    assert options.profile.size_mm is not None  # a sheet is asked for with such a profile alone
+    pixels, alpha, source = finished.pixels, finished.alpha, finished.source
+    image = pixels if alpha is None else on_white(pixels, alpha)
     made = print_sheet(
-        to_eight_bits(image), framing.profile.size_mm, dpi=float(framing.settings.dpi)
+        to_eight_bits(image), options.profile.size_mm, dpi=float(options.settings.dpi)
     )
     icc = None if source.grey else source.icc  # a sheet has three channels
     files.write_with(
@@ -114,38 +97,11 @@ def _write_print_sheet(
     )
 
 
-def _close_ups(worked: Worked) -> tuple[UInt8Image, UInt8Image] | None:
-    """The largest face before and after, filling the picture."""
-    if not worked.faces:
-        return None
-    face = max((state.candidate.face for state in worked.faces), key=lambda face: face.area)
-    icc = worked.source.icc
-    return (
-        view(worked.source.pixels, face, icc, CLOSE_UP)[0],
-        view(worked.canvas, face.moved(zoom=worked.factor), icc, CLOSE_UP)[0],
-    )
+def source_type(source: PictureFile, *, redrawn: bool) -> str:
+    """Return the IPTC's DigitalSourceType of what was made of ``source``.
 
-
-def _small(pixels: np.ndarray, icc: bytes | None) -> UInt8Image:
-    return to_srgb(to_eight_bits(reduced(pixels)), icc)
-
-
-def _face_entry(state: FaceState) -> dict[str, Any]:
-    face, before = state.candidate.face, state.before
-    return {
-        "box": [round(value, 1) for value in face.box],
-        "score": round(face.score, 3),
-        "reason": state.candidate.reason,
-        "compared_with": "person" if before.known else "itself",
-        "similarity_before": round(before.similarity, 4),
-        "similarity_after": None if state.similarity is None else round(state.similarity, 4),
-        "stages": state.stages,
-        "held_back": state.held_back,
-    }
-
-
-def _source_type(source: PictureFile, found: Sequence[FaceState]) -> str:
-    redrawn = any(state.redrawn for state in found)
+    ``redrawn``: a face restorer has changed a face.
+    """
     if source.generated:
         return provenance.TRAINED_ALGORITHMIC_MEDIA
     if redrawn or source.source_type == provenance.COMPOSITE_WITH_TRAINED:

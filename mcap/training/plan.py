@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mcap.contracts import BackboneMemory, BackbonePlan
     from mcap.registry import Entry
     from mcap.training.recipe import Recipe
+    from mcap.weights.required import WeightLine
 
 
 @dataclass(frozen=True)
@@ -84,18 +85,6 @@ def backbone_facts(entry: Entry, source: str | None) -> BackboneFacts:
     )
 
 
-@dataclass(frozen=True)
-class WeightLine:
-    """One weight in the plan."""
-
-    name: str
-    used_for: str
-    bytes: int
-    licence: str
-    commercial: bool
-    here: bool  # on this machine already
-
-
 TINY_AUTOENCODERS = {"sd": "taesd", "sdxl": "taesdxl"}
 """Architecture -> the weight that decodes its latents for ``identity_decode = "tiny"``."""
 
@@ -108,25 +97,6 @@ def tiny_autoencoder(recipe: Recipe, architecture: str | None) -> str | None:
     if recipe.identity and recipe.phase2_steps and recipe.identity_decode == "tiny":
         return TINY_AUTOENCODERS.get(architecture or "")
     return None
-
-
-def weight_lines(entries: Sequence[Entry], more: Sequence[str] = ()) -> list[WeightLine]:
-    """The weights that these entries need, and ``more``, each once."""
-    from mcap.weights.fetch import WEIGHTS, local_path
-
-    lines = {}
-    for need in [*(need for entry in entries for need in entry.needs), *more]:
-        found = WEIGHTS.get(need)
-        if found is not None and need not in lines:
-            lines[need] = WeightLine(
-                need,
-                found.used_for,
-                found.bytes,
-                found.licence,
-                found.commercial,
-                local_path(need) is not None,
-            )
-    return list(lines.values())
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,15 @@ from mcap.training.plan import (
     HEADROOM,
     PhotoLine,
     Plan,
-    WeightLine,
     estimate_memory_mb,
     estimate_seconds,
     measure_gflops,
     rows_per_step,
     tiny_autoencoder,
-    weight_lines,
 )
 from mcap.training.recipe import low_memory
 from mcap.weights.fetch import require_here
+from mcap.weights.required import WeightLine, weight_lines
 
 if TYPE_CHECKING:
     import torch

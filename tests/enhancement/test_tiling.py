@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from mcap.contracts import Restorer, RestorerInfo
 from mcap.enhancement import tiling as tiles
-from mcap.enhancement.tiling import restore_tiled, spans
+from mcap.enhancement.tiling import Tiling, restore_tiled, spans, tile_by_tile
 from mcap.errors import McapError, OutOfMemory
 
 
@@ -60,7 +60,7 @@ class Chain(nn.Module):
 
 
 def untiled(restorer, image, **options):
-    return restore_tiled(restorer, image, tile=100_000, dtype=np.float32, **options).image
+    return restore_tiled(restorer, image, Tiling(tile=100_000, dtype=np.float32, **options)).image
 
 
 def noise(height, width, seed=0):
@@ -117,7 +117,7 @@ def test_tiled_equals_untiled_everywhere_where_the_reach_is_known(
     restorer = Chain(scale, layers=3, fold=fold, minimum=minimum)
     image = noise(height, width, seed=height * 1000 + width)
     whole = untiled(restorer, image)
-    found = restore_tiled(restorer, image, tile=tile, dtype=np.float32)
+    found = restore_tiled(restorer, image, Tiling(tile=tile, dtype=np.float32))
     assert found.image.shape == (scale * height, scale * width, 3)
     assert found.tile_used <= tile
     assert max(side for sides in restorer.seen[1:] for side in sides) <= tile
@@ -137,7 +137,9 @@ def test_tiled_is_near_untiled_where_the_reach_is_not_known(height, width, tile,
     restorer = Chain(2, layers=reach, known=False)
     image = noise(height, width, seed=height)
     whole = untiled(restorer, image)
-    found = restore_tiled(restorer, image, tile=tile, overlap=overlap, dtype=np.float32).image
+    found = restore_tiled(
+        restorer, image, Tiling(tile=tile, overlap=overlap, dtype=np.float32)
+    ).image
     difference = np.abs(found - whole).max(axis=-1)
     if min(overlap, tile // 2) // 4 >= reach:  # what is cut of each is all that is wrong
         assert difference.max() <= 1e-5
@@ -168,7 +170,7 @@ class Same:
 def test_a_restorer_that_changes_nothing_changes_nothing(height, width, tile, overlap):
     image = noise(height, width)
     before = image.clone()
-    found = restore_tiled(Same(), image, tile=tile, overlap=overlap, dtype=np.float32).image
+    found = restore_tiled(Same(), image, Tiling(tile=tile, overlap=overlap, dtype=np.float32)).image
     np.testing.assert_array_equal(found, image.permute(1, 2, 0).numpy())
     assert torch.equal(image, before)
 
@@ -180,7 +182,7 @@ def test_arrays_of_every_depth_come_back_as_they_were(kind):
     if kind != np.float32:
         image = rng.integers(0, np.iinfo(kind).max, (70, 50, 3), endpoint=True).astype(kind)
     image.flags.writeable = False
-    found = restore_tiled(Same(), image, tile=24, overlap=6, dtype=kind)
+    found = restore_tiled(Same(), image, Tiling(tile=24, overlap=6, dtype=kind))
     assert found.image.dtype == kind
     np.testing.assert_array_equal(found.image, image)
 
@@ -188,7 +190,7 @@ def test_arrays_of_every_depth_come_back_as_they_were(kind):
 def test_results_are_rounded_to_the_nearest_level():
     values = torch.tensor([0.0, 0.49, 0.51, 254.49, 254.51, 255.0]) / 255
     image = values.reshape(1, 1, -1).expand(3, 1, -1)
-    found = restore_tiled(Same(), image, dtype=np.uint8).image
+    found = restore_tiled(Same(), image, Tiling(dtype=np.uint8)).image
     assert found[0, :, 0].tolist() == [0, 0, 1, 254, 255, 255]
 
 
@@ -200,14 +202,13 @@ def test_values_outside_the_range_are_cut():
 
 
 def test_progress_is_told():
-    told = []
-    found = restore_tiled(
-        Same(),
-        noise(100, 60),
-        tile=40,
-        overlap=8,
-        on_tile=lambda done, total: told.append((done, total)),
-    )
+    steps, told = tile_by_tile(Same(), noise(100, 60), Tiling(tile=40, overlap=8)), []
+    while True:
+        try:
+            told.append(next(steps))
+        except StopIteration as end:
+            found = end.value
+            break
     assert told == [(number, found.tiles) for number in range(found.tiles + 1)]
     assert found.tiles == 6
     assert found.notes == ()
@@ -216,7 +217,7 @@ def test_progress_is_told():
 def test_one_that_cannot_be_cut_gets_the_picture_whole():
     restorer = Chain(1)
     restorer.info = dataclasses.replace(restorer.info, tileable=False)
-    restore_tiled(restorer, noise(90, 70), tile=32)
+    restore_tiled(restorer, noise(90, 70), Tiling(tile=32))
     assert restorer.seen == [(90, 70)]
 
 
@@ -242,7 +243,7 @@ def test_a_smaller_tile_is_taken_when_memory_runs_out(error):
 
     restorer = Small(2)
     image = noise(150, 130)
-    found = restore_tiled(restorer, image, tile=512, dtype=np.float32)
+    found = restore_tiled(restorer, image, Tiling(tile=512, dtype=np.float32))
     assert found.tile_used <= 50
     assert found.notes == (
         "Memory ran out with a tile of 150 pixels; went on with 75.",
@@ -273,20 +274,22 @@ def test_other_errors_are_not_taken_for_memory():
 def test_a_tile_that_cannot_fit_is_not_tried():
     restorer = Chain(2)
     restorer.info = dataclasses.replace(restorer.info, bytes_per_pixel=1000.0)
-    found = restore_tiled(restorer, noise(200, 200), tile=128, memory=64 * 64 * 1000)
+    found = restore_tiled(restorer, noise(200, 200), Tiling(tile=128, memory=64 * 64 * 1000))
     assert found.tile_used <= 64
     assert len(found.notes) == 1 and "64 is worked with" in found.notes[0]
     restorer.seen.clear()
     # A picture that is small enough is no reason for a note.
-    assert restore_tiled(restorer, noise(60, 60), tile=128, memory=64 * 64 * 1000).notes == ()
+    assert (
+        restore_tiled(restorer, noise(60, 60), Tiling(tile=128, memory=64 * 64 * 1000)).notes == ()
+    )
 
 
 def test_a_large_result_lies_in_a_file_that_leaves_nothing_behind(monkeypatch, tmp_path):
     image = noise(90, 80)
-    in_memory = restore_tiled(Chain(4), image, tile=40).image
+    in_memory = restore_tiled(Chain(4), image, Tiling(tile=40)).image
     assert not isinstance(in_memory, np.memmap)
     monkeypatch.setattr(tiles, "IN_MEMORY", 0)
-    found = restore_tiled(Chain(4), image, tile=40, scratch=tmp_path).image
+    found = restore_tiled(Chain(4), image, Tiling(tile=40, scratch=tmp_path)).image
     assert isinstance(found, np.memmap)
     np.testing.assert_array_equal(found, in_memory)
     del found
@@ -298,12 +301,12 @@ def test_no_room_on_the_disk_is_known_before_the_work(monkeypatch, tmp_path):
     monkeypatch.setattr(tiles.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10))
     restorer = Chain(4)
     with pytest.raises(McapError, match="320 x 360 pixels needs"):
-        restore_tiled(restorer, noise(90, 80), scratch=tmp_path)
+        restore_tiled(restorer, noise(90, 80), Tiling(scratch=tmp_path))
     assert restorer.seen == []
     with pytest.raises(McapError, match="No such file or directory"):
         monkeypatch.undo()
         monkeypatch.setattr(tiles, "IN_MEMORY", 0)
-        restore_tiled(restorer, noise(90, 80), scratch=tmp_path / "nowhere")
+        restore_tiled(restorer, noise(90, 80), Tiling(scratch=tmp_path / "nowhere"))
 
 
 # precision, and restorers that do wrong
@@ -331,9 +334,9 @@ def test_half_precision_is_left_where_it_does_not_hold():
     image = noise(64, 150) * 0.8
     image[:, :, 100:] += 0.2
     restorer = Halves()
-    job = tiles._Job(restorer, tiles._Source(image), None, torch.device("cpu"), True, None, [])
+    job = tiles._Job(restorer, tiles._Source(image), None, torch.device("cpu"), True, [])
     result = np.empty((128, 300, 3), np.float32)
-    tiles._run(job, 64, result)
+    list(tiles._run(job, 64, result))
     assert restorer.moves == [True, False]
     assert job.notes == ["Half precision could not hold this picture's numbers; went on in single."]
     np.testing.assert_allclose(result, untiled(Chain(2), image), atol=1e-5)
@@ -341,7 +344,7 @@ def test_half_precision_is_left_where_it_does_not_hold():
 
 def test_half_precision_is_not_for_the_cpu():
     restorer = Halves()
-    restore_tiled(restorer, noise(40, 40), half=True)
+    restore_tiled(restorer, noise(40, 40), Tiling(half=True))
     assert restorer.moves == [False]
 
 
@@ -366,7 +369,7 @@ def test_what_is_no_picture_is_a_defect_that_is_named():
 )
 def test_wrong_arguments(image, options, told):
     with pytest.raises(ValueError, match=told):
-        restore_tiled(Same(), image, **options)
+        restore_tiled(Same(), image, Tiling(**options))
 
 
 def test_a_face_restorer_is_refused():

@@ -18,7 +18,7 @@ from torch import nn
 
 import mcap_plugins.spandrel.restorer as heavy
 from mcap.contracts import Restorer
-from mcap.enhancement.tiling import restore_tiled
+from mcap.enhancement.tiling import Tiling, restore_tiled
 from mcap.errors import MissingResourceError, UsageError
 from mcap.registry import registry
 from mcap.weights import fetch as weights
@@ -150,7 +150,7 @@ def test_real_esrgan_folds_pixels_and_says_so(pth):
     restorer = load(pth(network.state_dict()))
     assert restorer.architecture == "ESRGAN"
     assert (restorer.info.scale, restorer.info.multiple_of, restorer.info.reach) == (2, 4, None)
-    made = restore_tiled(restorer, torch.rand(3, 45, 50), tile=24)
+    made = restore_tiled(restorer, torch.rand(3, 45, 50), Tiling(tile=24))
     assert made.image.shape == (90, 100, 3)
 
 
@@ -168,8 +168,8 @@ def test_no_seams_with_real_esrgan(pth, scene):
         rows, columns = np.mgrid[0:140, 0:180]
         levels = np.stack([rows / 140, columns / 180, (rows + columns) / 320], axis=-1)
         image = levels.astype(np.float32)
-    whole = restore_tiled(restorer, image, tile=1000, dtype=np.float32).image
-    tiled = restore_tiled(restorer, image, tile=128, dtype=np.float32)
+    whole = restore_tiled(restorer, image, Tiling(tile=1000, dtype=np.float32)).image
+    tiled = restore_tiled(restorer, image, Tiling(tile=128, dtype=np.float32))
     assert tiled.tiles == 4
     assert whole.std() > 0.01
     np.testing.assert_allclose(tiled.image, whole, atol=1e-3)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mcap import cli
-from mcap.enhancement.enhance import enhance
+from mcap.enhancement import Enhancement, enhance
 from mcap.errors import UsageError
 from mcap.generation import generate
 from mcap.generation.editing import edit
@@ -34,7 +34,7 @@ RUNS = {
         out,
         EditSettings(replace=(("white", "black"),)),
     ),
-    "enhance": lambda out: enhance([Path("nothing.png")], [], Untouched(), out),
+    "enhance": lambda out: enhance([Path("nothing.png")], out, Enhancement([], Untouched())),
 }
 WORDS = {
     "generate": ["generate", "nobody.mcap"],

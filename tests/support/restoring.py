@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from mcap.contracts import Face, RestorerInfo
-from mcap.enhancement.enhance import Stage, Tools
+from mcap.enhancement import Stage, Tools
 from mcap.enhancement.face_restoration import FFHQ_512
 from mcap.faces.masks import LandmarkMasker
 

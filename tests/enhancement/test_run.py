@@ -11,16 +11,19 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from mcap.enhancement.enhance import (
+from mcap.enhancement import (
     Enhanced,
+    Enhancement,
     EnhancementFinished,
-    Planned,
+    EnhancementPlanned,
+    EnhanceSettings,
+    FinishOptions,
     Refused,
     Stage,
+    TilesDone,
     enhance,
-    result_size,
 )
-from mcap.enhancement.settings import EnhanceSettings
+from mcap.enhancement.plan import result_size
 from mcap.errors import McapError, UsageError
 from mcap.faces.masks import LandmarkMasker
 from mcap.images import provenance, xmp
@@ -45,10 +48,10 @@ def photo(tmp_path):
 
 def run(paths, stages, out, detector=FINDS, **options) -> EnhancementFinished:
     settings = EnhanceSettings(**options.pop("settings", {}))
-    events = list(enhance(paths, stages, tools(detector), out, settings, **options))
-    assert isinstance(events[0], Planned)
+    events = list(enhance(paths, out, Enhancement(stages, tools(detector), settings, **options)))
+    assert isinstance(events[0], EnhancementPlanned)
     assert isinstance(events[-1], EnhancementFinished)
-    assert all(isinstance(event, Enhanced | Refused) for event in events[1:-1])
+    assert all(isinstance(event, TilesDone | Enhanced | Refused) for event in events[1:-1])
     return events[-1]
 
 
@@ -66,7 +69,7 @@ def test_an_identity_restorer_gives_the_input_back(photo, tmp_path, kind):
     assert np.array_equal(pixels(done.path), pixels(path))
     assert done.path == tmp_path / "out" / "a.png"
     assert done.faces[0]["similarity_after"] == pytest.approx(1, abs=1e-4)
-    assert done.losses == []
+    assert done.held_back == []
 
 
 def test_stages_work_in_their_order_and_the_scale_is_kept(photo, tmp_path):
@@ -105,7 +108,6 @@ def test_depth_and_alpha_go_through(photo, tmp_path):
 
 
 def test_the_colour_profile_goes_along_and_a_style_profile_wants_srgb(photo, tmp_path):
-    from mcap.enhancement.enhance import FinishOptions
     from mcap.framing.finish import FinishSettings
     from mcap.style.profile import find_profile
 
@@ -114,7 +116,7 @@ def test_the_colour_profile_goes_along_and_a_style_profile_wants_srgb(photo, tmp
     done = run([path], [stage()], tmp_path / "a").pictures[0]
     assert read_picture(done.path).icc == srgb
     framing = FinishOptions(find_profile("business"), FinishSettings())
-    done = run([path], [stage()], tmp_path / "b", framing=framing).pictures[0]
+    done = run([path], [stage()], tmp_path / "b", finish=framing).pictures[0]
     assert read_picture(done.path).icc is None
     assert done.record["profile"] == "business"
     assert done.record["finish"]["framing"] is not None
@@ -122,7 +124,6 @@ def test_the_colour_profile_goes_along_and_a_style_profile_wants_srgb(photo, tmp
 
 def test_previews_are_in_srgb_before_and_after(photo, tmp_path):
     """The picture's own profile exchanges red and blue; a style profile takes it away."""
-    from mcap.enhancement.enhance import FinishOptions
     from mcap.framing.finish import FinishSettings
     from mcap.style.profile import find_profile
 
@@ -130,7 +131,7 @@ def test_previews_are_in_srgb_before_and_after(photo, tmp_path):
     swapped = srgb.replace(b"rXYZ", b"?XYZ").replace(b"bXYZ", b"rXYZ").replace(b"?XYZ", b"bXYZ")
     path = photo(image=np.full((90, 120, 3), (200, 60, 20), np.uint8), icc_profile=swapped)
     framing = FinishOptions(find_profile("business"), FinishSettings())
-    for options in ({}, {"framing": framing}):
+    for options in ({}, {"finish": framing}):
         done = run([path], [stage()], tmp_path / f"out-{len(options)}", **options).pictures[0]
         for preview in (done.previews.before, done.previews.face_before):
             with Image.open(preview) as shown:
@@ -241,9 +242,9 @@ def test_a_restoration_that_loses_the_person_is_held_back(photo, tmp_path, kind)
     assert entry["whole_similarity"] < 0.997
     assert not entry["allowed"]
     assert (entry["weight"], entry["similarity"]) == (0, pytest.approx(1, abs=1e-3))
-    assert "stranger" in done.losses[0]
-    assert f"{entry['whole_similarity']:.2f}" in done.losses[0]
-    assert "stays as it was" in done.losses[0]
+    assert "stranger" in done.held_back[0]
+    assert f"{entry['whole_similarity']:.2f}" in done.held_back[0]
+    assert "stays as it was" in done.held_back[0]
     result, before = pixels(done.path).astype(int), pixels(path).astype(int)
     mask = LandmarkMasker().mask(result, FACE)
     # The face is the input's; round it an image restorer has done its work all the same.
@@ -254,7 +255,7 @@ def test_a_restoration_that_loses_the_person_is_held_back(photo, tmp_path, kind)
     forced = run([path], stages, tmp_path / "forced", settings={**limits, "guard": "off"})
     entry = forced.pictures[0].faces[0]["stages"][0]
     assert (entry["weight"], entry["allowed"]) == (1.0, False)
-    assert forced.pictures[0].losses
+    assert forced.pictures[0].held_back
 
 
 def test_similarity_to_the_person_is_measured_before_and_after(photo, tmp_path):
@@ -386,17 +387,14 @@ def test_results_hold_the_numbers_and_no_path(photo, tmp_path):
 
 
 def test_progress_adds_up_to_the_plan(photo, tmp_path):
-    heard = []
-    events = enhance(
+    stages = [stage(scale=2), stage(kind="face"), stage(scale=2)]
+    plan, *events = enhance(
         [photo(), photo("b.png", image=noise(90, 120, seed=2))],
-        [stage(scale=2), stage(kind="face"), stage(scale=2)],
-        tools(FINDS),
         tmp_path / "out",
-        EnhanceSettings(tile=64),
-        on_progress=heard.append,
+        Enhancement(stages, tools(FINDS), EnhanceSettings(tile=64)),
     )
-    plan = next(events)
-    list(events)
+    heard = [event.tiles for event in events if isinstance(event, TilesDone)]
+    assert min(heard) >= 1
     assert sum(heard) == plan.tiles
     assert plan.to_do == 2
 
