@@ -32,10 +32,13 @@ from mcap.registry import registry
 from mcap.runtime.device import choose_device
 from mcap.style.prompts import COMPOSED_TEMPLATES, fill, reference_prompts, source_prompts
 from mcap.subjects.writer import SubjectWriter
-from mcap.training.batches import Prompts
+from mcap.training import train
+from mcap.training.backbone_facts import backbone_facts
+from mcap.training.costs import estimate_memory_mb
+from mcap.training.data import TrainingData, TrainingPrompts
 from mcap.training.events import PhaseStarted, StepEvent
-from mcap.training.loop import Options, TrainingData, train
-from mcap.training.plan import backbone_facts, estimate_memory_mb
+from mcap.training.identity_guide import GuideNetworks
+from mcap.training.options import Options
 from mcap.training.recipe import Layer, Recipe, low_memory, recipe
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -101,17 +104,15 @@ def measure_training(backbone: Any, chosen: Recipe) -> list[tuple[int, float, fl
     data = TrainingData(
         [crop(f"source-{i}", i, size) for i in range(2)],
         [crop(f"reference-{i}", 10 + i, size) for i in range(2)],
-        Prompts(source_prompts("person"), reference_prompts("person"), COMPOSED),
+        TrainingPrompts(source_prompts("person"), reference_prompts("person"), COMPOSED),
         np.eye(32, dtype=np.float32)[0],
     )
     seconds: dict[int, list[float]] = {1: [], 2: []}
     memory = {1: 0.0, 2: 0.0}
     with tempfile.TemporaryDirectory() as folder:
         writer = SubjectWriter.create(Path(folder) / "x.mcap", tiny_manifest(backbone, chosen))
-        run = train(
-            data, chosen, backbone, writer, identity=tiny_identity(),
-            options=Options(checkpoint_every=10**6),
-        )  # fmt: skip
+        networks, options = GuideNetworks(tiny_identity()), Options(checkpoint_every=10**6)
+        run = train(data, chosen, backbone, writer, networks, options)
         with contextlib.closing(run):
             for event in run:
                 if isinstance(event, PhaseStarted):

@@ -44,9 +44,11 @@ from mcap.losses.attention_refocusing import attention_refocusing
 from mcap.runtime.device import choose_device
 from mcap.runtime.memory import peak_memory_mb
 from mcap.style.prompts import COMPOSED_TEMPLATES, fill, reference_prompts, source_prompts
+from mcap.training.batches import Example, Row
+from mcap.training.identity_guide import IdentityGuide
 from mcap.training.optimizer import PhaseOptimizer
 from mcap.training.recipe import Layer, recipe
-from mcap.training.step import Example, IdentityGuide, Row, StepTerms, training_step
+from mcap.training.step import StepModels, StepTerms, training_step
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ROLES = ("source", "reference", "composed", "identity")
@@ -185,10 +187,8 @@ class Bench:
         guide: IdentityGuide | None,
     ) -> None:
         terms = StepTerms(identity=1.0 if guide else 0.0)
-        result = training_step(
-            self.backbone, self.tokens, rows, terms,
-            generator=torch.Generator().manual_seed(0), recorder=recorder, guide=guide,
-        )  # fmt: skip
+        models = StepModels(self.backbone, self.tokens, recorder, guide)
+        result = training_step(models, rows, terms, torch.Generator().manual_seed(0))
         for value in result.terms.values():
             value.item()
         learner.backward(result.loss)
@@ -370,11 +370,9 @@ class Bench:
                 clock = Clock(self.backbone, recorder, guide)
                 with clock.watching() as watched:
                     began = now(self.backbone.device)
-                    result = training_step(
-                        self.backbone, self.tokens, rows, StepTerms(),
-                        generator=torch.Generator().manual_seed(0), recorder=recorder,
-                        guide=watched,
-                    )  # fmt: skip
+                    models = StepModels(self.backbone, self.tokens, recorder, watched)
+                    generator = torch.Generator().manual_seed(0)
+                    result = training_step(models, rows, StepTerms(), generator)
                     forward = now(self.backbone.device)
                     learner.backward(result.loss)
                     backward = now(self.backbone.device)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mcap.cli import complete, options
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
+    from mcap.cli.settings import Settings
+    from mcap.contracts import Backbone
     from mcap.subjects.manifest import Manifest
-    from mcap.training.request import Request
+    from mcap.training.options import Options
+    from mcap.training.plan import Plan
+    from mcap.training.prepare import FaceTools, PreparedPhotos
+    from mcap.training.request import TrainingRequest
 
 
 def train(
@@ -157,9 +162,10 @@ def train(
 
       mcap train --source selfies --style passport --set identity_weight=0.5 --preview-every 100
     """
-    from mcap.cli.output import emit
+    from mcap.cli import train_output
     from mcap.cli.settings import load_settings
-    from mcap.training.request import make_request, state_of
+    from mcap.training.options import Options
+    from mcap.training.request import state_at_out
 
     settings = load_settings(
         ctx.obj,
@@ -180,274 +186,201 @@ def train(
         reference=reference or [],
         out=out,
         overrides=set_ or [],
-        pinned=subject,
+        subject=subject,
         masks=masks,
         low_memory=low_memory,
     )
-    state = state_of(request, resume=resume, force=force)
+    state = state_at_out(request, resume=resume, force=force)
     if state == "complete" and not dry_run:
-        from mcap.subjects.subject import read_subject
-
-        manifest = read_subject(request.out).manifest
-        emit(
-            ctx,
-            _result(request, manifest, already=True),
-            lambda console: console.print(
-                f"{request.out} is complete and was trained on the same inputs; nothing to do.\n"
-                f"{_generate_command(request)}",
-                markup=False,
-            ),
-        )
+        train_output.tell_already_trained(ctx, request)
         return
-    _run(
-        ctx,
-        request,
-        go_on=state == "training",
-        dry_run=dry_run,
-        preview_every=preview_every,
+    how = Options(
+        seed=request.seed,
+        resume=state == "training",
         checkpoint_every=checkpoint_every,
+        preview_every=preview_every,
+    )
+    run(ctx, request, settings.threads, how, dry_run=dry_run)
+
+
+def make_request(
+    settings: Settings,
+    *,
+    source: Sequence[str],
+    style: str,
+    reference: Sequence[str],
+    out: Path | None,
+    overrides: Sequence[str],
+    subject: Path | None,
+    masks: Path | None,
+    low_memory: bool,
+) -> TrainingRequest:
+    """Look every name up.
+
+    Raises `UsageError` or `MissingResourceError` that names what is wrong.
+    """
+    from mcap.cli.backbone import choose_backbone
+    from mcap.errors import UsageError
+    from mcap.masking.select import MaskSettings
+    from mcap.registry import registry
+    from mcap.runtime.device import choose_device, choose_dtype
+    from mcap.style.profile import find_profile
+    from mcap.training.backbone_facts import backbone_facts
+    from mcap.training.costs import fits_into
+    from mcap.training.request import (
+        TrainingRequest,
+        default_out,
+        find_requested_photos,
+        requested_recipe,
     )
 
-
-def _run(
-    ctx: typer.Context,
-    request: Request,
-    *,
-    go_on: bool,
-    dry_run: bool,
-    preview_every: int,
-    checkpoint_every: int,
-) -> None:
-    from mcap.cli.output import emit, note
-    from mcap.registry import registry
-    from mcap.runtime.device import choose_device, choose_dtype, set_threads
-    from mcap.runtime.memory import translate_oom
-    from mcap.training.checkpoint import latest_checkpoint
-    from mcap.training.loop import ADVICE
-    from mcap.training.train_photos import look_at_photos
-    from mcap.training.train_plan import make_plan, print_plan, print_weights, require_weights
-
-    settings = request.settings
+    profile = find_profile(style, registry().profile_dirs)
+    photos = find_requested_photos(source, reference, profile, subject, masks)
+    entry, place = choose_backbone(settings.backbone, ask_the_hub=True)
+    entries = {
+        "detector": registry().get("detector", settings.detector),
+        "identity": registry().get("identity", settings.identity),
+        "masker": registry().get("masker", settings.masker),
+        "backbone": entry,
+    }
+    facts = backbone_facts(entry, place)
     device = choose_device(settings.device)
     dtype = choose_dtype(device, settings.precision)
-    checkpoint = latest_checkpoint(request.out / "checkpoints") if go_on else None
+    fits = fits_into(device, dtype, facts) if low_memory else None
+    recipe = requested_recipe(settings.recipe, profile, facts, overrides, fits)
+    if recipe.identity and not entries["identity"].info.differentiable:
+        raise UsageError(
+            f"--identity {settings.identity}: this network gives no gradients, so it can measure "
+            "and cannot teach; use another one, or --set identity=false."
+        )
+    return TrainingRequest(
+        photos=photos,
+        profile=profile,
+        backbone=facts,
+        recipe=recipe,
+        entries=entries,
+        masking=MaskSettings(
+            photos=settings.photos,
+            faces=settings.faces,
+            size=facts.native_size,
+            face_height=facts.face_height,
+        ),
+        out=out or default_out(source, profile),
+        device=device,
+        dtype=dtype,
+        seed=settings.seed or 0,
+    )
+
+
+def run(
+    ctx: typer.Context,
+    request: TrainingRequest,
+    threads: int | None,
+    how: Options,
+    *,
+    dry_run: bool,
+) -> None:
+    """Prepare the photos, show the plan, and train; with ``dry_run`` not the last."""
+    from mcap.cli import train_output
+    from mcap.cli.output import note
+    from mcap.cli.progress import progress
+    from mcap.registry import registry
+    from mcap.runtime.device import set_threads
+    from mcap.runtime.memory import translate_oom
+    from mcap.training.checkpoint import latest_checkpoint
+    from mcap.training.memory_advice import LOADING_ADVICE
+    from mcap.training.plan import plan_training, required_weights
+    from mcap.training.prepare import FaceTools, prepare_photos
+    from mcap.weights.fetch import require_here
+
+    checkpoint = latest_checkpoint(request.out / "checkpoints") if how.resume else None
     # Everything that is computed, the photos' embeddings too, depends on it in the last bits.
-    threads = set_threads(checkpoint.threads if checkpoint else settings.threads)
-
-    print_weights(ctx, request)
-    if not dry_run:  # a plan can be had without them
-        require_weights(request)
-    found = look_at_photos(ctx, request)
-    plan = make_plan(request, found, device, dtype, threads)
+    set_threads(checkpoint.threads if checkpoint else threads)
+    train_output.note_weights(ctx, request)
+    if not dry_run:  # a plan can be had without them; before any work is done
+        require_here(line.name for line in required_weights(request))
+    tools = FaceTools(
+        *(registry().create(k, request.entries[k].name) for k in ("detector", "identity", "masker"))
+    )
+    count = 2 * (len(request.photos.sources) + len(request.photos.references))
+    with progress(ctx, "finding faces", count, unit="photos") as bar:
+        photos = prepare_photos(request, tools, on_photo=lambda _: bar.advance(1))
+    plan = plan_training(request, photos)
+    train_output.show_plan(ctx, plan, dry_run=dry_run)
+    photos.require_usable()
     if dry_run:
-        emit(ctx, {"dry_run": True, **plan.as_json()}, lambda console: print_plan(console, plan))
-        found.require()
         return
-    if not ctx.obj.json and not ctx.obj.quiet:
-        from mcap.cli.output import error_console
-
-        print_plan(error_console(), plan)
-    found.require()
-
-    with translate_oom("loading the backbone", ADVICE):
+    facts = request.backbone
+    with translate_oom("loading the backbone", LOADING_ADVICE):
         note(ctx, f"Loading backbone {plan.backbone} ...")
         backbone = registry().create(
-            "backbone", request.facts.name, device, dtype, source=request.facts.source
+            "backbone", facts.name, request.device, request.dtype, source=facts.source
         )
-    manifest = _train(
-        ctx, request, plan, found, backbone, go_on, checkpoint, preview_every, checkpoint_every
-    )
-    emit(
-        ctx,
-        _result(request, manifest, already=False),
-        lambda console: _print_result(console, request, manifest),
-    )
-
-
-def _train(
-    ctx: typer.Context,
-    request: Request,
-    plan: Any,
-    found: Any,
-    backbone: Any,
-    go_on: bool,
-    checkpoint: Any,
-    preview_every: int,
-    checkpoint_every: int,
-) -> Manifest:
-    from mcap.cli.interruption import stop_on_interrupt
-    from mcap.cli.output import note
-    from mcap.cli.repeat_command import repeat_command
-    from mcap.errors import Interrupted
-    from mcap.subjects.writer import SubjectWriter
-    from mcap.training.events import Stopped, TrainingFinished
-    from mcap.training.first_manifest import first_manifest
-    from mcap.training.loop import Options, train
-    from mcap.training.prepare import training_data
-    from mcap.training.train_photos import draw_style, refused_records
-
-    if go_on:
-        writer = SubjectWriter.reopen(request.out)
+    if how.resume:
         done = checkpoint.step if checkpoint else 0
         note(ctx, f"Going on with {request.out} after step {done} of {plan.recipe.steps}.")
-    else:
-        writer = SubjectWriter.create(request.out, first_manifest(request, plan, backbone))
-    references = found.references or draw_style(ctx, request, backbone, writer.references, found)
-    # A run may go on with other keys that only say how it is computed.
-    writer.amend(
-        refused=refused_records(found), threads=plan.threads, recipe=plan.recipe.model_dump()
-    )
-    data = training_data(
-        found.sources.require_accepted(),
-        references.require_accepted(),
-        request.profile,
-        backbone,
-        plan.recipe.crops,
-    )
+    manifest = learn(ctx, request, plan, photos, tools, backbone, how)
+    train_output.show_result(ctx, request, manifest)
 
+
+def learn(
+    ctx: typer.Context,
+    request: TrainingRequest,
+    plan: Plan,
+    photos: PreparedPhotos,
+    tools: FaceTools,
+    backbone: Backbone,
+    how: Options,
+) -> Manifest:
+    """Train and complete the subject folder; `Interrupted`, with the way on, after Ctrl-C."""
+    from dataclasses import replace
+
+    from mcap.cli.interruption import stop_on_interrupt
+    from mcap.cli.progress import progress
+    from mcap.cli.repeat_command import repeat_command
+    from mcap.cli.train_output import show_events
+    from mcap.errors import Interrupted
+    from mcap.subjects.writer import SubjectWriter
+    from mcap.training import train as train_subject
+    from mcap.training.events import Stopped
+    from mcap.training.identity_guide import GuideNetworks
+    from mcap.training.manifest import completed_metrics, requested_manifest
+    from mcap.training.prepare import (
+        REFERENCES_DRAWN,
+        draw_references,
+        mask_references,
+        refused_records,
+        training_data,
+    )
+    from mcap.training.tiny_autoencoder import load_tiny_autoencoder
+
+    recipe = plan.recipe
+    if how.resume:
+        writer = SubjectWriter.reopen(request.out)
+    else:
+        writer = SubjectWriter.create(request.out, requested_manifest(request, plan, backbone))
+    if photos.references is None:
+        with progress(ctx, "drawing the style", REFERENCES_DRAWN, unit="photos") as bar:
+            drawn = draw_references(
+                backbone,
+                request.profile,
+                writer.references,
+                request.seed,
+                on_image=lambda _: bar.advance(1),
+            )
+        photos = replace(photos, references=mask_references(request, tools, drawn))
+    # A run may go on with other keys that only say how it is computed.
+    writer.amend(refused=refused_records(photos), threads=plan.threads, recipe=recipe.model_dump())
+    data = training_data(photos, request.profile, backbone, recipe.crops)
+    tiny_vae = load_tiny_autoencoder(recipe, request.backbone.architecture, backbone)
+    networks = GuideNetworks(tools.identity, tools.detector, tiny_vae)
     with stop_on_interrupt() as asked_to_stop:
-        events = train(
-            data,
-            plan.recipe,
-            backbone,
-            writer,
-            id_words=request.profile.class_noun,
-            identity=found.identity,
-            detector=found.detector,
-            tiny_vae=_tiny_vae(plan.recipe, backbone),
-            options=Options(
-                seed=request.seed,
-                resume=go_on,
-                checkpoint_every=checkpoint_every,
-                preview_every=preview_every,
-                latents=writer.latents,
-                should_stop=asked_to_stop,
-            ),
-        )
-        last = _show(ctx, events)
+        how = replace(how, latents=writer.latents, should_stop=asked_to_stop)
+        last = show_events(ctx, train_subject(data, recipe, backbone, writer, networks, how))
     if isinstance(last, Stopped):
         raise Interrupted(
             f"Interrupted after step {last.step} of {last.steps}; everything is saved. Go on with: "
             f"{repeat_command(ctx, leave_out=('--resume', '--force'), add=('--resume',))}",
             details={"subject": str(request.out), "step": last.step, "steps": last.steps},
         )
-    assert isinstance(last, TrainingFinished)
-    return writer.complete(
-        {
-            "steps": last.steps,
-            "seconds": round(last.seconds, 2),
-            "ended_early": last.ended_early,
-            "identity_decode": last.decode,
-            "losses": {name: round(value, 6) for name, value in last.losses.items()},
-            "skipped": dict(last.skipped),
-            "source_photos": len(found.sources.accepted),
-            "reference_photos": len(references.accepted),
-        }
-    )
-
-
-def _show(ctx: typer.Context, events: Any) -> Any:
-    """Draw the loop's events as one bar a phase; returns the last event."""
-    from contextlib import ExitStack
-
-    from mcap.cli.progress import progress
-    from mcap.training.events import DecodeChosen, PhaseStarted, PreviewSaved, StepEvent
-
-    titles = {1: "phase 1, tokens", 2: "phase 2, tokens and LoRA"}
-    event = None
-    ends = 0  # step at which the phase ends
-    with ExitStack() as stack:
-        bar: Any = None
-        for event in events:
-            if isinstance(event, PhaseStarted):
-                stack.close()  # the bar of the phase before
-                left = event.steps - (event.first_step - ends)
-                ends += event.steps
-                bar = stack.enter_context(progress(ctx, titles[event.phase], left))
-            elif isinstance(event, StepEvent):
-                shown = {"loss": event.losses["loss"]}
-                if "identity" in event.losses:
-                    # L_id is 1 - cos: what people want to see is the similarity.
-                    shown["similarity"] = 1 - event.losses["identity"]
-                bar.advance(1, **shown)
-            elif isinstance(event, DecodeChosen) and event.measured:
-                bar.note(_decode_line(event))
-            elif isinstance(event, PreviewSaved):
-                like = "" if event.similarity is None else f", similarity {event.similarity:.2f}"
-                bar.note(f"preview: {event.path}{like}")
-    return event
-
-
-def _decode_line(event: Any) -> str:
-    """Which decode the identity term takes, and how close the candidates come to the full one."""
-    measured = ", ".join(
-        f"{name} {found.cosine:.3f} (gradient {found.gradient_cosine:.2f})"
-        for name, found in event.measured.items()
-    )
-    return f"Identity decode: {event.name}; similarity to the full one: {measured}."
-
-
-def _tiny_vae(recipe: Any, backbone: Any) -> Any:
-    """The small autoencoder for this backbone's latents, where the recipe decodes with one.
-
-    ``auto`` takes one that is here and fetches none.
-    """
-    if not (recipe.identity and recipe.identity_decode in ("tiny", "auto")):
-        return None
-    from mcap.errors import MissingResourceError
-    from mcap.weights.fetch import fetch, local_path
-
-    name = None
-    if backbone.vae.config.latent_channels == 4:
-        name = "taesdxl" if len(backbone.text_encoders) == 2 else "taesd"
-    if recipe.identity_decode == "auto" and (name is None or local_path(name) is None):
-        return None
-    if name is None:
-        raise MissingResourceError(
-            "identity_decode 'tiny' needs a tiny autoencoder for this backbone's latents, and "
-            "there is none; use --set identity_decode=window or full."
-        )
-    from diffusers import AutoencoderTiny
-
-    vae = AutoencoderTiny.from_pretrained(fetch(name), torch_dtype=backbone.dtype)
-    return vae.to(backbone.device).eval().requires_grad_(False)
-
-
-def _generate_command(request: Request) -> str:
-    import shlex
-
-    return f"Draw with: mcap generate {shlex.quote(str(request.out))}"
-
-
-def _result(request: Request, manifest: Manifest, *, already: bool) -> Mapping[str, Any]:
-    return {
-        "subject": str(request.out),
-        "state": manifest.state,
-        "already_trained": already,
-        "style": manifest.profile.name,
-        "backbone": manifest.backbone.id,
-        "recipe": manifest.recipe["name"],
-        "metrics": manifest.metrics,
-        "refused": [record.model_dump() for record in manifest.refused],
-        "generate": ["mcap", "generate", str(request.out)],
-    }
-
-
-def _print_result(console: Any, request: Request, manifest: Manifest) -> None:
-    metrics = manifest.metrics
-    minutes, seconds = divmod(round(metrics["seconds"]), 60)
-    early = ", ended early: similarity stopped rising" if metrics.get("ended_early") else ""
-    console.print(
-        f"{request.out} is complete: {metrics['steps']} steps{early}, "
-        f"{minutes}:{seconds:02d} minutes in this run.",
-        markup=False,
-    )
-    similarity = metrics["losses"].get("identity")
-    if similarity is not None:
-        network = next(item.name for item in manifest.licences if item.kind == "identity")
-        console.print(
-            f"Similarity of the last estimates to the person: {1 - similarity:.2f} ({network}, "
-            "which also taught).",
-            markup=False,
-        )
-    console.print(_generate_command(request), markup=False)
+    return writer.complete(completed_metrics(last, photos))

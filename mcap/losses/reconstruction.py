@@ -11,7 +11,7 @@ import torch
 def masked_reconstruction(
     pred: torch.Tensor, target: torch.Tensor, mask: torch.Tensor
 ) -> torch.Tensor:
-    """Return the mean over the batch of ``sum_p M_p mean_c (target - pred)^2 / sum_p M_p``, a scalar.
+    """Return ``sum_p M_p mean_c (target - pred)^2 / sum_p M_p``, the mean over the batch, a scalar.
 
     ``pred`` and ``target`` are B x C x h x w, ``mask`` B x 1 x h x w in [0, 1]. Rows whose mask is
     all 0 are left out of the mean; with none left the loss is 0 and its gradients are 0. The

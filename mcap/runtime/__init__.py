@@ -1,4 +1,4 @@
-"""What the machine offers: device, precision and memory, random generators, threads, files.
+"""Device, precision and memory, random generators, threads and files of the machine.
 
-Nothing here knows of faces, models or pictures.
+Nothing here knows of faces, models or images.
 """

@@ -9,7 +9,7 @@ import secrets
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -20,8 +20,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         # Not tempfile's, which is private to this user: open() leaves the permissions to the umask.
         with temporary.open("xb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            flush_to_disk(file)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -43,8 +42,14 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
         temporary = Path(folder) / path.name
         write(temporary)
         with temporary.open("r+b") as file:  # Windows flushes what is open for writing
-            os.fsync(file.fileno())
+            flush_to_disk(file)
         temporary.replace(path)
+
+
+def flush_to_disk(file: IO[Any]) -> None:
+    """Wait until what was written to an open file is on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def sha256_of(path: Path) -> str:

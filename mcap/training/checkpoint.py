@@ -12,7 +12,6 @@ moment leaves the checkpoints before it as they were.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -23,7 +22,7 @@ from typing import Any
 import torch
 
 from mcap.errors import InputRejectedError, UsageError
-from mcap.runtime.files import sha256_of
+from mcap.runtime.files import flush_to_disk, sha256_of
 from mcap.training.recipe import with_current_names
 
 SCHEMA = 1
@@ -41,7 +40,7 @@ class Checkpoint:
     belongs_to: Mapping[str, str]  # what was trained on: name of an input -> its hash or value
 
     def load(self) -> dict[str, Any]:
-        """The state that was saved, on the CPU."""
+        """Return the state that was saved, on the CPU."""
         return torch.load(self.path / STATE, map_location="cpu", weights_only=True)
 
 
@@ -66,7 +65,7 @@ def save_checkpoint(
     temporary.mkdir()
     with (temporary / STATE).open("wb") as file:
         torch.save(dict(state), file)
-        _flush(file)
+        flush_to_disk(file)
     meta = {
         "schema": SCHEMA,
         "step": step,
@@ -78,23 +77,23 @@ def save_checkpoint(
     }
     with (temporary / META).open("w", encoding="utf-8") as file:
         json.dump(meta, file, indent=2)
-        _flush(file)
+        flush_to_disk(file)
     if final.exists():  # of a run that stopped at this very step
         shutil.rmtree(final)
     temporary.rename(final)
-    for old in _steps(folder)[:-keep]:
+    for old in checkpoint_folders(folder)[:-keep]:
         shutil.rmtree(old)
     return final
 
 
 def latest_checkpoint(folder: Path) -> Checkpoint | None:
-    """The newest whole checkpoint, or None where there are none.
+    """Return the newest whole checkpoint, or None where there are none.
 
     One that is damaged (a power cut, a full disk) is passed over for the one before it. Raises
     `InputRejectedError` where there are some and all are damaged.
     """
     damaged = []
-    for path in reversed(_steps(folder)):
+    for path in reversed(checkpoint_folders(folder)):
         try:
             meta = json.loads((path / META).read_text(encoding="utf-8"))
             whole = meta["sha256"] == sha256_of(path / STATE)
@@ -118,21 +117,21 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
 
 
 def refuse_changes(checkpoint: Checkpoint, belongs_to: Mapping[str, str]) -> None:
-    """`UsageError` that names what is not as it was when the checkpoint was written."""
-    before = {}
-    for name, value in checkpoint.belongs_to.items():
-        key = name.removeprefix("recipe ")
-        current, _ = with_current_names({key: value})
-        before.update(
-            {f"recipe {k}": v for k, v in current.items()} if key != name else {name: value}
-        )
+    """Raise `UsageError` that names what is not as it was when the checkpoint was written."""
+    before = dict(checkpoint.belongs_to)
+    keys = {
+        name.removeprefix("recipe "): before.pop(name)
+        for name in checkpoint.belongs_to
+        if name.startswith("recipe ")
+    }
+    before |= {f"recipe {key}": value for key, value in with_current_names(keys)[0].items()}
     after = dict(belongs_to)
     changed = sorted(
         name for name in before.keys() | after.keys() if before.get(name) != after.get(name)
     )
     if changed:
         shown = "; ".join(
-            f"{name} (was {_short(before.get(name))}, is {_short(after.get(name))})"
+            f"{name} (was {shortened(before.get(name))}, is {shortened(after.get(name))})"
             for name in changed
         )
         raise UsageError(
@@ -142,20 +141,16 @@ def refuse_changes(checkpoint: Checkpoint, belongs_to: Mapping[str, str]) -> Non
         )
 
 
-def _steps(folder: Path) -> list[Path]:
-    """Checkpoint folders, oldest first."""
+def checkpoint_folders(folder: Path) -> list[Path]:
+    """Return the checkpoints' folders in ``folder``, oldest first."""
     if not folder.is_dir():
         return []
     found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
 
-def _flush(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _short(value: str | None) -> str:
+def shortened(value: str | None) -> str:
+    """Return an input as a message shows it: quoted, a hash by its first letters."""
     if value is None:
         return "nothing"
     return value[:12] + "..." if len(value) > 16 and " " not in value else f"'{value}'"

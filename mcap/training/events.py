@@ -1,4 +1,4 @@
-"""What the training loop tells whoever listens: one frozen dataclass for each kind of event."""
+"""The events that training yields: one frozen dataclass for each kind."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class CheckpointSaved:
 
 @dataclass(frozen=True)
 class DecodeChosen:
-    """How the identity term decodes: "full", "window" or "tiny"."""
+    """The decode of the identity term is known."""
 
-    name: str
+    name: str  # "full", "window" or "tiny"
     measured: Mapping[str, Fidelity]  # of the candidates, where the recipe left the choice
 
 
@@ -49,7 +49,7 @@ class DecodeChosen:
 class PreviewSaved:
     step: int
     path: Path
-    similarity: float | None = None  # mean cosine of its faces to the person; None: not looked at
+    similarity: float | None = None  # mean cosine of its faces to the person; None: not scored
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class TrainingFinished:
     seconds: float  # of the steps of this process
     losses: Mapping[str, float] = field(default_factory=dict)  # means over the last steps
     skipped: Mapping[str, int] = field(default_factory=dict)
-    decode: str | None = None  # how the identity term decoded
+    decode: str | None = None  # of the identity term: "full", "window" or "tiny"
     ended_early: bool = False  # because similarity stopped rising
 
 

@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mcap.subjects.writer import SubjectWriter
-    from mcap.training.early_stopping import Preview
     from mcap.training.events import StepEvent
+    from mcap.training.previews import Preview
 
 
 class RunLog:
@@ -31,6 +31,7 @@ class RunLog:
         self.board.close()
 
     def write(self, event: StepEvent) -> None:
+        """Log a step."""
         self.writer.log(
             {
                 "step": event.step,
@@ -47,11 +48,11 @@ class RunLog:
         for name, rate in event.lr.items():
             self.board.add_scalar(f"lr/{name}", rate, event.step)
 
-    def preview(self, step: int, path: Path, seen: Preview) -> None:
-        """The preview's pictures in TensorBoard, and a line of its own in metrics.jsonl."""
-        record = {"step": step, "preview": f"{path.parent.name}/{path.name}"}
-        if seen.similarity is not None:
-            record["similarity"] = round(seen.similarity, 4)
-            self.board.add_scalar("preview/similarity", seen.similarity, step)
+    def preview(self, step: int, path: Path, preview: Preview) -> None:
+        """Add a preview to TensorBoard, and a line of its own to metrics.jsonl."""
+        record: dict[str, Any] = {"step": step, "preview": f"{path.parent.name}/{path.name}"}
+        if preview.similarity is not None:
+            record["similarity"] = round(preview.similarity, 4)
+            self.board.add_scalar("preview/similarity", preview.similarity, step)
         self.writer.log(record)
-        self.board.add_image("preview", seen.pictures, step, dataformats="HWC")
+        self.board.add_image("preview", preview.image, step, dataformats="HWC")

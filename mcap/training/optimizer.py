@@ -1,4 +1,4 @@
-"""What learns in a phase: its parameters, optimiser, learning rates and gradient scaling."""
+"""AdamW of a phase: its parameters, learning rates and gradient scaling."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ import torch
 from mcap.errors import McapError, MissingResourceError
 
 if TYPE_CHECKING:
+    from mcap.contracts import Backbone
     from mcap.training.recipe import Recipe
-
 
 EIGHT_BIT = "bitsandbytes"
 """The package whose AdamW keeps its moments in eight bits."""
-
 
 LEAST_SCALE = 2.0**-10
 """Of the loss in half precision, which begins at 2^16 and is halved with every step that overflows:
@@ -30,7 +29,7 @@ class PhaseOptimizer:
         groups: Mapping[str, tuple[Sequence[torch.nn.Parameter], float, float]],
         steps: int,
         recipe: Recipe,
-        backbone: Any,
+        backbone: Backbone,
     ) -> None:
         """``groups``: name -> (parameters, learning rate, weight decay)."""
         self.groups = {name: list(parameters) for name, (parameters, _, _) in groups.items()}
@@ -41,7 +40,7 @@ class PhaseOptimizer:
             for parameter in parameters:
                 if parameter.dtype not in (torch.float32, torch.float64):
                     raise ValueError(f"{name} learns in {parameter.dtype}, which is too coarse")
-        self.optimiser = _adamw(
+        self.optimiser = adamw(
             [
                 {"params": list(parameters), "lr": rate, "weight_decay": decay}
                 for parameters, rate, decay in groups.values()
@@ -58,26 +57,27 @@ class PhaseOptimizer:
         return [parameter for group in self.groups.values() for parameter in group]
 
     def counts(self) -> dict[str, int]:
-        """name -> how many values learn."""
+        """Return name -> number of values that learn."""
         return {
             name: sum(parameter.numel() for parameter in group)
             for name, group in self.groups.items()
         }
 
     def rates(self, step: int) -> dict[str, float]:
-        """The learning rates of step ``step`` of the phase, counted from 0."""
+        """Return the learning rates of step ``step`` of the phase, counted from 0."""
         left = 1.0 if self.recipe.lr_schedule == "constant" else 1.0 - step / self.steps
         return {name: base * left for name, base in self.base.items()}
 
     def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradients of ``loss`` to those of the step."""
         self.scaler.scale(loss).backward()
 
     def update(self, step: int) -> dict[str, float]:
-        """One optimiser step with what ``backward`` gathered; returns the learning rates.
+        """Take one optimiser step with the gathered gradients; return the learning rates.
 
         `McapError` where a gradient is not finite. In half precision the step is passed over and
-        the scale lowered instead, and it is one where no scale is left: nothing would be learned
-        any more, and nobody told.
+        the scale lowered instead; it is an error there where no scale is left, because nothing
+        would be learned any more.
         """
         rates = self.rates(step)
         for group, rate in zip(self.optimiser.param_groups, rates.values(), strict=True):
@@ -101,21 +101,21 @@ class PhaseOptimizer:
         return rates
 
     def values(self) -> dict[str, list[torch.Tensor]]:
-        """name -> a copy of what learns, on the CPU."""
+        """Return name -> a copy of the parameters, on the CPU."""
         return {
             name: [parameter.detach().cpu().clone() for parameter in group]
             for name, group in self.groups.items()
         }
 
     @torch.no_grad()
-    def take(self, values: Mapping[str, Sequence[torch.Tensor]]) -> None:
+    def load_values(self, values: Mapping[str, Sequence[torch.Tensor]]) -> None:
         """Take back what `values` gave."""
         for name, group in self.groups.items():
             for parameter, value in zip(group, values[name], strict=True):
                 parameter.copy_(value)
 
     def state(self) -> dict[str, Any]:
-        """Values, moments and gradient scale, for a checkpoint."""
+        """Return values, moments and gradient scale, for a checkpoint."""
         return {
             "parameters": self.values(),
             "optimiser": self.optimiser.state_dict(),
@@ -124,29 +124,31 @@ class PhaseOptimizer:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take back exactly what `state` gave."""
-        self.take(state["parameters"])
+        self.load_values(state["parameters"])
         self.optimiser.load_state_dict(state["optimiser"])
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
 
 
-def _adamw(
-    groups: Sequence[Mapping[str, Any]], name: str, device: torch.device
+def adamw(
+    groups: Sequence[dict[str, Any]], name: str, device: torch.device
 ) -> torch.optim.Optimizer:
-    """AdamW over ``groups``: torch's, in one kernel where the device has one, or in eight bits.
+    """Return AdamW over torch's parameter groups, in one kernel where the device has one.
 
-    `MissingResourceError` where eight bits are asked for and bitsandbytes is not installed.
+    ``name``: "adamw", or "adamw-8bit", whose moments have eight bits; `MissingResourceError` where
+    bitsandbytes is not installed for it.
     """
-    options = {"betas": (0.9, 0.999), "eps": 1e-8}
+    betas, eps = (0.9, 0.999), 1e-8
     if name == "adamw-8bit":
         try:
-            from bitsandbytes.optim import AdamW8bit
+            from bitsandbytes.optim import AdamW8bit  # type: ignore[import-not-found]  # an extra
         except ImportError as error:
             raise MissingResourceError(
                 f"optimiser 'adamw-8bit' needs the package {EIGHT_BIT}: pip install {EIGHT_BIT}; "
                 "or leave --set optimiser out. It halves what the optimiser keeps, which matters "
                 "with a large lora_rank only."
             ) from error
-        return AdamW8bit(groups, **options)
+        optimiser: torch.optim.Optimizer = AdamW8bit(groups, betas=betas, eps=eps)
+        return optimiser
     fused = device.type in ("cuda", "cpu")
-    return torch.optim.AdamW(groups, fused=fused, **options)
+    return torch.optim.AdamW(groups, betas=betas, eps=eps, fused=fused)

@@ -1,8 +1,12 @@
-"""Masked photos -> what the loop learns from; reference photos drawn where a style has none."""
+"""Photos -> masked photos -> the crops, prompts and embedding that the loop learns from.
+
+Reference images are drawn with the backbone where a style has prompts and no photos.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,50 +14,88 @@ import numpy as np
 from PIL import Image
 
 from mcap.diffusion.sampling import generate_images
-from mcap.masking.crops import TrainingCrop, portrait_crops
+from mcap.masking.crops import portrait_crops
+from mcap.masking.select import MaskedSet, mask_photos
 from mcap.runtime.files import write_with
 from mcap.runtime.randomness import preserve_rng_state
 from mcap.style.prompts import composed_prompts, fill, reference_prompts, source_prompts
-from mcap.training.batches import Prompts
-from mcap.training.loop import TrainingData
+from mcap.subjects.manifest import RefusedRecord
+from mcap.training.data import TrainingData, TrainingPrompts
 
 if TYPE_CHECKING:
-    from mcap.contracts import Backbone
-    from mcap.masking.select import MaskedPhoto
+    from mcap.contracts import Backbone, FaceDetector, IdentityModel, Masker
     from mcap.style.profile import StyleProfile
+    from mcap.training.request import TrainingRequest
 
 REFERENCES_DRAWN = 8
 
+OnPhoto = Callable[[Path], None]
 
-def training_data(
-    sources: Sequence[MaskedPhoto],
-    references: Sequence[MaskedPhoto],
-    profile: StyleProfile,
-    backbone: Backbone,
-    crops: int = 1,
-) -> TrainingData:
-    """Crops of the backbone's size and framing, prompts of the profile, the mean embedding.
 
-    Each photo gives ``crops`` crops. The loop draws every crop once a
-    round, so all photos count the same.
+@dataclass(frozen=True)
+class FaceTools:
+    """The networks that find, compare and mask faces."""
+
+    detector: FaceDetector
+    identity: IdentityModel
+    masker: Masker
+
+
+@dataclass(frozen=True)
+class PreparedPhotos:
+    """The photos, masked or refused."""
+
+    sources: MaskedSet
+    references: MaskedSet | None
+    """None: the backbone draws them later."""
+
+    def require_usable(self) -> None:
+        """Raise `InputRejectedError`, with the reasons, where nothing is left to train on."""
+        self.sources.require_accepted()
+        if self.references is not None:
+            self.references.require_accepted()
+
+
+def prepare_photos(
+    request: TrainingRequest, tools: FaceTools, on_photo: OnPhoto | None = None
+) -> PreparedPhotos:
+    """Find and mask the faces of the person and of the style's photos.
+
+    ``on_photo`` is called twice for each photo.
     """
-    size, face_height = backbone.info.native_size, backbone.info.face_height
+    photos = request.photos
+    sources = mask_photos(
+        photos.sources,
+        detector=tools.detector,
+        identity=tools.identity,
+        masker=tools.masker,
+        settings=request.masking,
+        role="subject",
+        subject=photos.subject,
+        masks_dir=photos.masks,
+        on_photo=on_photo,
+    )
+    references = None
+    if photos.references:
+        references = mask_references(request, tools, photos.references, on_photo)
+    return PreparedPhotos(sources, references)
 
-    def cut(photos: Sequence[MaskedPhoto]) -> list[TrainingCrop]:
-        return [
-            crop for photo in photos for crop in portrait_crops(photo, size, face_height, crops)
-        ]
 
-    mean = np.mean([masked.embedding for masked in sources], axis=0, dtype=np.float64)
-    return TrainingData(
-        sources=cut(sources),
-        references=cut(references),
-        prompts=Prompts(
-            source_prompts(profile.class_noun),
-            reference_prompts(profile.class_noun),
-            composed_prompts(profile),
-        ),
-        target=(mean / np.linalg.norm(mean)).astype(np.float32),
+def mask_references(
+    request: TrainingRequest,
+    tools: FaceTools,
+    paths: Sequence[Path],
+    on_photo: OnPhoto | None = None,
+) -> MaskedSet:
+    """Mask the style's photos, each of which shows a person of its own."""
+    return mask_photos(
+        paths,
+        detector=tools.detector,
+        identity=tools.identity,
+        masker=tools.masker,
+        settings=request.masking,
+        role="reference",
+        on_photo=on_photo,
     )
 
 
@@ -62,16 +104,15 @@ def draw_references(
     profile: StyleProfile,
     folder: Path,
     seed: int,
-    count: int = REFERENCES_DRAWN,
-    on_picture: Callable[[Path], None] | None = None,
+    on_image: OnPhoto | None = None,
 ) -> list[Path]:
-    """Reference pictures from the profile's prompts in turn, kept in ``folder``.
+    """Draw `REFERENCES_DRAWN` images from the profile's prompts in turn, and keep them.
 
-    Those that are there already are not drawn again.
+    Those that are in ``folder`` already are not drawn again.
     """
     prompts = [fill(text, profile.class_noun) for text in profile.references.prompts]
     paths = []
-    for number in range(count):
+    for number in range(REFERENCES_DRAWN):
         path = folder / f"reference-{number + 1:02d}.png"
         paths.append(path)
         if not path.is_file():
@@ -79,6 +120,52 @@ def draw_references(
                 prompt = prompts[number % len(prompts)]
                 (pixels,) = generate_images(backbone, prompt, [seed + number])
             write_with(path, Image.fromarray(pixels).save)
-        if on_picture is not None:
-            on_picture(path)
+        if on_image is not None:
+            on_image(path)
     return paths
+
+
+def training_data(
+    photos: PreparedPhotos, profile: StyleProfile, backbone: Backbone, crops: int = 1
+) -> TrainingData:
+    """Return crops of the backbone's size and framing, prompts of the profile, the mean embedding.
+
+    Each photo gives ``crops`` crops. The loop draws every crop once a round, so all photos count
+    the same. Raises `InputRejectedError`, with the reasons, where no photo is usable.
+    """
+    if photos.references is None:
+        raise ValueError("the style's photos are to be drawn first: `draw_references`")
+    size, face_height = backbone.info.native_size, backbone.info.face_height
+    sources = photos.sources.require_accepted()
+    references = photos.references.require_accepted()
+    mean = np.stack([masked.embedding for masked in sources]).mean(axis=0, dtype=np.float64)
+    target = (mean / np.linalg.norm(mean)).astype(np.float32)
+    return TrainingData(
+        sources=[c for photo in sources for c in portrait_crops(photo, size, face_height, crops)],
+        references=[
+            c for photo in references for c in portrait_crops(photo, size, face_height, crops)
+        ],
+        prompts=TrainingPrompts(
+            source_prompts(profile.class_noun),
+            reference_prompts(profile.class_noun),
+            composed_prompts(profile),
+        ),
+        target=target,
+        class_noun=profile.class_noun,
+    )
+
+
+def refused_records(photos: PreparedPhotos) -> list[RefusedRecord]:
+    """Return every photo that was left out, with its reason."""
+    sources = [
+        RefusedRecord(name=refused.path.name, role="source", reason=refused.reason)
+        for refused in photos.sources.refused
+    ]
+    references = photos.references.refused if photos.references is not None else []
+    return [
+        *sources,
+        *(
+            RefusedRecord(name=refused.path.name, role="reference", reason=refused.reason)
+            for refused in references
+        ),
+    ]

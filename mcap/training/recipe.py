@@ -1,6 +1,7 @@
-"""What learns, for how long and from which terms, by name: ``magicapture`` and ``released``.
+"""Recipes by name: the parameters that learn, for how long, and from which terms.
 
-A recipe is flat data. Later layers override earlier ones, key by key:
+``magicapture`` is the paper's, ``released`` its authors' code's. A recipe is flat data. Later
+layers override earlier ones, key by key:
 
     the named recipe < the backbone's recipe_overrides < the profile's [train] < --set key=value
 
@@ -14,7 +15,7 @@ import difflib
 import math
 import tomllib
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -88,8 +89,8 @@ class Recipe(BaseModel):
     identity_limit: Annotated[float, Field(gt=0, le=1)] = 0.4
     """T' / T of the identity row."""
     identity_from: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Where the identity row's timesteps begin, over T; 0: the paper. With little noise a face is
-    there already and only paint can please the face network; with much it is still to be made."""
+    """Where the identity row's timesteps begin, over T; 0: the paper. With little noise the face is
+    there already, which invites adversarial texture; with much it is still to be formed."""
     identity_every: Annotated[int, Field(ge=1, le=1000, strict=True)] = 1
     """The identity row is drawn every k-th step, its weight times k."""
     identity_rows: Literal["own", "data"] = "own"
@@ -107,12 +108,12 @@ class Recipe(BaseModel):
 
     # When to end early.
     patience: Annotated[int, Field(ge=0, le=1000, strict=True)] = 0
-    """Phase 2 ends, with the weights of the best look, after this many looks without a rise of the
-    previews' mean similarity to the person; 0: never."""
+    """Phase 2 ends, with the weights of the best evaluation, after this many evaluations without a
+    rise of the previews' mean similarity to the person; 0: never."""
     eval_every: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 100
-    """Steps between two looks, each of which draws a preview."""
+    """Steps between two evaluations, each of which draws a preview."""
     min_delta: Rate = 0.01
-    """Of the mean similarity: less is no rise. A guess, not measured."""
+    """Rise of the mean similarity that counts as one. A guess, not measured."""
 
     # How it is computed.
     batching: Literal["joint", "sequential", "alternating"] = "joint"
@@ -156,7 +157,7 @@ class Recipe(BaseModel):
         return self
 
     def for_photos(self, count: int) -> Recipe:
-        """The recipe with its steps scaled to ``count`` source photos, at most its own."""
+        """Return the recipe with its steps scaled to ``count`` source photos, at most its own."""
         part = min(1.0, max(self.least_steps, count / self.photos_for_all_steps))
         return self.model_copy(
             update={
@@ -167,7 +168,7 @@ class Recipe(BaseModel):
 
     @property
     def steps(self) -> int:
-        """Of both phases."""
+        """Number of steps of both phases."""
         return self.phase1_steps + self.phase2_steps
 
 
@@ -210,7 +211,7 @@ RENAMED_VALUES: Mapping[str, Mapping[Any, str]] = {
 
 
 def with_current_names(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Recipe keys and values under their present names, and ``{"rows=apart": "batching=..."}``.
+    """Return keys and values under their present names, and ``{"rows=apart": "batching=..."}``.
 
     The second mapping names every key or value that was given under an earlier name. A key that is
     given under both names keeps the value of the present one.
@@ -236,7 +237,7 @@ class Layer(NamedTuple):
 
 
 def recipe(name: str = "magicapture", layers: Sequence[Layer] = ()) -> Recipe:
-    """The named recipe with each layer's keys on top, the last one winning.
+    """Return the named recipe with each layer's keys on top, the last one winning.
 
     Raises `UsageError` that names the layer, the key, and what is allowed there.
     """
@@ -268,7 +269,7 @@ closeness, which one: an interrupted run may go on with others."""
 
 
 def decided_by(found: Recipe | Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe's keys without those that only say how it is computed.
+    """Return the recipe's keys without those that only say how it is computed.
 
     Keys that a recipe of an earlier version lacks have their defaults.
     """
@@ -278,35 +279,33 @@ def decided_by(found: Recipe | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def low_memory(found: Recipe, fits: Callable[[Recipe], bool] | None = None) -> dict[str, Any]:
-    """The keys with which ``found`` needs less memory: as many as it takes until it ``fits``.
+    """Return the keys with which ``found`` needs less memory, as many as it takes to ``fit``.
 
     In the order of what they cost in time: a window decoded for the identity term, which saves
     time; one row at a time; gradient checkpointing, which runs the forward pass twice. None of them
     changes what is learned. Without ``fits``, or where nothing does, all of them.
     """
+    measures: list[dict[str, Any]] = []
+    if (
+        found.identity
+        and found.identity_decode in ("auto", "full")
+        and found.identity_landmarks == "reference"  # a detector cannot search a window
+    ):
+        measures.append({"identity_decode": "window"})
+    if found.batching == "joint":
+        measures.append({"batching": "sequential"})
+    if not found.gradient_checkpointing:
+        measures.append({"gradient_checkpointing": True})
     keys: dict[str, Any] = {}
-    for measure in _smaller(found):
+    for measure in measures:
         if fits is not None and fits(found.model_copy(update=keys)):
             break
         keys |= measure
     return keys
 
 
-def _smaller(found: Recipe) -> Iterator[dict[str, Any]]:
-    if (
-        found.identity
-        and found.identity_decode in ("auto", "full")
-        and found.identity_landmarks == "reference"  # a detector cannot search a window
-    ):
-        yield {"identity_decode": "window"}
-    if found.batching == "joint":
-        yield {"batching": "sequential"}
-    if not found.gradient_checkpointing:
-        yield {"gradient_checkpointing": True}
-
-
 def parse_override(text: str) -> tuple[str, Any]:
-    """``key=value`` of ``--set``, the value as TOML has it: ``0.5``, ``true``, ``full``."""
+    """Return key and value of ``--set key=value``, the value read as TOML, a bare word as text."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UsageError(f"--set {text}: must be key=value, such as identity_weight=0.5.")
@@ -331,13 +330,13 @@ def _usage_error(origin: str, error: ValidationError) -> UsageError:
             hint = f"did you mean '{near[0]}'? " if near else ""
             problems.append(f"key '{key}' is unknown; {hint}allowed are {', '.join(known)}")
             continue
-        allowed = _allowed(key)
+        allowed = allowed_values(key)
         problems.append(f"key '{key}': {item['input']!r} is not allowed; allowed: {allowed}")
     return UsageError(f"{origin}: {'; '.join(problems)}.", details={"keys": keys})
 
 
-def _allowed(key: str) -> str:
-    """What a key may be, in words: "full, window, tiny", "a whole number from 1 to 64"."""
+def allowed_values(key: str) -> str:
+    """Return the allowed values in words: "full, window, tiny", "a whole number from 1 to 64"."""
     field = Recipe.model_fields[key]
     choices = get_args(field.annotation)
     if choices:

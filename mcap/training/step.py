@@ -1,8 +1,6 @@
-"""One training step: rows -> one UNet call -> named loss terms (method of MagiCapture, section 3).
+"""One training step: rows -> one UNet call -> named loss terms (MagiCapture, arXiv 2309.06895).
 
-Legend: B rows of the step, L tokens, C x h x w a latent, T the scheduler's training steps.
-
-A row is an example under a prompt, in one of four roles:
+    L = L_mask + lambda_attn L_attn + lambda_id L_id                              (section 3)
 
     source      I_s, "a photo of a [V1] person"                    L_mask in the face
     reference   I_r, "a photo of a person in the [V2] style"       L_mask outside the face
@@ -12,6 +10,9 @@ A row is an example under a prompt, in one of four roles:
 Every row has its own noise and timestep. They are drawn from the CPU generator in the order of
 the rows, for each row first the timestep (one randint), then the noise (one randn of the latent's
 shape), so a generator put back to the same state draws the same step, on every device.
+
+Legend: B rows of the step, L tokens, C x h x w a latent, T the scheduler's training steps, a_t the
+scheduler's cumulative products.
 """
 
 from __future__ import annotations
@@ -20,70 +21,37 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from mcap.diffusion.latents import region, vae_factor
 from mcap.diffusion.noise import add_noise, clean_estimate, sample_timestep, training_target
-from mcap.diffusion.prompt_cache import PromptCache
 from mcap.diffusion.tokens import ID_TOKEN, STYLE_TOKEN
-from mcap.diffusion.window_decode import Decoder, template_box
-from mcap.geometry.align import embed_faces
 from mcap.losses.attention_refocusing import attention_refocusing
 from mcap.losses.identity import identity
 from mcap.losses.reconstruction import masked_reconstruction, weighted_reconstruction
+from mcap.training.batches import Role, Row
 
 if TYPE_CHECKING:
-    from mcap.contracts import FaceDetector, IdentityModel
+    from mcap.contracts import Backbone
     from mcap.diffusion.attention import AttentionRecorder
+    from mcap.diffusion.prompt_cache import PromptCache
     from mcap.diffusion.tokens import LearnedTokens
+    from mcap.training.identity_guide import IdentityGuide
 
-Role = Literal["source", "reference", "composed", "identity"]
-
-# Which token must stay in which region under each role's prompt; True: in the face of a reference
-# photo, the complement of its trained region.
-_REFOCUSED: dict[str, tuple[tuple[str, bool], ...]] = {
+REFOCUSED: dict[Role, tuple[tuple[str, bool], ...]] = {
     "source": ((ID_TOKEN, False),),
     "reference": ((STYLE_TOKEN, False),),
     "composed": ((ID_TOKEN, True), (STYLE_TOKEN, False)),
 }
-
-
-@dataclass(frozen=True)
-class Example:
-    """One picture, ready to train on; tensors on the CPU."""
-
-    name: str
-    latent: torch.Tensor
-    """float32[C, h, w], times the VAE's scaling factor."""
-    mask: torch.Tensor
-    """float32[1, h, w] in [0, 1], soft: 1 where the picture is learned from. The face of a source
-    photo (M_s), everything but the face of a reference photo (M_r)."""
-    landmarks: torch.Tensor | None = None
-    """float32[5, 2] in pixels of the training picture; None where no face is known."""
-    face: torch.Tensor | None = None
-    """float32[1, h, w], the face of a reference photo; None: where ``mask`` is not. The two part
-    where a crop was continued beyond its photo: that is neither face nor style."""
-
-    @property
-    def face_region(self) -> torch.Tensor:
-        return 1 - self.mask if self.face is None else self.face
-
-
-@dataclass(frozen=True)
-class Row:
-    """An example under a prompt."""
-
-    role: Role
-    example: Example
-    input_ids: tuple[torch.Tensor, ...]
-    """int64[L], one tensor a text encoder (a row of what `LearnedTokens.encode` gives)."""
+"""The token that must stay in a region under each role's prompt; True: in the face of a reference
+photo, the complement of its trained region."""
 
 
 @dataclass(frozen=True)
 class StepTerms:
-    """What counts how much; 0 switches a term off. Defaults: the paper's phase 2."""
+    """Weights and forms of the terms; 0 switches one off. Defaults: the paper's phase 2."""
 
     source: float = 1.0
     reference: float = 1.0
@@ -99,7 +67,7 @@ class StepTerms:
     identity_roles: tuple[Role, ...] = ("identity",)
     """Rows that L_id is taken of; the released code's are ("source", "composed")."""
     masked: bool = True
-    """False: L_mask over the whole picture, as plain textual inversion and DreamBooth."""
+    """False: L_mask over the whole image, as plain textual inversion and DreamBooth."""
     mask_form: Literal["area", "weighted"] = "area"
     """"area": method's L_mask; "weighted": the released code's form."""
     timesteps: tuple[float, float] = (0.0, 1.0)
@@ -111,23 +79,18 @@ class StepTerms:
 
 
 @dataclass(frozen=True)
-class IdentityGuide:
-    """What the identity term compares with, and how it sees the estimate."""
+class StepModels:
+    """The networks that a step calls, and what looks into them."""
 
-    model: IdentityModel
-    target: torch.Tensor
-    """float[D], the mean embedding of the source photos, of any length."""
-    decoder: Decoder
-    detector: FaceDetector | None = None
-    """Finds the landmarks on the decoded estimate each step (the paper); None: the example's own
-    landmarks, whose pose the estimate keeps."""
-
-    def __post_init__(self) -> None:
-        if self.detector is not None and not self.decoder.whole:
-            raise ValueError(
-                "a detector needs the whole picture: use the full decode, or the reference "
-                "photo's landmarks with the window"
-            )
+    backbone: Backbone
+    tokens: LearnedTokens | None = None
+    """Needed where ``terms.attention`` is not 0."""
+    recorder: AttentionRecorder | None = None
+    """Needed there too, attached until ``result.loss.backward()`` has run."""
+    guide: IdentityGuide | None = None
+    """Needed where ``terms.identity`` is not 0 and a row has one of ``terms.identity_roles``."""
+    prompts: PromptCache | None = None
+    """Keeps the embeddings of fixed prompts from step to step."""
 
 
 @dataclass(frozen=True)
@@ -144,245 +107,256 @@ class StepResult:
 
 
 def training_step(
-    backbone: Any,
-    tokens: LearnedTokens | None,
+    models: StepModels,
     rows: Sequence[Row],
     terms: StepTerms,
-    *,
     generator: torch.Generator,
-    recorder: AttentionRecorder | None = None,
-    guide: IdentityGuide | None = None,
-    prompts: PromptCache | None = None,
     progress: float = 1.0,
 ) -> StepResult:
     """Predict all rows in one UNet call and add up the terms.
 
-    ``tokens`` and an attached ``recorder`` are needed where ``terms.attention`` is not 0, and
-    ``guide`` where a row of ``terms.identity_roles`` comes with ``terms.identity`` not 0; the
-    recorder must stay attached until ``result.loss.backward()`` has run. ``generator`` is a CPU
-    generator; ``prompts`` keeps embeddings from step to step; ``progress`` in [0, 1] is how much of
-    the phase is over. Draws nothing from the global random state. ValueError where something needed
-    is missing.
+    ``generator`` is a CPU generator; nothing is drawn from the global random state. ``progress`` in
+    [0, 1] is how much of the phase is over. ValueError where something needed is missing.
     """
-    _check(rows, terms, tokens, recorder, guide)
-    alphas = backbone.scheduler.alphas_cumprod
-    prediction_type = backbone.info.prediction_type
-    latents, noise, timesteps, noised = _noised(backbone, rows, terms, generator)
-    masks = torch.stack([row.example.mask for row in rows])
-    target = training_target(latents, noise, timesteps, alphas, prediction_type)
+    if not rows:
+        raise ValueError("a step needs at least one row")
+    if terms.attention != 0 and (models.tokens is None or models.recorder is None):
+        raise ValueError("attention refocusing needs learned tokens and an attached recorder")
+    wants_identity = any(row.role in terms.identity_roles for row in rows)
+    if terms.identity != 0 and wants_identity and models.guide is None:
+        raise ValueError("the identity term needs a guide")
 
-    input_ids = _input_ids(rows)
-    watch = recorder is not None and terms.attention != 0
-    with recorder.recording() if watch else nullcontext():
-        prediction = _predict(backbone, noised, timesteps, input_ids, prompts).to(noised)
+    batch = NoisedRows.draw(models.backbone, rows, terms, generator)
+    recorder = models.recorder if terms.attention != 0 else None
+    with recorder.recording() if recorder is not None else nullcontext():
+        prediction = predict(models, batch)
 
-    total = _Total()
-    _reconstruct(total, rows, terms, prediction, target, masks, progress)
-    if watch:
-        _refocus(total, rows, terms, tokens, recorder, input_ids[0], masks)
+    total = TermSum()
+    reconstruction_terms(total, batch, prediction, terms, progress)
+    if recorder is not None:
+        attention_terms(total, batch, models, terms)
         recorder.clear()
-    if guide is not None and terms.identity != 0:
-        chosen = [i for i, row in enumerate(rows) if row.role in terms.identity_roles]
-        if chosen:
-            estimates = clean_estimate(
-                noised[chosen], prediction[chosen], timesteps[chosen], alphas, prediction_type
-            )
-            _identify(total, [rows[i].example for i in chosen], terms, guide, estimates)
+    if models.guide is not None and terms.identity != 0:
+        identity_term(total, batch, prediction, models.guide, terms)
     # With every row left out there is still something to call backward on.
     loss = (prediction * 0).sum() if total.loss is None else total.loss
-    return StepResult(loss, total.terms, dict(total.skipped), tuple(timesteps.tolist()))
+    return StepResult(loss, total.terms, dict(total.skipped), tuple(batch.timesteps.tolist()))
 
 
 @torch.no_grad()
 def clean_estimates(
-    backbone: Any,
-    rows: Sequence[Row],
-    terms: StepTerms,
-    *,
-    generator: torch.Generator,
-    prompts: PromptCache | None = None,
+    models: StepModels, rows: Sequence[Row], terms: StepTerms, generator: torch.Generator
 ) -> torch.Tensor:
-    """What the identity term decodes of ``rows``: B x C x h x w in float32, without gradients."""
-    _, _, timesteps, noised = _noised(backbone, rows, terms, generator)
-    prediction = _predict(backbone, noised, timesteps, _input_ids(rows), prompts).to(noised)
-    alphas = backbone.scheduler.alphas_cumprod
-    return clean_estimate(noised, prediction, timesteps, alphas, backbone.info.prediction_type)
+    """Return the clean estimates of ``rows``, float32[B, C, h, w], without gradients."""
+    batch = NoisedRows.draw(models.backbone, rows, terms, generator)
+    return batch.clean_estimates(predict(models, batch))
 
 
-class _Total:
+@dataclass(frozen=True)
+class NoisedRows:
+    """The rows of a step with their noise, on the backbone's device.
+
+    In float32 or better whatever the network's precision is: so are the losses.
+    """
+
+    rows: Sequence[Row]
+    noised: torch.Tensor
+    """z_t = sqrt(a_t) z + sqrt(1 - a_t) eps, float32[B, C, h, w]."""
+    target: torch.Tensor
+    """eps, or the velocity where the model predicts that, float32[B, C, h, w]."""
+    timesteps: torch.Tensor
+    """int64[B], on the CPU."""
+    alphas: torch.Tensor
+    """a_t, float[T]."""
+    prediction_type: str
+
+    @classmethod
+    def draw(
+        cls,
+        backbone: Backbone,
+        rows: Sequence[Row],
+        terms: StepTerms,
+        generator: torch.Generator,
+    ) -> NoisedRows:
+        """Draw timesteps and noise, for each row first the one, then the other."""
+        alphas = backbone.scheduler.alphas_cumprod
+        drawn, noises = [], []
+        for row in rows:
+            low, high = terms.timesteps
+            least = 0
+            if row.role == "identity":
+                (low, high), least = terms.identity_timesteps, 1
+            first, end = max(least, int(low * len(alphas))), int(high * len(alphas))
+            drawn.append(sample_timestep(generator, first, end))
+            noises.append(torch.randn(row.example.latent.shape, generator=generator))
+        timesteps = torch.tensor(drawn)
+        dtype = torch.promote_types(backbone.dtype, torch.float32)
+        latents = torch.stack([row.example.latent for row in rows]).to(backbone.device, dtype)
+        noise = torch.stack(noises).to(backbone.device, dtype)
+        kind = backbone.info.prediction_type
+        return cls(
+            rows,
+            noised=add_noise(latents, noise, timesteps, alphas),
+            target=training_target(latents, noise, timesteps, alphas, kind),
+            timesteps=timesteps,
+            alphas=alphas,
+            prediction_type=kind,
+        )
+
+    @property
+    def input_ids(self) -> tuple[torch.Tensor, ...]:
+        """Token ids int64[B, L], one tensor a text encoder."""
+        each = zip(*(row.input_ids for row in self.rows), strict=True)
+        return tuple(torch.stack(ids) for ids in each)
+
+    @property
+    def masks(self) -> torch.Tensor:
+        """M, float32[B, 1, h, w] in [0, 1], on the CPU."""
+        return torch.stack([row.example.mask for row in self.rows])
+
+    def of(self, *roles: Role) -> list[int]:
+        """Return the numbers of the rows in one of these roles."""
+        return [i for i, row in enumerate(self.rows) if row.role in roles]
+
+    def clean_estimates(
+        self, prediction: torch.Tensor, rows: Sequence[int] | None = None
+    ) -> torch.Tensor:
+        """Return the clean latents that one step straight from z_t gives, of ``rows`` or of all.
+
+        z = (z_t - sqrt(1 - a_t) eps) / sqrt(a_t), differentiable in the prediction.
+        """
+        chosen = list(range(len(self.rows)) if rows is None else rows)
+        return clean_estimate(
+            self.noised[chosen],
+            prediction[chosen],
+            self.timesteps[chosen],
+            self.alphas,
+            self.prediction_type,
+        )
+
+
+def predict(models: StepModels, batch: NoisedRows) -> torch.Tensor:
+    """Return the UNet's prediction for all rows in one call, float32[B, C, h, w] or better."""
+    backbone, noised = models.backbone, batch.noised
+    if models.prompts is not None:
+        embedding = models.prompts.encode(batch.input_ids)
+    else:
+        embedding = backbone.encode_prompt([ids.to(backbone.device) for ids in batch.input_ids])
+    factor = vae_factor(backbone.vae)
+    size = (noised.shape[2] * factor, noised.shape[3] * factor)
+    prediction: torch.Tensor = backbone.unet(
+        noised.to(backbone.dtype),
+        batch.timesteps.to(backbone.device),
+        encoder_hidden_states=embedding.hidden,
+        added_cond_kwargs=backbone.added_conditions(embedding, size),
+        return_dict=False,
+    )[0]
+    return prediction.to(noised)
+
+
+class TermSum:
+    """The weighted sum of the terms so far, their unweighted values, and the rows left out."""
+
     def __init__(self) -> None:
         self.loss: torch.Tensor | None = None
         self.terms: dict[str, torch.Tensor] = {}
         self.skipped: Counter[str] = Counter()
 
     def add(self, name: str, weight: float, value: torch.Tensor) -> None:
+        """Add ``weight * value`` to the loss; values of one name are added up."""
         self.loss = weight * value if self.loss is None else self.loss + weight * value
         known = self.terms.get(name)
         self.terms[name] = value.detach() if known is None else known + value.detach()
 
 
-def _draw(
-    row: Row, terms: StepTerms, steps: int, generator: torch.Generator
-) -> tuple[int, torch.Tensor]:
-    if row.role == "identity":
-        low, high = terms.identity_timesteps
-        timestep = sample_timestep(generator, max(1, int(low * steps)), int(high * steps))
-    else:
-        low, high = terms.timesteps
-        timestep = sample_timestep(generator, int(low * steps), int(high * steps))
-    return timestep, torch.randn(row.example.latent.shape, generator=generator)
-
-
-def _noised(
-    backbone: Any, rows: Sequence[Row], terms: StepTerms, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Latents, their noise, timesteps and noised latents of the rows, on the backbone's device.
-
-    In float32 whatever the network's precision is: so are the losses.
-    """
-    alphas = backbone.scheduler.alphas_cumprod
-    drawn = [_draw(row, terms, len(alphas), generator) for row in rows]
-    timesteps = torch.tensor([t for t, _ in drawn])
-    place = {
-        "device": backbone.device,
-        "dtype": torch.promote_types(backbone.dtype, torch.float32),
-    }
-    latents = torch.stack([row.example.latent for row in rows]).to(**place)
-    noise = torch.stack([noise for _, noise in drawn]).to(**place)
-    return latents, noise, timesteps, add_noise(latents, noise, timesteps, alphas)
-
-
-def _input_ids(rows: Sequence[Row]) -> tuple[torch.Tensor, ...]:
-    """int64[B, L], one tensor a text encoder."""
-    return tuple(torch.stack(ids) for ids in zip(*(row.input_ids for row in rows), strict=True))
-
-
-def _predict(
-    backbone: Any,
-    noised: torch.Tensor,
-    timesteps: torch.Tensor,
-    input_ids: Sequence[torch.Tensor],
-    prompts: PromptCache | None,
-) -> torch.Tensor:
-    if prompts is not None:
-        embedding = prompts.encode(input_ids)
-    else:
-        embedding = backbone.encode_prompt([ids.to(backbone.device) for ids in input_ids])
-    factor = vae_factor(backbone.vae)
-    size = (noised.shape[2] * factor, noised.shape[3] * factor)
-    return backbone.unet(
-        noised.to(backbone.dtype),
-        timesteps.to(backbone.device),
-        encoder_hidden_states=embedding.hidden,
-        added_cond_kwargs=backbone.added_conditions(embedding, size),
-        return_dict=False,
-    )[0]
-
-
-def _reconstruct(
-    total: _Total,
-    rows: Sequence[Row],
-    terms: StepTerms,
+def reconstruction_terms(
+    total: TermSum,
+    batch: NoisedRows,
     prediction: torch.Tensor,
-    target: torch.Tensor,
-    masks: torch.Tensor,
+    terms: StepTerms,
     progress: float,
 ) -> None:
-    weights = {"source": terms.source, "reference": terms.reference, "composed": terms.composed}
-    measure = masked_reconstruction if terms.mask_form == "area" else weighted_reconstruction
+    """L_mask = || eps * M - eps_theta(z_t, t) * M ||^2 of each kind of row (section 3.3).
+
+    M is the face of a source photo and all but the face of a reference photo; a row with an empty
+    one is left out.
+    """
+    weights: dict[Role, float] = {
+        "source": terms.source,
+        "reference": terms.reference,
+        "composed": terms.composed,
+    }
+    loss = masked_reconstruction if terms.mask_form == "area" else weighted_reconstruction
+    masks = batch.masks if terms.masked else torch.ones_like(batch.masks)
     for role, weight in weights.items():
-        chosen = [i for i, row in enumerate(rows) if row.role == role]
-        if weight == 0 or not chosen:
+        rows = batch.of(role)
+        if weight == 0 or not rows:
             continue
-        used = masks[chosen] if terms.masked else torch.ones_like(masks[chosen])
         if terms.mask_form == "area":
-            empty = int((used.sum(dim=(1, 2, 3)) == 0).sum())
+            empty = int((masks[rows].sum(dim=(1, 2, 3)) == 0).sum())
             if empty:
                 total.skipped[role] += empty
-            if empty == len(chosen):
+            if empty == len(rows):
                 continue
         if role != "source" and progress < 0.5:
             weight *= terms.early_weight
-        used = used.to(prediction)
-        total.add(role, weight, measure(prediction[chosen], target[chosen], used))
+        mask = masks[rows].to(prediction)
+        total.add(role, weight, loss(prediction[rows], batch.target[rows], mask))
 
 
-def _refocus(
-    total: _Total,
-    rows: Sequence[Row],
-    terms: StepTerms,
-    tokens: LearnedTokens,
-    recorder: AttentionRecorder,
-    input_ids: torch.Tensor,
-    masks: torch.Tensor,
+def attention_terms(
+    total: TermSum, batch: NoisedRows, models: StepModels, terms: StepTerms
 ) -> None:
-    """L_attn; under the composed prompt the sum over its two tokens."""
-    faces = torch.stack([row.example.face_region for row in rows])
-    for role, watched in _REFOCUSED.items():
-        for token, complement in watched:
-            chosen = [i for i, row in enumerate(rows) if row.role == role]
-            columns = tokens.columns(input_ids, token)
-            regions = region(faces if complement else masks)
-            used = [i for i in chosen if regions[i].any() and columns[i].any()]
-            if len(used) < len(chosen):
-                total.skipped[f"attention_{role}"] += len(chosen) - len(used)
-            if not used:
-                continue
-            size = (masks.shape[2], masks.shape[3])
-            maps = recorder.maps(columns[used], size, rows=used)
-            value = attention_refocusing(maps, regions[used].to(maps), terms.attention_min_range)
-            total.add(f"attention_{role}", terms.attention, value)
+    """L_attn = || (mean_k S(A_k)) * (1 - M_v) ||^2 of each token (section 3.4).
+
+    A_k are the token's attention maps in the recorded layers, S scales each to [0, 1], M_v is the
+    region that the token stands for; under the composed prompt the two tokens' terms are added. A
+    row without region or token is left out.
+    """
+    tokens, recorder = models.tokens, models.recorder
+    assert tokens is not None and recorder is not None, "training_step refuses a step without"
+    trained = batch.masks
+    faces = torch.stack([row.example.face_region for row in batch.rows])
+    size = (trained.shape[2], trained.shape[3])
+    for role, watched in REFOCUSED.items():
+        rows = batch.of(role)
+        for token, in_face in watched:
+            columns = tokens.columns(batch.input_ids[0], token)
+            regions = region(faces if in_face else trained)
+            used = [i for i in rows if regions[i].any() and columns[i].any()]
+            if len(used) < len(rows):
+                total.skipped[f"attention_{role}"] += len(rows) - len(used)
+            if used:
+                maps = recorder.maps(columns[used], size, rows=used)
+                inside = regions[used].to(maps)
+                value = attention_refocusing(maps, inside, terms.attention_min_range)
+                total.add(f"attention_{role}", terms.attention, value)
 
 
-def _identify(
-    total: _Total,
-    examples: Sequence[Example],
-    terms: StepTerms,
+def identity_term(
+    total: TermSum,
+    batch: NoisedRows,
+    prediction: torch.Tensor,
     guide: IdentityGuide,
-    estimates: torch.Tensor,
+    terms: StepTerms,
 ) -> None:
-    """L_id: decode each clean estimate, align its face, embed it, compare with the person."""
+    """L_id = 1 - cos(R(D(z)), R(I_s)) of the clean estimates z (section 3.3).
+
+    D decodes, R aligns and embeds a face; a row without a face is left out.
+    """
+    rows = batch.of(*terms.identity_roles)
+    if not rows:
+        return
     embeddings = []
-    for example, estimate in zip(examples, estimates.split(1), strict=True):
-        if guide.detector is not None:
-            decoded = guide.decoder(estimate, (0.0, 0.0, 0.0, 0.0))
-            landmarks = _detect(guide.detector, decoded.image)
-        else:
-            landmarks = example.landmarks
-            if landmarks is not None:
-                box = template_box(landmarks, guide.model.template, guide.model.input_size)
-                decoded = guide.decoder(estimate, box)
-        if landmarks is None:
+    for row, estimate in zip(rows, batch.clean_estimates(prediction, rows).split(1), strict=True):
+        embedding = guide.embed(estimate, batch.rows[row].example.landmarks)
+        if embedding is None:
             total.skipped["identity"] += 1
-            continue
-        offset = landmarks.new_tensor([decoded.left, decoded.top])
-        embeddings.append(embed_faces(guide.model, decoded.image, (landmarks - offset)[None]))
+        else:
+            embeddings.append(embedding)
     if embeddings:
         found = torch.cat(embeddings)
-        value = identity(found, guide.target.to(found)[None])
-        weight = terms.identity
-        if "identity" in terms.identity_roles:
-            weight *= terms.identity_every
-        total.add("identity", weight, value)
-
-
-def _detect(detector: FaceDetector, image: torch.Tensor) -> torch.Tensor | None:
-    pixels = (image.detach()[0].clamp(0, 1) * 255).round().to(torch.uint8)
-    faces = detector.detect(pixels.permute(1, 2, 0).cpu().contiguous().numpy())
-    return torch.from_numpy(faces[0].landmarks) if faces else None
-
-
-def _check(
-    rows: Sequence[Row],
-    terms: StepTerms,
-    tokens: LearnedTokens | None,
-    recorder: AttentionRecorder | None,
-    guide: IdentityGuide | None,
-) -> None:
-    if not rows:
-        raise ValueError("a step needs at least one row")
-    if terms.attention != 0 and (tokens is None or recorder is None):
-        raise ValueError("attention refocusing needs learned tokens and an attached recorder")
-    wanted = any(row.role in terms.identity_roles for row in rows)
-    if terms.identity != 0 and wanted and guide is None:
-        raise ValueError("the identity term needs a guide")
+        # A step without an identity row has none of the term; those with one make up for it.
+        own_row = "identity" in terms.identity_roles
+        weight = terms.identity * (terms.identity_every if own_row else 1)
+        total.add("identity", weight, identity(found, guide.target.to(found)[None]))

@@ -199,10 +199,10 @@ def test_out_of_memory_is_exit_code_5_and_goes_on_with_less(place, capsys, monke
 
     real = loop.training_step
 
-    def too_large(backbone, tokens, rows, *args, **options):
+    def too_large(models, rows, *args, **options):
         if len(rows) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return real(backbone, tokens, rows, *args, **options)
+        return real(models, rows, *args, **options)
 
     monkeypatch.setattr(loop, "training_step", too_large)
     assert run(command()) == 5
@@ -275,7 +275,7 @@ def test_the_same_command_goes_on_without_resume_too(place, capsys, monkeypatch)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_write", broken)
+        patch.setattr(loop, "save_subject", broken)
         assert run(command()) == 130
     assert read_manifest(place / "me.mcap").state == "training"
     capsys.readouterr()

@@ -13,8 +13,9 @@ import torch
 from mcap.contracts import Backbone
 from mcap.diffusion.tokens import ID_TOKEN, STYLE_TOKEN, install
 from mcap.subjects.subject import read_subject
+from mcap.training.batches import Example, Row
 from mcap.training.events import PhaseStarted, TrainingFinished
-from mcap.training.step import Example, Row, StepTerms, training_step
+from mcap.training.step import StepModels, StepTerms, training_step
 from tests.support.tiny import sample, stream, tiny_backbone, tiny_folder
 from tests.support.tiny_run import run, tiny_recipe
 
@@ -151,9 +152,8 @@ def test_a_training_step_is_what_plain_diffusers_computes(kind, zero):
     terms = StepTerms(attention=0.0, identity=0.0, masked=False)
     if zero:
         terms = replace(terms, timesteps=(0.999, 1.0))  # the last one alone
-    result = training_step(
-        backbone, tokens, rows, terms, generator=torch.Generator().manual_seed(5)
-    )
+    generator = torch.Generator().manual_seed(5)
+    result = training_step(StepModels(backbone, tokens), rows, terms, generator)
     result.loss.backward()
 
     pipeline = tiny_backbone(kind="sdxl").pipeline()

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from mcap.cli.backbone import choose_backbone
 from mcap.errors import MissingResourceError, UsageError
-from mcap.training.plan import backbone_facts
+from mcap.training.backbone_facts import backbone_facts
 from mcap.weights.model_source import UNET_INPUT, describe, find_model
 from mcap_plugins.clip import clip_tokenizer
 from mcap_plugins.stable_diffusion import folder as model_files

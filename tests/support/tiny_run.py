@@ -15,8 +15,10 @@ from mcap.masking.crops import TrainingCrop
 from mcap.style.prompts import composed_prompts, reference_prompts, source_prompts
 from mcap.subjects.manifest import SCHEMA, BackboneRecord, Manifest, ProfileRecord, TokenRecord
 from mcap.subjects.writer import SubjectWriter
-from mcap.training.batches import Prompts
-from mcap.training.loop import Options, TrainingData, train
+from mcap.training import train
+from mcap.training.data import TrainingData, TrainingPrompts
+from mcap.training.identity_guide import GuideNetworks
+from mcap.training.options import Options
 from mcap.training.recipe import Layer, Recipe, recipe
 from tests.support.tiny import SIZE, tiny_backbone, tiny_identity
 
@@ -50,7 +52,9 @@ def tiny_data(sources: int = 3, references: int = 2) -> TrainingData:
     return TrainingData(
         [tiny_crop(f"me-{i}", i) for i in range(sources)],
         [tiny_crop(f"style-{i}", 100 + i) for i in range(references)],
-        Prompts(source_prompts("person"), reference_prompts("person"), composed_prompts(_Words)),
+        TrainingPrompts(
+            source_prompts("person"), reference_prompts("person"), composed_prompts(_Words)
+        ),
         np.eye(32, dtype=np.float32)[0],
     )
 
@@ -109,8 +113,8 @@ def run(
         writer = SubjectWriter.reopen(folder)
     else:
         writer = SubjectWriter.create(folder, manifest)
-    given_parts = {"identity": tiny_identity(), **(parts or {})}
-    yield from train(data or tiny_data(), found, backbone, writer, options=given, **given_parts)
+    networks = GuideNetworks(**{"identity": tiny_identity(), **(parts or {})})
+    yield from train(data or tiny_data(), found, backbone, writer, networks, given)
     writer.complete({})
 
 

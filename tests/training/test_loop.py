@@ -21,7 +21,6 @@ from mcap.contracts import Face
 from mcap.errors import InputRejectedError, McapError, OutOfMemory, UsageError
 from mcap.subjects.subject import read_subject
 from mcap.training import decoder_choice, loop
-from mcap.training.early_stopping import Preview
 from mcap.training.events import (
     CheckpointSaved,
     DecodeChosen,
@@ -31,6 +30,7 @@ from mcap.training.events import (
     Stopped,
     TrainingFinished,
 )
+from mcap.training.previews import Preview, Previews
 from tests.support import ROOT
 from tests.support.tiny import tiny_backbone
 from tests.support.tiny_run import run, tiny_data, tiny_recipe
@@ -312,11 +312,11 @@ def judged(monkeypatch):
     """Previews cost nothing and are judged as `SIMILARITIES` says."""
     looks = []
 
-    def fake(_backbone, _prompt, _seed, _path, _judge):
+    def fake(_previews, _path):
         looks.append(None)
         return Preview(np.zeros((8, 8, 3), np.uint8), SIMILARITIES[len(looks) - 1])
 
-    monkeypatch.setattr(loop, "preview", fake)
+    monkeypatch.setattr(Previews, "draw", fake)
     return {"detector": FaceInTheMiddle()}
 
 
@@ -346,7 +346,7 @@ def test_an_interrupted_run_stops_where_it_would_have(tmp_path, judged, monkeypa
     def look(*_):
         return Preview(np.zeros((8, 8, 3), np.uint8), next(numbers))
 
-    monkeypatch.setattr(loop, "preview", look)
+    monkeypatch.setattr(Previews, "draw", look)
     events = run(folder, found, parts=judged)
     assert next(e for e in events if isinstance(e, CheckpointSaved) and e.step == 4)
     events.close()  # after two looks
@@ -494,12 +494,6 @@ def test_identity_row_every_other_step(tmp_path):
     assert ["identity" in event.losses for event in steps] == [True, False, True, False]
 
 
-def test_where_identity_rows_timesteps_lie_is_the_recipes():
-    limited = tiny_recipe(identity_from=0.3, identity_limit=0.6)
-    assert loop._terms(limited, phase=2).identity_timesteps == (0.3, 0.6)
-    assert loop._terms(tiny_recipe(), phase=2).identity_timesteps == (0.0, 0.4)
-
-
 def test_rows_apart_give_the_same_gradients_as_together(tmp_path):
     # Learned values differ in the last bits only: the sums are the same in another order.
     found = {}
@@ -535,45 +529,6 @@ def test_released_recipe_trains_and_its_text_lora_is_saved(tmp_path):
     with safe_open(folder / "adapter.safetensors", framework="pt") as file:
         prefixes = {key.split(".")[0] for key in file.keys()}  # noqa: SIM118 - no mapping
     assert prefixes == {"unet", "text_encoder"}
-
-
-def test_mirrored_pictures_have_mirrored_landmarks(tmp_path):
-    import numpy as np
-
-    from mcap.training.batches import make_example
-    from tests.support.tiny_run import tiny_crop
-
-    crop = tiny_crop("me", 0)
-    backbone = tiny_backbone()
-    plain = make_example(backbone, crop, "source")
-    mirrored = make_example(backbone, crop, "source", mirrored=True)
-    assert torch.allclose(mirrored.mask, plain.mask.flip(-1))
-    assert mirrored.landmarks[0, 0] < mirrored.landmarks[1, 0]
-    expected = 64 - crop.landmarks[1, 0]
-    assert np.isclose(mirrored.landmarks[0, 0].item(), expected)
-    assert not torch.equal(mirrored.latent, plain.latent)
-
-
-def test_what_a_crop_was_filled_up_with_is_neither_face_nor_style(tmp_path):
-    from dataclasses import replace
-
-    import numpy as np
-
-    from mcap.training.batches import make_example
-    from tests.support.tiny_run import tiny_crop
-
-    backbone, crop = tiny_backbone(), tiny_crop("style", 0)
-    inside = np.ones_like(crop.mask)
-    inside[:, :16] = 0  # a quarter of the crop lies left of the photo
-    whole = make_example(backbone, crop, "reference")
-    filled = make_example(backbone, replace(crop, inside=inside), "reference")
-    columns = whole.mask.shape[-1] // 4
-    assert not filled.mask[..., :columns].any() and whole.mask[..., :columns].all()
-    assert torch.equal(filled.mask[..., columns:], whole.mask[..., columns:])
-    assert torch.equal(filled.face_region, whole.face_region)
-    assert torch.allclose(whole.face_region, 1 - whole.mask, atol=1e-6)
-    mirrored = make_example(backbone, replace(crop, inside=inside), "reference", mirrored=True)
-    assert torch.allclose(mirrored.mask, filled.mask.flip(-1), atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -38,7 +38,7 @@ def test_values_are_taken_back_exactly_without_the_moments():
     found.backward(parameter.sum())
     found.update(0)
     assert not torch.equal(parameter.detach(), kept["tokens"][0])
-    found.take(kept)
+    found.load_values(kept)
     assert torch.equal(parameter.detach(), torch.tensor([1.0, -2.0]))
 
 

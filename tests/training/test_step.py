@@ -11,7 +11,9 @@ from mcap.diffusion.latents import vae_factor
 from mcap.diffusion.lora import add_lora
 from mcap.diffusion.tokens import ID_TOKEN, STYLE_TOKEN, install
 from mcap.diffusion.window_decode import FullDecoder, WindowDecoder
-from mcap.training.step import Example, IdentityGuide, Row, StepTerms, training_step
+from mcap.training.batches import Example, Row
+from mcap.training.identity_guide import IdentityGuide
+from mcap.training.step import StepModels, StepTerms, training_step
 from tests.support.tiny import tiny_backbone, tiny_identity
 
 WORDS = {ID_TOKEN: "man", STYLE_TOKEN: "studio light"}
@@ -66,6 +68,11 @@ def _shake(parameters, size=0.2, seed=0):
             parameter.add_(size * torch.randn(parameter.shape, generator=generator))
 
 
+def one_step(backbone, tokens, rows, terms, *, generator, progress=1.0, **models):
+    """`training_step` with these models: recorder, guide, prompts."""
+    return training_step(StepModels(backbone, tokens, **models), rows, terms, generator, progress)
+
+
 def _generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
@@ -74,7 +81,7 @@ def _whole_step(backbone, tokens, terms=None, rows=None, seed=0, **options):
     """Forward and backward with everything switched on."""
     recorder = _recorder(backbone)
     with recorder.attached():
-        result = training_step(
+        result = one_step(
             backbone,
             tokens,
             rows or _rows(tokens),
@@ -133,7 +140,7 @@ def test_a_phase_1_step_is_textual_inversion(kind):
     rows = _rows(tokens, ("source", "reference"))
     before = tokens.vectors()
     optimiser = torch.optim.AdamW(tokens.parameters(), lr=5e-4, weight_decay=0.0)
-    result = training_step(backbone, tokens, rows, PLAIN, generator=_generator())
+    result = one_step(backbone, tokens, rows, PLAIN, generator=_generator())
     result.loss.backward()
     optimiser.step()
 
@@ -171,7 +178,7 @@ def test_a_phase_2_step_with_fixed_tokens_is_dreambooth_lora(kind):
         [{"params": lora, "lr": 1e-4}, {"params": tokens.parameters(), "lr": 0.0}],
         weight_decay=0.0,
     )
-    result = training_step(backbone, tokens, rows, PLAIN, generator=_generator())
+    result = one_step(backbone, tokens, rows, PLAIN, generator=_generator())
     result.loss.backward()
     optimiser.step()
 
@@ -211,7 +218,7 @@ def test_identity_reaches_the_tokens_and_every_lora_b():
     def gradients():
         for parameter in [*lora, *tokens.parameters()]:
             parameter.grad = None
-        training_step(
+        one_step(
             backbone,
             tokens,
             _rows(tokens, ("identity",)),
@@ -250,7 +257,7 @@ def test_identity_gradients_agree_with_finite_differences(kind, window):
 
     def loss():
         generator = _generator(4)
-        return training_step(backbone, tokens, rows, terms, generator=generator, guide=guide).loss
+        return one_step(backbone, tokens, rows, terms, generator=generator, guide=guide).loss
 
     groups = {
         "tokens": tokens.parameters(),
@@ -283,7 +290,7 @@ def test_identity_compares_the_decoded_estimate_with_the_person():
     guide = _guide(backbone)
     (row,) = _rows(tokens, ("identity",))
     terms = StepTerms(attention=0, identity=3.0, identity_every=4)
-    result = training_step(backbone, tokens, [row], terms, generator=_generator(), guide=guide)
+    result = one_step(backbone, tokens, [row], terms, generator=_generator(), guide=guide)
     generator = _generator()
     t = torch.randint(1, 400, (1,), generator=generator)
     noise = torch.randn(1, 4, 16, 16, generator=generator)
@@ -316,7 +323,7 @@ def test_a_detector_on_the_estimate():
     for detector in (None, _Detector([face]), _Detector([])):
         backbone = tiny_backbone()
         tokens = install(backbone, WORDS)
-        result = training_step(
+        result = one_step(
             backbone,
             tokens,
             _rows(tokens, ("source", "identity")),
@@ -341,7 +348,7 @@ def test_a_reference_without_a_face_contributes_no_identity():
     tokens = install(backbone, WORDS)
     (row,) = _rows(tokens, ("identity",))
     example = Example("faceless", row.example.latent, row.example.mask, None)
-    result = training_step(
+    result = one_step(
         backbone,
         tokens,
         [Row("identity", example, row.input_ids)],
@@ -373,7 +380,7 @@ def test_an_attached_recorder_changes_no_gradient_of_the_other_terms(checkpointi
             recorder.attach()
         # A weight too small to count, so that everything is recorded and the maps are made.
         terms = StepTerms(attention=1e-300 if attached else 0.0)
-        training_step(
+        one_step(
             backbone,
             tokens,
             _rows(tokens),
@@ -515,12 +522,8 @@ def test_the_released_form():
     tokens = install(backbone, WORDS)
     rows = _rows(tokens, ("source", "reference", "composed"))
     options = {"guide": _guide(backbone)}
-    early = training_step(
-        backbone, tokens, rows, terms, generator=_generator(), progress=0.1, **options
-    )
-    late = training_step(
-        backbone, tokens, rows, terms, generator=_generator(), progress=0.5, **options
-    )
+    early = one_step(backbone, tokens, rows, terms, generator=_generator(), progress=0.1, **options)
+    late = one_step(backbone, tokens, rows, terms, generator=_generator(), progress=0.5, **options)
     t = {name: value.item() for name, value in late.terms.items()}
     assert late.loss.item() == pytest.approx(
         t["source"] + t["reference"] + t["composed"] + 0.25 * t["identity"], rel=1e-5
@@ -531,7 +534,7 @@ def test_the_released_form():
     drawn = [
         step
         for seed in range(40)
-        for step in training_step(
+        for step in one_step(
             backbone, tokens, rows[:1], PLAIN_RELEASED, generator=_generator(seed)
         ).timesteps
     ]
@@ -548,7 +551,7 @@ def test_identity_rows_have_timesteps_of_their_own(between, low, high):
     rows = _rows(tokens, ("identity",))
     terms = StepTerms(attention=0, identity=0, identity_timesteps=between)
     drawn = [
-        training_step(backbone, tokens, rows, terms, generator=_generator(seed)).timesteps[0]
+        one_step(backbone, tokens, rows, terms, generator=_generator(seed)).timesteps[0]
         for seed in range(40)
     ]
     assert low <= min(drawn) < low + 100
@@ -597,14 +600,14 @@ def test_what_is_missing_is_said():
     tokens = install(backbone, WORDS)
     rows = _rows(tokens)
     with pytest.raises(ValueError, match="recorder"):
-        training_step(backbone, tokens, rows, StepTerms(), generator=_generator())
+        one_step(backbone, tokens, rows, StepTerms(), generator=_generator())
     with pytest.raises(ValueError, match="guide"):
-        training_step(backbone, tokens, rows, StepTerms(attention=0), generator=_generator())
+        one_step(backbone, tokens, rows, StepTerms(attention=0), generator=_generator())
     with pytest.raises(ValueError, match="at least one row"):
-        training_step(backbone, tokens, [], PLAIN, generator=_generator())
+        one_step(backbone, tokens, [], PLAIN, generator=_generator())
     recorder = _recorder(backbone)
     with pytest.raises(RuntimeError, match="attach"):
-        training_step(
+        one_step(
             backbone,
             tokens,
             rows,
@@ -641,7 +644,7 @@ def test_the_recorded_loss_curve():
     curve: dict[str, list[float]] = {}
     with recorder.attached():
         for _ in range(4):
-            result = training_step(
+            result = one_step(
                 backbone,
                 tokens,
                 _rows(tokens),

@@ -8,7 +8,7 @@ import torch
 
 from mcap.cli.backbone import choose_backbone
 from mcap.errors import MissingResourceError, UsageError
-from mcap.training.plan import backbone_facts
+from mcap.training.backbone_facts import backbone_facts
 from mcap.weights import fetch as weights
 from mcap.weights.model_source import ModelSource, describe, find_model, is_place, pinned
 from mcap_plugins.stable_diffusion import sd15 as sd_backbone

@@ -1,0 +1,103 @@
+"""Facts about a backbone that are known without loading it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mcap.errors import MissingResourceError
+from mcap.weights.model_source import ModelFacts, describe, find_model, folder_size, vae_beside
+
+if TYPE_CHECKING:
+    from mcap.contracts import BackboneMemory, BackbonePlan
+    from mcap.registry import Entry
+
+
+@dataclass(frozen=True)
+class BackboneFacts:
+    name: str  # of the registered entry
+    source: str | None  # folder, file or hub id where one was given
+    architecture: str | None  # "sd" or "sdxl"; None: neither, or not known
+    native_size: int
+    face_height: float
+    recipe_overrides: Mapping[str, Any]
+    licence: str
+    commercial: bool
+    memory_mb: float | None  # that training takes, about, measured
+    memory: BackboneMemory | None  # the same in parts, counted
+    gflop_row: float | None  # one forward pass of the UNet for one row
+    decode_rows: float | None  # cost of one decode, in rows
+    weights_key: str  # changes where a local model's weights do; "" where there is none
+    local: bool  # the weights lie in a folder or file here
+
+    @property
+    def given(self) -> str:
+        """The name, folder, file or hub id that a user gave."""
+        return self.name if self.source is None else self.source
+
+
+def backbone_facts(entry: Entry, source: str | None) -> BackboneFacts:
+    """Return the facts of the entry's plan, and of a model's configuration that lies here.
+
+    `MissingResourceError` where ``source`` looks like a path and nothing is there, `UsageError`
+    where it is no model that can be trained.
+    """
+    plan: BackbonePlan = entry.info
+    local, known = None, None
+    if source is not None:
+        place = find_model(source)
+        local, known = place.path, describe(place)
+    elif plan.folder is not None:
+        local = plan.folder
+        if not local.is_dir():
+            raise MissingResourceError(
+                f"Backbone '{entry.name}': its weights are not in {local}, where the package "
+                f"'{entry.plugin}' should have brought them; install it again, or choose another "
+                "one with --backbone."
+            )
+        known = ModelFacts("sd", folder_size(local))
+    size = known.native_size if known is not None else None
+    alike_in_kind = known is not None and known.architecture == plan.architecture
+    # A model of another size than the entry's own costs something else.
+    alike = source is None or size == plan.native_size
+    return BackboneFacts(
+        name=entry.name,
+        source=source,
+        architecture=plan.architecture,
+        native_size=size or plan.native_size or 512,
+        face_height=plan.face_height,
+        # Another model than the entry's own need not like what suits that one, unless it is of the
+        # same architecture.
+        recipe_overrides=plan.recipe_overrides if source is None or alike_in_kind else {},
+        licence=entry.licence if source is None else "the model's own",
+        commercial=entry.commercial if source is None else False,
+        memory_mb=plan.memory_mb if alike else None,
+        memory=plan.memory if alike else None,
+        gflop_row=plan.gflop_row if alike else None,
+        decode_rows=plan.decode_rows if alike else None,
+        weights_key=weights_key(local) if local is not None else "",
+        local=local is not None,
+    )
+
+
+def weights_key(place: Path) -> str:
+    """Return a hash that changes with a model's weight files.
+
+    Of their bytes where they are small, else of size and time.
+    """
+    digest = hashlib.sha256()
+    if place.is_dir():
+        files = sorted(place.glob("*/*.safetensors"))
+    else:
+        files = [file for file in (place, vae_beside(place)) if file is not None]
+    for file in files:
+        status = file.stat()
+        digest.update(f"{file.parent.name}/{file.name} {status.st_size} ".encode())
+        if status.st_size < 200e6:
+            digest.update(file.read_bytes())
+        else:
+            digest.update(str(status.st_mtime_ns).encode())
+    return digest.hexdigest()

@@ -1,0 +1,144 @@
+"""The cost of a run, time and memory, estimated before it begins."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from mcap.runtime import memory
+
+if TYPE_CHECKING:
+    from mcap.contracts import BackboneMemory
+    from mcap.training.backbone_facts import BackboneFacts
+    from mcap.training.recipe import Recipe
+
+
+def rows_per_step(recipe: Recipe) -> dict[int, float]:
+    """Return phase -> UNet rows of a step, on average."""
+    if recipe.batching == "alternating":
+        return {1: float(recipe.batch), 2: float(recipe.batch)}
+    second = 2.0 + recipe.composed
+    if recipe.identity and recipe.identity_rows == "own":
+        second += 1 / recipe.identity_every
+    return {1: 2.0 * recipe.batch, 2: second * recipe.batch}
+
+
+def decodes_per_step(recipe: Recipe) -> float:
+    """Return the decodes for the identity term in a step of phase 2, on average."""
+    if not recipe.identity:
+        return 0.0
+    if recipe.identity_rows == "own":
+        return recipe.batch / recipe.identity_every
+    kinds = 2 if recipe.composed else 1
+    return recipe.batch * (
+        kinds / (2 + recipe.composed) if recipe.batching == "alternating" else kinds
+    )
+
+
+WINDOW_SHARE = 0.4
+"""Of the latent, that a window covers: a face of 0.45 of the side, what SD1.5's and SDXL's crops
+are cut to, has a template box of 0.55 of it, and 2 latents more on each side."""
+
+BACKWARD = 1.0
+"""A backward pass costs about its forward pass: gradients of the activations alone, since the
+weights are frozen."""
+
+EFFICIENCY = 0.6
+"""Of the speed of a large matrix product, what a UNet's layers reach: measured on a CPU with SD1.5,
+0.62 at 512 pixels on two cores and 0.70 at 256 on one (benchmarks/README.md)."""
+
+
+def estimate_seconds(recipe: Recipe, backbone: BackboneFacts, gflops: float) -> float | None:
+    """Return the training time at ``gflops``; None where the backbone's cost is not known."""
+    if not backbone.gflop_row:
+        return None
+    rows = rows_per_step(recipe)
+    # A window's own part, and the middle block on the whole latent.
+    share = {"window": WINDOW_SHARE + 0.05, "tiny": 0.1}.get(recipe.identity_decode, 1.0)
+    decode = decodes_per_step(recipe) * (backbone.decode_rows or 0.0) * share
+    repeat = 1.0 if recipe.gradient_checkpointing else 0.0  # the forward pass runs twice
+    work = recipe.phase1_steps * rows[1] + recipe.phase2_steps * (rows[2] + decode)
+    return work * backbone.gflop_row * (1 + BACKWARD + repeat) / (gflops * EFFICIENCY)
+
+
+def measure_gflops(device: torch.device, dtype: torch.dtype) -> float:
+    """Return the speed of a large matrix product here and now, GFLOP a second; takes 0.2 s."""
+    side = 768 if device.type == "cpu" else 4096
+    left = torch.ones(side, side, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(5):
+        began = time.perf_counter()
+        product = left @ left
+        product[0, 0].item()  # waits for the device
+        best = min(best, time.perf_counter() - began)
+    return 2 * side**3 / best / 1e9
+
+
+WORKSPACE = 1.1
+"""Measured memory over counted: gradients on their way, and the convolutions' own room."""
+
+RUNTIME_MB = {"cpu": 1500.0}
+OTHER_RUNTIME_MB = 700.0
+"""Of torch, the face network and what was freed and not given back: on the CPU of the process, of a
+GPU its context. With it SD1.5's estimates at 512 pixels are 8.6, 18.0 and 7.3 GB for phase 1, phase
+2 and phase 2 with --low-memory, where 8.8, 18.6 and 7.6 were measured (benchmarks/README.md)."""
+
+HEADROOM = 0.9
+"""Of the device's memory a run may plan to take."""
+
+
+def estimate_memory_mb(
+    recipe: Recipe, backbone: BackboneFacts, *, half: bool = False, device: str = "cpu"
+) -> float | None:
+    """Return the most that training takes at a time, MB; None where the cost is not known.
+
+    Nothing is allocated to find out. ``half`` precision halves weights and activations, not what
+    learns nor the libraries. ``device`` is its kind: "cpu", "cuda", "mps".
+    """
+    rows = rows_per_step(recipe)[2 if recipe.phase2_steps else 1]
+    rows = math.ceil(rows) if recipe.batching != "sequential" else 1
+    if backbone.memory is None:
+        if not backbone.memory_mb:
+            return None
+        # One figure was measured, with the default rows in single precision. The share that does
+        # not grow with the rows is SD1.5's with and without --low-memory: 7.6 and 18.6 GB
+        # (benchmarks/full_size.py).
+        fixed = 0.35 * backbone.memory_mb
+        per_row = 0.65 * backbone.memory_mb / 4 * (0.4 if recipe.gradient_checkpointing else 1.0)
+        return (fixed + per_row * rows) * (0.55 if half else 1.0)
+    row, block, decode, decode_block = kept_for_backward(recipe, backbone.memory)
+    at_once = rows * row + decode + max(rows * block, decode_block)
+    networks = backbone.memory.weights + backbone.memory.decoder
+    runtime = RUNTIME_MB.get(device, OTHER_RUNTIME_MB)
+    return runtime + (networks + WORKSPACE * at_once) * (0.5 if half else 1.0)
+
+
+def kept_for_backward(recipe: Recipe, cost: BackboneMemory) -> tuple[float, float, float, float]:
+    """Return MB of a row, of its block that is run again, of the decode, of that one's block."""
+    small = recipe.gradient_checkpointing
+    row, block = (cost.row_checkpointed, cost.row_block) if small else (cost.row, 0.0)
+    if not (recipe.identity and recipe.phase2_steps):
+        return row, block, 0.0, 0.0
+    share = {"window": WINDOW_SHARE, "tiny": 0.05}.get(recipe.identity_decode, 1.0)
+    if recipe.identity_rows != "own":  # several rows are decoded
+        share *= max(1.0, decodes_per_step(recipe)) if recipe.batching == "joint" else 1.0
+    if small:
+        return row, block, share * cost.decode_checkpointed, share * cost.decode_block
+    return row, block, share * cost.decode, 0.0
+
+
+def fits_into(
+    device: torch.device, dtype: torch.dtype, backbone: BackboneFacts
+) -> Callable[[Recipe], bool]:
+    """Return the test, by the estimate alone, of a recipe's fitting into the device's memory."""
+    half, room = dtype.itemsize == 2, HEADROOM * memory.total_memory_mb(device)
+
+    def fits(recipe: Recipe) -> bool:
+        needed = estimate_memory_mb(recipe, backbone, half=half, device=device.type)
+        return needed is not None and needed <= room
+
+    return fits

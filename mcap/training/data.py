@@ -1,0 +1,31 @@
+"""The material of a run: crops of the person and of the style, prompts, the person's embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mcap.contracts import Float32Array
+    from mcap.masking.crops import TrainingCrop
+
+
+@dataclass(frozen=True)
+class TrainingPrompts:
+    """Prompts with the learned tokens filled in, one list a kind of row: `mcap.style.prompts`."""
+
+    source: Sequence[str]
+    reference: Sequence[str]
+    composed: Sequence[str]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    sources: Sequence[TrainingCrop]
+    references: Sequence[TrainingCrop]
+    prompts: TrainingPrompts
+    target: Float32Array
+    """float32[D], unit length: the mean embedding of the source photos."""
+    class_noun: str = "person"
+    """The words that the identity token starts from, unless the recipe names others."""

@@ -1,0 +1,144 @@
+"""The two phases: the parameters that learn in each, and from which terms.
+
+phase 1   the two tokens learn; everything else is frozen
+phase 2   LoRA layers go into the UNet and learn, the tokens go on learning
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from mcap.diffusion.attention import AttentionRecorder, spread_layers
+from mcap.diffusion.compile import plain_blocks
+from mcap.diffusion.latents import vae_factor
+from mcap.diffusion.lora import add_lora, add_text_lora, remove_lora
+from mcap.training.batches import Role
+from mcap.training.optimizer import PhaseOptimizer
+from mcap.training.step import StepTerms
+
+if TYPE_CHECKING:
+    from mcap.contracts import Backbone
+    from mcap.diffusion.tokens import LearnedTokens
+    from mcap.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Phase:
+    number: int
+    """1: tokens; 2: tokens and LoRA."""
+    first: int
+    """Steps of the run that are done when it begins."""
+    steps: int
+
+    @property
+    def last(self) -> int:
+        """Steps of the run that are done when it ends."""
+        return self.first + self.steps
+
+
+def phases(recipe: Recipe, done: int = 0) -> list[Phase]:
+    """Return the phases that are left after ``done`` steps.
+
+    A phase that is over is left only where it is the run's last one, whose values are to be saved.
+    """
+    both = [
+        Phase(1, 0, recipe.phase1_steps),
+        Phase(2, recipe.phase1_steps, recipe.phase2_steps),
+    ]
+    return [
+        phase
+        for phase in both
+        if phase.steps and (done < phase.last or done == phase.last == recipe.steps)
+    ]
+
+
+def step_terms(recipe: Recipe, phase: int) -> StepTerms:
+    """Return the terms of a phase: the first reconstructs the two plain rows, the second has all.
+
+    Where rows are computed one by one, their means become sums over calls: the identity weight is
+    divided by the number of its roles.
+    """
+    tuning = phase == 2
+    roles: tuple[Role, ...] = ("identity",)
+    if recipe.identity_rows == "data":
+        roles = ("source", "composed")
+    identity_weight = recipe.identity_weight
+    if recipe.batching == "sequential":
+        identity_weight /= len(roles)
+    return StepTerms(
+        composed=recipe.composed_weight if tuning and recipe.composed else 0.0,
+        identity=identity_weight if tuning and recipe.identity else 0.0,
+        identity_every=recipe.identity_every,
+        attention=recipe.attention_weight if tuning and recipe.attention else 0.0,
+        attention_min_range=recipe.attention_min_range,
+        identity_roles=roles,
+        masked=recipe.masks,
+        mask_form=recipe.mask_form,
+        timesteps=(0.0, recipe.timestep_limit),
+        identity_timesteps=(recipe.identity_from, recipe.identity_limit),
+        early_weight=recipe.early_style_weight,
+    )
+
+
+def phase_optimizer(
+    phase: Phase, recipe: Recipe, backbone: Backbone, tokens: LearnedTokens, seed: int
+) -> PhaseOptimizer:
+    """Return the optimiser of a phase; phase 2's LoRA layers are put into the backbone."""
+    rows, decay = tokens.parameters(), recipe.token_weight_decay
+    if phase.number == 1:
+        groups = {"tokens": (rows, recipe.phase1_token_lr, decay)}
+        return PhaseOptimizer(groups, phase.steps, recipe, backbone)
+    lora = add_lora(backbone.unet, recipe.lora_rank, recipe.lora_targets, seed)
+    groups = {
+        "tokens": (rows, recipe.phase2_token_lr, decay),
+        "lora": (lora, recipe.phase2_lora_lr, recipe.lora_weight_decay),
+    }
+    if recipe.lora_text_encoder:
+        text = [
+            parameter
+            for number, encoder in enumerate(backbone.text_encoders)
+            for parameter in add_text_lora(encoder, recipe.lora_rank, seed + 1 + number)
+        ]
+        groups["text"] = (text, recipe.phase2_text_lr, recipe.lora_weight_decay)
+    return PhaseOptimizer(groups, phase.steps, recipe, backbone)
+
+
+def attention_recorder(recipe: Recipe, backbone: Backbone) -> AttentionRecorder:
+    """Return a recorder of the layers that Attention Refocusing watches.
+
+    To be made after the LoRA layers, whose wrappers its hooks must sit on.
+    """
+    stride = backbone.info.attention_divisor // vae_factor(backbone.vae)
+    layers = spread_layers(backbone.unet, stride, recipe.attention_layers)
+    return AttentionRecorder(backbone.unet, stride, layers)
+
+
+@contextmanager
+def frozen(backbone: Backbone, recipe: Recipe) -> Iterator[None]:
+    """Freeze the backbone, as the recipe wants it computed; hand it back as it came.
+
+    That is gradient checkpointing, the memory layout, and at the end no LoRA layers and no
+    compiled blocks.
+    """
+    for module in (backbone.unet, backbone.vae, *backbone.text_encoders):
+        module.requires_grad_(False)
+        module.eval()
+    with ExitStack() as stack:
+        for module in (backbone.unet, *backbone.text_encoders):
+            stack.callback(remove_lora, module)
+        stack.callback(plain_blocks, backbone.unet)
+        if recipe.gradient_checkpointing:
+            for module in (backbone.unet, backbone.vae):
+                module.enable_gradient_checkpointing()
+                stack.callback(module.disable_gradient_checkpointing)
+        half_on_gpu = backbone.device.type == "cuda" and backbone.dtype.itemsize == 2
+        if recipe.channels_last == "on" or (recipe.channels_last == "auto" and half_on_gpu):
+            for module in (backbone.unet, backbone.vae.decoder):
+                module.to(memory_format=torch.channels_last)
+                stack.callback(module.to, memory_format=torch.contiguous_format)
+        yield

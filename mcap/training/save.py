@@ -1,0 +1,60 @@
+"""The files of a trained subject: adapter, embeddings, identity."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from mcap.diffusion.lora import lora_state
+from mcap.images.provenance import public_name
+
+if TYPE_CHECKING:
+    from mcap.contracts import Backbone, IdentityModel
+    from mcap.diffusion.tokens import LearnedTokens
+    from mcap.subjects.manifest import Manifest
+    from mcap.subjects.writer import SubjectWriter
+    from mcap.training.data import TrainingData
+    from mcap.training.recipe import Recipe
+
+
+def save_subject(
+    writer: SubjectWriter,
+    backbone: Backbone,
+    tokens: LearnedTokens,
+    data: TrainingData,
+    recipe: Recipe,
+    identity: IdentityModel | None,
+    seed: int,
+) -> None:
+    """Write the learned tokens, the LoRA where one was trained, and the person's embedding."""
+    for token, vectors in tokens.vectors().items():
+        writer.write_embedding(token, vectors)
+    if recipe.phase2_steps:
+        tensors, metadata = lora_state(backbone)
+        header = kohya_header(writer.manifest, recipe, data, seed)
+        writer.write_adapter(tensors, {**metadata, **header})
+    writer.write_identity(
+        torch.as_tensor(data.target), identity.name if identity is not None else ""
+    )
+
+
+def kohya_header(
+    manifest: Manifest, recipe: Recipe, data: TrainingData, seed: int
+) -> dict[str, str]:
+    """Return the ``ss_*`` keys that kohya's tools and the web UIs show of a LoRA.
+
+    Without times: equal runs write equal bytes.
+    """
+    return {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(recipe.lora_rank),
+        "ss_network_alpha": str(recipe.lora_rank),
+        "ss_sd_model_name": public_name(manifest.backbone.id),  # no folder of this machine
+        "ss_num_train_images": str(len(data.sources)),
+        "ss_num_reg_images": str(len(data.references)),
+        "ss_steps": str(recipe.phase2_steps),
+        "ss_unet_lr": str(recipe.phase2_lora_lr),
+        "ss_seed": str(seed),
+        "ss_training_comment": f"mcap {manifest.mcap}, recipe {recipe.name}",
+    }

@@ -1,0 +1,42 @@
+"""The phases of a run, and the terms of each."""
+
+from __future__ import annotations
+
+import pytest
+
+from mcap.training.phases import Phase, phases, step_terms
+from tests.support.tiny_run import tiny_recipe
+
+
+def test_where_identity_rows_timesteps_lie_is_the_recipes():
+    limited = tiny_recipe(identity_from=0.3, identity_limit=0.6)
+    assert step_terms(limited, phase=2).identity_timesteps == (0.3, 0.6)
+    assert step_terms(tiny_recipe(), phase=2).identity_timesteps == (0.0, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("done", "left"),
+    [(0, [1, 2]), (3, [1, 2]), (4, [2]), (9, [2]), (10, [2])],
+)
+def test_what_is_left_of_a_run(done, left):
+    """At the end of phase 1 phase 2 is next; at the very end there is its result to write."""
+    found = phases(tiny_recipe(phase1_steps=4, phase2_steps=6), done)
+    assert [phase.number for phase in found] == left
+    assert (found[-1].first, found[-1].last) == (4, 10)
+
+
+def test_a_phase_without_steps_is_none():
+    assert phases(tiny_recipe(phase1_steps=0)) == [Phase(2, 0, 4)]
+    assert phases(tiny_recipe(phase2_steps=0), done=4) == [Phase(1, 0, 4)]
+
+
+def test_phase_1_has_the_two_plain_rows_only():
+    terms = step_terms(tiny_recipe(), phase=1)
+    assert (terms.composed, terms.identity, terms.attention) == (0, 0, 0)
+    assert (terms.source, terms.reference) == (1, 1)
+
+
+def test_identity_of_several_rows_is_a_mean_where_they_come_one_by_one():
+    keys = {"identity_rows": "data", "identity_weight": 0.5}
+    assert step_terms(tiny_recipe(**keys), phase=2).identity == 0.5
+    assert step_terms(tiny_recipe(batching="sequential", **keys), phase=2).identity == 0.25
