@@ -37,6 +37,6 @@ def tell_plugins(ctx: typer.Context, pictures: Iterable[Saved]) -> None:
         with warnings.catch_warnings():
             # For programs; people are told below, without a line of our source.
             warnings.filterwarnings("ignore", "plugin .*mcap_image_saved", RuntimeWarning)
-            failures = registry().image_saved(picture.path, picture.record)
+            failures = registry().image_saved(picture.path, dict(picture.record))
         for failure in failures:
             warn(ctx, f"plugin {failure}")

@@ -50,12 +50,12 @@ class Enhanced:
 
     @property
     def held_back(self) -> list[str]:
-        """What the identity guard held back of restorations, in sentences."""
+        """Sentences on restorations that the identity guard held back, or would have."""
         return [face["held_back"] for face in self.faces if face["held_back"]]
 
     @property
     def notes(self) -> list[str]:
-        """What else a person should know, in sentences."""
+        """Other sentences that a person should read."""
         return self.record["notes"]
 
 

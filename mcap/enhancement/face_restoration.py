@@ -1,4 +1,4 @@
-"""Faces through a face restorer: align, restore, match colours, paste back through a soft mask.
+"""Restore a face: align, restore, match colours, paste back through a soft mask.
 
 Legend: H, W are the picture's pixels; S is the side of the restorer's frame times its scale; a
 *region* is the part of the picture that a frame covers. Pictures are in [0, 1] as float32, or in
@@ -19,11 +19,12 @@ import cv2
 import numpy as np
 
 from mcap.faces.measure import pose
+from mcap.geometry.resample import mirrored
 from mcap.geometry.similarity_transform import Similarity, clip
-from mcap.images.colour import to_eight_bits
+from mcap.images.colour import to_eight_bits, to_unit_range
 
 if TYPE_CHECKING:
-    from mcap.contracts import Face, Float32Array, Masker, Restorer, UInt8Image
+    from mcap.contracts import Face, Float32Array, Masker, Restorer
 
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1
 
@@ -97,7 +98,7 @@ def candidates(
 
 
 def is_face(landmarks: Float32Array) -> bool:
-    """Whether five landmarks can be a face's: in the right order, about in the right places."""
+    """Return whether five landmarks can be a face's: in order, about in the right places."""
     points = np.asarray(landmarks, dtype=np.float64)
     if not np.isfinite(points).all():
         return False
@@ -112,7 +113,7 @@ def is_face(landmarks: Float32Array) -> bool:
 
 
 def frame_of(restorer: Restorer) -> FaceFrame:
-    """The restorer's own frame, or FFHQ's at its own size, or at 512 pixels."""
+    """Return the restorer's own frame, or FFHQ's at its size."""
     size = restorer.info.input_size
     template: Any = restorer.info.template
     if template is None:
@@ -122,29 +123,33 @@ def frame_of(restorer: Restorer) -> FaceFrame:
 
 @dataclass(frozen=True)
 class Change:
-    """What a restorer changes of a picture; worked out a few rows at a time."""
+    """The difference that a restorer makes to a part of a picture, worked out by rows."""
 
     box: Box
-    """Where, in pixels of the picture."""
+    """x0, y0, x1, y1 in pixels of the picture."""
     rows: Callable[[int, int], Float32Array]
     """``rows(start, stop)``: float32[stop - start, w, 3] of these rows of the box, to be added to
     the picture in [0, 1]; already masked."""
 
     def region(self, picture: np.ndarray, weight: float = 1.0) -> np.ndarray:
-        """That part of the picture [H, W, 3] with so much of the change in it, of its type."""
+        """Return that part of the picture [H, W, 3] with ``weight`` times the change in it."""
         x0, y0, x1, y1 = self.box
         part = picture[y0:y1, x0:x1]
         changed = np.empty(part.shape, part.dtype)
-        self._write(part, changed, weight)
+        self.add(part, changed, weight)
         return changed
 
     def apply(self, picture: np.ndarray, weight: float = 1.0) -> None:
-        """Write it into the picture."""
+        """Add ``weight`` times the change to the picture [H, W, 3], in place."""
         x0, y0, x1, y1 = self.box
         part = picture[y0:y1, x0:x1]
-        self._write(part, part, weight)
+        self.add(part, part, weight)
 
-    def _write(self, part: np.ndarray, into: np.ndarray, weight: float) -> None:
+    def add(self, part: np.ndarray, into: np.ndarray, weight: float) -> None:
+        """Write the part of a picture under the box, and so much of the change, into an array.
+
+        Both are [h, w, 3] of one type, uint8, uint16 or float32 in [0, 1]; they may be the same.
+        """
         white = np.float32(1.0 if part.dtype == np.float32 else np.iinfo(part.dtype).max)
         for start in range(0, len(part), STRIP):
             stop = min(start + STRIP, len(part))
@@ -168,11 +173,12 @@ def restoration(
     device: Any = "cpu",
     colour_match: bool = True,
 ) -> Change:
-    """What ``restorer`` changes of one face of a picture [H, W, 3].
+    """Return what ``restorer`` changes of one face of a picture [H, W, 3].
 
     The restorer is where it is to work already (``device``). Beyond the picture's edges the frame
     is filled with its mirror image. ``masker`` says where the face is; outside its mask, and near
-    the frame's edge, nothing changes. Raises `NonFiniteOutputError` where the restorer gives NaN or infinity.
+    the frame's edge, nothing changes. Raises `NonFiniteOutputError` where the restorer gives NaN or
+    infinity, ValueError for a result of another size.
     """
     import torch
 
@@ -185,12 +191,13 @@ def restoration(
     x0, y0, x1, y1 = box
     region = picture[y0:y1, x0:x1]
     here = to_frame.shifted((x0, y0))
-    shown = _continued(picture, frame_box)
-    aligned = warp(shown, to_frame.shifted(frame_box[:2]), side, cv2.BORDER_REPLICATE)
+    whole = mirror_extended(picture, frame_box)
+    aligned = warp(whole, to_frame.shifted(frame_box[:2]), side, cv2.BORDER_REPLICATE)
     aligned = np.clip(aligned, 0.0, 1.0)
     seen = aligned
     if scale > 1:
-        seen = cv2.resize(aligned, (frame.size, frame.size), interpolation=cv2.INTER_AREA)
+        size = (frame.size, frame.size)
+        seen = np.asarray(cv2.resize(aligned, size, interpolation=cv2.INTER_AREA), np.float32)
     tensor = torch.from_numpy(np.ascontiguousarray(seen.transpose(2, 0, 1)))[None].to(device)
     with torch.inference_mode():
         restored = restorer.restore(tensor)[0].float().clamp(0.0, 1.0).cpu().numpy()
@@ -202,11 +209,12 @@ def restoration(
             f"scale {scale}: [3, {side}, {side}] was expected"
         )
     change = restored.transpose(1, 2, 0) - aligned
-    mask = np.clip(masker.mask(_eight_bits(region), face.moved(-x0, -y0)), 0.0, 1.0)
+    shown = np.ascontiguousarray(to_eight_bits(region))
+    mask = np.clip(masker.mask(shown, face.moved(-x0, -y0)), 0.0, 1.0)
     if colour_match:
         in_frame = np.clip(warp(mask, here, side, cv2.BORDER_CONSTANT), 0.0, 1.0)
         change -= shades(change, in_frame)
-    change *= _inner(side)[..., None]
+    change *= frame_window(side)[..., None]
     change, back = here.inverse().reduced(change)
 
     def rows(start: int, stop: int) -> Float32Array:
@@ -218,15 +226,15 @@ def restoration(
 
 
 def shades(change: Float32Array, mask: Float32Array) -> Float32Array:
-    """The coarse part of a change float32[S, S, 3]: its mean around each place, inside the mask."""
+    """Return the coarse part of a change float32[S, S, 3]: its mean around each masked place."""
     deviation = COARSE * len(mask)
     weight = cv2.GaussianBlur(mask, (0, 0), deviation)[..., None]
     coarse = cv2.GaussianBlur(change * mask[..., None], (0, 0), deviation)
-    return coarse / np.maximum(weight, 1e-3)
+    return np.asarray(coarse / np.maximum(weight, 1e-3), np.float32)
 
 
-def _continued(picture: np.ndarray, box: Box) -> np.ndarray:
-    """The box of a picture [H, W, 3], mirrored where the picture has ended.
+def mirror_extended(picture: np.ndarray, box: Box) -> np.ndarray:
+    """Return the box of a picture [H, W, 3], mirrored where the picture has ended.
 
     (OpenCV's own mirroring looks for each pixel's place step by step, which takes minutes where no
     more than a strip of the face is in the picture.)
@@ -235,41 +243,25 @@ def _continued(picture: np.ndarray, box: Box) -> np.ndarray:
     x0, y0, x1, y1 = box
     if clip(box, (width, height)) == box:
         return picture[y0:y1, x0:x1]
-    columns, rows = _mirrored(np.arange(x0, x1), width), _mirrored(np.arange(y0, y1), height)
+    columns, rows = mirrored(np.arange(x0, x1), width), mirrored(np.arange(y0, y1), height)
     return picture[np.ix_(rows, columns)]
 
 
-def _mirrored(places: np.ndarray, length: int) -> np.ndarray:
-    """... 2, 1, 0, 1, 2, ..., length - 1, length - 2, ..."""
-    period = max(2 * length - 2, 1)
-    places = places % period
-    return np.minimum(places, period - places) if length > 1 else np.zeros_like(places)
-
-
 def warp(image: np.ndarray, to_frame: Similarity, side: int, border: int) -> Float32Array:
-    """[H, W(, 3)] -> the frame float32[side, side(, 3)] in [0, 1]: cubic, and where it becomes
-    smaller averaged by area first."""
+    """Return what a frame shows of [H, W(, 3)]: float32[side, side(, 3)] in [0, 1].
+
+    Cubic; where it becomes smaller averaged by area first. ``border`` is OpenCV's name for what
+    lies outside the picture.
+    """
     image, to_frame = to_frame.reduced(image)
     return to_frame.warp(
-        _as_float(image), (side, side), interpolation=cv2.INTER_CUBIC, border=border
+        to_unit_range(image), (side, side), interpolation=cv2.INTER_CUBIC, border=border
     )
 
 
-def _inner(side: int) -> Float32Array:
-    """float32[side, side]: 1 inside, falling to 0 at the rim."""
+def frame_window(side: int) -> Float32Array:
+    """Return float32[side, side], 1 inside, falling smoothly to 0 over `RIM` at the edge."""
     along = (np.arange(side, dtype=np.float32) + 0.5) / side
     near = np.clip(np.minimum(along, 1 - along) / RIM, 0.0, 1.0)
     smooth = near * near * (3 - 2 * near)
-    return smooth[:, None] * smooth[None, :]
-
-
-def _as_float(values: np.ndarray) -> Float32Array:
-    if values.dtype == np.float32:
-        return values
-    return values.astype(np.float32) / np.float32(np.iinfo(values.dtype).max)
-
-
-def _eight_bits(values: np.ndarray) -> UInt8Image:
-    if values.dtype == np.float32:
-        return np.rint(values * 255.0).clip(0, 255).astype(np.uint8)
-    return np.ascontiguousarray(to_eight_bits(values))
+    return np.asarray(smooth[:, None] * smooth[None, :], np.float32)

@@ -50,7 +50,7 @@ class Before:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How much of a restoration is used, and what it makes of the face."""
+    """The share of a restoration that is used, and the similarity that it leaves."""
 
     similarity: float
     """Of the face as it is now, to the reference."""

@@ -150,7 +150,8 @@ class PictureEnhancer:
         reduced = min(1.0, self.run.photos.max_side / max(source.size))
         if reduced < 1:
             width, height = (max(1, round(side * reduced)) for side in source.size)
-            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+            small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+            image = np.asarray(small, np.uint8)
         image = to_srgb(image, source.icc)
         zoom = source.size[0] / image.shape[1]
         chosen = candidates(

@@ -68,7 +68,7 @@ class Tools:
 
 @dataclass(frozen=True)
 class FinishOptions:
-    """What a style profile asks of the finished picture."""
+    """A style profile and how the picture is finished for it."""
 
     profile: StyleProfile
     settings: FinishSettings
@@ -101,7 +101,7 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class Enhancement:
-    """How the pictures of a run are enhanced.
+    """The stages, tools and settings of a run.
 
     ``stages`` work in their order; a face restorer sees what the stages before it have made, and
     the identity guard looks at every face after every stage.
@@ -123,7 +123,7 @@ class Enhancement:
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """What the records of all pictures have in common."""
+        """The part of a picture's record that all pictures have in common."""
         return {
             "schema": 1,
             "kind": "enhance",
@@ -262,7 +262,7 @@ class SizePlan:
 
 @dataclass
 class DryRun:
-    """What would become of the pictures."""
+    """The pictures that would be made, and the refused inputs."""
 
     pictures: list[SizePlan] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)

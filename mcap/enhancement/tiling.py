@@ -14,12 +14,7 @@ The finished picture is written strip by strip, and lies in a file where it is l
 
 from __future__ import annotations
 
-import gc
 import math
-import mmap
-import os
-import shutil
-import tempfile
 from collections.abc import Generator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -29,8 +24,11 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
+from mcap.enhancement.result_array import allocate, release_rows, write_part
 from mcap.errors import McapError, OutOfMemory
-from mcap.runtime.memory import translate_oom
+from mcap.geometry.resample import mirrored
+from mcap.images.colour import to_unit_range
+from mcap.runtime.memory import empty_cache, translate_oom
 
 if TYPE_CHECKING:
     from mcap.contracts import MovesToDevice, Restorer
@@ -41,9 +39,6 @@ each, of which 16 are cut. Real-ESRGAN's own program takes 10 from each and cuts
 
 SMALLEST_TILE = 32
 """No smaller tile is tried when memory runs out: it would be overlap for the most part."""
-
-IN_MEMORY = 256 * 2**20
-"""Results of more bytes than this lie in a file."""
 
 CPU_MEMORY = 2 * 2**30
 """Bytes that one tile's activations may take on the CPU, however much is free: there the system
@@ -121,7 +116,7 @@ def spans(
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a picture is cut into tiles and worked on."""
+    """Sizes of tiles, device and precision."""
 
     tile: int = 512
     """Side in input pixels of what the network sees at once, the overlap included."""
@@ -173,21 +168,21 @@ def tile_by_tile(
     if restorer.info.kind != "image":
         raise ValueError(f"a restorer of kind {restorer.info.kind!r} works on faces, not on tiles")
     tiling = tiling or Tiling()
-    source = _Source(image)
+    source = TileSource(image)
     device = torch.device(tiling.device)
     half = tiling.half and restorer.info.half_precision and device.type != "cpu"
     notes: list[str] = []
-    job = _Job(restorer, source, tiling.overlap, device, half, notes)
-    side = _first_tile(job, tiling.tile, tiling.memory)
+    job = TileJob(restorer, source, tiling.overlap, device, half, notes)
+    side = job.first_side(tiling.tile, tiling.memory)
     shape = (source.height * job.scale, source.width * job.scale, 3)
-    result = _allocate(shape, tiling.dtype, tiling.scratch)
+    result = allocate(shape, tiling.dtype, tiling.scratch)
     while True:
         try:
             with translate_oom("restoring a picture", ""):
-                count, largest = yield from _run(job, side, result)
+                count, largest = yield from job.run(side, result)
             return Tiled(result, largest, count, tuple(notes))
         except OutOfMemory as error:
-            smaller = _down(min(side, job.longest) // 2, job.multiple)
+            smaller = floor_to(min(side, job.longest) // 2, job.multiple)
             if smaller < max(SMALLEST_TILE, job.minimum) or not job.info.tileable:
                 raise OutOfMemory(
                     f"Memory ran out with a tile of {min(side, job.longest)} pixels, and no "
@@ -200,182 +195,186 @@ def tile_by_tile(
             )
             side = smaller
         # Outside the handler, whose error still holds the tensors that were too large.
-        _give_back(device)
+        empty_cache(device)
 
 
-class _Source:
+class TileSource:
     """The input as float32[1, 3, h, w] tiles, reflected beyond its right and lower edge."""
 
     def __init__(self, image: torch.Tensor | np.ndarray) -> None:
+        shape = tuple(image.shape)
         axis = 0 if isinstance(image, torch.Tensor) else 2
-        if image.ndim != 3 or image.shape[axis] != 3 or 0 in image.shape:
-            raise ValueError(
-                f"a picture is a tensor [3, H, W] or an array [H, W, 3], not {tuple(image.shape)}"
-            )
+        if len(shape) != 3 or shape[axis] != 3 or 0 in shape:
+            raise ValueError(f"a picture is a tensor [3, H, W] or an array [H, W, 3], not {shape}")
         self._image = image
-        self.height, self.width = image.shape[1:] if axis == 0 else image.shape[:2]
+        self.height, self.width = (side for place, side in enumerate(shape) if place != axis)
 
     def read(self, rows: Span, columns: Span, device: torch.device) -> torch.Tensor:
+        """Return float32[1, 3, h, w] in [0, 1], a copy: a result may be computed in it."""
         if isinstance(self._image, torch.Tensor):
             part = self._image[
                 :, rows.start : min(rows.stop, self.height), columns.start : columns.stop
             ].to(device, torch.float32)
         else:
             array = self._image[rows.start : rows.stop, columns.start : columns.stop]
-            # A copy, which a result may then be computed in; the array may be read-only.
-            part = torch.from_numpy(_as_float(array)).to(device).permute(2, 0, 1)
+            values = np.array(array) if array.dtype == np.float32 else to_unit_range(array)
+            part = torch.from_numpy(values).to(device).permute(2, 0, 1)
         lacking = (rows.stop - self.height, columns.stop - self.width)
         for axis, beyond in enumerate(lacking, start=1):
             if beyond > 0:
                 size = part.shape[axis]
-                part = part.index_select(axis, _reflected(size, size + beyond, device))
+                index = torch.from_numpy(mirrored(np.arange(size + beyond), size))
+                part = part.index_select(axis, index.to(device))
         return part[None].contiguous()
 
 
-def _as_float(array: np.ndarray) -> np.ndarray:
-    if array.dtype == np.float32:
-        return np.array(array)
-    return array.astype(np.float32) / np.float32(np.iinfo(array.dtype).max)
-
-
-def _reflected(size: int, wanted: int, device: torch.device) -> torch.Tensor:
-    """Indexes 0, 1, ..., size - 1, size - 2, ..., 0, 1, ... of that number."""
-    period = max(2 * size - 2, 1)
-    index = torch.arange(wanted, device=device) % period
-    return torch.minimum(index, period - index) if size > 1 else torch.zeros_like(index)
-
-
 @dataclass
-class _Job:
+class TileJob:
+    """One picture, one restorer."""
+
     restorer: Restorer
-    source: _Source
+    source: TileSource
     wanted_overlap: int | None
+    """None: what the restorer asks for."""
     device: torch.device
     half: bool
     notes: list[str]
+    """What a user should be told; grows."""
 
     def __post_init__(self) -> None:
         self.info = self.restorer.info
         self.scale = self.info.scale
         self.multiple = max(1, self.info.multiple_of)
-        self.minimum = _up(max(1, self.info.minimum_size), self.multiple)
-        self.height = max(self.minimum, _up(self.source.height, self.multiple))
-        self.width = max(self.minimum, _up(self.source.width, self.multiple))
+        self.minimum = ceil_to(max(1, self.info.minimum_size), self.multiple)
+        self.height = max(self.minimum, ceil_to(self.source.height, self.multiple))
+        self.width = max(self.minimum, ceil_to(self.source.width, self.multiple))
         self.longest = max(self.height, self.width)
 
     @property
     def overlap(self) -> int:
+        """Input pixels that neighbouring tiles share."""
         if self.wanted_overlap is not None:
             return max(0, self.wanted_overlap)
         return OVERLAP if self.info.overlap is None else self.info.overlap
 
     def move(self) -> None:
+        """Bring the restorer to the device, in the precision that is tried."""
         if self.info.moves:
             cast("MovesToDevice", self.restorer).to(self.device, half=self.half)
 
     @property
     def place(self) -> torch.device:
-        """Where the restorer wants its input: one that cannot be moved stays on the CPU."""
+        """The device of the restorer's input: one that cannot be moved stays on the CPU."""
         return self.device if self.info.moves else torch.device("cpu")
 
+    def first_side(self, tile: int, memory: int | None) -> int:
+        """Return the tile to begin with: ``tile``, unless the restorer says that it cannot fit."""
+        if not self.info.tileable:
+            return self.longest
+        side = max(floor_to(tile, self.multiple), self.minimum)
+        each = self.info.bytes_per_pixel
+        if memory is None and self.place.type == "cpu":
+            import psutil
 
-def _first_tile(job: _Job, tile: int, memory: int | None) -> int:
-    """The tile to begin with: what was asked for, unless the restorer tells that it cannot fit."""
-    if not job.info.tileable:
-        return job.longest
-    side = max(_down(tile, job.multiple), job.minimum)
-    each = job.info.bytes_per_pixel
-    if memory is None and job.place.type == "cpu":
-        import psutil
+            memory = min(CPU_MEMORY, psutil.virtual_memory().available // 2)
+        if each and memory is not None:
+            fits = floor_to(math.isqrt(int(memory / each)), self.multiple)
+            fits = max(fits, self.minimum, ceil_to(SMALLEST_TILE, self.multiple))
+            if fits < side and fits * fits < min(side, self.height) * min(side, self.width):
+                needed = side * side * each / 2**30
+                self.notes.append(
+                    f"A tile of {side} pixels would take about {needed:.1f} GiB with this "
+                    f"restorer; {fits} is worked with."
+                )
+                side = fits
+        return side
 
-        memory = min(CPU_MEMORY, psutil.virtual_memory().available // 2)
-    if each and memory is not None:
-        fits = _down(math.isqrt(int(memory / each)), job.multiple)
-        fits = max(fits, job.minimum, _up(SMALLEST_TILE, job.multiple))
-        if fits < side and fits * fits < min(side, job.height) * min(side, job.width):
-            job.notes.append(
-                f"A tile of {side} pixels would take about {side * side * each / 2**30:.1f} GiB "
-                f"with this restorer; {fits} is worked with."
+    @torch.inference_mode()
+    def run(
+        self, side: int, result: np.ndarray
+    ) -> Generator[tuple[int, int], None, tuple[int, int]]:
+        """Fill ``result`` with tiles of at most ``side`` input pixels.
+
+        Yields (done, total); returns the number of tiles and the longer side of the largest.
+        """
+        # A tile that is overlap for the most part would make the work many times as long.
+        overlap = min(self.overlap, side // 2)
+        rows, columns = (
+            spans(
+                length,
+                side,
+                overlap,
+                multiple=self.multiple,
+                minimum=self.minimum,
+                reach=self.info.reach,
             )
-            side = fits
-    return side
-
-
-@torch.inference_mode()
-def _run(
-    job: _Job, side: int, result: np.ndarray
-) -> Generator[tuple[int, int], None, tuple[int, int]]:
-    """Fill ``result``; yields (done, total), returns how many tiles and a tile's longer side."""
-    # A tile that is overlap for the most part would make the work many times as long.
-    overlap = min(job.overlap, side // 2)
-    rows, columns = (
-        spans(
-            length,
-            side,
-            overlap,
-            multiple=job.multiple,
-            minimum=job.minimum,
-            reach=job.info.reach,
+            for length in (self.height, self.width)
         )
-        for length in (job.height, job.width)
-    )
-    total, done = len(rows) * len(columns), 0
-    job.move()
-    yield 0, total
-    above: list[torch.Tensor] = []  # what runs over from the row of tiles above, column by column
-    for row in rows:
-        left: torch.Tensor | None = None
-        below: list[torch.Tensor] = []
-        for number, column in enumerate(columns):
-            part = _tile(job, row, column)
-            part = _run_over(left, part, 2, (column.solid - column.keep) * job.scale)
-            width = (column.fade - column.keep) * job.scale
-            left = part[:, :, width:].clone()
-            part = part[:, :, :width]
-            carried = above[number] if above else None
-            part = _run_over(carried, part, 1, (row.solid - row.keep) * job.scale)
-            height = (row.fade - row.keep) * job.scale
-            below.append(part[:, height:].clone())
-            _write(result, part[:, :height], row.keep * job.scale, column.keep * job.scale)
-            done += 1
-            yield done, total
-        above = below
-        _forget(result, row.fade * job.scale)
-    longest = max(span.stop - span.start for span in (*rows, *columns))
-    return total, longest
+        total, done = len(rows) * len(columns), 0
+        self.move()
+        yield 0, total
+        above: list[
+            torch.Tensor
+        ] = []  # what runs over from the row of tiles above, column by column
+        for row in rows:
+            left: torch.Tensor | None = None
+            below: list[torch.Tensor] = []
+            for number, column in enumerate(columns):
+                part = self.tile(row, column)
+                part = crossfade(left, part, 2, (column.solid - column.keep) * self.scale)
+                width = (column.fade - column.keep) * self.scale
+                left = part[:, :, width:].clone()
+                part = part[:, :, :width]
+                carried = above[number] if above else None
+                part = crossfade(carried, part, 1, (row.solid - row.keep) * self.scale)
+                height = (row.fade - row.keep) * self.scale
+                below.append(part[:, height:].clone())
+                write_part(
+                    result, part[:, :height], row.keep * self.scale, column.keep * self.scale
+                )
+                done += 1
+                yield done, total
+            above = below
+            release_rows(result, row.fade * self.scale)
+        longest = max(span.stop - span.start for span in (*rows, *columns))
+        return total, longest
 
+    def tile(self, row: Span, column: Span) -> torch.Tensor:
+        """Return one tile's kept part, float32[3, h, w] in [0, 1].
 
-def _tile(job: _Job, row: Span, column: Span) -> torch.Tensor:
-    """One tile's kept part, float32[3, h, w] in [0, 1]."""
-    seen = job.source.read(row, column, job.place)
-    output = job.restorer.restore(seen)
-    s = job.scale
-    expected = (1, 3, seen.shape[2] * s, seen.shape[3] * s)
-    if tuple(output.shape) != expected:
-        raise McapError(
-            f"The restorer gave a picture of shape {tuple(output.shape)} for one of "
-            f"{tuple(seen.shape)}; at scale {s} it must be {expected}. This is a defect of the "
-            "plugin that it comes from."
-        )
-    if not bool(torch.isfinite(output).all()):
-        if not job.half:
+        Raises `McapError` where the restorer gives another shape, or numbers that are none.
+        """
+        seen = self.source.read(row, column, self.place)
+        output = self.restorer.restore(seen)
+        s = self.scale
+        expected = (1, 3, seen.shape[2] * s, seen.shape[3] * s)
+        if tuple(output.shape) != expected:
             raise McapError(
-                "The restorer gave values that are no numbers; its file is damaged, or it is not "
-                "made for pictures in [0, 1]."
+                f"The restorer gave a picture of shape {tuple(output.shape)} for one of "
+                f"{tuple(seen.shape)}; at scale {s} it must be {expected}. This is a defect of the "
+                "plugin that it comes from."
             )
-        job.half = False
-        job.notes.append("Half precision could not hold this picture's numbers; went on in single.")
-        job.move()
-        return _tile(job, row, column)
-    top, left = (row.keep - row.start) * s, (column.keep - column.start) * s
-    bottom, right = (row.end - row.start) * s, (column.end - column.start) * s
-    return output[0, :, top:bottom, left:right].to(torch.float32).clamp(0.0, 1.0)
+        if not bool(torch.isfinite(output).all()):
+            if not self.half:
+                raise McapError(
+                    "The restorer gave values that are no numbers; its file is damaged, or it is "
+                    "not made for pictures in [0, 1]."
+                )
+            self.half = False
+            self.notes.append(
+                "Half precision could not hold this picture's numbers; went on in single."
+            )
+            self.move()
+            return self.tile(row, column)
+        top, left = (row.keep - row.start) * s, (column.keep - column.start) * s
+        bottom, right = (row.end - row.start) * s, (column.end - column.start) * s
+        return output[0, :, top:bottom, left:right].to(torch.float32).clamp(0.0, 1.0)
 
 
-def _run_over(
+def crossfade(
     before: torch.Tensor | None, part: torch.Tensor, axis: int, width: int
 ) -> torch.Tensor:
-    """``part`` whose first ``width`` places along ``axis`` come gradually, after ``before``'s.
+    """Fade linearly from ``before`` into the first ``width`` places of ``part`` along ``axis``.
 
     Where the two agree the result is exactly theirs.
     """
@@ -389,71 +388,11 @@ def _run_over(
     return part
 
 
-def _write(result: np.ndarray, part: torch.Tensor, top: int, left: int) -> None:
-    """Put float32[3, h, w] at its place; what reaches beyond the picture was padding."""
-    height = min(part.shape[1], result.shape[0] - top)
-    width = min(part.shape[2], result.shape[1] - left)
-    if height <= 0 or width <= 0:
-        return
-    part = part[:, :height, :width].permute(1, 2, 0)
-    place = result[top : top + height, left : left + width]
-    if result.dtype == np.float32:
-        place[:] = part.cpu().numpy()
-        return
-    levels = part * float(np.iinfo(result.dtype).max)
-    # The next lower level of one half more is the nearest one, for values that are not negative.
-    kind = torch.uint8 if result.dtype == np.uint8 else torch.int32
-    place[:] = levels.add_(0.5).to(kind).cpu().numpy()
-
-
-def _allocate(shape: tuple[int, int, int], dtype: Any, scratch: Path | str | None) -> np.ndarray:
-    kind = np.dtype(dtype)
-    if kind not in (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32)):
-        raise ValueError(f"a picture is uint8, uint16 or float32, not {kind}")
-    size = math.prod(shape) * kind.itemsize
-    if size <= IN_MEMORY:
-        return np.empty(shape, kind)
-    folder = Path(scratch or tempfile.gettempdir())
-    told = (
-        f"A picture of {shape[1]} x {shape[0]} pixels needs {size / 1e9:.1f} GB in {folder} while "
-        "it is worked on"
-    )
-    try:
-        if shutil.disk_usage(folder).free < size:
-            raise McapError(f"{told}, and there is not as much free. Make room, or scale less.")
-        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - it lives as long as the array
-        # Writing to a mapped file on a full disk kills the process: the room is taken first.
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, size)
-        else:
-            file.truncate(size)
-        return np.memmap(file, kind, "r+", shape=shape)
-    except OSError as error:
-        raise McapError(f"{told}: {error.strerror or error}. Make room, or scale less.") from error
-
-
-def _forget(result: np.ndarray, rows: int) -> None:
-    """Let finished rows of a mapped file go from the process's memory; the file keeps them."""
-    mapped = getattr(result, "_mmap", None)
-    if mapped is None or not hasattr(mapped, "madvise") or not hasattr(mmap, "MADV_DONTNEED"):
-        return
-    length = rows * result.shape[1] * 3 * result.itemsize
-    length -= length % mmap.PAGESIZE
-    if length:
-        mapped.madvise(mmap.MADV_DONTNEED, 0, length)
-
-
-def _give_back(device: torch.device) -> None:
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()
-
-
-def _up(value: int, multiple: int) -> int:
+def ceil_to(value: int, multiple: int) -> int:
+    """Return the smallest multiple that is no less than ``value``."""
     return -(-value // multiple) * multiple
 
 
-def _down(value: int, multiple: int) -> int:
+def floor_to(value: int, multiple: int) -> int:
+    """Return the largest multiple that is no more than ``value``."""
     return value // multiple * multiple

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import cv2
+import numpy as np
 
 from mcap.geometry.similarity_transform import Similarity, clip
 
@@ -29,3 +30,13 @@ def resample(
         image, to_frame = image[y0:y1, x0:x1], to_frame.shifted((x0, y0))
     image, to_frame = to_frame.reduced(image)
     return to_frame.warp(image, (side, side), interpolation=cv2.INTER_CUBIC, border=border)
+
+
+def mirrored(places: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """Return places along an axis that goes on as its own mirror image beyond 0 and ``length``.
+
+    ... 2, 1, 0, 1, 2, ..., length - 1, length - 2, ...: the edge itself is not repeated.
+    """
+    period = max(2 * length - 2, 1)
+    places = places % period
+    return np.minimum(places, period - places) if length > 1 else np.zeros_like(places)

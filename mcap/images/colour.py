@@ -13,7 +13,7 @@ from PIL import Image, ImageCms
 from mcap.errors import InputRejectedError
 
 if TYPE_CHECKING:
-    from mcap.contracts import UInt8Image
+    from mcap.contracts import Float32Array, UInt8Image
 
 STRIP = 64
 """Rows that are worked on at once: enormous pictures are in memory only once."""
@@ -28,10 +28,19 @@ def by_strips(values: np.ndarray, scaled: Callable[[np.ndarray], np.ndarray]) ->
 
 
 def to_eight_bits(values: np.ndarray) -> UInt8Image:
-    """uint16 -> uint8 of the same places, rounded; uint8 as it is."""
+    """uint16, or float32 in [0, 1] -> uint8 of the same places, rounded; uint8 as it is."""
     if values.dtype == np.uint8:
         return values
+    if values.dtype == np.float32:
+        return by_strips(values, lambda strip: np.rint(strip * 255.0).clip(0, 255))
     return by_strips(values, lambda strip: (strip.astype(np.uint32) + 128) // 257)
+
+
+def to_unit_range(values: np.ndarray) -> Float32Array:
+    """uint8 or uint16 in the type's whole range -> float32 in [0, 1]; float32 as it is."""
+    if values.dtype == np.float32:
+        return values
+    return values.astype(np.float32) / np.float32(np.iinfo(values.dtype).max)
 
 
 def eight_bits(picture: Image.Image, path: Path) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,3 +61,12 @@ def translate_oom(what: str, advice: str) -> Iterator[None]:
             first = text.splitlines()[0] if text else "the process could not get more memory."
             raise OutOfMemory(f"Out of memory while {what}: {first} {advice}") from error
         raise
+
+
+def empty_cache(device: torch.device) -> None:
+    """Give memory that no tensor holds any more back to the device."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

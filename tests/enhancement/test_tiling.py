@@ -16,8 +16,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from mcap.contracts import Restorer, RestorerInfo
-from mcap.enhancement import tiling as tiles
-from mcap.enhancement.tiling import Tiling, restore_tiled, spans, tile_by_tile
+from mcap.enhancement import result_array
+from mcap.enhancement.tiling import (
+    TileJob,
+    TileSource,
+    Tiling,
+    restore_tiled,
+    spans,
+    tile_by_tile,
+)
 from mcap.errors import McapError, OutOfMemory
 
 
@@ -288,7 +295,7 @@ def test_a_large_result_lies_in_a_file_that_leaves_nothing_behind(monkeypatch, t
     image = noise(90, 80)
     in_memory = restore_tiled(Chain(4), image, Tiling(tile=40)).image
     assert not isinstance(in_memory, np.memmap)
-    monkeypatch.setattr(tiles, "IN_MEMORY", 0)
+    monkeypatch.setattr(result_array, "IN_MEMORY", 0)
     found = restore_tiled(Chain(4), image, Tiling(tile=40, scratch=tmp_path)).image
     assert isinstance(found, np.memmap)
     np.testing.assert_array_equal(found, in_memory)
@@ -297,15 +304,15 @@ def test_a_large_result_lies_in_a_file_that_leaves_nothing_behind(monkeypatch, t
 
 
 def test_no_room_on_the_disk_is_known_before_the_work(monkeypatch, tmp_path):
-    monkeypatch.setattr(tiles, "IN_MEMORY", 0)
-    monkeypatch.setattr(tiles.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10))
+    monkeypatch.setattr(result_array, "IN_MEMORY", 0)
+    monkeypatch.setattr(result_array.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10))
     restorer = Chain(4)
     with pytest.raises(McapError, match="320 x 360 pixels needs"):
         restore_tiled(restorer, noise(90, 80), Tiling(scratch=tmp_path))
     assert restorer.seen == []
     with pytest.raises(McapError, match="No such file or directory"):
         monkeypatch.undo()
-        monkeypatch.setattr(tiles, "IN_MEMORY", 0)
+        monkeypatch.setattr(result_array, "IN_MEMORY", 0)
         restore_tiled(restorer, noise(90, 80), Tiling(scratch=tmp_path / "nowhere"))
 
 
@@ -334,9 +341,9 @@ def test_half_precision_is_left_where_it_does_not_hold():
     image = noise(64, 150) * 0.8
     image[:, :, 100:] += 0.2
     restorer = Halves()
-    job = tiles._Job(restorer, tiles._Source(image), None, torch.device("cpu"), True, [])
+    job = TileJob(restorer, TileSource(image), None, torch.device("cpu"), True, [])
     result = np.empty((128, 300, 3), np.float32)
-    list(tiles._run(job, 64, result))
+    list(job.run(64, result))
     assert restorer.moves == [True, False]
     assert job.notes == ["Half precision could not hold this picture's numbers; went on in single."]
     np.testing.assert_allclose(result, untiled(Chain(2), image), atol=1e-5)
