@@ -1,4 +1,4 @@
-"""Is a picture that `mcap.framing.finish` framed for a profile framed, when somebody else measures it?
+"""Is a picture that mcap framed for a profile framed, when somebody else measures it?
 
     python benchmarks/framing.py --pictures FOLDER --profile passport --out out/framing
     python benchmarks/framing.py --pictures FOLDER --frame-with mediapipe --measure-with dlib ...
@@ -131,7 +131,7 @@ def run(arguments: argparse.Namespace) -> tuple[list[Measured], list[Tile]]:
         )
         good = results[-1].inside(profile.framing)
         if len(tiles) < 2 * arguments.shown:
-            lines = (f"made up below: {100 * finished.made_up[3]:.0f} %",)
+            lines = (f"extrapolated below: {100 * finished.extrapolated[3]:.0f} %",)
             tiles.append(Tile(image, paths[index].name))
             tiles.append(Tile(finished.image, "", lines, GOOD if good else WARNING))
         print(f"{paths[index].name}: {'inside' if good else results[-1].again}", flush=True)
@@ -157,15 +157,17 @@ def table(results: list[Measured], framing: Framing) -> str:
     both = sum(result.inside(framing, NAMES[:2]) for result in results)
     every = sum(result.inside(framing) for result in results)
     claimed = sum(bool(r.finished.framed and r.finished.framed.met) for r in results)
-    made_up = np.array([result.finished.made_up for result in results])
+    extrapolated = np.array([result.finished.extrapolated for result in results])
     lines += [
         "",
         f"Head height and eye line inside: {both} of {len(results)}; all three: {every}; said to "
         f"be met by mcap: {claimed}. Faces not found again: {len(results) - len(seen)}.",
-        "Made up, median and largest share: "
+        "Extrapolated, median and largest share: "
         + ", ".join(
             f"{side} {100 * np.median(shares):.0f} % / {100 * shares.max():.0f} %"
-            for side, shares in zip(("left", "above", "right", "below"), made_up.T, strict=True)
+            for side, shares in zip(
+                ("left", "above", "right", "below"), extrapolated.T, strict=True
+            )
         )
         + ".",
         f"Processor seconds a picture: {np.mean([r.seconds for r in results]):.2f}.",

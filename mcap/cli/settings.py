@@ -27,7 +27,7 @@ from pydantic_settings import (
 from mcap.enhancement.settings import EnhanceSettings
 from mcap.errors import UsageError
 from mcap.faces.measure import FaceSettings
-from mcap.framing.finish import FinishSettings
+from mcap.framing.settings import FinishSettings
 from mcap.images.open import PhotoSettings
 from mcap.style.folders import config_dir
 

@@ -28,7 +28,7 @@ from mcap.runtime import files
 
 if TYPE_CHECKING:
     from mcap.contracts import FaceDetector, Float32Array, IdentityModel, Masker, Restorer
-    from mcap.framing.finish import FinishSettings
+    from mcap.framing.settings import FinishSettings
     from mcap.style.profile import StyleProfile
 
 LARGEST_SIDE = 65_000

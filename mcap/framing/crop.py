@@ -1,4 +1,4 @@
-"""What size to draw, and which part of the drawn picture becomes the finished one.
+"""The size to draw, and the part of the drawn picture that becomes the finished one.
 
 Pixels, (x, y), origin at the top left corner of the top left pixel; an aspect is width over
 height. Cutting only ever takes away: nothing is scaled, padded or invented. To move the background
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mcap.contracts import BackboneInfo, Face
+    from mcap.contracts import BackboneInfo
+    from mcap.framing.head import Head
     from mcap.style.profile import Framing
 
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1
@@ -23,22 +24,8 @@ of the pixels would have the right proportions and no detail."""
 
 
 @dataclass(frozen=True)
-class Head:
-    """Where a head is, in pixels of its picture."""
-
-    crown: float
-    eyes: float
-    chin: float
-    center_x: float
-
-    @property
-    def height(self) -> float:
-        return self.chin - self.crown
-
-
-@dataclass(frozen=True)
 class MeasuredFraming:
-    """How a finished picture is framed, against what its profile asks for."""
+    """Where the head of a finished picture lies, against what its profile asks for."""
 
     head_height: float
     """Crown to chin, of the picture's height."""
@@ -49,23 +36,8 @@ class MeasuredFraming:
     """Whether all the ranges that the profile gives are kept."""
 
 
-def head_of(face: Face) -> Head:
-    """A head's extent from a detected face.
-
-    The detector's box ends at the chin but begins somewhere on the forehead. (On 120 synthetic
-    portraits YuNet's box ends 1.79 eye-to-mouth distances below the eyes, MediaPipe's chin lies at
-    1.77; medians.) The eyes lie half way
-    between crown and chin in an adult (drawing's oldest rule of proportion, and close to what
-    anthropometry measures), so the crown is as far above the eyes as the chin is below.
-    """
-    eyes = float(face.landmarks[:2, 1].mean())
-    chin = max(float(face.box[3]), float(face.landmarks[3:, 1].mean()))
-    center = (face.box[0] + face.box[2]) / 2
-    return Head(crown=2 * eyes - chin, eyes=eyes, chin=chin, center_x=float(center))
-
-
 def drawing_size(info: BackboneInfo, aspect: float) -> tuple[int, int]:
-    """(width, height) to draw for a profile's aspect.
+    """Return (width, height) to draw for a profile's aspect.
 
     The backbone's native square where it draws nothing else. Otherwise the sides, multiples of what
     the backbone asks for, whose area is near the native one: a model draws its training's area
@@ -79,8 +51,8 @@ def drawing_size(info: BackboneInfo, aspect: float) -> tuple[int, int]:
     return max(step, round(width / step) * step), max(step, round(height / step) * step)
 
 
-def largest(size: tuple[int, int], aspect: float) -> tuple[int, int]:
-    """(width, height) of the largest box of that aspect in a picture of ``size``, whole pixels."""
+def largest_box(size: tuple[int, int], aspect: float) -> tuple[int, int]:
+    """Return (width, height) of the largest box of that aspect in a picture, in whole pixels."""
     width, height = size
     if width / height > aspect:
         return max(1, min(width, round(height * aspect))), height
@@ -88,19 +60,21 @@ def largest(size: tuple[int, int], aspect: float) -> tuple[int, int]:
 
 
 def cut(size: tuple[int, int], aspect: float, head: Head | None, framing: Framing) -> Box:
-    """The box of the finished picture, inside a picture of ``size`` = (width, height).
+    """Return the box of the finished picture, inside a picture of ``size`` = (width, height).
 
     As large as can be, and round the head. Where the head is smaller than ``framing.head_height``
     allows, the box is made smaller, down to `SMALLEST_CUT`; where it is larger, there is nothing to
     be done but to draw another picture. The box's sides differ from ``aspect`` by rounding only.
     """
-    width, height = largest(size, aspect)
+    width, height = largest_box(size, aspect)
     if head is None:
-        x0, y0 = (size[0] - width) / 2, (size[1] - height) / 2
-        return _inside(x0, y0, width, height, size)
+        left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
+        return left, top, left + width, top + height
     if framing.head_height is not None and head.height / height < framing.head_height[0]:
         wanted = head.height / (sum(framing.head_height) / 2)
-        width, height = _shrunk(size, aspect, max(wanted, SMALLEST_CUT * height))
+        most = (width, height)
+        height = min(most[1], max(1, round(max(wanted, SMALLEST_CUT * most[1]))))
+        width = min(most[0], max(1, round(height * aspect)))
     across = sum(framing.head_center_x) / 2 if framing.head_center_x else 0.5
     x0 = head.center_x - across * width
     if framing.eye_line is not None:
@@ -108,23 +82,19 @@ def cut(size: tuple[int, int], aspect: float, head: Head | None, framing: Framin
     else:
         # A head sits a little above the middle; the more of it there is, the nearer to it.
         y0 = (head.crown + head.chin) / 2 - 0.47 * height
-    return _inside(x0, y0, width, height, size)
-
-
-def _shrunk(size: tuple[int, int], aspect: float, height: float) -> tuple[int, int]:
-    most_width, most_height = largest(size, aspect)
-    height = min(most_height, max(1, round(height)))
-    return min(most_width, max(1, round(height * aspect))), height
-
-
-def _inside(x0: float, y0: float, width: int, height: int, size: tuple[int, int]) -> Box:
-    left = min(max(0, round(x0)), size[0] - width)
-    top = min(max(0, round(y0)), size[1] - height)
+    left, top = clamped(round(x0), width, size[0]), clamped(round(y0), height, size[1])
     return left, top, left + width, top + height
 
 
+def clamped(start: int, length: int, limit: int) -> int:
+    """Return ``start`` moved so that ``length`` pixels from there lie inside; too long: centred."""
+    if length > limit:
+        return (limit - length) // 2
+    return min(max(0, start), limit - length)
+
+
 def measure_framing(box: Box, head: Head, framing: Framing) -> MeasuredFraming:
-    """How a head lies in a box, and whether that is what the profile wants."""
+    """Measure how a head lies in a box, and whether that is what the profile wants."""
     width, height = box[2] - box[0], box[3] - box[1]
     head_height = head.height / height
     eye_line = (box[3] - head.eyes) / height
@@ -143,7 +113,7 @@ def measure_framing(box: Box, head: Head, framing: Framing) -> MeasuredFraming:
 def dots_per_inch(
     size: tuple[int, int], size_mm: tuple[float, float] | None
 ) -> tuple[float, float] | None:
-    """The resolution at which a picture of ``size`` pixels prints ``size_mm`` large."""
+    """Return the resolution at which a picture of ``size`` pixels prints ``size_mm`` large."""
     if size_mm is None:
         return None
     return size[0] / size_mm[0] * 25.4, size[1] / size_mm[1] * 25.4

@@ -1,20 +1,22 @@
-"""Beyond the edge of a picture: background and, a little way, the person who is cut off there.
+"""Beyond the edge of a picture: the background and, a little way, the person who is cut off.
 
-A canvas of H x W pixels holds the picture in the box ``known`` = (x0, y0, x1, y1); the rest is made
-up here. Nothing is drawn by a model: a plain background goes on as its own blurred reflection, and
-a body as the last rows of the clothes, drawn out and ever softer, between shoulder lines that go on
-as they were. It is meant for the tenth of a picture that a passport photo wants below a close-up.
+A canvas of H x W pixels holds the picture in the box ``known`` = (x0, y0, x1, y1); the rest is
+extrapolated here. Nothing is drawn by a model: a plain background goes on as its own blurred
+reflection, and a body as the last rows of the clothes, drawn out and ever softer, between shoulder
+lines that go on as they were. It is meant for the tenth of a picture that a passport photo wants
+below a close-up.
 
 Colours are float32[H, W, 3] in [0, 1]; mattes float32[H, W] in [0, 1], 1 on the person.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+
+from mcap.framing.silhouette import Silhouette, closing_slope, crown_overhang, silhouette, touches
 
 if TYPE_CHECKING:
     from mcap.contracts import Float32Array
@@ -40,78 +42,9 @@ NECK_WIDEST = 7.0
 STRIP = 0.06
 """Of the head's height: so many rows next to the edge are looked at."""
 
-_LOOKED_AT = 200.0  # height in pixels of a face when its background's roughness is measured
+ROUGHNESS_FACE = 200.0  # height in pixels of a face when its background's roughness is measured
 
-_SEED = 20  # of the grain, which is the same each time
-
-
-@dataclass(frozen=True)
-class Silhouette:
-    """The person's left and right edge in the rows next to an edge of the picture.
-
-    ``left`` and ``right`` are the columns at the very edge; the slopes are in pixels outwards per
-    row away from the person's middle, 0 where the person reaches the picture's side.
-    """
-
-    left: float
-    right: float
-    left_slope: float
-    right_slope: float
-
-    @property
-    def middle(self) -> float:
-        return (self.left + self.right) / 2
-
-    @property
-    def half(self) -> float:
-        return max((self.right - self.left) / 2, 1.0)
-
-
-def touches(matte: Float32Array, side: int) -> bool:
-    """Whether the picture cuts the person off at its left, top, right or bottom side (0 to 3)."""
-    line = (matte[:, 0], matte[0], matte[:, -1], matte[-1])[side]
-    return bool((line > 0.5).mean() > 0.01)
-
-
-def silhouette(matte: Float32Array, strip: int, *, top: bool) -> Silhouette | None:
-    """The person's edges in the lowest (``top``: the highest) ``strip`` rows; None: nobody there.
-
-    float32[H, W] -> columns and slopes, by the median of the rows' slopes.
-    """
-    rows = matte[: max(2, strip)] if top else matte[-max(2, strip) :][::-1]
-    columns = np.arange(matte.shape[1])
-    lefts, rights = [], []
-    for row in rows:
-        inside = columns[row > 0.5]
-        if len(inside) == 0:
-            break
-        lefts.append(inside[0])
-        rights.append(inside[-1] + 1)
-    if not lefts:
-        return None
-    left, right = np.array(lefts, float), np.array(rights, float)
-
-    def outwards(edge: np.ndarray, sign: float) -> float:
-        # Towards the picture's edge the row number falls: an edge that moves outwards there has
-        # a positive slope.
-        if len(edge) < 3:
-            return 0.0
-        distance = np.arange(1, len(edge))
-        return float(np.median(sign * (edge[0] - edge[1:]) / distance))
-
-    left_slope = 0.0 if left[0] <= 0 else outwards(left, -1.0)
-    right_slope = 0.0 if right[0] >= matte.shape[1] else outwards(right, 1.0)
-    return Silhouette(float(left[0]), float(right[0]), left_slope, right_slope)
-
-
-def crown_overhang(line: Silhouette) -> float:
-    """How far above the picture's edge a head's top reaches that the edge cuts off, in pixels.
-
-    By the circle that goes through the two places where the edge cuts it, with the slope that the
-    outline has there: for half a chord w that widens by m pixels a row, w (sqrt(1 + m^2) - m).
-    """
-    slope = max((-line.left_slope - line.right_slope) / 2, 0.15)
-    return line.half * (np.sqrt(1 + slope * slope) - slope)
+GRAIN_SEED = 20  # of the grain, which is the same each time
 
 
 def extend_person(
@@ -122,7 +55,7 @@ def extend_person(
     skin: Float32Array | None = None,
     middle: float | None = None,
 ) -> tuple[Float32Array, Float32Array]:
-    """A person's own colours and matte over the whole canvas -> the same, with what was cut off.
+    """Return a person's own colours and matte over the whole canvas, with what was cut off.
 
     ``head_height`` in pixels is the measure of how many rows are looked at. ``skin`` float32[3] is
     the face's colour: what has it at the lower edge is the neck, which narrows to a neckline
@@ -141,18 +74,18 @@ def extend_person(
         line = silhouette(inner, strip, top=False) if touches(inner, 3) else None
         if line is not None and skin is not None:
             under = line.middle if middle is None else middle - x0
-            neck = _neck(colours[y0:y1, x0:x1], inner, skin, under, strip)
-        _downwards(map_x, map_y, fade, line, neck, known, strip)
+            neck = find_neck(colours[y0:y1, x0:x1], inner, skin, under, strip)
+        draw_downwards(map_x, map_y, fade, line, neck, known, strip)
     if y0 > 0:
         line = silhouette(inner, strip, top=True) if touches(inner, 1) else None
-        _upwards(map_x, map_y, fade, line, known, strip)
-    # Sideways after that: an arm goes on as the last columns, whether their rows are made up or
-    # not.
+        draw_upwards(map_x, map_y, fade, line, known, strip)
+    # Sideways after that: an arm goes on as the last columns, whether their rows are extrapolated
+    # or not.
     columns = np.arange(width, dtype=np.float32)
     source = columns.copy()
     for side, beyond in ((0, columns < x0), (2, columns >= x1)):
         distance = np.maximum(x0 - columns, columns - (x1 - 1))[beyond]
-        inwards = _saturating(distance, 0.4 * strip)
+        inwards = saturating(distance, 0.4 * strip)
         source[beyond] = x0 + inwards if side == 0 else x1 - 1 - inwards
         if not touches(inner, side):
             fade[:, beyond] = 0.0
@@ -163,29 +96,31 @@ def extend_person(
     map_y = np.clip(map_y, y0, y1 - 1).astype(np.float32)
     # Premultiplied, so that no background colour comes along at the edge.
     both = np.dstack([colours * matte[..., None], matte])
-    drawn = cv2.remap(both, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    drawn = np.asarray(
+        cv2.remap(both, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32
+    )
     if y1 < height and neck is not None:
-        _even_out(drawn, colours[y1 - strip : y1, x0:x1], neck, known, strip)
-    softer = _softer_outside(drawn, known, 0.02 * head_height)
-    share = np.clip(_softer_outside(drawn[..., 3], known, 0.004 * head_height) * fade, 0.0, 1.0)
-    pure = softer[..., :3] / np.maximum(softer[..., 3:], 1e-4)
+        even_out_neck(drawn, colours[y1 - strip : y1, x0:x1], neck, known, strip)
+    softer = soften_outside(drawn, known, 0.02 * head_height)
+    share = np.clip(soften_outside(drawn[..., 3], known, 0.004 * head_height) * fade, 0.0, 1.0)
+    foreground = softer[..., :3] / np.maximum(softer[..., 3:], 1e-4)
     inside = np.zeros(matte.shape, bool)
     inside[y0:y1, x0:x1] = True
     return (
-        np.where(inside[..., None], colours, np.clip(pure, 0.0, 1.0)).astype(np.float32),
+        np.where(inside[..., None], colours, np.clip(foreground, 0.0, 1.0)).astype(np.float32),
         np.where(inside, matte, share).astype(np.float32),
     )
 
 
-def _saturating(distance: np.ndarray, reach: float) -> np.ndarray:
-    """A reflection that slows down: 1 pixel for a pixel at the edge, never more than ``reach``."""
+def saturating(distance: np.ndarray, reach: float) -> np.ndarray:
+    """Return a reflection that slows down: at first 1 pixel a pixel, never more than ``reach``."""
     return reach * (1.0 - np.exp(-distance / reach))
 
 
-def _neck(
+def find_neck(
     colours: Float32Array, matte: Float32Array, skin: Float32Array, middle: float, strip: int
 ) -> Silhouette | None:
-    """Where the lowest rows show bare skin under the chin, as an outline; None where none does.
+    """Return where the lowest rows show bare skin under the chin; None where none does.
 
     Looked for round the column ``middle``, no further than a neck is wide. Skin in the shadow of a
     chin is darker and hardly of another hue, so it is known by its chromaticity (the shares of red
@@ -210,7 +145,7 @@ def _neck(
     return Silhouette(float(run[0]), float(run[-1] + 1), -NECKLINE, -NECKLINE)
 
 
-def _downwards(
+def draw_downwards(
     map_x: np.ndarray,
     map_y: np.ndarray,
     fade: np.ndarray,
@@ -219,6 +154,12 @@ def _downwards(
     known: Box,
     strip: int,
 ) -> None:
+    """Map the rows below ``known`` to the last ones of the person, in place.
+
+    ``map_x`` and ``map_y`` float32[H, W] say where each pixel is taken from, ``fade`` [H, W] how
+    much of the person is left there. ``line`` are the outer edges, ``neck`` the bare skin between
+    the clothes, which narrows; columns of both count from the picture's left side.
+    """
     x0, y1 = known[0], known[3]
     rows = np.arange(y1, len(map_y))
     if line is None:
@@ -235,7 +176,7 @@ def _downwards(
         ]
     for row in rows:
         depth = row - y1 + 1.0
-        source = float(_saturating(np.array(depth), float(strip)))
+        source = float(saturating(np.array(depth), float(strip)))
         map_y[row] = y1 - source
         # The outer edges here and in the row that this one is taken from.
         (left, left_from), (right, right_from) = (
@@ -248,7 +189,8 @@ def _downwards(
         if right - left < 2:
             fade[row] = 0.0
             continue
-        here, there = [left, right], [left_from, right_from]
+        here: list[float] = [left, right]
+        there: list[float] = [left_from, right_from]
         if neck is not None:
             # Clothes beside a gap that closes, moved in proportion.
             half = max(neck.half - NECKLINE * depth, 0.0)
@@ -259,17 +201,17 @@ def _downwards(
                 # Closed, from here on the two sides meet.
                 here.insert(1, min(neck.middle - half, right) - (1e-3 if half == 0.0 else 0.0))
                 there.insert(1, neck.left)
-        here, there = np.array(here) + x0, np.array(there) + x0
-        moved = np.interp(columns, here, there)
+        to, source_of = np.array(here) + x0, np.array(there) + x0
+        moved = np.interp(columns, to, source_of)
         # Beyond the outer edges everything is moved along with them.
-        moved = np.where(columns < here[0], columns - here[0] + there[0], moved)
-        map_x[row] = np.where(columns > here[-1], columns - here[-1] + there[-1], moved)
+        moved = np.where(columns < to[0], columns - to[0] + source_of[0], moved)
+        map_x[row] = np.where(columns > to[-1], columns - to[-1] + source_of[-1], moved)
 
 
-def _even_out(
+def even_out_neck(
     drawn: Float32Array, rows: Float32Array, neck: Silhouette, known: Box, strip: int
 ) -> None:
-    """The made-up neck towards its own mean colour, in place.
+    """Bring the extrapolated neck towards its own mean colour, in place.
 
     ``drawn`` is premultiplied RGBA [H, W, 4], ``rows`` the picture's last ones. The shadow of the
     chin in their middle would be squeezed to a dark stroke where the neck narrows.
@@ -288,7 +230,7 @@ def _even_out(
         drawn[row, inside] = there
 
 
-def _upwards(
+def draw_upwards(
     map_x: np.ndarray,
     map_y: np.ndarray,
     fade: np.ndarray,
@@ -296,16 +238,20 @@ def _upwards(
     known: Box,
     strip: int,
 ) -> None:
+    """Map the rows above ``known`` to the first ones of a head, closed by its circle, in place.
+
+    Arguments as in `draw_downwards`.
+    """
     x0, y0, _, _ = known
     rows = np.arange(0, y0)
     if line is None:
         fade[rows] = 0.0
         return
     depth = (y0 - rows).astype(np.float32)
-    source = _saturating(depth, 0.4 * strip)
+    source = saturating(depth, 0.4 * strip)
     map_y[rows] = (y0 - 1 + source)[:, None]
     middle, rise = x0 + line.middle, crown_overhang(line)
-    slope = max((-line.left_slope - line.right_slope) / 2, 0.15)
+    slope = closing_slope(line)
     below = slope * line.half  # the circle's centre lies so far below the edge
     radius = np.hypot(line.half, below)
     here = np.sqrt(np.maximum(radius**2 - (below + depth) ** 2, 1.0))
@@ -314,30 +260,30 @@ def _upwards(
     fade[rows] = np.clip((rise - depth) / max(2.0, 0.05 * rise) + 0.5, 0.0, 1.0)[:, None]
 
 
-def _blurred(values: np.ndarray, sigma: float) -> np.ndarray:
-    """A Gaussian blur; a wide one on a reduced copy, where it costs next to nothing."""
+def wide_blur(values: np.ndarray, sigma: float) -> np.ndarray:
+    """Return a Gaussian blur; a wide one is worked out on a reduced copy, at next to no cost."""
     by = int(sigma / 4)
     if by < 2 or min(values.shape[:2]) < 2 * by:
         return cv2.GaussianBlur(values, (0, 0), max(0.5, sigma))
     size = values.shape[1::-1]
     smaller = tuple(max(1, round(side / by)) for side in size)
     reduced = cv2.resize(values, smaller, interpolation=cv2.INTER_AREA)
-    reduced = cv2.GaussianBlur(reduced, (0, 0), sigma * smaller[0] / size[0])
-    return cv2.resize(reduced, size, interpolation=cv2.INTER_LINEAR)
+    blurred = cv2.GaussianBlur(reduced, (0, 0), sigma * smaller[0] / size[0])
+    return cv2.resize(blurred, size, interpolation=cv2.INTER_LINEAR)
 
 
-def _softer_outside(values: Float32Array, known: Box, radius: float) -> Float32Array:
-    """Blurred the more, the further a pixel lies outside ``known``; untouched inside."""
+def soften_outside(values: np.ndarray, known: Box, radius: float) -> np.ndarray:
+    """Blur the more, the further a pixel lies outside ``known``; inside nothing changes."""
     distance = distance_outside(values.shape[:2], known)
     distance = distance[..., None] if values.ndim == 3 else distance
     for sigma, begins, full in ((0.5, 0.0, 3.0), (0.9, 2.0, 10.0)):
         share = (distance / max(radius, 1.0) - begins) / (full - begins)
-        values = values + np.clip(share, 0.0, 1.0) * (_blurred(values, sigma * radius) - values)
+        values = values + np.clip(share, 0.0, 1.0) * (wide_blur(values, sigma * radius) - values)
     return values
 
 
 def distance_outside(shape: tuple[int, int], known: Box) -> np.ndarray:
-    """float32[H, W]: pixels to the box ``known``; 0 inside."""
+    """Return float32[H, W], the pixels to the box ``known``; 0 inside."""
     x0, y0, x1, y1 = known
     columns, rows = np.arange(shape[1]), np.arange(shape[0])
     across = np.maximum(np.maximum(x0 - columns, columns - (x1 - 1)), 0)
@@ -346,7 +292,7 @@ def distance_outside(shape: tuple[int, int], known: Box) -> np.ndarray:
 
 
 def extend_background(image: Float32Array, matte: Float32Array, known: Box) -> Float32Array:
-    """The background over the whole canvas: its blurred reflection beyond ``known``.
+    """Return the background over the whole canvas: its blurred reflection beyond ``known``.
 
     The person is left out of what is reflected (``matte`` float32[H, W]); inside ``known`` the
     result is the picture. The blur grows with the distance, and the grain of the picture's own
@@ -354,47 +300,49 @@ def extend_background(image: Float32Array, matte: Float32Array, known: Box) -> F
     """
     x0, y0, x1, y1 = known
     height, width = matte.shape
-    border = (y0, height - y1, x0, width - x1)
+    border = np.array((y0, height - y1, x0, width - x1))  # top, bottom, left, right
     free = np.clip(1.0 - 1.05 * matte[y0:y1, x0:x1], 0.0, 1.0)
     free = cv2.erode(free, np.ones((3, 3), np.uint8))
     seen = np.dstack([image[y0:y1, x0:x1] * free[..., None], free])
-    while any(border):
+    while border.any():
         # OpenCV reflects at most what there is; a large border is reflected several times.
-        limits = (seen.shape[0] - 1,) * 2 + (seen.shape[1] - 1,) * 2
-        now = tuple(max(0, min(wanted, most)) for wanted, most in zip(border, limits, strict=True))
-        seen = cv2.copyMakeBorder(seen, *now, cv2.BORDER_REFLECT_101)
-        border = tuple(wanted - done for wanted, done in zip(border, now, strict=True))
-        if not any(now):
-            seen = cv2.copyMakeBorder(seen, *border, cv2.BORDER_REPLICATE)
+        limits = np.repeat(seen.shape[:2], 2) - 1
+        now = np.clip(border, 0, limits)
+        border = border - now
+        top, bottom, left, right = (int(length) for length in now)
+        seen = cv2.copyMakeBorder(seen, top, bottom, left, right, cv2.BORDER_REFLECT_101)
+        if not now.any():
+            top, bottom, left, right = (int(length) for length in border)
+            seen = cv2.copyMakeBorder(seen, top, bottom, left, right, cv2.BORDER_REPLICATE)
             break
     size = max(y1 - y0, x1 - x0)
     whole = seen[..., :3].reshape(-1, 3).sum(axis=0) / max(float(seen[..., 3].sum()), 1.0)
     filled = np.broadcast_to(whole, (height, width, 3)).astype(np.float32)
     distance = distance_outside((height, width), known)
     for sigma in (0.2 * size, 0.06 * size, 0.02 * size, 0.006 * size):
-        blurred = _blurred(seen, max(0.6, sigma))
+        blurred = wide_blur(seen, max(0.6, sigma))
         known_here = np.clip(blurred[..., 3] / 0.05, 0.0, 1.0)
         # The nearer to the picture, the sharper; the widest serves everywhere.
         near = np.clip(1.5 - distance / (4.0 * sigma), 0.0, 1.0) if sigma < 0.1 * size else 1.0
         mean = blurred[..., :3] / np.maximum(blurred[..., 3:], 1e-4)
         filled = filled + (known_here * near)[..., None] * (mean - filled)
-    filled += _grain(image[y0:y1, x0:x1], free, (height, width))
+    filled = filled + grain(image[y0:y1, x0:x1], np.asarray(free), (height, width))
     result = np.clip(filled, 0.0, 1.0).astype(np.float32)
     result[y0:y1, x0:x1] = image[y0:y1, x0:x1]
     return result
 
 
-def _grain(image: Float32Array, free: Float32Array, size: tuple[int, int]) -> Float32Array:
-    """Noise as strong as the background's own: float32[H, W, 1]."""
+def grain(image: np.ndarray, free: np.ndarray, size: tuple[int, int]) -> Float32Array:
+    """Return noise as strong as the background's own: float32[H, W, 1]."""
     luma = image.mean(axis=-1)
     fine = (luma - cv2.GaussianBlur(luma, (0, 0), 1.5))[free > 0.95]
     deviation = 1.4826 * float(np.median(np.abs(fine))) if len(fine) > 50 else 0.0
-    noise = np.random.default_rng(_SEED).standard_normal(size).astype(np.float32)
+    noise = np.random.default_rng(GRAIN_SEED).standard_normal(size).astype(np.float32)
     return (min(deviation, 0.03) * noise)[..., None]
 
 
 def roughness(image: Float32Array, matte: Float32Array, side: int, face_height: float) -> float:
-    """How much there is to see in the background next to a side (0 to 3: left, top, right, bottom).
+    """Measure how much there is to see in the background next to a side, as in `Silhouette`.
 
     The standard deviation of the background's brightness round its own blur of a fifth of the
     face's height, within a third of it from the side; 0 is a plain wall. Infinite where there is no
@@ -403,17 +351,17 @@ def roughness(image: Float32Array, matte: Float32Array, side: int, face_height: 
     turned = np.rot90(np.dstack([image, matte]), (3, 0, 1, 2)[side])  # the side is up
     depth = max(4, round(face_height / 3))
     turned = np.ascontiguousarray(turned[: 2 * depth])
-    by = max(1.0, face_height / _LOOKED_AT)
+    by = max(1.0, face_height / ROUGHNESS_FACE)
     if by > 1.0:
         size = tuple(max(1, round(length / by)) for length in turned.shape[1::-1])
-        turned = cv2.resize(turned, size, interpolation=cv2.INTER_AREA)
+        turned = np.asarray(cv2.resize(turned, size, interpolation=cv2.INTER_AREA), np.float32)
         depth = max(2, round(depth / by))
-    free = (turned[..., 3] < 0.05).astype(np.float32)
+    free = (turned[..., 3] < 0.05).astype(np.float32)  # float32[h, w]
     if free[:depth].mean() < 0.02:
         return float("inf")
     luma = turned[..., :3].mean(axis=-1).astype(np.float32)
     sigma = max(1.0, 0.2 * face_height / by)
-    weight = np.maximum(_blurred(free, sigma), 1e-4)
-    smooth = _blurred(luma * free, sigma) / weight
+    weight = np.maximum(wide_blur(free, sigma), 1e-4)
+    smooth = wide_blur(luma * free, sigma) / weight
     squares = ((luma - smooth) ** 2 * free)[:depth]
     return float(np.sqrt(squares.sum() / max(float(free[:depth].sum()), 1.0)))

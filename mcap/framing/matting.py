@@ -1,4 +1,4 @@
-"""A person apart from what is behind them: the soft edge, and the two colours that are mixed in it.
+"""A person apart from the background: the soft edge, and the two colours that are mixed in it.
 
 H x W pixels of one picture; colours are float32[H, W, 3] in [0, 1], mattes float32[H, W] in [0, 1]
 with 1 on the person. A pixel of the edge shows ``matte * person + (1 - matte) * background``; on
@@ -7,68 +7,243 @@ another background the old one's colour would stay in it as a halo, so both are 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
-if TYPE_CHECKING:
-    from mcap.contracts import Float32Array
+from mcap.faces.masks import LandmarkMasker, iou
+from mcap.framing.head import Head, crown_to_chin
+from mcap.framing.resize import shrink
+from mcap.framing.silhouette import crown_overhang, silhouette, touches
+from mcap.images.colour import on_white
 
-_TINY = 1e-5
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mcap.contracts import Face, Float32Array, Masker
+
+WORKING_HEAD = 800.0
+"""The height in pixels of a head at which its matte and colours are worked out; larger pictures
+get them enlarged. Hair is softer than that in most photos."""
+
+WORKING_SIDE = 2400
+
+FACE_ALONE = 0.85
+"""A matte that is this much the same as the face's oval (intersection over union) is no person's:
+the person masker falls back to the oval where it sees nobody, and hair and body would be lost."""
+
+STRAY = 0.08
+"""Share of what a picture's transparency leaves that may be no person. Of 40 people that were cut
+out, 0.003 in the median and 0.05 at most; of the same photos as round avatars, 0.13."""
+
+TINY = 1e-5
 
 
 @dataclass(frozen=True)
 class Layers:
-    """A picture taken apart. ``person`` and ``behind`` are smooth estimates, defined everywhere.
+    """A picture as foreground over background: both smooth estimates, defined everywhere.
 
-    The person's own colour of a pixel is `pure`.
+    The person's own colour of a pixel is `foreground_colour`.
     """
 
     matte: Float32Array  # [H, W]
     person: Float32Array  # [H, W, 3]
-    behind: Float32Array  # [H, W, 3]
+    background: Float32Array  # [H, W, 3]
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """A picture at the working size, its person told from the background."""
+
+    image: Float32Array  # [h, w, 3]
+    layers: Layers
+    head: Head  # in working pixels
+    scale: float  # working pixels per pixel of the picture
+    skin: Float32Array  # [3], the face's colour
+    sure: bool  # the matte is a person's
+    coloured: bool  # the background becomes the profile's colour
+    notes: tuple[str, ...]
+
+    def touches(self, side: int) -> bool:
+        """Return whether the picture cuts the person off at a side: left, top, right, bottom."""
+        return touches(self.layers.matte, side)
+
+    def shows(self, others: Iterable[Face]) -> bool:
+        """Return whether the matte takes another face, in the picture's pixels, for the person."""
+        height, width = self.layers.matte.shape
+        for face in others:
+            x, y = (face.landmarks.mean(axis=0) * self.scale).astype(int)
+            if 0 <= x < width and 0 <= y < height and self.layers.matte[y, x] > 0.5:
+                return True
+        return False
+
+    def top_of_hair(self) -> float | None:
+        """Return the row of the picture in which the hair begins; above 0 where it is cut off."""
+        if not self.sure:
+            return None
+        reach = 0.45 * self.head.height
+        columns = np.clip([self.head.center_x - reach, self.head.center_x + reach], 0, None)
+        first, last = columns.astype(int)
+        above = self.layers.matte[: max(1, round(self.head.eyes)), first : last + 1]
+        rows = np.flatnonzero((above > 0.5).any(axis=1))
+        if len(rows) == 0:
+            return None
+        if rows[0] > 0:
+            return float(rows[0]) / self.scale
+        line = silhouette(self.layers.matte, round(0.05 * self.head.height), top=True)
+        return -crown_overhang(line) / self.scale if line else 0.0
+
+
+def cut_out(
+    image: NDArray[Any],
+    white: float,
+    face: Face,
+    masker: Masker | None,
+    colour: str | None,
+) -> Cutout:
+    """Tell the person of ``face`` from the background that becomes ``colour`` (None: stays).
+
+    ``image`` [H, W, 3 or 4] with values from 0 to ``white``; an alpha that hides something is the
+    matte, otherwise ``masker`` finds it.
+    """
+    height, width = image.shape[:2]
+    head = crown_to_chin(face)
+    scale = min(1.0, WORKING_HEAD / max(head.height, 1.0), WORKING_SIDE / max(height, width))
+    small = shrink(image, scale)
+    # The two sides are rounded apart by less than a pixel, which no landmark notices.
+    scale = small.shape[0] / height
+    floats = small[..., :3].astype(np.float32) / np.float32(white)
+    face = face.moved(zoom=scale)
+    alpha = transparency(small, white)
+    notes: tuple[str, ...] = ()
+    if alpha is not None:
+        matte, sure = alpha, True
+    elif masker is None:
+        matte, sure = np.zeros(small.shape[:2], np.float32), False
+        if colour:
+            notes = (f"The background is not replaced by {colour}: there is no person masker.",)
+    else:
+        found = person_matte(floats, face, masker)
+        sure = found is not None
+        matte = np.zeros(small.shape[:2], np.float32) if found is None else found
+        if found is None:
+            notes = ("The person could not be told from the background, which is left as it is.",)
+    layers = Layers(matte, floats, floats)
+    if sure and alpha is None:
+        layers = estimate_foreground(floats, matte, face.height)
+    # The face's colour: the median between eyes and mouth.
+    low, high = face.landmarks.min(axis=0), face.landmarks.max(axis=0)
+    x0, y0 = np.maximum(low, 0).astype(int)
+    x1, y1 = np.maximum(high, (x0 + 1, y0 + 1)).astype(int)
+    part = floats[y0:y1, x0:x1].reshape(-1, 3)
+    skin = np.median(part if len(part) else floats.reshape(-1, 3), axis=0).astype(np.float32)
+    return Cutout(
+        floats, layers, crown_to_chin(face), scale, skin, sure, sure and colour is not None, notes
+    )
+
+
+def transparency(image: NDArray[Any], white: float) -> Float32Array | None:
+    """Return a picture's alpha float32[H, W] in [0, 1]; None where it hides nothing."""
+    if image.shape[2] != 4:
+        return None
+    alpha: Float32Array = image[..., 3].astype(np.float32) / np.float32(white)
+    return alpha if float(alpha.min()) < 0.5 else None
+
+
+@dataclass(frozen=True)
+class Flattened:
+    """A picture whose transparency is no person's outline (a round avatar, a window's shadow)."""
+
+    image: NDArray[Any]
+    """The part that is not transparent, on white, with as many channels as before."""
+    corner: tuple[int, int]
+    """(x, y) of that part in the picture."""
+    open_sides: frozenset[int]
+    """Sides (left, top, right, bottom) most of which is transparent."""
+
+
+def flattened(
+    image: NDArray[Any], white: float, face: Face, masker: Masker | None
+) -> Flattened | None:
+    """Lay a picture on white whose transparency shows more than the person; None for all others.
+
+    ``image`` [H, W, 3 or 4] with values from 0 to ``white``. ``masker`` looks at the picture on
+    white; where it sees nobody, or there is none, the transparency is believed.
+    """
+    if masker is None or image.shape[2] != 4 or image[..., 3].min() >= white / 2:
+        return None
+    scale = min(1.0, WORKING_SIDE / max(image.shape[:2]))
+    small = shrink(image, scale).astype(np.float32) / np.float32(white)
+    alpha = small[..., 3]
+    on_paper = on_white(small[..., :3], alpha)
+    seen = person_matte(on_paper, face.moved(zoom=small.shape[0] / image.shape[0]), masker)
+    if seen is None or np.minimum(alpha, seen).sum() >= (1 - STRAY) * alpha.sum():
+        return None
+    shown = image[..., 3] >= white / 2
+    rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
+    y0, y1, x0, x1 = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    part, shown = image[y0:y1, x0:x1], shown[y0:y1, x0:x1]
+    laid = np.full_like(part, white)
+    laid[..., :3] = on_white(part[..., :3], part[..., 3])
+    sides = (shown[:, 0], shown[0], shown[:, -1], shown[-1])
+    open_sides = frozenset(side for side, line in enumerate(sides) if line.mean() < 0.5)
+    return Flattened(laid, (int(x0), int(y0)), open_sides)
+
+
+def person_matte(image: Float32Array, face: Face, masker: Masker) -> Float32Array | None:
+    """Return the matte of the person of ``face`` in float32[H, W, 3]; None where nobody is seen."""
+    seen = np.ascontiguousarray(np.round(image * 255.0).astype(np.uint8))
+    matte = np.asarray(masker.mask(seen, face), np.float32)
+    if iou(matte, LandmarkMasker().mask(seen, face)) > FACE_ALONE:
+        return None
+    return matte
 
 
 def estimate_foreground(image: Float32Array, matte: Float32Array, face_height: float) -> Layers:
-    """``image`` float32[H, W, 3] and a segmenter's ``matte`` float32[H, W] -> its layers.
+    """Estimate the layers of ``image`` float32[H, W, 3] by a segmenter's ``matte`` float32[H, W].
 
     ``face_height`` in pixels sets how wide the edge may be. The matte is sharpened where the
     colours of person and background differ enough to tell how much of each a pixel shows.
     """
     coarse, fine = (max(1, round(share * face_height)) for share in (0.25, 0.02))
-    layers = _layers(image, matte, coarse, fine)
-    sharper = _by_colour(image, layers, max(2, round(0.03 * face_height)))
-    return _layers(image, sharper, coarse, fine)
+    layers = blur_fusion(image, matte, coarse, fine)
+    sharper = sharpen_matte(image, layers, max(2, round(0.03 * face_height)))
+    return blur_fusion(image, sharper, coarse, fine)
 
 
-def pure(image: Float32Array, matte: Float32Array, layers: Layers) -> Float32Array:
-    """The person's own colour in each pixel, without the background that shines through.
+def foreground_colour(image: Float32Array, matte: Float32Array, layers: Layers) -> Float32Array:
+    """Return the person's own colour of each pixel, without the background that shines through.
 
     Forte, "Approximate Fast Foreground Colour Estimation" (ICIP 2021): the smooth estimate
     plus the part of the pixel's deviation from the mixture that is the person's; where the matte
     is 1 it is the picture.
     """
     share = matte[..., None]
-    mixed = share * layers.person + (1 - share) * layers.behind
+    mixed = share * layers.person + (1 - share) * layers.background
     return layers.person + share * (image - mixed)
 
 
-def _layers(image: Float32Array, matte: Float32Array, coarse: int, fine: int) -> Layers:
-    """The smooth colours of both sides, from far away, then from near by (Forte, blur fusion)."""
-    person = behind = image
-    for radius in (coarse, fine):
-        smooth_person = _blurred_mean(person, matte, radius)
-        smooth_behind = _blurred_mean(behind, 1 - matte, radius)
-        layers = Layers(matte, smooth_person, smooth_behind)
-        if radius == coarse:
-            person, behind = pure(image, matte, layers), smooth_behind
-    return layers
+def blur_fusion(image: Float32Array, matte: Float32Array, coarse: int, fine: int) -> Layers:
+    """Estimate the smooth colours of both sides: from far away, then from near by.
+
+    Blur fusion, twice, of Forte (see `foreground_colour`); ``coarse`` and ``fine`` are radii in
+    pixels.
+    """
+    person, background = (
+        normalized_blur(image, matte, coarse),
+        normalized_blur(image, 1 - matte, coarse),
+    )
+    person = foreground_colour(image, matte, Layers(matte, person, background))
+    return Layers(
+        matte, normalized_blur(person, matte, fine), normalized_blur(background, 1 - matte, fine)
+    )
 
 
-def _blurred_mean(values: Float32Array, weights: Float32Array, radius: int) -> Float32Array:
-    """Mean of the values round each pixel, by the weights.
+def normalized_blur(values: Float32Array, weights: Float32Array, radius: int) -> Float32Array:
+    """Return the mean of the values [H, W, 3] round each pixel, by the weights [H, W].
 
     Where there are none within the radius, it is taken from ever wider rings. Worked out on a
     reduced copy: a mean over hundreds of pixels is as smooth there.
@@ -91,23 +266,26 @@ def _blurred_mean(values: Float32Array, weights: Float32Array, radius: int) -> F
         result[fresh] = wide[fresh]
         empty &= ~fresh
         reach *= 4
-    mean = result[..., :3] / np.maximum(result[..., 3:], _TINY)
-    return cv2.resize(mean, size, interpolation=cv2.INTER_LINEAR) if by > 1 else mean
+    mean = result[..., :3] / np.maximum(result[..., 3:], TINY)
+    if by == 1:
+        return mean.astype(np.float32)
+    return np.asarray(cv2.resize(mean, size, interpolation=cv2.INTER_LINEAR), np.float32)
 
 
-def _by_colour(image: Float32Array, layers: Layers, reach: int) -> Float32Array:
-    """The matte, within ``reach`` pixels of its edge, from where a colour lies between the two.
+def sharpen_matte(image: Float32Array, layers: Layers, reach: int) -> Float32Array:
+    """Return the matte, near its edge, by where a pixel's colour lies between the two layers'.
 
-    The least-squares share of the person's smooth colour in a pixel, (I - B)(F - B) / |F - B|^2.
-    It counts by how far apart the two colours are against how much each varies near the edge: in
-    front of a plain wall it finds single hairs, in front of leaves the segmenter's word stands.
+    Within ``reach`` pixels. The least-squares share of the person's smooth colour in a pixel is
+    (I - B)(F - B) / |F - B|^2. It counts by how far apart the two colours are against how much each
+    varies near the edge: in front of a plain wall it finds single hairs, in front of leaves the
+    segmenter's word stands.
     """
     matte = layers.matte
     kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
     edge = cv2.dilate(matte, kernel) - cv2.erode(matte, kernel)
-    apart = layers.person - layers.behind
+    apart = layers.person - layers.background
     distance = (apart * apart).sum(axis=-1)
-    share = ((image - layers.behind) * apart).sum(axis=-1) / np.maximum(distance, _TINY)
+    share = ((image - layers.background) * apart).sum(axis=-1) / np.maximum(distance, TINY)
     # A few per cent either way are the picture's noise.
     share = np.clip((share - 0.12) / 0.76, 0.0, 1.0)
     # Variances of either side, from pixels that are surely its own.
@@ -115,7 +293,7 @@ def _by_colour(image: Float32Array, layers: Layers, reach: int) -> Float32Array:
     spread = np.zeros_like(matte)
     for smooth, sure in (
         (layers.person, (matte > 0.98).astype(np.float32)),
-        (layers.behind, (matte < 0.02).astype(np.float32)),
+        (layers.background, (matte < 0.02).astype(np.float32)),
     ):
         squares = ((image - smooth) ** 2).sum(axis=-1) * sure
         count = cv2.blur(sure, side, borderType=cv2.BORDER_REFLECT)

@@ -1,8 +1,8 @@
-"""Where the finished picture lies in the picture that there is, and how far it reaches beyond it.
+"""Where the finished picture lies in the one that there is, and how far it reaches beyond it.
 
 `mcap.framing.crop.cut` only takes away. Here a finished picture may reach over the edges of the one
-that there is, as far as what stands beyond an edge can be made up (`Room`): a head that fills its
-picture can be given the space that a passport photo wants.
+that there is, as far as what stands beyond an edge can be extrapolated (`Room`): a head that fills
+its picture can be given the space that a passport photo wants.
 
 Pixels, (x, y), origin at the top left corner of the top left pixel; sides are in the order left,
 top, right, bottom; shares are of the finished picture's width (left, right) or height.
@@ -11,13 +11,17 @@ top, right, bottom; shares are of the finished picture's width (left, right) or 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from mcap.framing.crop import Box, Head, largest
+from mcap.framing.crop import Box, clamped, largest_box
+from mcap.framing.extend_canvas import roughness
 
 if TYPE_CHECKING:
+    from mcap.framing.head import Head
+    from mcap.framing.matting import Cutout
+    from mcap.framing.settings import FinishSettings
     from mcap.style.profile import Framing
 
 Sides = tuple[float, float, float, float]  # left, top, right, bottom
@@ -30,22 +34,59 @@ EYES_DOUBT = 0.02
 """The same for the eyes' place, of the picture's height."""
 
 MIDDLE_DOUBT = 0.01
-"""The same for the head's, of the width: less, because what is missing beside a head is dear."""
+"""The same for the head's, of the width: less, because a side of a head has a high penalty."""
 
-_STEPS = 17  # places tried in each range
+STEPS = 17  # places tried in each range
+
+PERSON_PENALTIES: Sides = (6.0, 8.0, 6.0, 4.0)
+"""Of extrapolating a person's left, top, right and lower side (`Room`): clothes can be drawn out
+further than hair before one sees it."""
+
+BACKGROUND_PENALTY = 1.0
+COLOUR_PENALTY = 0.2  # of the profile's own colour
+
+ASIDE = 0.4
+"""Of `FinishSettings.extend_person`, what goes for the other sides than the lower one: of a head or
+an arm no more than a rim can be extrapolated."""
 
 
 @dataclass(frozen=True)
 class Room:
-    """How much may be made up beyond each side, and how dear it is.
+    """The limit and the penalty of extrapolating beyond each side.
 
-    ``limits`` are the largest shares of the finished picture; ``prices`` weigh a share against
+    ``limits`` are the largest shares of the finished picture; ``penalties`` weigh a share against
     leaving the middle of the profile's ranges (1: a tenth of the picture costs as much as the
     inner end of one range).
     """
 
     limits: Sides = (0.0, 0.0, 0.0, 0.0)
-    prices: Sides = (1.0, 1.0, 1.0, 1.0)
+    penalties: Sides = (1.0, 1.0, 1.0, 1.0)
+
+
+def room_around(
+    cutout: Cutout, settings: FinishSettings, open_sides: frozenset[int] = frozenset()
+) -> Room:
+    """Return how far a picture may go on beyond each side, by what its background is like there.
+
+    Nobody is drawn out beyond ``open_sides``, at which the picture itself ends sooner.
+    """
+    matte = cutout.layers.matte
+    rough = [roughness(cutout.image, matte, side, cutout.head.height) for side in range(4)]
+    limits, penalties = [], []
+    for side in range(4):
+        cut_off = cutout.touches(side)
+        # Where the person fills the side, another side's background says what it is like.
+        here = rough[side] if np.isfinite(rough[side]) else min(rough)
+        plain = cutout.coloured or here <= settings.plain
+        most = settings.extend_background
+        if cut_off:
+            most = settings.extend_person * (1.0 if side == 3 else ASIDE)
+        if cut_off and (not cutout.sure or side in open_sides):
+            most = 0.0
+        limits.append(most if plain else 0.0)
+        plain_penalty = COLOUR_PENALTY if cutout.coloured else BACKGROUND_PENALTY
+        penalties.append(PERSON_PENALTIES[side] if cut_off else plain_penalty)
+    return Room(cast("Sides", tuple(limits)), cast("Sides", tuple(penalties)))
 
 
 def place(
@@ -57,40 +98,40 @@ def place(
     *,
     top: float | None = None,
 ) -> Box:
-    """The finished picture's box, in whole pixels of a picture of ``size`` = (width, height).
+    """Return the finished picture's box, in whole pixels of one of ``size`` = (width, height).
 
     It may reach outside as far as ``room`` allows. Of the boxes that keep all the profile's ranges
-    it is the one that makes up least, cuts off least hair (``top`` is the row where it begins) and
-    lies nearest to the ranges' middles; where none keeps them, the one that comes closest. A range
-    that the profile does not give asks for nothing: then it is the largest box inside.
+    it is the one that extrapolates least, cuts off least hair (``top`` is the row where it begins)
+    and lies nearest to the ranges' middles; where none keeps them, the one that comes closest. A
+    range that the profile does not give asks for nothing: then it is the largest box inside.
     """
     room = room or Room()
     if head is None:
-        width, height = largest(size, aspect)
+        width, height = largest_box(size, aspect)
         x0, y0 = (size[0] - width) // 2, (size[1] - height) // 2
         return x0, y0, x0 + width, y0 + height
     best: tuple[float, Box] | None = None
-    inside = largest(size, aspect)
-    for height in _heights(inside[1], head, framing):
+    inside = largest_box(size, aspect)
+    for height in candidate_heights(inside[1], head, framing):
         width = inside[0] if height == inside[1] else max(1, round(height * aspect))
-        x0 = _across(width, size[0], head, framing, room)
-        for y0 in _downward(height, size[1], head, framing):
+        x0 = left_edge(width, size[0], head, framing, room)
+        for y0 in candidate_tops(height, size[1], head, framing):
             box = (x0, y0, x0 + width, y0 + height)
             shares = outside(box, size)
             if any(share > limit + 1e-9 for share, limit in zip(shares, room.limits, strict=True)):
                 continue
-            cost = _cost(box, head, framing, top)
-            cost += sum(s * price for s, price in zip(shares, room.prices, strict=True))
+            cost = framing_penalty(box, head, framing, top)
+            cost += sum(s * penalty for s, penalty in zip(shares, room.penalties, strict=True))
             if best is None or cost < best[0]:
                 best = cost, box
     if best is None:  # only where the rounding of thin pictures leaves nothing inside
-        width, height = largest(size, aspect)
+        width, height = largest_box(size, aspect)
         return 0, 0, width, height
     return best[1]
 
 
 def outside(box: Box, size: tuple[int, int]) -> Sides:
-    """What of a box lies beyond each side of a picture of ``size``, as shares of the box."""
+    """Return what of a box lies beyond each side of a picture, as shares of the box."""
     x0, y0, x1, y1 = box
     width, height = x1 - x0, y1 - y0
     return (
@@ -101,49 +142,43 @@ def outside(box: Box, size: tuple[int, int]) -> Sides:
     )
 
 
-def _heights(inside: int, head: Head, framing: Framing) -> list[int]:
-    """Heights to try. The largest inside is always one: it can always be had."""
+def candidate_heights(inside: int, head: Head, framing: Framing) -> list[int]:
+    """Return heights to try. The largest inside is always one: it can always be had."""
     if framing.head_height is None or framing.head_height[1] <= 0:
         return [inside]
-    low, high = _inner(framing.head_height, relative=HEAD_DOUBT)
-    tried = [head.height / share for share in np.linspace(max(low, 1e-3), high, _STEPS)]
+    low, high = inner_range(framing.head_height, relative=HEAD_DOUBT)
+    tried = [head.height / share for share in np.linspace(max(low, 1e-3), high, STEPS)]
     return sorted({inside, *(max(8, round(height)) for height in tried)}, reverse=True)
 
 
-def _downward(height: int, limit: int, head: Head, framing: Framing) -> list[int]:
-    """Upper edges to try: over the whole of the range of the eyes, and inside the picture."""
+def candidate_tops(height: int, limit: int, head: Head, framing: Framing) -> list[int]:
+    """Return upper edges to try: over the eyes' whole range, and inside the picture."""
     if framing.eye_line is not None:
-        lines = np.linspace(*_inner(framing.eye_line, absolute=EYES_DOUBT), _STEPS)
+        lines = np.linspace(*inner_range(framing.eye_line, absolute=EYES_DOUBT), STEPS)
         tried = [round(head.eyes - (1 - line) * height) for line in lines]
     else:
         # A head sits a little above the middle; the more of it there is, the nearer to it.
         tried = [round((head.crown + head.chin) / 2 - 0.47 * height)]
-    return sorted({*tried, *(_clamped(y, height, limit) for y in tried)})
+    return sorted({*tried, *(clamped(y, height, limit) for y in tried)})
 
 
-def _across(width: int, limit: int, head: Head, framing: Framing, room: Room) -> int:
-    """The left edge: inside the picture where the range of the head's place allows it."""
+def left_edge(width: int, limit: int, head: Head, framing: Framing, room: Room) -> int:
+    """Return the left edge: inside the picture where the range of the head's place allows it."""
     wanted = framing.head_center_x or (0.5, 0.5)
-    low, high = _inner(wanted, absolute=MIDDLE_DOUBT)
+    low, high = inner_range(wanted, absolute=MIDDLE_DOUBT)
     x0 = round(head.center_x - (low + high) / 2 * width)
-    inside = _clamped(x0, width, limit)
+    inside = clamped(x0, width, limit)
     if framing.head_center_x is None:
         return inside
     kept = min(max(inside, round(head.center_x - high * width)), round(head.center_x - low * width))
-    # Beyond what may be made up, the range has to give way.
+    # Beyond what may be extrapolated, the range has to give way.
     least = -round(room.limits[0] * width - 0.5)
     most = limit - width + round(room.limits[2] * width - 0.5)
     return min(max(kept, least), most) if least <= most else inside
 
 
-def _clamped(start: int, length: int, limit: int) -> int:
-    """``start`` moved so that ``length`` pixels from there lie inside; too long: to the middle."""
-    if length > limit:
-        return (limit - length) // 2
-    return min(max(0, start), limit - length)
-
-
-def _cost(box: Box, head: Head, framing: Framing, top: float | None) -> float:
+def framing_penalty(box: Box, head: Head, framing: Framing, top: float | None) -> float:
+    """Return the penalty of a box: for ranges missed, for their middles left, for hair cut off."""
     width, height = box[2] - box[0], box[3] - box[1]
     cost = 0.0
     for wanted, value, doubt in (
@@ -154,9 +189,9 @@ def _cost(box: Box, head: Head, framing: Framing, top: float | None) -> float:
         if wanted is None:
             continue
         if doubt is None:
-            low, high = _inner(wanted, relative=HEAD_DOUBT)
+            low, high = inner_range(wanted, relative=HEAD_DOUBT)
         else:
-            low, high = _inner(wanted, absolute=doubt)
+            low, high = inner_range(wanted, absolute=doubt)
         missed = max(low - value, value - high, 0.0)
         # The pixels' rounding is no miss.
         cost += 100.0 * missed if missed > 1.0 / height else 0.0
@@ -166,10 +201,10 @@ def _cost(box: Box, head: Head, framing: Framing, top: float | None) -> float:
     return cost
 
 
-def _inner(
+def inner_range(
     wanted: tuple[float, float], *, relative: float = 0.0, absolute: float = 0.0
 ) -> tuple[float, float]:
-    """A range less what measuring leaves open, never less than its middle."""
+    """Return a range less what measuring leaves open, never less than its middle."""
     low = wanted[0] * (1 + relative) + absolute
     high = wanted[1] * (1 - relative) - absolute
     if low > high:

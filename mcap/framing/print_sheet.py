@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from mcap.errors import UsageError
+from mcap.framing.resize import resize
 
 if TYPE_CHECKING:
     from mcap.contracts import UInt8Image
@@ -33,7 +33,7 @@ _RULE_MM = 50
 
 @dataclass(frozen=True)
 class Layout:
-    """How copies lie on the paper, in millimetres."""
+    """The arrangement of copies on the paper, in millimetres."""
 
     paper: tuple[float, float]  # as it lies: width, height
     columns: int
@@ -43,10 +43,11 @@ class Layout:
 
     @property
     def copies(self) -> int:
+        """The number of places."""
         return self.columns * self.rows
 
     def corners(self) -> list[tuple[float, float]]:
-        """The left upper corner of every copy, row by row."""
+        """Return the left upper corner of every copy, row by row."""
         return [
             (self.first[0] + column * self.step[0], self.first[1] + row * self.step[1])
             for row in range(self.rows)
@@ -56,13 +57,15 @@ class Layout:
 
 @dataclass(frozen=True)
 class Sheet:
+    """A sheet that is ready to be printed."""
+
     image: UInt8Image  # [H, W, 3]
     layout: Layout
-    dpi: tuple[float, float]
+    dpi: tuple[float, float]  # horizontal, vertical
 
 
 def layout(size_mm: tuple[float, float], paper_mm: tuple[float, float] = PAPER_MM) -> Layout:
-    """The arrangement that has room for most copies, the paper upright or on its side.
+    """Return the arrangement that has room for most copies, the paper upright or on its side.
 
     `UsageError` where not even one fits.
     """
@@ -73,7 +76,7 @@ def layout(size_mm: tuple[float, float], paper_mm: tuple[float, float] = PAPER_M
             for side, length in zip(paper, size_mm, strict=True)
         ]
         used = [n * length + (n - 1) * GAP_MM for n, length in zip(counts, size_mm, strict=True)]
-        first = tuple((side - length) / 2 for side, length in zip(paper, used, strict=True))
+        first = ((paper[0] - used[0]) / 2, (paper[1] - used[1]) / 2)
         step = (size_mm[0] + GAP_MM, size_mm[1] + GAP_MM)
         found = Layout(paper, counts[0], counts[1], first, step)
         if min(counts) > 0 and (best is None or found.copies > best.copies):
@@ -94,31 +97,30 @@ def print_sheet(
     dpi: float = 300.0,
     copies: int | None = None,
 ) -> Sheet:
-    """``image`` uint8[H, W, 3], printed ``size_mm`` large, as often as it fits.
+    """Lay out ``image`` uint8[H, W, 3], printed ``size_mm`` large, as often as it fits.
 
     ``copies`` puts fewer on the sheet. A picture of just as many pixels as its place has is not
     scaled; another is (averaged, or Lanczos). `UsageError` where it does not fit on the paper.
     """
     plan = layout(size_mm, paper_mm)
     scale = dpi / 25.4  # pixels a millimetre
-    size = tuple(max(1, round(side * scale)) for side in size_mm)
-    if image.shape[1::-1] != size:
-        how = cv2.INTER_AREA if image.shape[0] >= size[1] else cv2.INTER_LANCZOS4
-        image = cv2.resize(image, size, interpolation=how)
-    paper = Image.new("RGB", tuple(round(side * scale) for side in plan.paper), (255, 255, 255))
+    size = (max(1, round(size_mm[0] * scale)), max(1, round(size_mm[1] * scale)))
+    image = resize(image, size)
+    width, height = (round(side * scale) for side in plan.paper)
+    paper = Image.new("RGB", (width, height), (255, 255, 255))
     draw = ImageDraw.Draw(paper)
     for x, y in plan.corners()[: copies or None]:
         corner = (round(x * scale), round(y * scale))
-        _marks(draw, corner, size, scale)
+        cutting_marks(draw, corner, size, scale)
         paper.paste(Image.fromarray(image), corner)
-    _rule(draw, plan, scale, paper.size)
+    draw_rule(draw, plan, scale, paper.size)
     return Sheet(np.asarray(paper), plan, (float(dpi), float(dpi)))
 
 
-def _marks(
+def cutting_marks(
     draw: ImageDraw.ImageDraw, corner: tuple[int, int], size: tuple[int, int], scale: float
 ) -> None:
-    """Two short lines at each corner, outside the copy, in the line of its edges."""
+    """Draw two short lines at each corner, outside the copy, in the line of its edges."""
     x0, y0 = corner
     x1, y1 = x0 + size[0] - 1, y0 + size[1] - 1
     near, far = round(_MARK_DISTANCE_MM * scale), round(_MARK_MM * scale)
@@ -131,8 +133,8 @@ def _marks(
         draw.line((x1 + near, y, x1 + far, y), ink)
 
 
-def _rule(draw: ImageDraw.ImageDraw, plan: Layout, scale: float, size: tuple[int, int]) -> None:
-    """A line of 50 mm below the copies, where there is room: how to see if the size was kept."""
+def draw_rule(draw: ImageDraw.ImageDraw, plan: Layout, scale: float, size: tuple[int, int]) -> None:
+    """Draw a line of 50 mm below the copies, where there is room, by which to check the size."""
     room = plan.first[1] - MARGIN_MM  # below the last row, as above the first
     if room < 1.5 or plan.paper[0] < _RULE_MM + 30:
         return

@@ -29,7 +29,8 @@ from mcap.diffusion.prompt_length import require_fit
 from mcap.diffusion.sampling import GeneratedImage, SamplingSettings, stream_images
 from mcap.errors import UsageError
 from mcap.faces.similarity import likeness
-from mcap.framing.crop import cut, dots_per_inch, head_of, measure_framing
+from mcap.framing.crop import cut, dots_per_inch, measure_framing
+from mcap.framing.head import head_from_box
 from mcap.generation import report
 from mcap.generation.events import (
     GenerationEvent,
@@ -216,7 +217,7 @@ def write_picture(
     profile = job.profile
     height, width = image.shape[:2]
     faces = models.detector.detect(image)
-    head = head_of(max(faces, key=lambda face: face.area)) if faces else None
+    head = head_from_box(max(faces, key=lambda face: face.area)) if faces else None
     box = cut((width, height), profile.aspect_ratio, head, profile.framing)
     image = image[box[1] : box[3], box[0] : box[2]]
     # Measured on the picture as it is written, so that anybody who measures the file agrees.
@@ -230,7 +231,9 @@ def write_picture(
         "cut": list(box),
         "similarity": None if found.similarity is None else round(found.similarity, 6),
         "face": [round(float(value), 1) for value in face.box] if face else None,
-        "framing": asdict(measure_framing(whole, head_of(face), profile.framing)) if face else None,
+        "framing": asdict(measure_framing(whole, head_from_box(face), profile.framing))
+        if face
+        else None,
     }
     path = job.path or folder.free_path(job.stem)
     write_generated(

@@ -108,7 +108,7 @@ def test_depth_and_alpha_go_through(photo, tmp_path):
 
 
 def test_the_colour_profile_goes_along_and_a_style_profile_wants_srgb(photo, tmp_path):
-    from mcap.framing.finish import FinishSettings
+    from mcap.framing.settings import FinishSettings
     from mcap.style.profile import find_profile
 
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -124,7 +124,7 @@ def test_the_colour_profile_goes_along_and_a_style_profile_wants_srgb(photo, tmp
 
 def test_previews_are_in_srgb_before_and_after(photo, tmp_path):
     """The picture's own profile exchanges red and blue; a style profile takes it away."""
-    from mcap.framing.finish import FinishSettings
+    from mcap.framing.settings import FinishSettings
     from mcap.style.profile import find_profile
 
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 from mcap.contracts import BackboneInfo, Face
 from mcap.framing.crop import (
     SMALLEST_CUT,
-    Head,
     cut,
     dots_per_inch,
     drawing_size,
-    head_of,
-    largest,
+    largest_box,
     measure_framing,
 )
+from mcap.framing.head import Head, head_from_box
 from mcap.style.profile import Framing
 
 INFO = BackboneInfo("x", "local", "0", "none", True, 512, 32, "epsilon", multiple_of=64)
@@ -53,7 +52,7 @@ def test_a_cut_lies_inside_and_has_the_aspect(data, size, aspect, framing):
     assert 0 <= x0 < x1 <= size[0] and 0 <= y0 < y1 <= size[1]
     # One side is the other times the aspect, rounded.
     assert abs(width - height * aspect) <= 0.5 + 1e-6 or abs(height - width / aspect) <= 0.5 + 1e-6
-    most = largest(size, aspect)
+    most = largest_box(size, aspect)
     assert width <= most[0] and height <= most[1]
     assert height >= SMALLEST_CUT * most[1] - 1
 
@@ -62,7 +61,7 @@ def test_a_cut_lies_inside_and_has_the_aspect(data, size, aspect, framing):
 def test_without_framing_nothing_is_given_away(data, size, aspect):
     head = data.draw(st.none() | heads(size))
     x0, y0, x1, y1 = cut(size, aspect, head, NONE)
-    assert (x1 - x0, y1 - y0) == largest(size, aspect)
+    assert (x1 - x0, y1 - y0) == largest_box(size, aspect)
 
 
 @given(aspects, st.sampled_from([8, 16, 64]), st.sampled_from([256, 512, 1024]))
@@ -112,7 +111,7 @@ def test_the_face_stays_in_a_cut():
 
 def test_a_head_is_as_high_above_the_eyes_as_below():
     landmarks = np.array([[40, 50], [60, 50], [50, 60], [42, 70], [58, 70]], np.float32)
-    head = head_of(Face((30, 30, 70, 85), 0.9, landmarks))
+    head = head_from_box(Face((30, 30, 70, 85), 0.9, landmarks))
     assert (head.crown, head.eyes, head.chin, head.center_x) == (15, 50, 85, 50)
 
 

@@ -10,19 +10,10 @@ import pytest
 
 from mcap.contracts import Face
 from mcap.faces.masks import LandmarkMasker
-from mcap.framing.extend_canvas import (
-    Silhouette,
-    crown_overhang,
-    extend_background,
-    extend_person,
-    roughness,
-    silhouette,
-    touches,
-)
-from mcap.framing.finish import FinishSettings, finish
+from mcap.framing.finish import finish
 from mcap.framing.head import crown_to_chin
-from mcap.framing.matting import Layers, estimate_foreground, pure
-from tests.support.drawn_people import SHIRT, SKIN, KnownMasker, person
+from mcap.framing.settings import FinishSettings
+from tests.support.drawn_people import KnownMasker, person
 from tests.support.photographs import astronaut
 from tests.support.subjects import make_profile
 
@@ -44,157 +35,6 @@ def passport(**keys):
     return make_profile("passport", **(PASSPORT | keys))
 
 
-# The person apart from the background
-
-
-def test_a_plain_background_leaves_no_trace_in_single_hairs():
-    someone = person(hairs=40)
-    blurred = cv2.GaussianBlur(someone.matte, (0, 0), 4)
-    picture = someone.image.astype(np.float32) / 255
-    layers = estimate_foreground(picture, blurred, someone.face.height)
-    truth = someone.on(LIGHT).astype(np.float32) / 255
-
-    def error(matte, own):
-        mixed = matte[..., None] * own + (1 - matte[..., None]) * LIGHT
-        edge = cv2.dilate(someone.matte, np.ones((9, 9))) - cv2.erode(
-            someone.matte, np.ones((9, 9))
-        )
-        return float(np.abs(mixed - truth)[edge > 0.5].mean())
-
-    naive = error(blurred, picture)
-    unmixed = error(layers.matte, pure(picture, layers.matte, layers))
-    assert unmixed < 0.33 * naive
-    # The hairs themselves are there: the matte is the true one, not the segmenter's.
-    above = np.zeros_like(someone.matte, bool)
-    above[: round(crown_to_chin(someone.face).crown) - 4] = True
-    assert someone.matte[above].sum() > 100
-    assert (
-        np.abs(layers.matte - someone.matte)[above].mean()
-        < 0.3 * np.abs(blurred - someone.matte)[above].mean()
-    )
-
-
-def test_inside_the_person_the_picture_stays_as_it_is():
-    rng = np.random.default_rng(1)
-    picture = rng.random((90, 80, 3)).astype(np.float32)
-    matte = np.zeros((90, 80), np.float32)
-    matte[20:, 20:60] = 1.0
-    layers = Layers(matte, rng.random((90, 80, 3)).astype(np.float32), picture[::-1])
-    inside = matte == 1
-    assert np.abs(pure(picture, matte, layers) - picture)[inside].max() < 1e-6
-
-
-@pytest.mark.parametrize("matte", [np.zeros((40, 50)), np.ones((40, 50))])
-def test_a_picture_of_one_layer_comes_apart_without_harm(matte):
-    picture = np.random.default_rng(2).random((40, 50, 3)).astype(np.float32)
-    layers = estimate_foreground(picture, matte.astype(np.float32), 20)
-    for values in (layers.matte, layers.person, layers.behind):
-        assert np.isfinite(values).all()
-    assert np.array_equal(layers.matte, matte)
-
-
-# Beyond the picture's edge
-
-
-def canvas_of(someone, border):
-    left, top, right, bottom = border
-    edges = (top, bottom, left, right)
-    wide = cv2.copyMakeBorder(someone.own, *edges, cv2.BORDER_REPLICATE)
-    matte = cv2.copyMakeBorder(someone.matte, *edges, cv2.BORDER_REPLICATE)
-    height, width = someone.matte.shape
-    return wide, matte, (left, top, left + width, top + height)
-
-
-def test_shoulders_go_on_as_they_were_and_the_neck_becomes_a_neckline():
-    """The same person drawn whole is what a cut one should be drawn out to."""
-    whole = person(size=(600, 520), middle=(300, 250))
-    cut = person(size=(600, 460), middle=(300, 250))
-    colours, matte, known = canvas_of(cut, (0, 0, 0, 60))
-    own, drawn = extend_person(colours, matte, known, 300, np.array(SKIN, np.float32))
-    assert np.array_equal(drawn[:460], cut.matte) and np.array_equal(own[:460], cut.own)
-    beyond = np.abs(drawn[460:] - whole.matte[460:])
-    assert beyond.mean() < 0.02
-    replicated = np.abs(matte[460:] - whole.matte[460:]).mean()
-    assert beyond.mean() < 0.35 * replicated
-    clothes = drawn[470:] > 0.9
-    assert np.abs(own[470:][clothes] - SHIRT).mean() < 0.05
-
-
-def test_bare_skin_at_the_edge_narrows():
-    cut = person(size=(600, 430), middle=(300, 250))  # through the neck
-    colours, matte, known = canvas_of(cut, (0, 0, 0, 80))
-    own, drawn = extend_person(colours, matte, known, 300, np.array(SKIN, np.float32))
-    skin = (np.abs(own - SKIN).max(axis=-1) < 0.1) & (drawn > 0.5)
-    widths = skin[430:].sum(axis=1)
-    assert widths[2] > 60 and widths[-1] < 0.4 * widths[2]
-    assert np.isfinite(own).all()
-
-
-def test_there_is_nobody_beyond_a_side_that_the_person_does_not_touch():
-    someone = person(size=(600, 700), middle=(250, 330))
-    colours, matte, known = canvas_of(someone, (30, 40, 0, 50))
-    _, drawn = extend_person(colours, matte, known, 300)
-    assert [touches(someone.matte, side) for side in range(4)] == [True, False, False, True]
-    assert drawn[:40].max() == 0
-    assert drawn[-1].max() > 0.9 and drawn[-10, 0] > 0.9
-
-
-def test_a_cut_head_is_closed_by_its_circle():
-    disc = np.zeros((400, 400), np.float32)
-    cv2.circle(disc, (200, 200), 150, 1.0, -1, cv2.LINE_AA)
-    cut = disc[80:]
-    line = silhouette(cut, 18, top=True)
-    assert crown_overhang(line) == pytest.approx(30, abs=5)  # the circle's top is in row 50
-    assert crown_overhang(Silhouette(0, 100, -1.0, -1.0)) == pytest.approx(50 * (2**0.5 - 1))
-    colours = np.full((440, 400, 3), 0.5, np.float32)
-    matte = cv2.copyMakeBorder(cut, 120, 0, 0, 0, cv2.BORDER_REPLICATE)
-    _, drawn = extend_person(colours, matte, (0, 120, 400, 440), 300)
-    truth = cv2.copyMakeBorder(disc, 40, 0, 0, 0, cv2.BORDER_CONSTANT)
-    assert np.abs(drawn - truth)[:120].sum() < 0.25 * truth[:120].sum()
-
-
-def gradient(height=120, width=160):
-    rows, columns = np.mgrid[:height, :width]
-    ramp = 0.3 + 0.3 * columns / width + 0.2 * rows / height
-    return np.dstack([ramp, 0.8 * ramp, 0.6 * ramp]).astype(np.float32)
-
-
-def test_a_background_goes_on_smoothly_and_without_the_person():
-    wall = gradient()
-    matte = np.zeros(wall.shape[:2], np.float32)
-    matte[40:, 60:100] = 1.0
-    seen = np.where(matte[..., None] > 0, np.float32([0.9, 0.0, 0.0]), wall)
-    border = (0, 60, 50, 0)  # top, bottom, left, right
-    canvas = cv2.copyMakeBorder(seen, *border, cv2.BORDER_CONSTANT)
-    wide = cv2.copyMakeBorder(matte, *border, cv2.BORDER_CONSTANT)
-    known = (50, 0, 210, 120)
-    result = extend_background(canvas, wide, known)
-    assert np.array_equal(result[:120, 50:], seen)
-    outer = np.ones(wide.shape, bool)
-    outer[:120, 50:] = False
-    reddish = result[..., 0] - result[..., 1]
-    assert reddish[outer].max() < 0.2  # 0.9 in the person, up to 0.16 on the wall
-    # No step where the picture ends.
-    assert np.abs(result[:110, 49] - result[:110, 50]).mean() < 0.02
-    assert np.abs(result[120, 60:100] - result[119, 60:100]).mean() < 0.02
-
-
-def test_roughness_tells_a_wall_from_leaves():
-    rng = np.random.default_rng(3)
-    nobody = np.zeros((300, 300), np.float32)
-    wall = np.full((300, 300, 3), 0.6, np.float32) + rng.normal(0, 0.01, (300, 300, 3))
-    leaves = np.repeat(rng.random((300, 300, 1)), 3, axis=2)
-    leaves = cv2.normalize(cv2.GaussianBlur(leaves, (0, 0), 3), None, 0, 1, cv2.NORM_MINMAX)
-    both = wall.astype(np.float32)
-    both[:, 150:] = leaves[:, 150:]
-    limit = FinishSettings().plain
-    assert roughness(both, nobody, 0, 200) < limit / 2 < 2 * limit < roughness(both, nobody, 2, 200)
-    assert roughness(both, np.ones_like(nobody), 0, 200) == float("inf")
-
-
-# All of it
-
-
 @pytest.mark.parametrize("kind", ["uint8", "uint16", "float32"])
 @pytest.mark.parametrize("channels", [3, 4])
 def test_a_passport_picture_is_exact_to_the_pixel(kind, channels):
@@ -213,7 +53,7 @@ def test_a_passport_picture_is_exact_to_the_pixel(kind, channels):
     if channels == 4:
         assert (result.image[..., 3] >= white * (1 - 1e-6)).all()
     record = result.record()
-    assert record["framing"]["met"] is True and record["made_up"] == [0, 0, 0, 0]
+    assert record["framing"]["met"] is True and record["extrapolated"] == [0, 0, 0, 0]
 
 
 def test_the_finished_picture_is_the_person_on_the_new_background():
@@ -221,7 +61,7 @@ def test_the_finished_picture_is_the_person_on_the_new_background():
     profile = passport(size_mm=None)
     result = finish(someone.image, someone.face, profile, masker=KnownMasker(someone.matte, 3))
     x0, y0, x1, y1 = result.cut
-    assert result.made_up == (0, 0, 0, 0) and result.enlarged is None and result.dpi is None
+    assert result.extrapolated == (0, 0, 0, 0) and result.enlarged is None and result.dpi is None
     truth = someone.on(LIGHT)[y0:y1, x0:x1]
     away = np.abs(result.image.astype(int) - truth)
     assert away.mean() < 1.5 and np.percentile(away, 97) < 15
@@ -232,7 +72,7 @@ def test_the_finished_picture_is_the_person_on_the_new_background():
 
 def test_a_large_picture_is_finished_like_a_small_one(monkeypatch):
     """Its matte and colours are worked out on a smaller copy, its pixels are its own."""
-    monkeypatch.setattr("mcap.framing.finish.WORKING_HEAD", 165.0)
+    monkeypatch.setattr("mcap.framing.matting.WORKING_HEAD", 165.0)
     small = person(size=(250, 280), middle=(125, 120), head=165)
     image, matte = (
         cv2.resize(values, (1000, 1120), interpolation=cv2.INTER_LINEAR)
@@ -247,7 +87,7 @@ def test_a_large_picture_is_finished_like_a_small_one(monkeypatch):
     expected = finish(small.image, small.face, profile, masker=KnownMasker(small.matte))
     result = finish(image, face, profile, masker=KnownMasker(matte))
     assert np.abs(np.array(result.cut) - 4 * np.array(expected.cut)).max() <= 12
-    assert np.abs(np.array(result.made_up) - expected.made_up).max() < 0.01
+    assert np.abs(np.array(result.extrapolated) - expected.extrapolated).max() < 0.01
     reduced = cv2.resize(result.image, expected.image.shape[1::-1], interpolation=cv2.INTER_AREA)
     assert np.abs(reduced.astype(int) - expected.image).mean() < 3
     x0, y0, x1, y1 = result.cut
@@ -265,7 +105,7 @@ def test_a_close_up_gets_what_it_lacks_and_says_so():
     someone = person(size=(420, 420), middle=(210, 200), head=360)
     result = finish(someone.image, someone.face, passport(), masker=KnownMasker(someone.matte, 2))
     assert result.framed.met
-    assert result.made_up[3] > 0.05
+    assert result.extrapolated[3] > 0.05
     text = " ".join(result.notes)
     assert "lower edge" in text and "person drawn out" in text and "Enlarged" in text
     kept = finish(
@@ -275,7 +115,7 @@ def test_a_close_up_gets_what_it_lacks_and_says_so():
         masker=KnownMasker(someone.matte, 2),
         settings=FinishSettings(extend_person=0, extend_background=0),
     )
-    assert kept.made_up == (0, 0, 0, 0) and not kept.framed.met
+    assert kept.extrapolated == (0, 0, 0, 0) and not kept.framed.met
     assert "could not be met" in " ".join(kept.notes)
 
 
@@ -292,8 +132,8 @@ def test_a_plain_background_is_extended_and_a_busy_one_is_not():
         x0, y0, x1, y1 = results[name].cut
         seen = results[name].image[max(0, -y0) :, max(0, -x0) :][:600, :600]
         assert np.array_equal(seen, someone.image[max(0, y0) : y1, max(0, x0) : x1])
-    assert results["plain"].framed.met and max(results["plain"].made_up) > 0.05
-    assert results["busy"].made_up == (0, 0, 0, 0) and not results["busy"].framed.met
+    assert results["plain"].framed.met and max(results["plain"].extrapolated) > 0.05
+    assert results["busy"].extrapolated == (0, 0, 0, 0) and not results["busy"].framed.met
     corner = results["plain"].image[:20, :20].astype(float) / 255
     assert np.abs(corner - (0.6, 0.6, 0.62)).max() < 0.02
 
@@ -339,6 +179,69 @@ def test_alpha_is_kept_and_serves_as_the_matte():
     kept = finish(cut_out, someone.face, make_profile(aspect="4:5"))
     x0, y0, x1, y1 = kept.cut
     assert np.array_equal(kept.image, cut_out[y0:y1, x0:x1])
+
+
+class Seeing:
+    """Everything that is neither the drawn background's green nor white is the person."""
+
+    def mask(self, image, face):
+        colours = image.astype(np.float32) / 255
+        away = [np.abs(colours - colour).max(axis=-1) for colour in ((0.2, 0.6, 0.3), (1, 1, 1))]
+        return (np.minimum(*away) > 0.15).astype(np.float32)
+
+
+def avatar(someone, kind):
+    """The photo of somebody, partly transparent: a disc, rounded corners, a window's shadow."""
+    height, width = someone.matte.shape
+    alpha = np.zeros((height, width), np.float32)
+    if kind == "disc":
+        cv2.circle(alpha, (width // 2, height // 2), min(height, width) // 2, 1.0, -1, cv2.LINE_AA)
+    elif kind == "corners":
+        alpha[40:-40], alpha[:, 40:-40] = 1.0, 1.0
+        for x, y in ((40, 40), (40, height - 41), (width - 41, 40), (width - 41, height - 41)):
+            cv2.circle(alpha, (x, y), 40, 1.0, -1, cv2.LINE_AA)
+    else:
+        alpha[20:-30, 20:-20] = 1.0
+        alpha = np.maximum(alpha, 0.4 * cv2.GaussianBlur(alpha, (0, 0), 8))
+    return np.dstack([someone.image, np.round(alpha * 255).astype(np.uint8)])
+
+
+@pytest.mark.parametrize("kind", ["disc", "corners", "window"])
+def test_transparency_that_is_no_outline_of_a_person_is_laid_on_white(kind):
+    someone = person(size=(600, 600), middle=(300, 270), head=300)
+    picture = avatar(someone, kind)
+    result = finish(picture, [someone.face], passport(size_mm=None), masker=Seeing())
+    assert any("not the person's outline" in note for note in result.notes)
+    assert result.image.shape[2] == 4 and (result.image[..., 3] == 255).all()
+    assert result.background == "#f5f5f5"
+    # The old background, which is green, is gone everywhere.
+    colours = result.image[..., :3].astype(int)
+    assert ((colours[..., 1] - colours[..., 0] > 40).mean()) < 0.01
+    corner = result.image[:20, :20, :3] / 255
+    assert np.abs(corner - LIGHT).max() < 0.02
+    x0, y0, _, y1 = result.cut
+    face_at = someone.face.landmarks[2].astype(int) - (x0, y0)
+    there, before = result.image[face_at[1], face_at[0], :3], someone.face.landmarks[2].astype(int)
+    assert np.abs(there.astype(int) - picture[before[1], before[0], :3]).max() <= 2
+    if kind == "disc":  # nobody is drawn out below a disc
+        assert y1 <= 600 and result.extrapolated[3] == 0
+
+
+def test_an_avatar_that_is_only_cut_keeps_its_transparency():
+    someone = person(size=(600, 600), middle=(300, 270), head=300)
+    picture = avatar(someone, "disc")
+    result = finish(picture, [someone.face], make_profile(aspect="4:5"), masker=Seeing())
+    x0, y0, x1, y1 = result.cut
+    assert np.array_equal(result.image, picture[y0:y1, x0:x1]) and result.notes == ()
+
+
+def test_a_cut_out_is_believed_where_the_masker_agrees_or_sees_nobody():
+    someone = person()
+    cut_out = np.dstack([np.round(someone.own * 255), someone.matte * 255]).astype(np.uint8)
+    alone = finish(cut_out, someone.face, passport(size_mm=None))
+    for masker in (KnownMasker(someone.matte, 2), LandmarkMasker()):
+        result = finish(cut_out, someone.face, passport(size_mm=None), masker=masker)
+        assert np.array_equal(result.image, alone.image) and result.notes == alone.notes
 
 
 def test_what_cannot_be_done_is_said():

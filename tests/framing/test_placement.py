@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcap.framing.crop import Head, cut, measure_framing
+from mcap.framing.crop import cut, measure_framing
+from mcap.framing.head import Head
 from mcap.framing.placement import Room, outside, place
 from mcap.style.profile import Framing
 from tests.framing.test_crop import aspects, framings, heads, ranges, sizes
@@ -54,7 +55,7 @@ def test_no_head_height_means_nothing_is_given_away(data, size, aspect, eyes):
     )
 
 
-def test_nothing_is_made_up_where_the_picture_has_enough():
+def test_nothing_is_extrapolated_where_the_picture_has_enough():
     head = Head(crown=220, eyes=360, chin=500, center_x=400)
     box = place((800, 900), 35 / 45, head, PASSPORT, ENDLESS)
     assert outside(box, (800, 900)) == (0, 0, 0, 0)
@@ -65,8 +66,8 @@ def test_what_is_dear_is_spared():
     """A close-up needs more below the chin; the ranges leave open how much of it goes above."""
     head = Head(crown=20, eyes=245, chin=470, center_x=256)
 
-    def above_and_below(prices):
-        box = place((512, 512), 35 / 45, head, PASSPORT, Room((0.5,) * 4, prices))
+    def above_and_below(penalties):
+        box = place((512, 512), 35 / 45, head, PASSPORT, Room((0.5,) * 4, penalties))
         assert measure_framing(box, head, PASSPORT).met
         shares = outside(box, (512, 512))
         return shares[1], shares[3]
