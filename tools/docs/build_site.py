@@ -9,6 +9,7 @@ a page, an anchor or a documented object that is not there. The site lies in bui
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -43,10 +44,17 @@ def main() -> int:
     """Build the site; returns zensical's exit status."""
     collect(PAGES)
     command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict"]
-    status = subprocess.run([*command, "--config-file", ROOT / "zensical.toml"], cwd=ROOT)
-    if status.returncode == 0:
+    # ruff, which breaks long signatures into lines, lies beside this Python.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    done = subprocess.run(
+        [*command, "--config-file", ROOT / "zensical.toml"],
+        cwd=ROOT,
+        env={**os.environ, "PATH": path},
+        check=False,
+    )
+    if done.returncode == 0:
         print(f"The site: {PAGES.parent / 'site' / 'index.html'}")
-    return status.returncode
+    return done.returncode
 
 
 if __name__ == "__main__":
