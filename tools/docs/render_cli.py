@@ -4,7 +4,7 @@
 
 What is read is what typer reads: the commands' docstrings, and the annotations of their parameters.
 So the page says what ``--help`` says, and hangs on neither typer's version nor the terminal nor the
-machine, as what typer's own ``utils docs`` prints does. tests/test_cli_reference.py compares the
+machine, as what typer's own ``utils docs`` prints does. tests/project/test_cli_reference.py compares the
 committed page with what is rendered now.
 """
 
@@ -29,7 +29,7 @@ from mcap.cli import HELP, app
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 HEAD = """\
-<!-- Rendered from the program by tools/docs/render_cli.py: change the help texts, not this page. -->
+<!-- Rendered from the program by tools/docs/render_cli.py: change the help, not this page. -->
 
 # The command line
 
