@@ -28,6 +28,12 @@ PAGES = sorted(
     for path in ROOT.glob(pattern)
 )
 BY_NAME = [pytest.param(path, id=path.relative_to(ROOT).as_posix()) for path in PAGES]
+OTHERS = (  # names in other programs that docs/export.md tells of: AUTOMATIC1111's and ComfyUI's
+    "convert_diffusers_name_to_compvis",
+    "detect_version",
+    "model_lora_keys_clip",
+    "model_lora_keys_unet",
+)
 CHANGELOG = ROOT / "CHANGELOG.md"  # which also tells of what is gone
 
 
@@ -159,3 +165,23 @@ def test_objects_exist(page):
         found |= {f"{module}.{name}" for name in names.split(", ")}
     ours = {name for name in found if not re.search(r"\.(toml|mcap|py|md|sh|git)$", name)}
     assert sorted(name for name in ours if not resolves(name)) == []
+
+
+@cache
+def words_of_the_source() -> set[str]:
+    """Every identifier in the code, the profiles and the benchmarks' recipes."""
+    found = set(OTHERS)
+    folders = ("mcap", "plugins", "benchmarks", "profiles", "tests", "tools")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*")]
+    for path in (*files, ROOT / "pyproject.toml"):
+        if path.suffix in (".py", ".toml", ".html", ".json"):
+            found |= set(re.findall(r"[a-z]+(?:_[a-z0-9]+)+", path.read_text("utf-8")))
+    return found
+
+
+@pytest.mark.parametrize("page", [one for one in BY_NAME if one.values[0] != CHANGELOG])
+def test_keys_exist(page):
+    """Settings, recipe keys, report fields: ``phase2_lora_lr``, ``--set max_yaw=50``."""
+    text = " ".join(code(page.read_text("utf-8")))
+    named = set(re.findall(r"(?<![\w/.<-])[a-z]+(?:_[a-z0-9]+)+(?![\w.-]*/)", text))
+    assert sorted(named - words_of_the_source()) == []

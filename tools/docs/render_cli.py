@@ -4,8 +4,8 @@
 
 What is read is what typer reads: the commands' docstrings, and the annotations of their parameters.
 So the page says what ``--help`` says, and hangs on neither typer's version nor the terminal nor the
-machine, as what typer's own ``utils docs`` prints does. tests/project/test_cli_reference.py compares the
-committed page with what is rendered now.
+machine, as what typer's own ``utils docs`` prints does. tests/project/test_cli_reference.py
+compares the committed page with what is rendered now.
 """
 
 from __future__ import annotations
