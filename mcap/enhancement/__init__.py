@@ -14,6 +14,7 @@ check identity, roll back what loses the person), `finish` it as a style profile
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -45,10 +46,25 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import the module behind an exported name on first use: the help path stays light."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from mcap.enhancement import events, plan, run, settings
+EXPORTS = {
+    "run": ("enhance",),
+    "plan": ("Enhancement", "FinishOptions", "Stage", "Tools"),
+    "settings": ("EnhanceSettings",),
+    "events": (
+        "Enhanced",
+        "EnhancementFinished",
+        "EnhancementPlanned",
+        "Event",
+        "Refused",
+        "TilesDone",
+    ),
+}
+"""Submodule -> the names that the package takes from it on first use; the help path stays light."""
 
-    return next(getattr(m, name) for m in (run, plan, events, settings) if hasattr(m, name))
+
+def __getattr__(name: str) -> Any:
+    """Return an exported name, or AttributeError."""
+    for module, names in EXPORTS.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

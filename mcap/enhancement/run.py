@@ -18,7 +18,7 @@ would take the function's place in the package.)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from mcap.enhancement import report
@@ -37,7 +37,7 @@ from mcap.enhancement.write import write
 from mcap.errors import InputRejectedError
 
 
-def enhance(paths: Sequence[Path], out: Path, run: Enhancement) -> Iterator[Event]:
+def enhance(paths: Sequence[Path], out: Path, run: Enhancement) -> Generator[Event, None, None]:
     """Enhance pictures one after the other into the folder ``out``.
 
     Yields `EnhancementPlanned`, then for each of ``paths`` its `TilesDone` and an `Enhanced` or

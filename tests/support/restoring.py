@@ -9,9 +9,21 @@ import numpy as np
 import torch
 
 from mcap.contracts import Face, RestorerInfo
-from mcap.enhancement import Stage, Tools
+from mcap.enhancement import (
+    Enhanced,
+    Enhancement,
+    EnhancementFinished,
+    EnhancementPlanned,
+    EnhanceSettings,
+    Refused,
+    Stage,
+    TilesDone,
+    Tools,
+    enhance,
+)
 from mcap.enhancement.face_restoration import FFHQ_512
 from mcap.faces.masks import LandmarkMasker
+from mcap.images.picture import read_picture
 
 
 class Restore:
@@ -75,3 +87,23 @@ def noise(height: int, width: int, *, deep: bool = False, seed: int = 0) -> np.n
     kind = np.uint16 if deep else np.uint8
     random = np.random.default_rng(seed)
     return random.integers(0, np.iinfo(kind).max, (height, width, 3), dtype=kind, endpoint=True)
+
+
+SIZE = (120, 90)
+"""(width, height) of a picture with one `FACE`."""
+FACE = face_at(30, 20, 50)
+FINDS = Finds(SIZE, FACE)
+
+
+def run(paths, stages, out, detector=FINDS, **options) -> EnhancementFinished:
+    """Enhance pictures and return the last event; ``settings`` are those of `EnhanceSettings`."""
+    settings = EnhanceSettings(**options.pop("settings", {}))
+    events = list(enhance(paths, out, Enhancement(stages, tools(detector), settings, **options)))
+    assert isinstance(events[0], EnhancementPlanned)
+    assert isinstance(events[-1], EnhancementFinished)
+    assert all(isinstance(event, TilesDone | Enhanced | Refused) for event in events[1:-1])
+    return events[-1]
+
+
+def pixels(path) -> np.ndarray:
+    return read_picture(path).pixels
