@@ -252,14 +252,13 @@ def installed(monkeypatch, plugin):
     """The process's registry holds these plugins alone."""
 
     def install(*points) -> Registry:
-        found, real = Registry(points), registry
-        # Modules that other tests have imported hold the function by its name.
-        for name, module in list(sys.modules.items()):
-            if name.split(".")[0] == "mcap" and getattr(module, "registry", None) is real:
-                monkeypatch.setattr(module, "registry", lambda: found)
+        found = Registry(points)
+        monkeypatch.setattr("mcap.registry.Registry", lambda: found)
+        registry.cache_clear()
         return found
 
-    return install
+    yield install
+    registry.cache_clear()
 
 
 def test_mcap_plugins_lists_and_details(installed, plugin, capsys):

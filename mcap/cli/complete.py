@@ -36,9 +36,9 @@ def restorers(incomplete: str) -> list[str]:
 
 
 def recipes(incomplete: str) -> list[str]:
-    from mcap.training.recipe import RECIPES
+    from mcap.training.recipe import recipe_names
 
-    return _starting(RECIPES, incomplete)
+    return _starting(recipe_names(), incomplete)
 
 
 def schedulers(incomplete: str) -> list[str]:

@@ -6,19 +6,33 @@ import platform
 import shutil
 import sys
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
+
+from mcap.cli.context import global_options
+from mcap.cli.output import human_bytes
+from mcap.cli.plugins import plugin_failures
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mcap.cli.settings import Settings
 
 MIN_MEMORY = 4e9
 """Below this the demo backbone's training begins to swap."""
 MIN_DISK = 2e9
 
 
+State = Literal["ok", "note", "problem"]
+
+
 @dataclass(frozen=True)
 class Finding:
+    """One line of the report: what was looked at, how it is, and what to do about it."""
+
     name: str
-    state: Literal["ok", "note", "problem"]
+    state: State
     text: str
     remedy: str = ""
 
@@ -37,7 +51,7 @@ def doctor(ctx: typer.Context) -> None:
     findings = examine(ctx)
     ready = all(finding.state != "problem" for finding in findings)
 
-    def draw(console) -> None:
+    def print_findings(console: Console) -> None:
         from rich.table import Table
         from rich.text import Text
 
@@ -49,32 +63,36 @@ def doctor(ctx: typer.Context) -> None:
         console.print(table)
         console.print("\nmcap is ready." if ready else "\nmcap is not ready: see the problems.")
 
-    emit(ctx, {"ready": ready, "findings": findings}, draw)
+    emit(ctx, {"ready": ready, "findings": findings}, print_findings)
     if not ready:
         raise typer.Exit(1)
 
 
 def examine(ctx: typer.Context) -> list[Finding]:
+    """Return the findings, from the interpreter to the optional extras."""
     from mcap.cli.settings import Settings, load_settings, settings_files
     from mcap.errors import McapError
 
-    findings = [_python(), *_torch()]
+    text = f"Python {platform.python_version()} at {sys.executable} on {platform.platform()}"
+    findings = [Finding("python", "ok", text), *torch_findings()]
     try:
         settings = load_settings(ctx.obj)
-        files = ", ".join(str(path) for path in settings_files(getattr(ctx.obj, "config", None)))
+        files = ", ".join(map(str, settings_files(global_options(ctx).config)))
         findings.append(Finding("settings", "ok", files or "no mcap.toml; the defaults hold"))
     except McapError as error:
         settings = Settings.model_construct()
         findings.append(Finding("settings", "problem", str(error), "correct the named key"))
-    return [*findings, *_machine(), *_plugins(settings), *_weights(settings), *_extras()]
+    return [
+        *findings,
+        *machine_findings(),
+        *plugin_findings(settings),
+        *weight_findings(settings),
+        extras_finding(),
+    ]
 
 
-def _python() -> Finding:
-    text = f"Python {platform.python_version()} at {sys.executable} on {platform.platform()}"
-    return Finding("python", "ok", text)
-
-
-def _torch() -> list[Finding]:
+def torch_findings() -> list[Finding]:
+    """Return torch's version and the device that it can use."""
     try:
         import torch
     except (ImportError, OSError) as error:
@@ -87,7 +105,7 @@ def _torch() -> list[Finding]:
         for index in range(torch.cuda.device_count()):
             memory = torch.cuda.get_device_properties(index).total_memory
             name = torch.cuda.get_device_name(index)
-            findings.append(Finding("device", "ok", f"cuda:{index} {name}, {_gb(memory)}"))
+            findings.append(Finding("device", "ok", f"cuda:{index} {name}, {human_bytes(memory)}"))
     elif torch.backends.mps.is_available():
         findings.append(Finding("device", "ok", "Apple MPS"))
     else:
@@ -102,15 +120,16 @@ def _torch() -> list[Finding]:
     return findings
 
 
-def _machine() -> list[Finding]:
+def machine_findings() -> list[Finding]:
+    """Return the free memory, and the free disk space for the cache of weights."""
     import psutil
 
     from mcap.weights import fetch as weights
 
     memory = psutil.virtual_memory()
-    text = f"{_gb(memory.available)} of {_gb(memory.total)} free"
+    text = f"{human_bytes(memory.available)} of {human_bytes(memory.total)} free"
     low = memory.available < MIN_MEMORY
-    remedy = f"close other programs: training wants {_gb(MIN_MEMORY)}" if low else ""
+    remedy = f"close other programs: training wants {human_bytes(MIN_MEMORY)}" if low else ""
     findings = [Finding("memory", "note" if low else "ok", text, remedy)]
 
     folder = weights.cache_dir()
@@ -120,12 +139,13 @@ def _machine() -> list[Finding]:
     free = shutil.disk_usage(there).free
     low = free < MIN_DISK
     remedy = "free some, or set MCAP_CACHE_DIR to another disk" if low else ""
-    text = f"{_gb(free)} free for the cache {folder}"
+    text = f"{human_bytes(free)} free for the cache {folder}"
     findings.append(Finding("disk", "note" if low else "ok", text, remedy))
     return findings
 
 
-def _plugins(settings) -> list[Finding]:
+def plugin_findings(settings: Settings) -> list[Finding]:
+    """Return the loaded plugins, what could not be loaded, and chosen names that nobody has."""
     from mcap.registry import registry
 
     found = registry()
@@ -138,7 +158,7 @@ def _plugins(settings) -> list[Finding]:
             f"{failure.plugin} could not be loaded: {failure.error}",
             "update or uninstall it, or leave it out with MCAP_PLUGINS",
         )
-        for failure in found.failures
+        for failure in plugin_failures()
     ]
     for kind in ("detector", "identity", "masker"):
         name = getattr(settings, kind)
@@ -150,7 +170,8 @@ def _plugins(settings) -> list[Finding]:
     return findings
 
 
-def _weights(settings) -> list[Finding]:
+def weight_findings(settings: Settings) -> list[Finding]:
+    """Return the state of each weight that the settings need."""
     from mcap.cli.required_weights import needed_weights
     from mcap.weights import fetch as weights
 
@@ -160,7 +181,7 @@ def _weights(settings) -> list[Finding]:
         if check.ok:
             findings.append(Finding("weights", "ok", f"{name} ({kind})"))
             continue
-        state = "problem" if weights.offline() else "note"
+        state: State = "problem" if weights.offline() else "note"
         remedy = f"it is fetched when it is needed; now: mcap models pull {name}"
         if weights.offline():
             remedy = f"mcap models pull {name}, where there is a network"
@@ -171,7 +192,8 @@ def _weights(settings) -> list[Finding]:
     return findings
 
 
-def _extras() -> list[Finding]:
+def extras_finding() -> Finding:
+    """Return which of the optional extras are installed."""
     from importlib.util import find_spec
 
     from mcap.registry import EXTRAS
@@ -180,8 +202,4 @@ def _extras() -> list[Finding]:
     absent = [name for name in EXTRAS if name not in there]
     text = f"installed: {', '.join(there) or 'none'}; not installed: {', '.join(absent) or 'none'}"
     remedy = f"only if you want them: pip install 'mcap[{','.join(absent)}]'" if absent else ""
-    return [Finding("extras", "ok", text, remedy)]
-
-
-def _gb(count: float) -> str:
-    return f"{count / 1e9:.1f} GB"
+    return Finding("extras", "ok", text, remedy)

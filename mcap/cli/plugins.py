@@ -9,7 +9,11 @@ import typer
 from mcap.cli import complete
 
 if TYPE_CHECKING:
-    from mcap.registry import Entry
+    from collections.abc import Mapping
+
+    from rich.console import Console
+
+    from mcap.registry import Failure
 
 
 def plugins(
@@ -34,42 +38,102 @@ def plugins(
       mcap plugins realesrgan
     """
     from mcap.cli.output import emit
+    from mcap.errors import MissingResourceError
     from mcap.registry import registry
 
     found = registry()
     entries = [
-        {
-            "kind": entry.kind,
-            "name": entry.name,
-            "plugin": entry.plugin,
-            "summary": entry.summary,
-            "licence": entry.licence or None,
-            "commercial": entry.commercial,
-            "needs": [{"name": need, "here": _is_here(need)} for need in entry.needs],
-            "facts": facts(entry),
-        }
-        for kind in found.entries.values()
-        for entry in kind.values()
-        if name is None or name in (entry.plugin, entry.name)
+        entry for entry in offered() if name is None or name in (entry["plugin"], entry["name"])
     ]
     failures = [
         {"plugin": failure.plugin, "error": failure.error}
-        for failure in found.failures
+        for failure in plugin_failures()
         if name is None or failure.plugin == name
     ]
-    names = sorted({entry["plugin"] for entry in entries} | ({name} & set(found.plugins)))
-    shown = sorted(found.plugins) if name is None else names
-    if name is not None and not shown and not failures:
-        _unknown(name, found)
+    shown = sorted(found.plugins)
+    if name is not None:
+        plugins_of = {str(entry["plugin"]) for entry in entries}
+        shown = sorted(plugins_of | ({name} & set(found.plugins)))
+        if not shown and not failures:
+            known = ", ".join(sorted(found.plugins)) or "none"
+            raise MissingResourceError(
+                f"No plugin called '{name}' is installed; there are: {known}."
+            )
     result = {
         "plugins": [{"name": item, "from": found.origins[item]} for item in shown],
         "entries": entries,
         "failures": failures,
     }
-    emit(ctx, result, lambda console: _draw(console, result, detailed=name is not None))
+    emit(ctx, result, lambda console: print_plugins(console, result, detailed=name is not None))
 
 
-def _draw(console, result: dict, *, detailed: bool) -> None:
+def offered() -> list[dict[str, Any]]:
+    """Return all that plugins have registered, as plain data: the entries and the recipes."""
+    from mcap.registry import registry
+
+    found = registry()
+    entries = []
+    for entry in (entry for kind in found.entries.values() for entry in kind.values()):
+        said = {"reads": entry.reads, **(vars(entry.info) if entry.info is not None else {})}
+        entries.append(
+            {
+                "kind": entry.kind,
+                "name": entry.name,
+                "plugin": entry.plugin,
+                "summary": entry.summary,
+                "licence": entry.licence or None,
+                "commercial": entry.commercial,
+                "needs": [{"name": need, "here": is_here(need)} for need in entry.needs],
+                "facts": {
+                    key: value
+                    for key, value in said.items()
+                    if isinstance(value, str | int | float | tuple) and value != ()
+                },
+            }
+        )
+    for recipe in found.recipes.values():
+        entries.append(
+            {
+                "kind": "recipe",
+                "name": recipe.name,
+                "plugin": recipe.plugin,
+                "summary": recipe.summary,
+                "licence": None,
+                "commercial": True,
+                "needs": [],
+                "facts": dict(recipe.keys),
+            }
+        )
+    return entries
+
+
+def plugin_failures() -> list[Failure]:
+    """Return what could not be loaded or registered, recipes that cannot be trained with too."""
+    from mcap.registry import registry
+
+    found = registry()
+    if not found.recipes:
+        return found.failures
+    from mcap.training.recipe import refused_recipes
+
+    return [*found.failures, *refused_recipes()]
+
+
+def is_here(need: str) -> bool | None:
+    """True or False for a weight or extra that mcap knows; None for names of the plugin's own."""
+    from importlib.util import find_spec
+
+    from mcap.registry import EXTRAS, extra_of
+    from mcap.weights import fetch as weights
+
+    if need in weights.WEIGHTS:
+        return weights.local_path(need) is not None
+    extra = extra_of(need)
+    return None if extra is None else find_spec(EXTRAS[extra]) is not None
+
+
+def print_plugins(console: Console, result: Mapping[str, Any], *, detailed: bool) -> None:
+    """Print each plugin with its entries, then the failures in red."""
     from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
@@ -81,7 +145,9 @@ def _draw(console, result: dict, *, detailed: bool) -> None:
             if entry["plugin"] != item["name"]:
                 continue
             missing = [need["name"] for need in entry["needs"] if need["here"] is False]
-            licence = entry["licence"] or "licence not stated"
+            licence = entry["licence"] or (
+                "" if entry["kind"] == "recipe" else "licence not stated"
+            )
             if not entry["commercial"]:
                 licence += ", no commercial use"
             state = f"not here yet: {', '.join(missing)}" if missing else ""
@@ -99,35 +165,3 @@ def _draw(console, result: dict, *, detailed: bool) -> None:
             markup=False,
             style="red",
         )
-
-
-def _is_here(need: str) -> bool | None:
-    """True or False for a weight or extra that mcap knows; None for names of the plugin's own."""
-    from importlib.util import find_spec
-
-    from mcap.registry import extra_of
-    from mcap.weights import fetch as weights
-
-    if need in weights.WEIGHTS:
-        return weights.local_path(need) is not None
-    extra = extra_of(need)
-    if extra is not None:
-        return find_spec(extra) is not None
-    return None
-
-
-def facts(entry: Entry) -> dict[str, Any]:
-    """What an entry says of itself as plain data, without what it leaves open."""
-    said = {"reads": entry.reads, **(vars(entry.info) if entry.info is not None else {})}
-    return {
-        key: value
-        for key, value in said.items()
-        if isinstance(value, str | int | float | tuple) and value != ()
-    }
-
-
-def _unknown(name: str, found) -> None:
-    from mcap.errors import MissingResourceError
-
-    known = ", ".join(sorted(found.plugins)) or "none"
-    raise MissingResourceError(f"No plugin called '{name}' is installed; there are: {known}.")

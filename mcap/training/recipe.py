@@ -1,6 +1,6 @@
 """Recipes by name: the parameters that learn, for how long, and from which terms.
 
-``magicapture`` is the paper's, ``released`` its authors' code's. A recipe is flat data. Later
+``magicapture`` is the paper's, ``released`` its authors' code's; plugins add others. A recipe is flat data. Later
 layers override earlier ones, key by key:
 
     the named recipe < the backbone's recipe_overrides < the profile's [train] < --set key=value
@@ -16,11 +16,14 @@ import math
 import tomllib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mcap.errors import RenamedKeyWarning, UsageError
+
+if TYPE_CHECKING:
+    from mcap.registry import Failure
 
 Steps = Annotated[int, Field(ge=0, le=1_000_000, strict=True)]
 Rate = Annotated[float, Field(ge=0, le=1)]
@@ -239,14 +242,15 @@ class Layer(NamedTuple):
 def recipe(name: str = "magicapture", layers: Sequence[Layer] = ()) -> Recipe:
     """Return the named recipe with each layer's keys on top, the last one winning.
 
-    Raises `UsageError` that names the layer, the key, and what is allowed there.
+    ``name`` is one of `RECIPES`, or a recipe of a plugin (`mcap.hookspecs.register_recipes`), whose
+    keys are the first layer. Raises `UsageError` that names the layer, the key, and what is allowed
+    there.
     """
-    if name not in RECIPES:
-        raise UsageError(
-            f"Recipe '{name}' is unknown; there are: {', '.join(RECIPES)}.",
-            details={"recipe": name, "known": list(RECIPES)},
-        )
-    values: dict[str, Any] = {**RECIPES[name], "name": name}
+    values: dict[str, Any] = {"name": name}
+    if name in RECIPES:
+        values |= RECIPES[name]
+    else:
+        layers = [plugin_recipe(name), *layers]
     for layer in layers:
         if "name" in layer.values:
             raise UsageError(f"{layer.origin}: key 'name': a recipe is chosen with --recipe.")
@@ -261,6 +265,47 @@ def recipe(name: str = "magicapture", layers: Sequence[Layer] = ()) -> Recipe:
         except ValidationError as error:
             raise _usage_error(layer.origin, error) from None
     return found if layers else Recipe.model_validate(values)
+
+
+def plugin_recipe(name: str) -> Layer:
+    """Return the keys that a plugin registered under ``name``; `UsageError` where none did."""
+    from mcap.registry import registry
+
+    found = registry()
+    if name not in found.recipes:
+        known = recipe_names()
+        failed = "; ".join(map(str, found.failures))
+        hint = f" These plugins could not be loaded: {failed}." if failed else ""
+        raise UsageError(
+            f"Recipe '{name}' is unknown; there are: {', '.join(known)}.{hint}",
+            details={"recipe": name, "known": known},
+        )
+    registered = found.recipes[name]
+    return Layer(f"recipe '{name}' of the plugin '{registered.plugin}'", registered.keys)
+
+
+def recipe_names() -> list[str]:
+    """Return the names that `recipe` knows: mcap's own, then those of plugins."""
+    from mcap.registry import registry
+
+    return [*RECIPES, *sorted(registry().recipes.keys() - RECIPES.keys())]
+
+
+def refused_recipes() -> list[Failure]:
+    """Return the recipes of plugins that nobody can train with, each with the reason."""
+    from mcap.registry import Failure, registry
+
+    failures = []
+    for name, registered in registry().recipes.items():
+        if name in RECIPES:
+            taken = f"recipe '{name}' is already registered by 'mcap'"
+            failures.append(Failure(registered.plugin, taken))
+            continue
+        try:
+            recipe(name)
+        except UsageError as error:
+            failures.append(Failure(registered.plugin, str(error)))
+    return failures
 
 
 COMPUTED = ("identity_decode", "gradient_checkpointing", "channels_last", "compile")
