@@ -10,7 +10,8 @@ from __future__ import annotations
 import difflib
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
@@ -20,7 +21,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pluggy
 
-from mcap import contracts, hookspecs
+from mcap import TELEMETRY_OFF, contracts, hookspecs
 from mcap.errors import McapError, MissingResourceError
 
 KINDS = MappingProxyType(
@@ -154,7 +155,8 @@ class Registry:
             return
         self.origins[name] = origin
         try:
-            plugin = point.load()
+            with telemetry_kept_off():
+                plugin = point.load()
             contract = getattr(plugin, "MCAP_CONTRACT", contracts.CONTRACT)
             if contract != contracts.CONTRACT:
                 self.refuse(name, f"it is {other_contract(contract)}")
@@ -189,7 +191,7 @@ class Registry:
         self.failures.append(Failure(plugin, error))
 
     def register(
-        self, kind: str, plugin: str, name: str, factory: Callable[..., Any], **metadata: Any
+        self, kind: str, plugin: str, name: str, factory: Callable[..., Any], /, **metadata: Any
     ) -> None:
         """What a plugin calls as ``register(name, factory, **metadata)``; see `mcap.hookspecs`."""
         if not callable(factory):
@@ -259,7 +261,8 @@ class Registry:
         """
         entry = self.get(kind, name)
         try:
-            made = entry.factory(*args, **options)
+            with telemetry_kept_off():
+                made = entry.factory(*args, **options)
         except ImportError as error:
             extras = [extra for need in entry.needs if (extra := extra_of(need))]
             remedy = (
@@ -306,6 +309,16 @@ def extra_of(need: str) -> str | None:
     """``mcap[dlib]`` -> ``dlib``; None for what is no extra of mcap."""
     name = need.removeprefix("mcap[").removesuffix("]")
     return name if need == f"mcap[{name}]" and name in EXTRAS else None
+
+
+@contextmanager
+def telemetry_kept_off() -> Iterator[None]:
+    """Put the switches of `mcap.TELEMETRY_OFF` back after a plugin's code has run."""
+    before = {name: os.environ[name] for name in TELEMETRY_OFF if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(before)
 
 
 def told(error: BaseException) -> str:

@@ -39,6 +39,8 @@ class InsightFaceDetector:
 
     def __init__(self, path: Path) -> None:
         models = extra("insightface.model_zoo", "insightface")
+        # A program that has loaded it before mcap has missed the switch of mcap.TELEMETRY_OFF.
+        extra("onnxruntime", "insightface").disable_telemetry_events()
         try:
             self._network = models.get_model(str(path), providers=["CPUExecutionProvider"])
             task = getattr(self._network, "taskname", None)

@@ -47,9 +47,7 @@ def _masker() -> Any:
 
 def _mesh() -> Any:
     from mcap.weights.fetch import fetch
-    from mcap_plugins.shared.optional import extra
+    from mcap_plugins.mediapipe.mesh import Mesh, import_mediapipe
 
-    extra("mediapipe", "mediapipe")  # before the weight: nobody downloads what they cannot use
-    from mcap_plugins.mediapipe.mesh import Mesh
-
+    import_mediapipe()  # before the weight: nobody downloads what they cannot use
     return Mesh(fetch("face-landmarker"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,9 @@ from mcap.contracts import DetectorInfo, Face
 from mcap.faces.masks import LandmarkMasker, mesh_mask
 from mcap.geometry.ffhq import ffhq_alignment
 from mcap.geometry.resample import resample
+from mcap.weights.fetch import cache_dir
 from mcap_plugins.mediapipe import MASKER
+from mcap_plugins.shared.optional import extra
 
 if TYPE_CHECKING:
     from mcap.contracts import Float32Array, UInt8Image
@@ -43,12 +46,28 @@ this fraction of the outline (110 faces, deviation 0.032), so that what is measu
 the face means the same with both."""
 
 
+def import_mediapipe() -> Any:
+    """Return the library; `MissingResourceError` that names the extra where it is not installed.
+
+    It imports matplotlib, which would keep a list of fonts in the user's home: mcap's cache has it.
+    """
+    os.environ.setdefault("GLOG_minloglevel", "2")  # its notes on delegates and tensors
+    if "MPLCONFIGDIR" in os.environ or "matplotlib" in sys.modules:
+        return extra("mediapipe", "mediapipe")
+    folder = cache_dir() / "matplotlib"
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["MPLCONFIGDIR"] = str(folder)
+    try:
+        return extra("mediapipe", "mediapipe")
+    finally:
+        del os.environ["MPLCONFIGDIR"]
+
+
 class Mesh:
     """One loaded landmarker: ``find(uint8[H, W, 3] RGB)`` -> float32[478, 2] in pixels for each."""
 
     def __init__(self, weights: Path, faces: int = 20) -> None:
-        os.environ.setdefault("GLOG_minloglevel", "2")  # its notes on delegates and tensors
-        import mediapipe
+        mediapipe = import_mediapipe()
         from mediapipe.tasks.python import vision
 
         options = vision.FaceLandmarkerOptions(
