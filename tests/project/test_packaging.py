@@ -194,7 +194,7 @@ def test_constraints_hold_one_opencv_and_no_notebooks():
 
 def test_the_makefile_and_ci_are_there():
     makefile = (ROOT / "Makefile").read_text()
-    for target in ("demo", "test", "lint"):
+    for target in ("demo", "test", "test-changed", "lint", "docs"):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111
