@@ -119,9 +119,9 @@ def edit(
     settings = load_settings(ctx.obj, device=device, precision=precision)
     wanted = EditSettings(
         replace=replacements(replace or ()), weights=factors(weigh or ()), add=tuple(add or ()),
-        prompt=new_prompt(prompt or ()), **({} if keep is None else {"keep": keep}), layout=layout, local=local,
-        where=tuple(where or ()), batch_size=batch_size, format=format, quality=quality,
-        metadata=metadata,
+        prompt=new_prompt(prompt or ()), **({} if keep is None else {"keep": keep}),
+        layout=layout, local=local, where=tuple(where or ()), batch_size=batch_size,
+        format=format, quality=quality, metadata=metadata,
     )  # fmt: skip
     person = read_subject(subject or find_subject(pictures[0]))
     networks = read_extra_networks(with_ or (), lora or (), embedding or ())

@@ -124,7 +124,7 @@ def generate(
     ordered = folder.sort(pictures, settings.best)
     results = folder.write_results(ordered)
     kept = [picture for picture in ordered if picture.kept]
-    same = None if models.identity is None else models.identity.info.same_person
+    same = models.identity.info.same_person
     sheet = report.write_contact_sheet(out / CONTACT_SHEET, kept, subject.name, same)
     maps = report.write_attention_maps(out / ATTENTION_MAPS, attention)
     page = report.write_report(

@@ -26,7 +26,8 @@ def pictures(subject, capsys, tmp_path):
     (tmp_path / "profiles" / "test.toml").write_text(
         WHITE + 'scheduler = "DPM++ 2M Karras"\n', encoding="utf-8"
     )
-    assert run(capsys, "generate", subject.path)[0] == 0
+    code, _, err = run(capsys, "generate", subject.path)
+    assert code == 0, err
     return sorted((tmp_path / "portraits").glob("*.png"))
 
 

@@ -58,3 +58,8 @@ def test_an_embedding_of_another_network_is_an_error(networks):
     image = read_photo(SELFIES[0]).image
     with pytest.raises(ValueError, match="not of the same network"):
         likeness(image, detector, identity, np.ones(7, np.float32))
+
+
+def test_ranking_puts_none_last_and_keeps_the_order_of_equals():
+    items = [("a", 0.1), ("b", None), ("c", 0.9), ("d", 0.1), ("e", -0.5)]
+    assert [name for name, _ in ranked(items, lambda item: item[1])] == ["c", "a", "d", "e", "b"]

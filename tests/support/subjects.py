@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mcap.contracts import Face
+from mcap.contracts import DetectorInfo, Face
 from mcap.diffusion.lora import add_lora, add_text_lora, lora_state, remove_lora
 from mcap.generation.settings import GenerationModels
 from mcap.style.profile import StyleProfile
@@ -23,6 +23,8 @@ LANDMARKS = np.array([[24, 26], [40, 26], [32, 34], [26, 42], [38, 42]], np.floa
 
 class FixedDetector:
     """Finds a face in the middle of every picture that is not darker than ``darkest``."""
+
+    info = DetectorInfo()
 
     def __init__(self, darkest: float = -1.0) -> None:
         self.darkest = darkest

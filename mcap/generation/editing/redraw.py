@@ -39,7 +39,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class AttentionControl:
-    """How much of the source's attention the target takes over."""
+    """The part of the source's attention that the target takes over."""
 
     keep: float = KEEP
     """Share of the UNet's calls, 0 to 1, in which cross-attention is the source's."""

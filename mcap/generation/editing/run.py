@@ -13,7 +13,8 @@ what is kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,57 +85,33 @@ def edit(
         models.backbone.text_encoders,
         learned=(*subject.embeddings, *networks.tokens),
     )
+    waiting: dict[int, EditJob] = {}
     pictures: dict[int, Picture] = {}
-    batches: dict[str, list[int]] = {}
     for index, job in enumerate(jobs):
         there = folder.find(job.stem, job.record["settings_sha256"])
-        if there is not None:
-            pictures[index] = there
+        if there is None:
+            waiting[index] = job
         else:
-            batches.setdefault(job.batch_key, []).append(index)
-    waiting = [jobs[index] for batch in batches.values() for index in batch]
-    steps = sum(schedulers.calls(job.scheduler, job.source.steps) for job in waiting)
+            pictures[index] = there
+    steps = sum(schedulers.calls(job.scheduler, job.source.steps) for job in waiting.values())
     yield GenerationPlanned(len(jobs), len(waiting), steps)
     for picture in pictures.values():
         yield PictureReady(picture)
 
     redrawn: dict[int, Redrawn] = {}
-    pipeline = models.backbone.pipeline()
-    for batch in batches.values():
-        first = jobs[batch[0]]
-        source = first.source
-        pipeline.scheduler = first.scheduler
-        networks.load_into(pipeline, subject, source.adapter_scale, source.token_scale)
-        try:
-            images = redraw(
-                models.backbone,
-                pipeline,
-                [jobs[index].edit for index in batch],
-                SamplingSettings(
-                    steps=source.steps,
-                    guidance_scale=source.guidance_scale,
-                    size=source.drawn_size,
-                    negative_prompt=networks.expand(source.negative_prompt),
-                    batch_size=settings.batch_size,
-                ),
-                AttentionControl(
-                    settings.keep, settings.layout, settings.local or bool(settings.where)
-                ),
-                on_step,
-            )
-            for index, found in zip(batch, images, strict=True):
-                job = jobs[index]
-                difference = source_difference(job, found.source)
-                if difference is None or difference > SAME_PICTURE[job.file.format]:
-                    yield SourceDiffers(job.path, difference)
-                if found.region is not None and not found.region.any():
-                    yield EmptyRegion(job.path)
-                picture = write_edited(job, found, subject, models, folder, settings)
-                pictures[index], redrawn[index] = picture, found
-                folder.write_results([pictures[i] for i in sorted(pictures)])
-                yield PictureReady(picture)
-        finally:
-            networks.unload_from(pipeline, subject)
+    # Closed at once and not when somebody forgets it: it gives the backbone back.
+    with closing(redraw_jobs(waiting, subject, models, settings, networks, on_step)) as samples:
+        for index, found in samples:
+            job = jobs[index]
+            difference = source_difference(job, found.source)
+            if difference is None or difference > SAME_PICTURE[job.file.format]:
+                yield SourceDiffers(job.path, difference)
+            if found.region is not None and not found.region.any():
+                yield EmptyRegion(job.path)
+            picture = write_edited(job, found, subject, models, folder, settings)
+            pictures[index], redrawn[index] = picture, found
+            folder.write_results([pictures[i] for i in sorted(pictures)])
+            yield PictureReady(picture)
     ordered = [pictures[index] for index in range(len(jobs))]
     results = folder.write_results(ordered)
     sheet = write_edit_sheet(out / CONTACT_SHEET, jobs, ordered, redrawn, subject.name)
@@ -151,6 +128,44 @@ def require_changes(settings: EditSettings) -> None:
     for flag, given in (("--replace", settings.replace), ("--add", settings.add)):
         if given and settings.prompt:
             raise UsageError(f"{flag} and --prompt: give one of them.")
+
+
+def redraw_jobs(
+    jobs: Mapping[int, EditJob],
+    subject: Subject,
+    models: GenerationModels,
+    settings: EditSettings,
+    networks: ExtraNetworks,
+    on_step: Callable[[int], None] | None,
+) -> Generator[tuple[int, Redrawn]]:
+    """Yield each job's number with its images; those of one `EditJob.batch_key` in batches.
+
+    While a batch is sampled, ``subject`` and ``networks`` are in the backbone's modules.
+    """
+    batches: dict[str, list[int]] = {}
+    for index, job in jobs.items():
+        batches.setdefault(job.batch_key, []).append(index)
+    pipeline = models.backbone.pipeline()
+    control = AttentionControl(
+        settings.keep, settings.layout, settings.local or bool(settings.where)
+    )
+    for batch in batches.values():
+        source = jobs[batch[0]].source
+        pipeline.scheduler = jobs[batch[0]].scheduler
+        sampling = SamplingSettings(
+            steps=source.steps,
+            guidance_scale=source.guidance_scale,
+            size=source.drawn_size,
+            negative_prompt=networks.expand(source.negative_prompt),
+            batch_size=settings.batch_size,
+        )
+        networks.load_into(pipeline, subject, source.adapter_scale, source.token_scale)
+        try:
+            edits = [jobs[index].edit for index in batch]
+            images = redraw(models.backbone, pipeline, edits, sampling, control, on_step)
+            yield from zip(batch, images, strict=True)
+        finally:
+            networks.unload_from(pipeline, subject)
 
 
 def source_difference(job: EditJob, redrawn: UInt8Image) -> float | None:

@@ -55,7 +55,8 @@ def draw(subject, backbone, out: Path, networks=None, **settings) -> list[Path]:
     )
     *_, finished = generate(
         subject, profile, models(backbone), out,
-        GenerateSettings(**{"scheduler": "euler-a", "negative": "dark"} | settings), extra_networks=networks,
+        GenerateSettings(**{"scheduler": "euler-a", "negative": "dark"} | settings),
+        extra_networks=networks,
     )  # fmt: skip
     return sorted(picture.path for picture in finished.pictures)
 
