@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from mcap.enhancement import (
     Enhanced,
@@ -100,3 +101,15 @@ def test_a_run_that_is_stopped_leaves_whole_files(photo, tmp_path):
     assert [path.name for path in (tmp_path / "out").glob("*.png")] == ["a.png"]
     assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 1
     assert [done.new for done in run(paths, [stage()], tmp_path / "out").pictures] == [False, True]
+
+
+def test_the_example_of_the_docs_runs(weights, monkeypatch, tmp_path, capsys):
+    weights("yunet"), weights("sface")
+    docs = Path(__file__).parents[2] / "docs" / "enhance.md"
+    code = docs.read_text(encoding="utf-8").split("```python")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(noise(40, 50)).save("portrait.png")
+    exec(compile(code, str(docs), "exec"), {})
+    told = capsys.readouterr().out
+    assert "enhanced/portrait.png []" in told.replace("\\", "/")
+    assert told.startswith(".")
