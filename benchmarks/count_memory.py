@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def count(name: str) -> dict[str, float]:
-    """MB in single precision of one model at its native size; see `mcap.contracts.BackboneMemory`."""
+    """Return MB in single precision of one model, as `mcap.contracts.BackboneMemory` has them."""
     backbone = random_backbone(name, torch.device("meta"), torch.float32)
     networks = (backbone.unet, *backbone.text_encoders)
     found = {

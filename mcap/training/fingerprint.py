@@ -1,9 +1,9 @@
 """Fingerprints: everything that a result depends on, as name -> value or hash.
 
-A run has two. That of the request is of files and settings, and known before any work: by it an
-interrupted or a finished run is recognised in its folder (`mcap.training.request`). That of the
-data is of the very crops and prompts, and belongs to each checkpoint: by it a resume is refused
-that would go on with others.
+A run has two, made and compared with the same functions. That of the request is of files and
+settings, and known before any work: by it an interrupted or a finished run is recognised in its
+folder (`TrainingRequest.inputs`). That of the data is of the very crops and prompts, and belongs to
+each checkpoint: by it a resume is refused that would go on with others.
 """
 
 from __future__ import annotations
@@ -24,29 +24,6 @@ if TYPE_CHECKING:
     from mcap.masking.crops import TrainingCrop
     from mcap.training.data import TrainingData
     from mcap.training.recipe import Recipe
-    from mcap.training.request import TrainingRequest
-
-
-def fingerprint_of_request(request: TrainingRequest) -> dict[str, Any]:
-    """Return the manifest's ``inputs``: values are text, numbers, and tables of file hashes."""
-    photos, profile, masking = request.photos, request.profile, request.masking
-    style = profile.model_dump(mode="json", by_alias=True, include={"class_noun", "prompts"})
-    return {
-        "source photos": hash_files(photos.sources),
-        "reference photos": hash_files(photos.references),
-        "reference prompts": [] if photos.references else list(profile.references.prompts),
-        "masks": hash_files(sorted(photos.masks.glob("*.png"))) if photos.masks else {},
-        "subject photo": hash_file(photos.subject) if photos.subject else "",
-        "style": hash_of(style),
-        "backbone": request.backbone.given,
-        "backbone weights": request.backbone.weights_key,
-        "recipe": request.recipe.model_dump(mode="json"),
-        **{kind: request.entries[kind].name for kind in ("detector", "identity", "masker")},
-        "photo settings": hash_of(
-            [masking.photos.model_dump(mode="json"), masking.faces.model_dump(mode="json")]
-        ),
-        "seed": request.seed,
-    }
 
 
 def fingerprint_of_data(

@@ -1,7 +1,7 @@
 """Recipes by name: the parameters that learn, for how long, and from which terms.
 
-``magicapture`` is the paper's, ``released`` its authors' code's; plugins add others. A recipe is flat data. Later
-layers override earlier ones, key by key:
+``magicapture`` is the paper's, ``released`` its authors' code's; plugins add others. A recipe is
+flat data. Later layers override earlier ones, key by key:
 
     the named recipe < the backbone's recipe_overrides < the profile's [train] < --set key=value
 

@@ -12,7 +12,7 @@ from mcap.errors import UsageError
 from mcap.images.find import find_photos
 from mcap.subjects.manifest import is_subject_folder, read_manifest
 from mcap.subjects.writer import is_free
-from mcap.training.fingerprint import differing, fingerprint_of_request
+from mcap.training.fingerprint import differing, hash_file, hash_files, hash_of
 from mcap.training.recipe import Layer, decided_by, low_memory, parse_override, recipe
 
 if TYPE_CHECKING:
@@ -55,8 +55,26 @@ class TrainingRequest:
 
     @cached_property
     def inputs(self) -> dict[str, Any]:
-        """Name -> hash or value of everything that the trained subject depends on."""
-        return fingerprint_of_request(self)
+        """The manifest's ``inputs``: name -> text, number or table of file hashes of everything
+        that the trained subject depends on."""
+        photos, profile, masking = self.photos, self.profile, self.masking
+        style = profile.model_dump(mode="json", by_alias=True, include={"class_noun", "prompts"})
+        return {
+            "source photos": hash_files(photos.sources),
+            "reference photos": hash_files(photos.references),
+            "reference prompts": [] if photos.references else list(profile.references.prompts),
+            "masks": hash_files(sorted(photos.masks.glob("*.png"))) if photos.masks else {},
+            "subject photo": hash_file(photos.subject) if photos.subject else "",
+            "style": hash_of(style),
+            "backbone": self.backbone.given,
+            "backbone weights": self.backbone.weights_key,
+            "recipe": self.recipe.model_dump(mode="json"),
+            **{kind: self.entries[kind].name for kind in ("detector", "identity", "masker")},
+            "photo settings": hash_of(
+                [masking.photos.model_dump(mode="json"), masking.faces.model_dump(mode="json")]
+            ),
+            "seed": self.seed,
+        }
 
 
 def find_requested_photos(

@@ -13,6 +13,7 @@ from mcap.training.recipe import (
     low_memory,
     parse_override,
     recipe,
+    recipe_names,
 )
 
 
@@ -163,3 +164,19 @@ def test_a_recipe_of_before_is_filled_up_with_defaults():
         del before[key]
     assert decided_by(before) == now
     assert decided_by({**before, "batch": 2}) != now
+
+
+def test_a_plugins_recipe_is_laid_over_magicapture_and_named_where_it_is_wrong(monkeypatch):
+    from mcap.registry import RegisteredRecipe, registry
+
+    keys = {"gentle": {"phase1_steps": 800}, "wrong": {"phase1_stepz": 800}}
+    for name, values in keys.items():
+        monkeypatch.setitem(registry().recipes, name, RegisteredRecipe(name, values, "studio"))
+    found = recipe("gentle", [Layer("--set", {"batch": 2})])
+    assert (found.name, found.phase1_steps, found.batch) == ("gentle", 800, 2)
+    assert found.phase2_steps == recipe().phase2_steps
+    assert recipe_names() == [*RECIPES, "gentle", "wrong"]
+    with pytest.raises(
+        UsageError, match="recipe 'wrong' of the plugin 'studio': key 'phase1_stepz'"
+    ):
+        recipe("wrong")
