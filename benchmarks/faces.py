@@ -39,7 +39,7 @@ from PIL import Image
 from mcap.contracts import Face
 from mcap.errors import McapError
 from mcap.faces.masks import iou
-from mcap.faces.measure import FaceSettings
+from mcap.faces.settings import FaceSettings
 from mcap.images.find import find_photos
 from mcap.images.photo import read_photo
 from mcap.registry import registry

@@ -13,7 +13,7 @@ one each. A group is made at random of
   several of them, but always in fewer than the subject;
 - pictures of two strangers side by side.
 
-`mcap.masking.select.mask_photos`, as ``mcap mask`` calls it, gets the shuffled files. The right subject is
+`mcap.masking.mask_photos`, as ``mcap mask`` calls it, gets the shuffled files. The right subject is
 chosen where, of the photos that show the subject, more than half are accepted, each for the
 subject's face. Accepted photos that show strangers only are counted apart: they are a matter of how
 well the identity network tells two people apart, and people of one generator are more alike than
@@ -31,10 +31,12 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from mcap.contracts import FaceTools
 from mcap.faces.measure import FoundFace
 from mcap.images.find import find_photos
 from mcap.images.photo import read_photo
-from mcap.masking.select import MaskedPhoto, MaskSettings, mask_photos
+from mcap.masking.records import KnownPhotos, MaskedPhoto, MaskSettings
+from mcap.masking.select import mask_photos
 from mcap.registry import registry
 
 SIDE = 512
@@ -66,11 +68,11 @@ def main() -> None:
     ]
     strangers = pictures(options.strangers)
     options.out.mkdir(parents=True, exist_ok=True)
-    parts = {
-        "detector": registry().create("detector", "yunet"),
-        "identity": registry().create("identity", "sface"),
-        "masker": registry().create("masker", "landmarks"),
-    }
+    tools = FaceTools(
+        registry().create("detector", "yunet"),
+        registry().create("identity", "sface"),
+        registry().create("masker", "landmarks"),
+    )
     settings = MaskSettings(size=options.size)
     known: dict[str, list[FoundFace]] = {}  # a photo that is in several groups is measured once
     results = []
@@ -78,7 +80,7 @@ def main() -> None:
         rng = np.random.default_rng([options.seed, number])
         made = make_group(rng, people, strangers, options.out / "group")
         masked = mask_photos(
-            [each.path for each in made], **parts, settings=settings, known_faces=known
+            [each.path for each in made], tools, settings, known=KnownPhotos(known)
         )
         known |= masked.faces
         result = judge(made, masked.entries) | {"group": number}

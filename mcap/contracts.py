@@ -191,6 +191,15 @@ class Masker(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class FaceTools:
+    """The three that find a face, tell whose it is and say which pixels it covers."""
+
+    detector: FaceDetector
+    identity: IdentityModel
+    masker: Masker
+
+
 Control = Literal["fidelity", "denoise"]
 
 

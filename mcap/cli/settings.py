@@ -26,7 +26,7 @@ from pydantic_settings import (
 
 from mcap.enhancement.settings import EnhanceSettings
 from mcap.errors import UsageError
-from mcap.faces.measure import FaceSettings
+from mcap.faces.settings import FaceSettings, with_current_names
 from mcap.framing.settings import FinishSettings
 from mcap.images.open import PhotoSettings
 from mcap.style.folders import config_dir
@@ -96,6 +96,8 @@ def load_settings(options: Globals | None = None, **flags: Any) -> Settings:
         str(path): _read(path) for path in settings_files(options.config if options else None)
     }
     for name, values in layers.items():
+        if isinstance(values.get("faces"), dict):
+            values["faces"] = with_current_names(values["faces"], f"{name}: [faces]")
         _refuse_unknown(values, Settings, name, ())
 
     class Layered(Settings):

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from mcap.subjects.manifest import Manifest
     from mcap.training.options import Options
     from mcap.training.plan import Plan
-    from mcap.training.prepare import FaceTools, PreparedPhotos
+    from mcap.contracts import FaceTools
+    from mcap.training.prepare import PreparedPhotos
     from mcap.training.request import TrainingRequest
 
 
@@ -221,7 +222,7 @@ def make_request(
     """
     from mcap.cli.backbone import choose_backbone
     from mcap.errors import UsageError
-    from mcap.masking.select import MaskSettings
+    from mcap.masking.records import MaskSettings
     from mcap.registry import registry
     from mcap.runtime.device import choose_device, choose_dtype
     from mcap.style.profile import find_profile
@@ -290,7 +291,8 @@ def run(
     from mcap.training.checkpoint import latest_checkpoint
     from mcap.training.memory_advice import LOADING_ADVICE
     from mcap.training.plan import plan_training, required_weights
-    from mcap.training.prepare import FaceTools, prepare_photos
+    from mcap.contracts import FaceTools
+    from mcap.training.prepare import prepare_photos
     from mcap.weights.fetch import require_here
 
     checkpoint = latest_checkpoint(request.out / "checkpoints") if how.resume else None
@@ -340,6 +342,7 @@ def learn(
     from mcap.cli.repeat_command import repeat_command
     from mcap.cli.train_output import show_events
     from mcap.errors import Interrupted
+    from mcap.masking import mask_references
     from mcap.subjects.writer import SubjectWriter
     from mcap.training import train as train_subject
     from mcap.training.events import Stopped
@@ -348,7 +351,6 @@ def learn(
     from mcap.training.prepare import (
         REFERENCES_DRAWN,
         draw_references,
-        mask_references,
         refused_records,
         training_data,
     )
@@ -368,7 +370,7 @@ def learn(
                 request.seed,
                 on_image=lambda _: bar.advance(1),
             )
-        photos = replace(photos, references=mask_references(request, tools, drawn))
+        photos = replace(photos, references=mask_references(drawn, tools, request.masking))
     # A run may go on with other keys that only say how it is computed.
     writer.amend(refused=refused_records(photos), threads=plan.threads, recipe=recipe.model_dump())
     data = training_data(photos, request.profile, backbone, recipe.crops)

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from mcap.enhancement.face_restoration import Change
-from mcap.faces.measure import around
+from mcap.faces.region import around
 from mcap.images.colour import to_eight_bits, to_srgb
 
 if TYPE_CHECKING:

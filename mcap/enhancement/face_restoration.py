@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from mcap.faces.measure import pose
+from mcap.faces.pose import pose
 from mcap.geometry.resample import mirrored
 from mcap.geometry.similarity_transform import Similarity, clip
 from mcap.images.colour import to_eight_bits, to_unit_range

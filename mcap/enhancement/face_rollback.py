@@ -13,7 +13,7 @@ import numpy as np
 
 from mcap.enhancement.face_patch import SURROUNDINGS
 from mcap.enhancement.face_restoration import Change
-from mcap.faces.measure import around
+from mcap.faces.region import around
 
 if TYPE_CHECKING:
     from mcap.contracts import Face, Float32Array

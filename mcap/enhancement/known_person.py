@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from mcap.errors import InputRejectedError, UsageError
-from mcap.faces.measure import FaceSettings, find_faces
+from mcap.faces.measure import find_faces
+from mcap.faces.settings import FaceSettings
+from mcap.faces.similarity import mean_embedding
 from mcap.images.find import find_photos
 from mcap.images.open import PhotoSettings
 from mcap.images.photo import read_photo
@@ -55,5 +55,4 @@ def known_person(
         raise InputRejectedError(
             f"--subject {given}: there is no face that the detector is sure of."
         )
-    mean = np.mean(embeddings, axis=0)
-    return (mean / max(float(np.linalg.norm(mean)), 1e-9)).astype(np.float32)
+    return mean_embedding(embeddings)

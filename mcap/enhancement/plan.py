@@ -21,7 +21,7 @@ import mcap
 from mcap.enhancement.events import Refused, TilesDone
 from mcap.enhancement.settings import EnhanceSettings
 from mcap.errors import InputRejectedError
-from mcap.faces.measure import FaceSettings
+from mcap.faces.settings import FaceSettings
 from mcap.images.open import PhotoSettings
 from mcap.images.picture import size_of
 from mcap.runtime import files

@@ -1,4 +1,4 @@
-"""How far the eyes are open, from a mesh that shows the lids.
+"""The opening of the eyes, from a mesh that shows the lids.
 
 The eye aspect ratio of Soukupova and Cech (Real-Time Eye Blink Detection using Facial Landmarks,
 CVWW 2016, eq. 1): the mean of two heights of the lid opening over the eye's width.
@@ -13,9 +13,9 @@ import numpy as np
 if TYPE_CHECKING:
     from mcap.contracts import Face, Float32Array, UInt8Image
 
-# Outer corner, two points of the upper lid, inner corner, two points of the lower lid under them,
-# as numbers of MediaPipe's mesh (of its 468 points, and of the 478 with irises).
-_EYES = ((33, 160, 158, 133, 153, 144), (263, 387, 385, 362, 380, 373))
+EYES = ((33, 160, 158, 133, 153, 144), (263, 387, 385, 362, 380, 373))
+"""Outer corner, two points of the upper lid, inner corner, two points of the lower lid under them,
+as numbers of MediaPipe's mesh (of its 468 points, and of the 478 with irises)."""
 
 
 @runtime_checkable
@@ -28,7 +28,7 @@ class MeshFinder(Protocol):
 
 
 def openness(mesh: Float32Array | None) -> float | None:
-    """The aspect ratio of the eye that is further open; None without MediaPipe's mesh.
+    """Return the aspect ratio of the eye that is further open; None without MediaPipe's mesh.
 
     ``mesh`` float32[468 or 478, 2]. One closed eye may be a wink, or hidden by the nose.
 
@@ -38,11 +38,9 @@ def openness(mesh: Float32Array | None) -> float | None:
     """
     if mesh is None or len(mesh) not in (468, 478):
         return None
-    points = np.asarray(mesh, dtype=np.float64)
-    return max(_ratio(points[list(eye)]) for eye in _EYES)
-
-
-def _ratio(eye: np.ndarray) -> float:
-    width = float(np.hypot(*(eye[0] - eye[3])))
-    heights = np.hypot(*(eye[1] - eye[5])) + np.hypot(*(eye[2] - eye[4]))
-    return float(heights) / max(2 * width, 1e-6)
+    ratios = []
+    for eye in np.asarray(mesh, dtype=np.float64)[np.array(EYES)]:
+        width = float(np.hypot(*(eye[0] - eye[3])))
+        heights = np.hypot(*(eye[1] - eye[5])) + np.hypot(*(eye[2] - eye[4]))
+        ratios.append(float(heights) / max(2 * width, 1e-6))
+    return max(ratios)

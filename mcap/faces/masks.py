@@ -28,8 +28,8 @@ TEMPLES = 0.18
 SOFTNESS = 0.022
 """Deviation of the soft edge, in unit frames (a face is about 0.85 unit frames high)."""
 
-_PIXELS = 320  # that the drawn frame has for one unit frame
-_REACH = 0.35  # unit frames that the drawn frame reaches beyond the unit frame on each side
+PIXELS = 320  # that the drawn frame has for one unit frame
+REACH = 0.35  # unit frames that the drawn frame reaches beyond the unit frame on each side
 
 
 class LandmarkMasker:
@@ -47,14 +47,14 @@ class LandmarkMasker:
         """float32[H, W] in [0, 1] for a picture uint8[H, W, 3] and one face in it."""
         to_unit = unit_frame(face.landmarks)
         landmarks = to_unit.apply(np.asarray(face.landmarks, dtype=np.float64))
-        return draw(raise_forehead(face_oval(landmarks)), to_unit, image.shape[:2])
+        return rasterize(raise_forehead(face_oval(landmarks)), to_unit, image.shape[:2])
 
 
 def mesh_mask(image: UInt8Image, landmarks: Float32Array, oval: np.ndarray) -> Float32Array:
     """The same kind of mask from a finer outline: ``oval`` float[N, 2] in the picture's pixels."""
     to_unit = unit_frame(landmarks)
     points = to_unit.apply(np.asarray(oval, dtype=np.float64))
-    return draw(raise_forehead(points), to_unit, image.shape[:2])
+    return rasterize(raise_forehead(points), to_unit, image.shape[:2])
 
 
 def unit_frame(landmarks: Float32Array) -> Similarity:
@@ -93,23 +93,23 @@ def iou(first: Float32Array, second: Float32Array) -> float:
     return float(np.minimum(first, second).sum(dtype=np.float64)) / either
 
 
-def draw(oval: np.ndarray, to_unit: Similarity, size: tuple[int, int]) -> Float32Array:
+def rasterize(oval: np.ndarray, to_unit: Similarity, size: tuple[int, int]) -> Float32Array:
     """Fill an outline of the unit frame, soften its edge, bring it into a picture.
 
     ``to_unit`` takes the picture's pixels to the unit frame, ``size`` is the picture's (height,
     width) -> float32[height, width] in [0, 1].
     """
-    side = round((1 + 2 * _REACH) * _PIXELS)
+    side = round((1 + 2 * REACH) * PIXELS)
     # Polygon corners in 1/16 pixels; OpenCV counts from the centre of the first pixel.
-    corners = np.round(((oval + _REACH) * _PIXELS - 0.5) * 16).astype(np.int32)
-    drawn = np.zeros((side, side), dtype=np.float32)
-    cv2.fillPoly(drawn, [corners], 1.0, lineType=cv2.LINE_8, shift=4)
-    drawn = cv2.GaussianBlur(drawn, (0, 0), SOFTNESS * _PIXELS)
+    corners = np.round(((oval + REACH) * PIXELS - 0.5) * 16).astype(np.int32)
+    polygon = np.zeros((side, side), dtype=np.float32)
+    cv2.fillPoly(polygon, [corners], 1.0, lineType=cv2.LINE_8, shift=4)
+    soft = np.asarray(cv2.GaussianBlur(polygon, (0, 0), SOFTNESS * PIXELS), dtype=np.float32)
     # A Gaussian never quite arrives: cut its tails, so that inside is 1 and outside is 0.
-    drawn = np.clip((drawn - 0.02) / 0.96, 0.0, 1.0)
+    drawn = np.clip((soft - 0.02) / 0.96, 0.0, 1.0)
 
-    room = _REACH * _PIXELS
-    return place(drawn, Similarity.scaling(_PIXELS, room, room) @ to_unit, size)
+    room = REACH * PIXELS
+    return place(drawn, Similarity.scaling(PIXELS, room, room) @ to_unit, size)
 
 
 def place(drawn: Float32Array, to_drawn: Similarity, size: tuple[int, int]) -> Float32Array:

@@ -1,7 +1,7 @@
 """The outline of a face as a function of its five landmarks.
 
 Fitted by least squares to 2,215 faces of people who do not exist, 28 % of them turned by more than
-20 degrees (as `mcap.faces.measure.pose` estimates it): the silhouette of MediaPipe's 478-point mesh (its
+20 degrees (as `mcap.faces.pose` estimates it): the silhouette of MediaPipe's 478-point mesh (its
 hull), brought into the unit frame by the similarity that takes the detector's five landmarks to
 `TEMPLATE`, against where the nose and the mouth then lie. Each face and its mirror image count, so
 the outline is symmetric; turned heads weigh more, as they are rarer.

@@ -1,20 +1,28 @@
-"""How much each picture looks like the person, and the order that follows from it."""
+"""Likeness of faces: the mean of a person's embeddings, and pictures ranked by it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
-
-from mcap.geometry.align import embed_faces
 
 if TYPE_CHECKING:
+    import torch
+
     from mcap.contracts import Face, FaceDetector, Float32Array, IdentityModel, UInt8Image
 
 T = TypeVar("T")
+
+
+def mean_embedding(embeddings: Sequence[Float32Array]) -> Float32Array:
+    """Return the mean of one or more embeddings float32[D], of unit length: float32[D].
+
+    Summed in double precision. Embeddings that cancel each other have no direction: zeros.
+    """
+    mean = np.asarray(np.mean(embeddings, axis=0, dtype=np.float64))
+    return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12), dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -28,11 +36,14 @@ class Likeness:
 def likeness(
     image: UInt8Image, detector: FaceDetector, identity: IdentityModel, target: Float32Array
 ) -> Likeness:
-    """Cosine similarity of the largest face in a picture uint8[H, W, 3] to ``target`` float32[D].
+    """Return the cosine similarity of a picture's largest face to ``target`` float32[D].
 
-    ``target`` is the person's mean embedding by the same network; it need not be of unit length.
-    ``identity`` best is on the CPU: one small face at a time is not worth a journey to a GPU.
+    ``image`` is uint8[H, W, 3]. ``target`` is the person's mean embedding by the same network; it
+    need not be of unit length. ``identity`` best is on the CPU: one small face at a time is not
+    worth a journey to a GPU.
     """
+    import torch
+
     found = embed_largest_face(image, detector, identity)
     if found is None:
         return Likeness(None, None)
@@ -50,7 +61,11 @@ def likeness(
 def embed_largest_face(
     image: UInt8Image, detector: FaceDetector, identity: IdentityModel
 ) -> tuple[Face, torch.Tensor] | None:
-    """The largest face in a picture and its embedding float[D], of unit length; None for none."""
+    """Return the largest face and its embedding float[D], of unit length; None for no face."""
+    import torch
+
+    from mcap.geometry.align import embed_faces
+
     faces = detector.detect(image)
     if not faces:
         return None
@@ -62,7 +77,7 @@ def embed_largest_face(
 
 
 def ranked(items: Iterable[T], similarity: Callable[[T], float | None]) -> list[T]:
-    """Most similar first; what has no face (None) last; equals stay in the order given."""
+    """Return the most similar first; what has no face (None) last; equals in the order given."""
 
     def key(item: T) -> tuple[bool, float]:
         value = similarity(item)

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from mcap.contracts import Face
-from mcap.faces.measure import pose
+from mcap.faces.pose import pose
 from mcap.framing import notes as say
 from mcap.framing.composite import composite
 from mcap.framing.crop import Box, MeasuredFraming, measure_framing

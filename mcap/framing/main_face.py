@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mcap.faces.measure import FaceSettings
+from mcap.faces.settings import FaceSettings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

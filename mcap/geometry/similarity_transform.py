@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 class Similarity:
     """A rotation (perhaps with a mirroring), uniform scale and shift, from a picture to a frame.
 
-    After `reduced` the two axes' scales may differ by what whole pixels ask for, less than one pixel
-    over the picture.
+    After `reduced` the two axes' scales may differ by what whole pixels ask for, less than one
+    pixel over the picture.
     """
 
     matrix: NDArray[np.float64]
@@ -96,7 +96,7 @@ class Similarity:
         return Similarity.of(self.linear @ first.linear, self.linear @ first.shift + self.shift)
 
     def shifted(self, origin: Sequence[float]) -> Similarity:
-        """Return the same transform for the part of the picture whose corner is ``origin`` (x, y)."""
+        """Return the same transform for a part of the picture whose corner is ``origin`` (x, y)."""
         corner = np.asarray(origin, dtype=np.float64)
         return Similarity.of(self.linear, self.linear @ corner + self.shift)
 

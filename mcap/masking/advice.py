@@ -1,14 +1,15 @@
-"""What came of the photos in plain words, and what to photograph instead."""
+"""The outcome for a set of photos in plain words, and what to photograph instead."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mcap.errors import InputRejectedError
+
 if TYPE_CHECKING:
-    from mcap.masking.select import MaskedPhoto, MaskedSet, Person
+    from mcap.masking.records import MaskedPhoto, MaskedSet, Person
 
 ENOUGH = 6
 """So many good photos let a recipe run in full (`Recipe.photos_for_all_steps`)."""
@@ -16,8 +17,7 @@ ENOUGH = 6
 STRAIGHT = 12.0
 """Degrees of yaw below which a face counts as looking straight ahead."""
 
-# Kind of what is wrong -> (of refused photos, of accepted ones that come with a note, what to do).
-_WORDS: dict[str, tuple[str, str, str]] = {
+REMEDIES: dict[str, tuple[str, str, str]] = {
     "unreadable": (
         "could not be read",
         "",
@@ -65,7 +65,7 @@ _WORDS: dict[str, tuple[str, str, str]] = {
         "too dark or too bright",
         "Face a window, or go outdoors into the shade.",
     ),
-    "burnt": (
+    "overexposed": (
         "overexposed",
         "overexposed",
         "Keep the sun and the flash off the face: bright shade is best.",
@@ -82,7 +82,7 @@ _WORDS: dict[str, tuple[str, str, str]] = {
     ),
     "roll": ("the head is tilted too far", "", "Hold the head and the camera upright."),
     "eyes": ("the eyes are closed", "the eyes are nearly closed", "Take photos with open eyes."),
-    "covered": (
+    "occluded": (
         "too much of the face is hidden",
         "a part of the face is hidden",
         "Take off sunglasses, mask and scarf, and keep hands and hair off the face.",
@@ -94,6 +94,7 @@ _WORDS: dict[str, tuple[str, str, str]] = {
     ),
     "mask": ("nothing of the face is in the mask", "", "Draw the mask anew, or delete its file."),
 }
+"""Kind of a fault -> its name in refused photos, in accepted ones with a note, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -105,56 +106,34 @@ class Advice:
     text: str
 
     def as_json(self) -> dict[str, Any]:
+        """Return the advice as report.json has it."""
         return {"kind": self.kind, "photos": list(self.photos), "text": self.text}
 
 
 def advise(masked: MaskedSet) -> list[Advice]:
-    """What is wrong with the photos, the commonest first, and what is missing among the good."""
+    """Return the faults of the photos, the commonest first, and what the good ones lack."""
     refused: dict[str, list[str]] = {}
     noted: dict[str, list[str]] = {}
-    for entry in masked.refused:
-        for kind in entry.kinds:
-            refused.setdefault(kind, []).append(entry.path.name)
-    for entry in masked.accepted:
-        for kind in entry.kinds:
-            noted.setdefault(kind, []).append(entry.photo.path.name)
+    for names, entries in ((refused, masked.refused), (noted, masked.accepted)):
+        for entry in entries:
+            for kind in entry.kinds:
+                names.setdefault(kind, []).append(entry.path.name)
     found = []
     for group, number in ((refused, 0), (noted, 1)):
-        for kind, names in sorted(group.items(), key=lambda item: -len(item[1])):
-            what, todo = _WORDS[kind][number], _WORDS[kind][2]
-            found.append(Advice(kind, tuple(names), f"{_count(names)}: {what}. {todo}"))
-    return found + _missing(masked.accepted)
+        for kind, files in sorted(group.items(), key=lambda item: -len(item[1])):
+            fault, remedy = REMEDIES[kind][number], REMEDIES[kind][2]
+            found.append(Advice(kind, tuple(files), f"{named_photos(files)}: {fault}. {remedy}"))
+    return found + advise_on_set(masked.accepted)
 
 
-def summary(masked: MaskedSet) -> list[str]:
-    """Lines for people: how many photos can be used, who was passed over, what to do."""
-    count, all_of = len(masked.accepted), len(masked.entries)
-    lines = [f"{count} of {all_of} photos can be used."]
-    if masked.passed_over:
-        lines.append(f"Passed over: {_others(masked.passed_over)}.")
-    return lines + [advice.text for advice in advise(masked)]
-
-
-def _others(people: Sequence[Person], most: int = 4) -> str:
-    if len(people) == 1:
-        return f"1 other person, in {_count(people[0].photos)}"
-    shown = "; ".join(f"in {_count(person.photos)}" for person in people[:most])
-    rest = "" if len(people) <= most else f"; and {len(people) - most} more"
-    return f"{len(people)} other people: {shown}{rest}"
-
-
-def _missing(accepted: Sequence[MaskedPhoto]) -> list[Advice]:
-    """What would make the set as a whole better."""
+def advise_on_set(accepted: Sequence[MaskedPhoto]) -> list[Advice]:
+    """Return what would make the set as a whole better: more photos, other views."""
     found = []
     if 0 < len(accepted) < ENOUGH:
-        found.append(
-            Advice(
-                "few",
-                (),
-                f"{_photos(len(accepted))} to learn from {'is' if len(accepted) == 1 else 'are'} "
-                f"few: add {ENOUGH - len(accepted)} more, in different places and light.",
-            )
-        )
+        count = len(accepted)
+        photos = "1 photo to learn from is" if count == 1 else f"{count} photos to learn from are"
+        text = f"{photos} few: add {ENOUGH - count} more, in different places and light."
+        found.append(Advice("few", (), text))
     yaws = [entry.found.pose.yaw for entry in accepted]
     if len(yaws) >= 3:
         if all(abs(yaw) < STRAIGHT for yaw in yaws):
@@ -169,14 +148,46 @@ def _missing(accepted: Sequence[MaskedPhoto]) -> list[Advice]:
     return found
 
 
-def _count(names: Sequence[str]) -> str:
-    return f"{_photos(len(names))} ({_names(names)})"
+def summary(masked: MaskedSet) -> list[str]:
+    """Return lines for people: how many photos can be used, who was passed over, what to do."""
+    count, all_of = len(masked.accepted), len(masked.entries)
+    lines = [f"{count} of {all_of} photos can be used."]
+    if masked.passed_over:
+        lines.append(f"Passed over: {named_people(masked.passed_over)}.")
+    return lines + [advice.text for advice in advise(masked)]
 
 
-def _photos(count: int) -> str:
-    return "1 photo" if count == 1 else f"{count} photos"
+def require_accepted(masked: MaskedSet) -> list[MaskedPhoto]:
+    """Return the accepted photos; `InputRejectedError` with every reason where there is none."""
+    if masked.accepted:
+        return masked.accepted
+    if not masked.entries:
+        raise InputRejectedError("No photos were given.", details={"refused": []})
+    reasons = [(str(entry.path), entry.reason) for entry in masked.refused]
+    raise InputRejectedError(
+        no_usable_photo(reasons, [item.text for item in advise(masked)]),
+        details={"refused": [{"photo": path, "reason": reason} for path, reason in reasons]},
+    )
 
 
-def _names(names: Sequence[str], most: int = 3) -> str:
-    shown = ", ".join(Path(name).name for name in names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+def no_usable_photo(reasons: Iterable[tuple[str, str]], advice: Iterable[str]) -> str:
+    """Return the message for a set of which every photo is refused: (path, reason) of each."""
+    lines = [f"  {path}: {reason}" for path, reason in reasons]
+    return "\n".join([f"No usable photo among {len(lines)}:", *lines, *advice])
+
+
+def named_people(people: Sequence[Person], most: int = 4) -> str:
+    """Return how many people there are and their photos, of at most ``most`` people."""
+    if len(people) == 1:
+        return f"1 other person, in {named_photos(people[0].photos)}"
+    shown = "; ".join(f"in {named_photos(person.photos)}" for person in people[:most])
+    rest = "" if len(people) <= most else f"; and {len(people) - most} more"
+    return f"{len(people)} other people: {shown}{rest}"
+
+
+def named_photos(files: Sequence[str], most: int = 3) -> str:
+    """Return how many photos there are and their names, at most ``most`` of them."""
+    names = ", ".join(files[:most])
+    if len(files) > most:
+        names += f" and {len(files) - most} more"
+    return f"1 photo ({names})" if len(files) == 1 else f"{len(files)} photos ({names})"

@@ -2,188 +2,187 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from mcap.geometry.ffhq import upright_height
+from mcap.masking.records import FaceCheck, Limits
 
 if TYPE_CHECKING:
-    from mcap.faces.measure import FaceSettings, FoundFace
-
-Limits = tuple[float | None, float | None]
-"""The smallest and the largest value that are still right; None: no limit on that side."""
+    from mcap.faces.measure import FoundFace
+    from mcap.masking.records import MaskSettings
 
 
 @dataclass(frozen=True)
-class Check:
-    """One measure of one photo."""
+class FaceToJudge:
+    """A face, the settings it is judged by, and how like the subject it is."""
+
+    found: FoundFace
+    settings: MaskSettings
+    similarity: float | None = None
+    """To the subject's mean embedding."""
+    same_person: float | None = None
+    """Similarity from which two faces are one person's; None: it may be anybody."""
+
+    @property
+    def height(self) -> float:
+        """Pixels of the face's box, as if the head were upright."""
+        return upright_height(self.found.face.landmarks)
+
+    @property
+    def crop_face(self) -> float:
+        """Pixels that the face is high in its training crop."""
+        return self.settings.size * self.settings.face_height
+
+    @property
+    def smallest(self) -> float:
+        """Pixels that the face must be high."""
+        return self.settings.faces.smallest(self.settings.size, self.settings.face_height)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number of a face, the limits that the settings give it, and the words for either fault.
+
+    In the texts ``{value}`` is the number and ``{amount}`` its absolute value, ``{low}`` and
+    ``{high}`` are the accepted limits, ``{face}`` is the `FaceToJudge`, ``{enlarged}`` how many
+    times its crop enlarges it, ``{way}`` up or down and ``{light}`` bright or dark.
+    """
 
     name: str
-    """resolution, sharpness, brightness, burnt, yaw, pitch, roll, eyes, covered or identity."""
-    value: float | None  # None: it could not be measured
     unit: str
-    accepted: Limits  # outside, the photo is refused
-    comfortable: Limits  # outside, it is accepted with a note
-    verdict: Literal["good", "note", "refused", "unknown"]
-    text: str = ""
-    """What is wrong, in words and with the numbers; empty where nothing is."""
+    value: Callable[[FaceToJudge], float | None]
+    accepted: Callable[[FaceToJudge], Limits]
+    recommended: Callable[[FaceToJudge], Limits]
+    refused: str
+    noted: str = ""
 
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "value": None if self.value is None else round(self.value, 4),
-            "unit": self.unit,
-            "accepted": _listed(self.accepted),
-            "comfortable": _listed(self.comfortable),
-            "verdict": self.verdict,
-        }
-
-
-def checks(
-    found: FoundFace,
-    limits: FaceSettings,
-    *,
-    size: int,
-    face_height: float,
-    similarity: float | None = None,
-    same_person: float | None = None,
-) -> list[Check]:
-    """Every check of one face, in the order in which they matter.
-
-    ``size`` and ``face_height`` are those of the training crop (`mcap.masking.select.MaskSettings`);
-    ``similarity`` is the face's to the subject, ``same_person`` from where it is one person's.
-    """
-    height = upright_height(found.face.landmarks)
-    smallest = limits.smallest(size, face_height)
-    enlarged = size * face_height / max(height, 1e-6)
-    pose = found.pose
-    sideways = "down" if pose.pitch < 0 else "up"
-    made = [
-        _check(
-            "resolution",
-            height,
-            "pixels of face height",
-            (smallest, None),
-            (max(size * face_height / limits.soft_upscale, smallest), None),
-            f"the face is too small: {height:.0f} pixels high, training at {size} pixels needs "
-            f"{smallest:.0f}",
-            f"the face is small: enlarged {enlarged:.1f} times",
-        ),
-        _check(
-            "sharpness",
-            found.blur,
-            "% of the face's height (blur)",
-            (None, limits.max_blur),
-            (None, limits.soft_blur),
-            f"the face is too blurred: {found.blur:.1f} % of its height, at most "
-            f"{limits.max_blur:.1f} %",
-            f"a little soft (blur {found.blur:.1f} %)",
-        ),
-        _check(
-            "brightness",
-            found.brightness,
-            "mean luma, 0 to 1",
-            (limits.min_brightness, None),
-            (limits.dark, limits.bright),
-            f"the face is too dark: brightness {found.brightness:.2f}, at least "
-            f"{limits.min_brightness:.2f}",
-            f"the face is very {'dark' if found.brightness < limits.dark else 'bright'} "
-            f"(brightness {found.brightness:.2f})",
-        ),
-        _check(
-            "burnt",
-            found.burnt,
-            "share of the face",
-            (None, limits.max_burnt),
-            (None, limits.soft_burnt),
-            f"the face is overexposed: {found.burnt:.0%} of it is plain white, at most "
-            f"{limits.max_burnt:.0%}",
-            f"overexposed: {found.burnt:.0%} of the face is plain white",
-        ),
-        _check(
-            "yaw",
-            pose.yaw,
-            "degrees",
-            (-limits.max_yaw, limits.max_yaw),
-            (None, None),
-            f"the face is turned away by {abs(pose.yaw):.0f} degrees, at most {limits.max_yaw:.0f}",
-        ),
-        _check(
-            "pitch",
-            pose.pitch,
-            "degrees",
-            (-limits.max_pitch, limits.max_pitch),
-            (None, None),
-            f"the face looks {sideways} by {abs(pose.pitch):.0f} degrees, at most "
-            f"{limits.max_pitch:.0f}",
-        ),
-        _check(
-            "roll",
-            pose.roll,
-            "degrees",
-            (-limits.max_roll, limits.max_roll),
-            (None, None),
-            f"the head is tilted by {abs(pose.roll):.0f} degrees, at most {limits.max_roll:.0f}",
-        ),
-        _check(
-            "eyes",
-            found.eyes,
-            "opening over width",
-            (limits.min_eyes, None),
-            (max(limits.soft_eyes, limits.min_eyes), None),
-            f"the eyes are closed: open by {found.eyes or 0:.2f} of their width, at least "
-            f"{limits.min_eyes:.2f}",
-            f"the eyes are nearly closed ({found.eyes or 0:.2f} of their width)",
-        ),
-        _check(
-            "covered",
-            found.covered,
-            "share of the face",
-            (None, limits.max_covered),
-            (None, limits.soft_covered),
-            f"{found.covered or 0:.0%} of the face is hidden, at most {limits.max_covered:.0%}",
-            f"{found.covered or 0:.0%} of the face is hidden",
-        ),
-    ]
-    if same_person is not None:
-        made.append(
-            _check(
-                "identity",
-                similarity,
-                "cosine to the subject",
-                (same_person, None),
-                (same_person + limits.doubtful, None),
-                f"the face is not the subject's (similarity {similarity or 0:.2f}, one person's is "
-                f"{same_person:.2f} or more)",
-                f"hardly like the other photos (similarity {similarity or 0:.2f}): is it the same "
-                "person?",
-            )
+    def check(self, face: FaceToJudge) -> FaceCheck:
+        """Return the verdict on one face."""
+        value, accepted, recommended = self.value(face), self.accepted(face), self.recommended(face)
+        if value is None:
+            return FaceCheck(self.name, None, self.unit, accepted, recommended, "unknown")
+        verdict: Literal["good", "note", "refused"] = "good"
+        text = ""
+        if not within(value, accepted):
+            verdict, text = "refused", self.refused
+        elif not within(value, recommended):
+            verdict, text = "note", self.noted
+        dark = recommended[0]
+        text = text.format(
+            value=value,
+            amount=abs(value),
+            low=accepted[0],
+            high=accepted[1],
+            face=face,
+            enlarged=face.crop_face / max(face.height, 1e-6),
+            way="down" if value < 0 else "up",
+            light="dark" if dark is not None and value < dark else "bright",
         )
-    return made
+        return FaceCheck(self.name, value, self.unit, accepted, recommended, verdict, text)
 
 
-def _check(
-    name: str,
-    value: float | None,
-    unit: str,
-    accepted: Limits,
-    comfortable: Limits,
-    refused: str,
-    noted: str = "",
-) -> Check:
-    if value is None:
-        return Check(name, None, unit, accepted, comfortable, "unknown")
-    if not _within(value, accepted):
-        return Check(name, value, unit, accepted, comfortable, "refused", refused)
-    if not _within(value, comfortable):
-        return Check(name, value, unit, accepted, comfortable, "note", noted)
-    return Check(name, value, unit, accepted, comfortable, "good")
+MEASURES = (
+    Measure(
+        "resolution",
+        "pixels of face height",
+        lambda face: face.height,
+        lambda face: (face.smallest, None),
+        lambda face: (max(face.crop_face / face.settings.faces.soft_upscale, face.smallest), None),
+        "the face is too small: {value:.0f} pixels high, training at {face.settings.size} pixels "
+        "needs {low:.0f}",
+        "the face is small: enlarged {enlarged:.1f} times",
+    ),
+    Measure(
+        "sharpness",
+        "% of the face's height (blur)",
+        lambda face: face.found.blur,
+        lambda face: (None, face.settings.faces.max_blur),
+        lambda face: (None, face.settings.faces.soft_blur),
+        "the face is too blurred: {value:.1f} % of its height, at most {high:.1f} %",
+        "a little soft (blur {value:.1f} %)",
+    ),
+    Measure(
+        "brightness",
+        "mean luma, 0 to 1",
+        lambda face: face.found.brightness,
+        lambda face: (face.settings.faces.min_brightness, None),
+        lambda face: (face.settings.faces.dark, face.settings.faces.bright),
+        "the face is too dark: brightness {value:.2f}, at least {low:.2f}",
+        "the face is very {light} (brightness {value:.2f})",
+    ),
+    Measure(
+        "overexposed",
+        "share of the face",
+        lambda face: face.found.overexposed,
+        lambda face: (None, face.settings.faces.max_overexposed),
+        lambda face: (None, face.settings.faces.soft_overexposed),
+        "the face is overexposed: {value:.0%} of it is plain white, at most {high:.0%}",
+        "overexposed: {value:.0%} of the face is plain white",
+    ),
+    Measure(
+        "yaw",
+        "degrees",
+        lambda face: face.found.pose.yaw,
+        lambda face: (-face.settings.faces.max_yaw, face.settings.faces.max_yaw),
+        lambda face: (None, None),
+        "the face is turned away by {amount:.0f} degrees, at most {high:.0f}",
+    ),
+    Measure(
+        "pitch",
+        "degrees",
+        lambda face: face.found.pose.pitch,
+        lambda face: (-face.settings.faces.max_pitch, face.settings.faces.max_pitch),
+        lambda face: (None, None),
+        "the face looks {way} by {amount:.0f} degrees, at most {high:.0f}",
+    ),
+    Measure(
+        "roll",
+        "degrees",
+        lambda face: face.found.pose.roll,
+        lambda face: (-face.settings.faces.max_roll, face.settings.faces.max_roll),
+        lambda face: (None, None),
+        "the head is tilted by {amount:.0f} degrees, at most {high:.0f}",
+    ),
+    Measure(
+        "eyes",
+        "opening over width",
+        lambda face: face.found.eyes,
+        lambda face: (face.settings.faces.min_eyes, None),
+        lambda face: (max(face.settings.faces.soft_eyes, face.settings.faces.min_eyes), None),
+        "the eyes are closed: open by {value:.2f} of their width, at least {low:.2f}",
+        "the eyes are nearly closed ({value:.2f} of their width)",
+    ),
+    Measure(
+        "occluded",
+        "share of the face",
+        lambda face: face.found.occluded,
+        lambda face: (None, face.settings.faces.max_occluded),
+        lambda face: (None, face.settings.faces.soft_occluded),
+        "{value:.0%} of the face is hidden, at most {high:.0%}",
+        "{value:.0%} of the face is hidden",
+    ),
+    Measure(
+        "identity",
+        "cosine to the subject",
+        lambda face: face.similarity,
+        lambda face: (face.same_person, None),
+        lambda face: ((face.same_person or 0.0) + face.settings.faces.doubtful, None),
+        "the face is not the subject's (similarity {value:.2f}, one person's is {low:.2f} or more)",
+        "hardly like the other photos (similarity {value:.2f}): is it the same person?",
+    ),
+)
+"""In the order in which they matter."""
 
 
-def _within(value: float, limits: Limits) -> bool:
+def check_face(face: FaceToJudge) -> list[FaceCheck]:
+    """Return every check of one face; that of identity only where it must be somebody's."""
+    asked = MEASURES if face.same_person is not None else MEASURES[:-1]
+    return [measure.check(face) for measure in asked]
+
+
+def within(value: float, limits: Limits) -> bool:
+    """Return whether a value lies between its limits, which belong to the range."""
     low, high = limits
     return (low is None or value >= low) and (high is None or value <= high)
-
-
-def _listed(limits: Limits) -> list[float | None]:
-    return [None if limit is None else round(limit, 4) for limit in limits]

@@ -18,7 +18,7 @@ from mcap.geometry.similarity_transform import Similarity
 
 if TYPE_CHECKING:
     from mcap.contracts import Float32Array, UInt8Image
-    from mcap.masking.select import MaskedPhoto
+    from mcap.masking.records import MaskedPhoto
 
 TIGHTEST = 0.9
 """The same fraction in a crop of a photo that shows no more than the face: so much and no more,
@@ -104,9 +104,10 @@ def fitted(
 ) -> Similarity:
     """A crop's similarity, changed so that the crop shows as little as can be outside the photo.
 
-    ``to_crop`` takes the photo's pixels to the crop's, ``photo`` is its (height, width). The crop is enlarged at most ``tightest`` times, which leaves the part of it that must
-    stay in sight; then it is moved, at most until what the photo shows of that part touches the
-    crop's edge. The tilt stays.
+    ``to_crop`` takes the photo's pixels to the crop's, ``photo`` is its (height, width). The crop
+    is enlarged at most ``tightest`` times, which leaves the part of it that must stay in sight;
+    then it is moved, at most until what the photo shows of that part touches the crop's edge. The
+    tilt stays.
     """
     height, width = photo
     scale = to_crop.scale

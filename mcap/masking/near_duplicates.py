@@ -27,15 +27,15 @@ photo of the same person more."""
 NEIGHBOURS = 8
 """So many of the photos with the most similar faces are looked at for parts."""
 
-_COARSE = tuple(np.arange(1.0, 0.75, -0.06))
-_FINE = tuple(np.arange(1.0, 0.75, -0.03))  # sides of a cut, as parts of the whole
-_PROMISING = 0.88  # correlation on the coarse grid from which the fine one is tried
-_SKEW = 0.13  # at most so much more is cut from one side than from the other
+COARSE = tuple(np.arange(1.0, 0.75, -0.06))
+FINE = tuple(np.arange(1.0, 0.75, -0.03))  # sides of a cut, as parts of the whole
+PROMISING = 0.88  # correlation on the coarse grid from which the fine one is tried
+SKEW = 0.13  # at most so much more is cut from one side than from the other
 
 
 @dataclass(frozen=True)
 class Near:
-    """Which photo an other one nearly is."""
+    """The photo that another one nearly is."""
 
     index: int
     correlation: float
@@ -43,9 +43,9 @@ class Near:
 
 
 def thumbnail(image: UInt8Image) -> UInt8Image:
-    """uint8[SIDE, SIDE], grey."""
+    """Return uint8[H, W, 3] as grey uint8[SIDE, SIDE]."""
     small = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+    return np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
 
 
 def near_duplicates(
@@ -53,7 +53,7 @@ def near_duplicates(
     threshold: float,
     embeddings: Sequence[Float32Array] | None = None,
 ) -> dict[int, Near]:
-    """Number of a photo -> the earlier photo that it nearly is, the most alike.
+    """Return the number of a photo -> the earlier photo that it nearly is, the most alike.
 
     The measure is the correlation of the thumbnails, of one and the other's mirror image or, where
     ``embeddings`` (float32[K, D], the faces of each photo) say that it may be, of one and a part of
@@ -66,7 +66,10 @@ def near_duplicates(
     """
     if len(thumbnails) < 2:
         return {}
-    vectors = np.stack([_vector(each) for each in thumbnails])
+    vectors = np.stack([compared(each).ravel() for each in thumbnails]).astype(np.float32)
+    vectors -= vectors.mean(axis=1, keepdims=True)
+    # Mean 0 and length 1, so that a product is the correlation; 0 for a picture of one colour.
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
     turned = vectors.reshape(-1, SMALL, SMALL)[:, :, ::-1].reshape(len(vectors), -1)
     found: dict[int, Near] = {}
     for later in range(1, len(vectors)):
@@ -77,7 +80,7 @@ def near_duplicates(
         if best[index] >= threshold:
             found[later] = Near(index, float(best[index]), bool(mirrored[index] > plain[index]))
         elif embeddings is not None:
-            for index in _alike(embeddings, later):
+            for index in with_similar_faces(embeddings, later):
                 pair = thumbnails[index], thumbnails[later]
                 shared = max(part_of(*pair), part_of(*pair[::-1]))
                 if shared >= threshold:
@@ -87,19 +90,20 @@ def near_duplicates(
 
 
 def part_of(whole: UInt8Image, part: UInt8Image) -> float:
-    """How well one thumbnail is a part of another: the best correlation over place and size."""
+    """Return the best correlation of one thumbnail with a part of another, over place and size."""
     if whole.std() < 1 or part.std() < 1:
         return 0.0  # one colour is a part of anything
-    small = cv2.resize(part, (SMALL, SMALL), interpolation=cv2.INTER_AREA)
-    coarse = _search(whole, small, _COARSE)
-    return max(coarse, _search(whole, small, _FINE)) if coarse >= _PROMISING else coarse
+    small = compared(part)
+    best = best_match(whole, small, COARSE)
+    return max(best, best_match(whole, small, FINE)) if best >= PROMISING else best
 
 
-def _search(whole: UInt8Image, small: UInt8Image, parts: Sequence[float]) -> float:
+def best_match(whole: UInt8Image, small: UInt8Image, parts: Sequence[float]) -> float:
+    """Return the best correlation of uint8[SMALL, SMALL] with parts of those sizes, anywhere."""
     best = 0.0
     for across in parts:
         for down in parts:
-            if abs(across - down) > _SKEW:
+            if abs(across - down) > SKEW:
                 continue
             size = (round(SMALL / across), round(SMALL / down))
             resized = cv2.resize(whole, size, interpolation=cv2.INTER_AREA)
@@ -107,8 +111,8 @@ def _search(whole: UInt8Image, small: UInt8Image, parts: Sequence[float]) -> flo
     return best
 
 
-def _alike(embeddings: Sequence[Float32Array], later: int) -> list[int]:
-    """Earlier photos with a face like one of this photo's, the most alike first."""
+def with_similar_faces(embeddings: Sequence[Float32Array], later: int) -> list[int]:
+    """Return the earlier photos with a face like one of this photo's, the most alike first."""
     mine = embeddings[later]
     if not len(mine):
         return []
@@ -121,10 +125,7 @@ def _alike(embeddings: Sequence[Float32Array], later: int) -> list[int]:
     return [index for _, index in likely[:NEIGHBOURS]]
 
 
-def _vector(thumb: UInt8Image) -> Float32Array:
-    """float32[SMALL * SMALL], mean 0 and length 1 (0 for a picture of one colour)."""
-    grey = (
-        cv2.resize(thumb, (SMALL, SMALL), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
-    )
-    grey -= grey.mean()
-    return grey / max(float(np.linalg.norm(grey)), 1e-6)
+def compared(thumb: UInt8Image) -> UInt8Image:
+    """Return a thumbnail at the size at which two of them are compared: uint8[SMALL, SMALL]."""
+    small = cv2.resize(thumb, (SMALL, SMALL), interpolation=cv2.INTER_AREA)
+    return np.asarray(small, dtype=np.uint8)

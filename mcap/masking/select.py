@@ -7,371 +7,290 @@ let go between and after the passes, so that a folder of any length fits in memo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, cast
 
 import cv2
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
 
 from mcap.errors import InputRejectedError
-from mcap.faces.eyes import MeshFinder, openness
-from mcap.faces.measure import (
+from mcap.faces.eyes import openness
+from mcap.faces.measure import FoundFace, find_faces
+from mcap.faces.occlusion import occlusion
+from mcap.faces.similarity import mean_embedding
+from mcap.images.find import unique_names
+from mcap.images.photo import Photo, read_photo
+from mcap.masking.checks import FaceToJudge, check_face
+from mcap.masking.near_duplicates import near_duplicates, thumbnail
+from mcap.masking.records import (
+    FaceCheck,
+    KnownPhotos,
+    MaskedPhoto,
+    MaskedSet,
+    MaskSettings,
+    NearDuplicate,
+    Person,
+    RefusedPhoto,
+)
+from mcap.masking.subject_choice import (
     NO_FACE,
     Choice,
-    FaceSettings,
-    FoundFace,
     choose_subject,
     dominant_face,
-    find_faces,
     other_people,
 )
-from mcap.faces.occlusion import occlusion
-from mcap.images.find import unique_names
-from mcap.images.open import PhotoSettings
-from mcap.images.photo import Photo, read_photo
-from mcap.masking.advice import advise
-from mcap.masking.checks import Check, checks
-from mcap.masking.near_duplicates import near_duplicates, thumbnail
 from mcap.runtime.parallel import ordered_map, threads_for
 
 if TYPE_CHECKING:
-    from mcap.contracts import Face, FaceDetector, Float32Array, IdentityModel, Masker
+    from numpy.typing import NDArray
 
-
-class MaskSettings(BaseModel):
-    """What `mask_photos` and the crops need to know. Three slices of the settings."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    photos: PhotoSettings = PhotoSettings()
-    faces: FaceSettings = FaceSettings()
-    size: int = Field(default=512, ge=64)
-    """Side of the training crop in pixels: the backbone's native size."""
-    face_height: float = Field(default=0.45, gt=0, le=1)
-    """Fraction of the crop's side that an upright face's box is high (`BackboneInfo`)."""
-
-
-@dataclass(frozen=True)
-class MaskedPhoto:
-    """An accepted photo. Its mask is kept as 8-bit pixels of the part that it covers."""
-
-    photo: Photo
-    """Without its pixels; ``photo.image`` decodes the file again."""
-    found: FoundFace
-    cutout: np.ndarray = field(repr=False)
-    """uint8[h, w]: 255 on the face."""
-    mask_origin: tuple[int, int]
-    """Where the cutout's corner (x, y) lies in ``photo.image``."""
-    shape: tuple[int, int]
-    """(H, W) of ``photo.image``."""
-    notes: tuple[str, ...] = ()
-    edited: bool = False
-    """The mask came from a file and not from the masker."""
-    similarity: float | None = None
-    """To the subject's mean embedding; None for a reference."""
-    checks: tuple[Check, ...] = ()
-    near: NearDuplicate | None = None
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """What the notes are about, in `mcap.masking.advice`'s words."""
-        noted = tuple(check.name for check in self.checks if check.verdict == "note")
-        return (*noted, "near-duplicate") if self.near else noted
-
-    @property
-    def face(self) -> Face:
-        """In pixels of ``photo.image``."""
-        return self.found.face
-
-    @property
-    def embedding(self) -> Float32Array:
-        return self.found.embedding
-
-    @property
-    def mask(self) -> Float32Array:
-        """float32[H, W] in [0, 1], the size of ``photo.image``."""
-        return self.full_mask().astype(np.float32) / np.float32(255.0)
-
-    def full_mask(self) -> np.ndarray:
-        """uint8[H, W], the size of ``photo.image``."""
-        full = np.zeros(self.shape, dtype=np.uint8)
-        x, y = self.mask_origin
-        full[y : y + self.cutout.shape[0], x : x + self.cutout.shape[1]] = self.cutout
-        return full
-
-
-@dataclass(frozen=True)
-class RefusedPhoto:
-    """A photo, or a file that is none, with the reason why it is left out."""
-
-    name: str
-    path: Path
-    reason: str
-    photo: Photo | None = None  # None where the file could not be read as a picture
-    found: FoundFace | None = None  # the face that was judged, where one was chosen
-    kinds: tuple[str, ...] = ("unreadable",)
-    """What the reason is about, in `mcap.masking.advice`'s words."""
-    checks: tuple[Check, ...] = ()
-    similarity: float | None = None
-    """Of the nearest face to the subject's mean embedding; None where there is neither."""
-
-
-@dataclass(frozen=True)
-class NearDuplicate:
-    """Another photo that a photo nearly is."""
-
-    name: str  # the other's `Photo.name`
-    file: str
-    correlation: float
-    mirrored: bool
-
-
-@dataclass(frozen=True)
-class Person:
-    """Somebody who is in the photos and was not chosen."""
-
-    photos: tuple[str, ...]
-    """Names of the files."""
-    faces: tuple[tuple[Photo, FoundFace], ...]
-    """One face a photo, in the photos' order."""
-    similarity: float | None
-    """Of the mean embedding to the subject's; None where there is no subject."""
-
-
-@dataclass(frozen=True)
-class MaskedSet:
-    """Everything that `mask_photos` was given, in its order: accepted or refused."""
-
-    entries: tuple[MaskedPhoto | RefusedPhoto, ...]
-    settings: MaskSettings
-    faces: Mapping[str, Sequence[FoundFace]] = field(default_factory=dict, repr=False)
-    """All faces that were found, by the photo's sha256."""
-    passed_over: tuple[Person, ...] = ()
-    """The other people, those in the most photos first."""
-
-    @property
-    def accepted(self) -> list[MaskedPhoto]:
-        return [entry for entry in self.entries if isinstance(entry, MaskedPhoto)]
-
-    @property
-    def refused(self) -> list[RefusedPhoto]:
-        return [entry for entry in self.entries if isinstance(entry, RefusedPhoto)]
-
-    def require_accepted(self) -> list[MaskedPhoto]:
-        """The accepted photos; `InputRejectedError` with every reason where there is none."""
-        if self.accepted:
-            return self.accepted
-        if not self.entries:
-            raise InputRejectedError("No photos were given.", details={"refused": []})
-        lines = "\n".join(f"  {entry.path}: {entry.reason}" for entry in self.refused)
-        count = len(self.entries)
-        advice = "\n".join(item.text for item in advise(self))
-        raise InputRejectedError(
-            f"No usable photo among {count}:\n{lines}\n{advice}",
-            details={
-                "refused": [
-                    {"photo": str(entry.path), "reason": entry.reason} for entry in self.refused
-                ]
-            },
-        )
-
+    from mcap.contracts import FaceTools, Float32Array, Masker, UInt8Image
+    from mcap.faces.eyes import MeshFinder
 
 OnPhoto = Callable[[Path], None]
 """Called for each photo after each of the two passes, so 2 x len(paths) times in all."""
 
+UNRECOGNISABLE = ("resolution", "sharpness", "brightness", "overexposed", "yaw", "pitch")
+"""Checks whose failing makes a similarity worthless."""
+
 
 def mask_photos(
     paths: Sequence[Path | str],
-    *,
-    detector: FaceDetector,
-    identity: IdentityModel,
-    masker: Masker,
+    tools: FaceTools,
     settings: MaskSettings | None = None,
-    role: Literal["subject", "reference"] = "subject",
+    *,
     subject: Path | str | None = None,
-    masks_dir: Path | str | None = None,
-    masks: Mapping[str, Path] | None = None,
+    masks: Path | str | Mapping[str, Path] | None = None,
+    known: KnownPhotos | None = None,
     on_photo: OnPhoto | None = None,
-    known_faces: Mapping[str, Sequence[FoundFace]] | None = None,
-    known_names: Mapping[str, str] | None = None,
 ) -> MaskedSet:
-    """Find, choose, judge and mask. ``paths`` are files (`mcap.images.find.find_photos` lists folders').
+    """Find, choose, judge and mask the face of the one person who recurs in photos.
 
-    ``role="subject"``: one person recurs and is the subject; ``subject`` is a photo, among the
-    paths or not, whose one face (or clearly largest face) says who. ``role="reference"``: every
-    photo shows its own person, the largest face.
-
-    ``masks_dir`` holds masks NAME.png (as ``mcap mask`` writes them, perhaps edited by hand) that
-    win over the masker's; ``masks`` (name -> file) names such files one by one. ``known_faces`` and
-    ``known_names`` (by sha256) are what an earlier run has measured and given.
+    ``paths`` are files (`mcap.images.find.find_photos` lists folders'). ``subject`` is a photo,
+    among them or not, whose one face (or clearly largest face) says who the person is. ``masks``
+    win over the masker's: a folder of NAME.png (as ``mcap mask`` writes them, perhaps edited by
+    hand), or such files by name. ``known`` is what an earlier run has measured and named.
 
     Refusals do not raise, except that of the photo that ``subject`` names: see
-    `MaskedSet.require_accepted`.
+    `mcap.masking.advice.require_accepted`.
     """
     settings = settings or MaskSettings()
     same_person = settings.faces.same_person
     if same_person is None:
-        same_person = identity.info.same_person
-    tick = on_photo or (lambda path: None)
-
-    def look(path: Path | str) -> tuple[Photo, _Look]:
-        photo = read_photo(path, settings.photos)
-        faces = (known_faces or {}).get(photo.sha256)
-        if faces is None:
-            faces = find_faces(photo.image, detector, identity, settings.faces)
-        return photo.without_pixels(), _Look(list(faces), thumbnail(photo.image))
-
+        same_person = tools.identity.info.same_person
     pinned = None
     if subject is not None:
-        pinned = _pinned(*look(subject), settings)
+        pinned = face_of_subject(look(subject, tools, settings, known), settings)
+    photos = list(look_at_each(paths, tools, settings, known, on_photo))
+    seen = readable(photos, known)
+    choices = choose_subject(
+        [each.faces for each in seen.values()],
+        same_person=same_person,
+        dominance=settings.faces.dominance,
+        pinned=pinned,
+    )
+    chosen = dict(zip(seen, choices, strict=True))
+    judge = Judge(settings, tools.masker, masks_by_name(masks), same_person)
+    entries = judge.each(photos, seen, chosen, on_photo)
+    faces = {sha256: each.faces for sha256, each in seen.items()}
+    others = passed_over(entries, faces, chosen, same_person)
+    return MaskedSet(tuple(entries), settings, faces, others)
 
-    def look_or_refuse(path: Path) -> tuple[Photo, _Look] | RefusedPhoto:
+
+def mask_references(
+    paths: Sequence[Path | str],
+    tools: FaceTools,
+    settings: MaskSettings | None = None,
+    *,
+    on_photo: OnPhoto | None = None,
+) -> MaskedSet:
+    """Find, judge and mask the largest face of each photo: a style's, which may show anybody.
+
+    Closed eyes and sunglasses are no fault there. Otherwise as `mask_photos`.
+    """
+    settings = settings or MaskSettings()
+    photos = list(look_at_each(paths, tools, settings, None, on_photo))
+    seen = readable(photos, None)
+    chosen = {sha256: Choice(0) if each.faces else NO_FACE for sha256, each in seen.items()}
+    judge = Judge(settings, tools.masker, {}, same_person=None)
+    entries = judge.each(photos, seen, chosen, on_photo)
+    faces = {sha256: each.faces for sha256, each in seen.items()}
+    return MaskedSet(tuple(entries), settings, faces)
+
+
+@dataclass(frozen=True)
+class Look:
+    """The first pass's view of one photo."""
+
+    photo: Photo
+    """Without its pixels."""
+    faces: Sequence[FoundFace]
+    thumbnail: UInt8Image
+
+
+def look(
+    path: Path | str, tools: FaceTools, settings: MaskSettings, known: KnownPhotos | None
+) -> Look:
+    """Read a photo and measure its faces; `InputRejectedError` where it cannot be read."""
+    photo = read_photo(path, settings.photos)
+    faces = known.faces.get(photo.sha256) if known else None
+    if faces is None:
+        faces = find_faces(photo.image, tools.detector, tools.identity, settings.faces)
+    return Look(photo.without_pixels(), list(faces), thumbnail(photo.image))
+
+
+def look_at_each(
+    paths: Sequence[Path | str],
+    tools: FaceTools,
+    settings: MaskSettings,
+    known: KnownPhotos | None,
+    on_photo: OnPhoto | None,
+) -> Iterator[Look | RefusedPhoto]:
+    """Yield the first pass over each photo; a file twice is refused the second time."""
+
+    def look_or_refuse(path: Path) -> Look | RefusedPhoto:
         try:
-            return look(path)
+            return look(path, tools, settings, known)
         except InputRejectedError as refusal:
-            return RefusedPhoto(path.name, path, _without(path, str(refusal)))
+            return RefusedPhoto(path, without_name(path, refusal))
 
-    looks: list[tuple[Photo, _Look] | RefusedPhoto] = []
-    seen: dict[str, Path] = {}
     files = [Path(path) for path in paths]
-    threads = threads_for(detector, identity)
+    seen: dict[str, Path] = {}
+    threads = threads_for(tools.detector, tools.identity)
     for path, item in zip(files, ordered_map(look_or_refuse, files, threads), strict=True):
-        if not isinstance(item, RefusedPhoto):
-            sha256 = item[0].sha256
+        if isinstance(item, Look):
+            sha256 = item.photo.sha256
             if sha256 in seen:
                 reason = f"the same picture as {seen[sha256].name}"
-                item = RefusedPhoto(path.name, path, reason, kinds=("duplicate",))
+                item = RefusedPhoto(path, reason, ("duplicate",))
             else:
                 seen[sha256] = path
-        looks.append(item)
-        tick(path)
+        if on_photo:
+            on_photo(path)
+        yield item
 
-    readable = [item for item in looks if not isinstance(item, RefusedPhoto)]
-    photos = unique_names([photo for photo, _ in readable], dict(known_names or {}))
-    faces = [found.faces for _, found in readable]
-    if role == "reference":
-        choices = [Choice(0) if found else NO_FACE for found in faces]
-    else:
-        choices = choose_subject(
-            faces,
-            same_person=same_person,
-            dominance=settings.faces.dominance,
-            pinned=pinned,
-        )
-    near = near_duplicates(
-        [found.thumbnail for _, found in readable],
-        settings.faces.near_duplicate,
-        [np.array([face.embedding for face in found.faces]) for _, found in readable],
-    )
-    twins = {
-        photos[later].sha256: NearDuplicate(
-            photos[found.index].name,
-            photos[found.index].path.name,
-            found.correlation,
-            found.mirrored,
-        )
-        for later, found in near.items()
+
+def readable(photos: Sequence[Look | RefusedPhoto], known: KnownPhotos | None) -> dict[str, Look]:
+    """Return the photos that could be read by their sha256, each under a name of its own."""
+    looks = [item for item in photos if isinstance(item, Look)]
+    named = unique_names([item.photo for item in looks], dict(known.names) if known else {})
+    return {
+        photo.sha256: replace(item, photo=photo) for photo, item in zip(named, looks, strict=True)
     }
-    readable = iter(zip(photos, faces, choices, strict=True))
-    own_masks = dict(masks or {})
-    if masks_dir is not None:
-        own_masks |= {path.stem: path for path in sorted(Path(masks_dir).glob("*.png"))}
-    judge = _Judge(settings, None if role == "reference" else same_person, masker, own_masks)
 
-    def finish(item: RefusedPhoto | tuple) -> MaskedPhoto | RefusedPhoto:
-        if isinstance(item, RefusedPhoto):
-            return item
-        photo, found, choice = item
-        return judge.finish(photo, found, choice, twins.get(photo.sha256))
 
-    judged = [item if isinstance(item, RefusedPhoto) else next(readable) for item in looks]
-    entries: list[MaskedPhoto | RefusedPhoto] = []
-    for path, entry in zip(files, ordered_map(finish, judged, threads_for(masker)), strict=True):
-        entries.append(entry)
-        tick(path)
-    all_faces = {photo.sha256: found for photo, found in zip(photos, faces, strict=True)}
-    chosen = {photo.sha256: choice for photo, choice in zip(photos, choices, strict=True)}
-    return MaskedSet(
-        tuple(entries),
-        settings,
-        all_faces,
-        () if role == "reference" else _passed_over(entries, all_faces, chosen, same_person),
+def face_of_subject(seen: Look, settings: MaskSettings) -> Float32Array:
+    """Return the embedding of the photo that says who the subject is; `InputRejectedError`."""
+    index = dominant_face(seen.faces, settings.faces.dominance)
+    if index is None:
+        reason = (
+            f"{len(seen.faces)} faces and none is clearly the largest"
+            if seen.faces
+            else "no face found"
+        )
+        raise InputRejectedError(
+            f"{seen.photo.path} does not say who the subject is: {reason}. Give --subject a photo "
+            "of one person."
+        )
+    return seen.faces[index].embedding
+
+
+def masks_by_name(masks: Path | str | Mapping[str, Path] | None) -> Mapping[str, Path]:
+    """Return the user's own masks by the photo's name, from a folder of them or as given."""
+    if masks is None or isinstance(masks, Mapping):
+        return masks or {}
+    return {path.stem: path for path in sorted(Path(masks).glob("*.png"))}
+
+
+def near_duplicates_of(seen: Mapping[str, Look], threshold: float) -> dict[str, NearDuplicate]:
+    """Return the photos that are nearly an earlier one, by their sha256."""
+    looks = list(seen.values())
+    found = near_duplicates(
+        [each.thumbnail for each in looks],
+        threshold,
+        [np.array([face.embedding for face in each.faces]) for each in looks],
     )
+    return {
+        looks[later].photo.sha256: NearDuplicate(
+            looks[near.index].photo.name,
+            looks[near.index].photo.path.name,
+            near.correlation,
+            near.mirrored,
+        )
+        for later, near in found.items()
+    }
 
 
 @dataclass(frozen=True)
-class _Look:
-    faces: list[FoundFace]
-    thumbnail: np.ndarray
-
-
-_UNRECOGNISABLE = ("resolution", "sharpness", "brightness", "burnt", "yaw", "pitch")
-"""Checks whose failing makes a similarity worthless."""
-
-
-@dataclass(frozen=True)
-class _Judge:
-    """The second pass over one photo."""
+class Judge:
+    """The second pass: checks the chosen face of a photo and draws its mask."""
 
     settings: MaskSettings
-    same_person: float | None  # None: a reference shows whom it likes
     masker: Masker
     own_masks: Mapping[str, Path]
+    same_person: float | None
+    """None: the photos may show anybody."""
 
-    def finish(
+    def each(
         self,
-        photo: Photo,
-        faces: Sequence[FoundFace],
-        choice: Choice,
-        near: NearDuplicate | None,
+        photos: Sequence[Look | RefusedPhoto],
+        seen: Mapping[str, Look],
+        chosen: Mapping[str, Choice],
+        on_photo: OnPhoto | None,
+    ) -> list[MaskedPhoto | RefusedPhoto]:
+        """Return every photo, accepted or refused, in the order of the first pass."""
+        near = near_duplicates_of(seen, self.settings.faces.near_duplicate)
+
+        def judged(item: Look | RefusedPhoto) -> MaskedPhoto | RefusedPhoto:
+            if isinstance(item, RefusedPhoto):
+                return item
+            sha256 = item.photo.sha256
+            return self.judge(seen[sha256], chosen[sha256], near.get(sha256))
+
+        entries = []
+        for entry in ordered_map(judged, photos, threads_for(self.masker)):
+            entries.append(entry)
+            if on_photo:
+                on_photo(entry.path)
+        return entries
+
+    def judge(
+        self, seen: Look, choice: Choice, near: NearDuplicate | None
     ) -> MaskedPhoto | RefusedPhoto:
-        """Check the chosen face and draw its mask."""
+        """Return one photo with its mask, or the reason why it is refused."""
         if choice.index is None:
-            return self._without_subject(photo, faces, choice)
-        found = faces[choice.index]
-        made = self._checks(found, choice)
-        if self.same_person is not None and all(check.verdict != "refused" for check in made):
-            try:
-                seen = self._look_closer(photo, found)
-            except InputRejectedError as refusal:  # the file changed under our hands
-                return RefusedPhoto(
-                    photo.name, photo.path, _without(photo.path, str(refusal)), photo, found
-                )
-            if seen is not found:
-                found, made = seen, self._checks(seen, choice)
+            return self.without_subject(seen, choice)
+        photo, found = seen.photo, seen.faces[choice.index]
+        refused = RefusedPhoto(photo.path, "", photo=photo, found=found)
+        try:
+            found, made = self.checked(photo, found, choice)
+        except InputRejectedError as refusal:  # the file changed under our hands
+            return replace(refused, reason=without_name(photo.path, refusal))
+        refused = replace(refused, found=found, checks=tuple(made), similarity=choice.similarity)
         wrong = [check for check in made if check.verdict == "refused"]
-
-        def refuse(reason: str, kinds: tuple[str, ...]) -> RefusedPhoto:
-            return RefusedPhoto(
-                photo.name,
-                photo.path,
-                reason,
-                photo,
-                found,
-                kinds,
-                tuple(made),
-                choice.similarity,
-            )
-
         if wrong:
             reason = "; ".join(check.text for check in wrong)
-            return refuse(reason, tuple(check.name for check in wrong))
+            return replace(refused, reason=reason, kinds=tuple(check.name for check in wrong))
+        own = self.own_masks.get(photo.name) or self.own_masks.get(photo.path.name)
         try:
-            mask, own = self._mask(photo, found.face)
+            mask = self.drawn(photo, found) if own is None else read_mask(own, photo)
+            if not mask.any():
+                where = f"the mask {own} is black" if own else "the mask is empty"
+                raise InputRejectedError(f"{where}: nothing of the photo would be learned")
         except InputRejectedError as refusal:
-            return refuse(_without(photo.path, str(refusal)), ("mask",))
+            reason = without_name(photo.path, refusal)
+            return replace(refused, reason=reason, kinds=("mask",))
         notes = [check.text for check in made if check.verdict == "note"]
-        if len(faces) > 1:
-            others = "1 other face" if len(faces) == 2 else f"{len(faces) - 1} other faces"
-            notes.append(f"{others} passed over")
+        if len(seen.faces) > 1:
+            others = len(seen.faces) - 1
+            notes.append(f"{others} other face{'' if others == 1 else 's'} passed over")
         if near is not None:
             what = "nearly the mirror image of" if near.mirrored else "nearly the same picture as"
             notes.append(f"{what} {near.file}")
-        cutout, origin = _covered(mask)
+        cutout, origin = trimmed(mask)
         return MaskedPhoto(
             photo=photo,
             found=found,
@@ -379,94 +298,75 @@ class _Judge:
             mask_origin=origin,
             shape=photo.shape,
             notes=tuple(notes),
-            edited=own,
+            edited=own is not None,
             similarity=choice.similarity,
             checks=tuple(made),
             near=near,
         )
 
-    def _without_subject(
-        self, photo: Photo, faces: Sequence[FoundFace], choice: Choice
-    ) -> RefusedPhoto:
-        """No face of the photo is the subject's, or none can be told to be."""
-        only = faces[0] if len(faces) == 1 else None
-        made = [] if only is None else self._checks(only, choice)
-        reason, kinds = choice.reason or "", (choice.kind,)
+    def without_subject(self, seen: Look, choice: Choice) -> RefusedPhoto:
+        """Return the refusal of a photo none of whose faces is surely the subject's."""
+        only = seen.faces[0] if len(seen.faces) == 1 else None
+        made = [] if only is None else self.checks(only, choice)
+        reason = choice.reason or ""
+        kinds: tuple[str, ...] = (choice.kind,)
         # A network that sees next to nothing does not tell who it is: that is what to say.
         wrong = [
-            check for check in made if check.verdict == "refused" and check.name in _UNRECOGNISABLE
+            check for check in made if check.verdict == "refused" and check.name in UNRECOGNISABLE
         ]
         if choice.kind == "stranger" and wrong:
             reason = "; ".join([*(check.text for check in wrong), reason])
             kinds = tuple(check.name for check in wrong)
         return RefusedPhoto(
-            photo.name, photo.path, reason, photo, only, kinds, tuple(made), choice.similarity
+            seen.photo.path, reason, kinds, seen.photo, only, tuple(made), choice.similarity
         )
 
-    def _checks(self, found: FoundFace, choice: Choice) -> list[Check]:
+    def checks(self, found: FoundFace, choice: Choice) -> list[FaceCheck]:
+        """Return the checks that a subject's face, or a reference's, has to pass."""
         if self.same_person is None:  # a style may close its eyes and wear sunglasses
-            found = replace(found, eyes=None, covered=None)
-        return checks(
-            found,
-            self.settings.faces,
-            size=self.settings.size,
-            face_height=self.settings.face_height,
-            similarity=choice.similarity,
-            same_person=self.same_person,
-        )
+            found = replace(found, eyes=None, occluded=None)
+        return check_face(FaceToJudge(found, self.settings, choice.similarity, self.same_person))
 
-    def _look_closer(self, photo: Photo, found: FoundFace) -> FoundFace:
-        """What only the masker can tell: the mesh's eyes, and what hides the face."""
+    def checked(
+        self, photo: Photo, found: FoundFace, choice: Choice
+    ) -> tuple[FoundFace, list[FaceCheck]]:
+        """Return a face with its checks, and where all are passed with the masker's measures, too.
+
+        Those are the opening of the eyes, from the masker's mesh, and what hides the face. They
+        take a second look at the photo: `InputRejectedError` where its file has changed.
+        """
+        made = self.checks(found, choice)
+        if self.same_person is None or any(check.verdict == "refused" for check in made):
+            return found, made
+        closer = found
         if found.eyes is None and self.masker.info.finds_mesh:
             mesh = cast("MeshFinder", self.masker).mesh(photo.image, found.face)
             if mesh is not None:
                 face = replace(found.face, mesh=mesh)
-                found = replace(found, face=face, eyes=openness(mesh))
+                closer = replace(found, face=face, eyes=openness(mesh))
         if self.masker.info.finds_parts:
-            covered = occlusion(self.masker, photo.image, found.face)
-            found = replace(found, covered=covered)
-        return found
+            hidden = occlusion(self.masker, photo.image, closer.face)
+            closer = replace(closer, occluded=hidden)
+        return (found, made) if closer is found else (closer, self.checks(closer, choice))
 
-    def _mask(self, photo: Photo, face: Face) -> tuple[np.ndarray, bool]:
-        """uint8[H, W], and whether it is the user's own."""
-        own = self.own_masks.get(photo.name) or self.own_masks.get(photo.path.name)
-        if own is not None:
-            mask = _read_mask(own, photo, photo.shape)
-        else:
-            if self.masker.info.reads_pixels:
-                image = photo.image
-            else:  # one pixel that stands for all: decoding a photo again takes its time
-                image = np.broadcast_to(np.zeros((), dtype=np.uint8), (*photo.shape, 3))
-            # To the nearest of 256 steps, and nothing beyond them.
-            mask = cv2.convertScaleAbs(self.masker.mask(image, face), alpha=255.0)
-        if not mask.any():
-            where = f"the mask {own} is black" if own else "the mask is empty"
-            raise InputRejectedError(f"{where}: nothing of the photo would be learned")
-        return mask, own is not None
+    def drawn(self, photo: Photo, found: FoundFace) -> NDArray[np.uint8]:
+        """Return the masker's mask, uint8[H, W]."""
+        if self.masker.info.reads_pixels:
+            image = photo.image
+        else:  # one pixel that stands for all: decoding a photo again takes its time
+            image = np.broadcast_to(np.zeros((), dtype=np.uint8), (*photo.shape, 3))
+        # To the nearest of 256 steps, and nothing beyond them.
+        mask = cv2.convertScaleAbs(self.masker.mask(image, found.face), alpha=255.0)
+        return np.asarray(mask, dtype=np.uint8)
 
 
-def _pinned(photo: Photo, found: _Look, settings: MaskSettings) -> Float32Array:
-    index = dominant_face(found.faces, settings.faces.dominance)
-    if index is None:
-        reason = (
-            f"{len(found.faces)} faces and none is clearly the largest"
-            if found.faces
-            else "no face found"
-        )
-        raise InputRejectedError(
-            f"{photo.path} does not say who the subject is: {reason}. Give --subject a photo of "
-            "one person."
-        )
-    return found.faces[index].embedding
-
-
-def _passed_over(
+def passed_over(
     entries: Sequence[MaskedPhoto | RefusedPhoto],
     all_faces: Mapping[str, Sequence[FoundFace]],
     chosen: Mapping[str, Choice],
     same_person: float,
 ) -> tuple[Person, ...]:
-    """Everybody but the subject; a face that nobody could recognise is not another person."""
+    """Return everybody but the subject; a face that cannot be recognised is nobody else."""
     photos = [
         entry.photo
         for entry in entries
@@ -484,23 +384,22 @@ def _passed_over(
         for its, choice in zip(faces, choices, strict=True)
         if choice.index is not None
     ]
-    mean = _unit(subject) if subject else None
     people = []
     for group in other_people(faces, choices, same_person):
         its = tuple((photos[photo], faces[photo][index]) for photo, index in sorted(group))
         similarity = None
-        if mean is not None:
-            similarity = float(_unit([found.embedding for _, found in its]) @ mean)
-        people.append(Person(tuple(photo.path.name for photo, _ in its), its, similarity))
+        if subject:
+            theirs = mean_embedding([found.embedding for _, found in its])
+            similarity = float(theirs @ mean_embedding(subject))
+        people.append(Person(its, similarity))
     return tuple(people)
 
 
-def _unit(embeddings: Sequence[Float32Array]) -> Float32Array:
-    mean = np.mean(embeddings, axis=0)
-    return mean / max(float(np.linalg.norm(mean)), 1e-12)
+def read_mask(path: Path, photo: Photo) -> NDArray[np.uint8]:
+    """Return a mask file as uint8[H, W] of ``photo.image``; `InputRejectedError` at another size.
 
-
-def _read_mask(path: Path, photo: Photo, shape: tuple[int, int]) -> np.ndarray:
+    The file is as large as the upright photo itself.
+    """
     mask = read_photo(path, photo.settings)
     if (mask.width, mask.height) != (photo.width, photo.height):
         raise InputRejectedError(
@@ -508,17 +407,19 @@ def _read_mask(path: Path, photo: Photo, shape: tuple[int, int]) -> np.ndarray:
             f"{photo.width} x {photo.height}; masks are as large as the upright photo"
         )
     grey = np.asarray(Image.fromarray(mask.image).convert("L"))
-    if grey.shape != shape:
-        grey = cv2.resize(grey, (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
+    height, width = photo.shape
+    if grey.shape != photo.shape:
+        grey = np.asarray(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA))
     return grey
 
 
-def _covered(mask: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+def trimmed(mask: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """Return the part of a mask uint8[H, W] where it is not 0, and its corner (x, y)."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     y0, y1, x0, x1 = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
     return mask[y0:y1, x0:x1].copy(), (int(x0), int(y0))
 
 
-def _without(path: Path, message: str) -> str:
-    """The reason alone: the message without the file's name in front of it."""
-    return message.removeprefix(f"{path}: ")
+def without_name(path: Path, refusal: InputRejectedError) -> str:
+    """Return the reason alone: the message without the file's name in front of it."""
+    return str(refusal).removeprefix(f"{path}: ")

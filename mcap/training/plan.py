@@ -25,7 +25,7 @@ from mcap.training.tiny_autoencoder import tiny_autoencoder
 from mcap.weights.required import WeightLine, weight_lines
 
 if TYPE_CHECKING:
-    from mcap.masking.select import MaskedSet
+    from mcap.masking.records import MaskedSet
     from mcap.training.prepare import PreparedPhotos
     from mcap.training.recipe import Recipe
     from mcap.training.request import TrainingRequest

@@ -5,17 +5,19 @@ Reference images are drawn with the backbone where a style has prompts and no ph
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from PIL import Image
 
 from mcap.diffusion.sampling import generate_images
+from mcap.faces.similarity import mean_embedding
+from mcap.masking.advice import require_accepted
 from mcap.masking.crops import portrait_crops
-from mcap.masking.select import MaskedSet, mask_photos
+from mcap.masking.records import MaskedSet
+from mcap.masking.select import mask_photos, mask_references
 from mcap.runtime.files import write_with
 from mcap.runtime.randomness import preserve_rng_state
 from mcap.style.prompts import composed_prompts, fill, reference_prompts, source_prompts
@@ -23,22 +25,13 @@ from mcap.subjects.manifest import RefusedRecord
 from mcap.training.data import TrainingData, TrainingPrompts
 
 if TYPE_CHECKING:
-    from mcap.contracts import Backbone, FaceDetector, IdentityModel, Masker
+    from mcap.contracts import Backbone, FaceTools
     from mcap.style.profile import StyleProfile
     from mcap.training.request import TrainingRequest
 
 REFERENCES_DRAWN = 8
 
 OnPhoto = Callable[[Path], None]
-
-
-@dataclass(frozen=True)
-class FaceTools:
-    """The networks that find, compare and mask faces."""
-
-    detector: FaceDetector
-    identity: IdentityModel
-    masker: Masker
 
 
 @dataclass(frozen=True)
@@ -51,9 +44,9 @@ class PreparedPhotos:
 
     def require_usable(self) -> None:
         """Raise `InputRejectedError`, with the reasons, where nothing is left to train on."""
-        self.sources.require_accepted()
+        require_accepted(self.sources)
         if self.references is not None:
-            self.references.require_accepted()
+            require_accepted(self.references)
 
 
 def prepare_photos(
@@ -66,37 +59,18 @@ def prepare_photos(
     photos = request.photos
     sources = mask_photos(
         photos.sources,
-        detector=tools.detector,
-        identity=tools.identity,
-        masker=tools.masker,
-        settings=request.masking,
-        role="subject",
+        tools,
+        request.masking,
         subject=photos.subject,
-        masks_dir=photos.masks,
+        masks=photos.masks,
         on_photo=on_photo,
     )
     references = None
     if photos.references:
-        references = mask_references(request, tools, photos.references, on_photo)
+        references = mask_references(
+            photos.references, tools, request.masking, on_photo=on_photo
+        )
     return PreparedPhotos(sources, references)
-
-
-def mask_references(
-    request: TrainingRequest,
-    tools: FaceTools,
-    paths: Sequence[Path],
-    on_photo: OnPhoto | None = None,
-) -> MaskedSet:
-    """Mask the style's photos, each of which shows a person of its own."""
-    return mask_photos(
-        paths,
-        detector=tools.detector,
-        identity=tools.identity,
-        masker=tools.masker,
-        settings=request.masking,
-        role="reference",
-        on_photo=on_photo,
-    )
 
 
 def draw_references(
@@ -136,10 +110,8 @@ def training_data(
     if photos.references is None:
         raise ValueError("the style's photos are to be drawn first: `draw_references`")
     size, face_height = backbone.info.native_size, backbone.info.face_height
-    sources = photos.sources.require_accepted()
-    references = photos.references.require_accepted()
-    mean = np.stack([masked.embedding for masked in sources]).mean(axis=0, dtype=np.float64)
-    target = (mean / np.linalg.norm(mean)).astype(np.float32)
+    sources = require_accepted(photos.sources)
+    references = require_accepted(photos.references)
     return TrainingData(
         sources=[c for photo in sources for c in portrait_crops(photo, size, face_height, crops)],
         references=[
@@ -150,7 +122,7 @@ def training_data(
             reference_prompts(profile.class_noun),
             composed_prompts(profile),
         ),
-        target=target,
+        target=mean_embedding([masked.embedding for masked in sources]),
         class_noun=profile.class_noun,
     )
 

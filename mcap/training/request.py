@@ -18,7 +18,7 @@ from mcap.training.recipe import Layer, decided_by, low_memory, parse_override, 
 if TYPE_CHECKING:
     import torch
 
-    from mcap.masking.select import MaskSettings
+    from mcap.masking.records import MaskSettings
     from mcap.registry import Entry
     from mcap.style.profile import StyleProfile
     from mcap.training.backbone_facts import BackboneFacts

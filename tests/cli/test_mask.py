@@ -162,7 +162,7 @@ def test_a_repeat_changes_nothing_and_an_edited_mask_wins(tmp_path, mask):
 
 
 def test_many_photos_go_on_several_contact_sheets(tmp_path, mask, monkeypatch):
-    monkeypatch.setattr("mcap.masking.folder.SHEET_PHOTOS", 1)
+    monkeypatch.setattr("mcap.masking.sheet.SHEET_PHOTOS", 1)
     photos, out = tmp_path / "photos", tmp_path / "out"
     photos.mkdir()
     write(photos / "a.png", small_woman())

@@ -7,7 +7,7 @@ import pytest
 
 from mcap.geometry.ffhq import FFHQ_FACE_HEIGHT, ffhq_alignment, upright_height
 from mcap.geometry.similarity_transform import Similarity
-from tests.faces.test_measure import ASTRONAUT
+from tests.support.photographs import ASTRONAUT
 
 
 @pytest.mark.parametrize("degrees", [0, 30, -90, 175])

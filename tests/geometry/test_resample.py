@@ -7,7 +7,7 @@ import numpy as np
 from mcap.geometry.ffhq import ffhq_alignment
 from mcap.geometry.resample import resample
 from mcap.geometry.similarity_transform import Similarity
-from tests.faces.test_measure import ASTRONAUT
+from tests.support.photographs import ASTRONAUT
 
 
 def test_the_same_pixels_at_the_same_place():

@@ -16,8 +16,7 @@ from mcap.geometry.similarity_transform import Similarity
 from mcap.images.photo import Photo
 from mcap.masking.crops import TIGHTEST, fitted, portrait_crop, portrait_crops
 from mcap.masking.select import MaskedPhoto
-from tests.faces.test_measure import ASTRONAUT
-from tests.support.photographs import astronaut
+from tests.support.photographs import ASTRONAUT, astronaut
 
 
 def masked(image: np.ndarray, face: Face) -> MaskedPhoto:

@@ -11,15 +11,15 @@ from PIL import Image
 from mcap import contracts
 from mcap.contracts import Face
 from mcap.errors import MissingResourceError
-from mcap.faces.measure import embed, pose
+from mcap.faces.measure import embed
+from mcap.faces.pose import pose
 from mcap.geometry.align import align_faces, embed_faces
 from mcap.geometry.similarity_transform import cut_upright
 from mcap.images.open import PhotoSettings
 from mcap.images.photo import read_photo
 from mcap.registry import Registry
-from tests.faces.test_measure import ASTRONAUT
 from tests.support import ROOT
-from tests.support.photographs import astronaut, of_insightface
+from tests.support.photographs import ASTRONAUT, astronaut, of_insightface
 
 
 @pytest.fixture(scope="module")

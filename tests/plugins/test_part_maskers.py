@@ -21,7 +21,6 @@ from mcap.faces.occlusion import occlusion
 from mcap.faces.oval import TEMPLATE
 from mcap.faces.parts import BARE, FaceParser, FaceParts, Part, class_map, part_of, parts_mask
 from mcap_plugins.parsing.segformer import ParsingMasker
-from tests.faces.test_measure import ASTRONAUT
 from tests.faces.test_occlusion import (
     SIDE,
     bare,
@@ -31,7 +30,7 @@ from tests.faces.test_occlusion import (
     spectacles,
     sunglasses,
 )
-from tests.support.photographs import astronaut
+from tests.support.photographs import ASTRONAUT, astronaut
 
 # What the network calls them, and the colour that it knows each by.
 CLASSES = {

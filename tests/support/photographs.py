@@ -8,11 +8,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mcap.contracts import Face
+
 
 def astronaut() -> np.ndarray:
     """uint8[512, 512, 3]: one woman, frontal, smiling, her head tilted by 4 degrees."""
     data = pytest.importorskip("skimage.data", reason="scikit-image is not installed")
     return data.astronaut()
+
+
+ASTRONAUT = Face(
+    box=(171.0, 56.0, 277.0, 181.0),
+    score=0.95,
+    landmarks=np.array(
+        [[203.3, 101.1], [246.7, 104.2], [223.0, 128.0], [201.7, 139.8], [244.0, 142.0]],
+        dtype=np.float32,
+    ),
+)
+"""The face of `astronaut`, read off to a pixel or so: eyes, nose tip, mouth corners."""
 
 
 def no_face() -> np.ndarray:

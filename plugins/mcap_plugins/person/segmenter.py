@@ -16,7 +16,7 @@ import numpy as np
 from mcap.contracts import MaskerInfo
 from mcap.errors import MissingResourceError
 from mcap.faces.masks import LandmarkMasker
-from mcap.faces.measure import pose
+from mcap.faces.pose import pose
 
 if TYPE_CHECKING:
     from mcap.contracts import Face, Float32Array, UInt8Image

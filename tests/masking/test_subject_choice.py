@@ -1,38 +1,16 @@
-"""What faces measure, and which of them is the subject."""
+"""Which face of each photo is the subject's."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import pytest
 
 from mcap.contracts import Face
-from mcap.faces.measure import (
-    FaceSettings,
-    FoundFace,
-    Pose,
-    blur,
-    brightness,
-    choose_subject,
-    cluster,
-    dominant_face,
-    other_people,
-    pose,
-    surroundings,
-)
-from tests.support.photographs import astronaut
-
-# Read off the picture, to a pixel or so: eyes, nose tip, mouth corners.
-ASTRONAUT = Face(
-    box=(171.0, 56.0, 277.0, 181.0),
-    score=0.95,
-    landmarks=np.array(
-        [[203.3, 101.1], [246.7, 104.2], [223.0, 128.0], [201.7, 139.8], [244.0, 142.0]],
-        dtype=np.float32,
-    ),
-)
+from mcap.faces.measure import FoundFace
+from mcap.faces.pose import Pose
+from mcap.masking.subject_choice import choose_subject, cluster, dominant_face, other_people
 
 
 def person(seed: int, wander: float = 0.3, sample: int = 0) -> np.ndarray:
@@ -159,78 +137,42 @@ def test_clusters_of_many_people():
     assert sorted(groups) == [list(range(start, start + 5)) for start in range(0, 60, 5)]
 
 
-@pytest.mark.parametrize("degrees", [-150, -40, 0, 25, 90])
-def test_roll_is_the_angle_of_the_head(degrees):
-    upright = pose(ASTRONAUT.landmarks)
-    turn = np.radians(degrees)
-    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    turned = pose((ASTRONAUT.landmarks @ rotation.T).astype(np.float32))
-    difference = (turned.roll - upright.roll - degrees + 180) % 360 - 180
-    assert abs(difference) < 0.01
-    assert abs(turned.yaw - upright.yaw) < 0.01 and abs(turned.pitch - upright.pitch) < 0.01
+def test_the_same_face_many_times_is_one_person():
+    faces = np.repeat(np.float32([[0.6, 0.8, 0.0], [0.8, -0.6, 1e-4]]) * 1.0000001, 3, axis=0)
+    assert cluster(faces, np.arange(6), 0.5) == [[0, 1, 2], [3, 4, 5]]
 
 
-def test_pose_of_a_turned_model_head():
-    # A head of eyes, nose and mouth in millimetres; the camera is far away.
-    head = np.array([[-32, 0, 0], [32, 0, 0], [0, 40, 38], [-26, 69, 0], [26, 69, 0]], dtype=float)
-    for yaw in (-40, -15, 0, 15, 40):
-        angle = np.radians(yaw)
-        x = head[:, 0] * np.cos(angle) + head[:, 2] * np.sin(angle)
-        found_pose = pose(np.stack([x, head[:, 1]], 1).astype(np.float32))
-        assert abs(found_pose.yaw - yaw) < 8
-        assert abs(found_pose.pitch) < 5 and abs(found_pose.roll) < 1
-    for pitch in (-25, 25):
-        angle = np.radians(pitch)
-        y = head[:, 1] * np.cos(angle) - head[:, 2] * np.sin(angle)
-        assert abs(pose(np.stack([head[:, 0], y], 1).astype(np.float32)).pitch - pitch) < 12
+def merged_by_hand(embeddings: np.ndarray, photos: np.ndarray, threshold: float) -> list[list[int]]:
+    """Average linkage as its definition says it, one merge after the other."""
+    similarity = embeddings.astype(float) @ embeddings.astype(float).T
+    groups = [[index] for index in range(len(embeddings))]
+    while True:
+        best, pair = threshold, None
+        for a, first in enumerate(groups):
+            for b, second in enumerate(groups[:a]):
+                if set(photos[first]) & set(photos[second]):
+                    continue
+                mean = similarity[np.ix_(first, second)].mean()
+                if mean >= best:
+                    best, pair = mean, (b, a)
+        if pair is None:
+            return sorted(sorted(group) for group in groups)
+        groups[pair[0]] += groups.pop(pair[1])
 
 
-def scaled(face: Face, factor: float) -> Face:
-    return Face(tuple(value * factor for value in face.box), face.score, face.landmarks * factor)
-
-
-def test_blur_measures_the_blur_that_was_added():
-    image = astronaut()
-    sharp = blur(image, ASTRONAUT)
-    assert 0.5 < sharp < 1.3
-    for per_cent in (1.0, 2.0, 3.0):
-        deviation = per_cent / 100 * 115  # the face is about 115 pixels high
-        measured = blur(cv2.GaussianBlur(image, (0, 0), deviation), ASTRONAUT)
-        assert measured == pytest.approx(np.hypot(sharp, per_cent), rel=0.25)
-    assert blur(cv2.GaussianBlur(image, (0, 0), 6), ASTRONAUT) > FaceSettings().max_blur + 1
-
-
-def test_blur_does_not_depend_on_resolution_light_or_noise():
-    image = astronaut()
-    sharp = blur(image, ASTRONAUT)
-    noise = np.random.default_rng(0).normal(0, 10, image.shape)
-    for changed in (image // 5, np.clip(image + noise, 0, 255).astype(np.uint8)):
-        assert blur(changed, ASTRONAUT) == pytest.approx(sharp, abs=0.15)
-    for factor, interpolation in ((4.0, cv2.INTER_CUBIC), (0.6, cv2.INTER_AREA)):
-        other = cv2.resize(image, None, fx=factor, fy=factor, interpolation=interpolation)
-        assert blur(other, scaled(ASTRONAUT, factor)) == pytest.approx(sharp, abs=0.35)
-
-
-def test_blur_and_brightness_of_degenerate_pictures():
-    grey = np.full((512, 512, 3), 128, np.uint8)
-    assert np.isfinite(blur(grey, ASTRONAUT)) and blur(grey, ASTRONAUT) > 10
-    assert brightness(grey, ASTRONAUT) == pytest.approx(128 / 255, abs=0.01)
-    assert brightness(np.zeros_like(grey), ASTRONAUT) == 0
-    edge = Face((-60.0, -60.0, 40.0, 60.0), 0.9, ASTRONAUT.landmarks - (210, 110))
-    assert np.isfinite(blur(grey, edge))
-
-
-def test_surroundings_stay_in_the_picture():
-    image = np.zeros((50, 60, 3), np.uint8)
-    for box in (
-        (-500.0, -500.0, -400.0, -400.0),
-        (20.0, 20.0, 30.0, 35.0),
-        (55.0, 45.0, 90.0, 99.0),
-    ):
-        cut, (x, y) = surroundings(image, Face(box, 1.0, np.zeros((5, 2), np.float32)), 0.5)
-        assert cut.size > 0 and 0 <= x < 60 and 0 <= y < 50
-
-
-def test_smallest_face_follows_from_the_training_size():
-    assert FaceSettings().smallest(512, 0.45) == pytest.approx(92.16)
-    assert FaceSettings(min_face=40).smallest(512, 0.45) == 40
+def test_clusters_are_those_of_the_definition():
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        people = random.normal(size=(random.integers(1, 7), 16))
+        owners = [
+            (photo, who)
+            for photo in range(random.integers(1, 8))
+            for who in random.choice(len(people), random.integers(0, 4))
+        ]
+        if not owners:
+            continue
+        noise = random.uniform(0.2, 1.4) * random.normal(size=(len(owners), 16))
+        faces = people[[who for _, who in owners]] + noise
+        faces = (faces / np.linalg.norm(faces, axis=1, keepdims=True)).astype(np.float32)
+        photos, threshold = np.array([photo for photo, _ in owners]), random.uniform(0.1, 0.7)
+        assert cluster(faces, photos, threshold) == merged_by_hand(faces, photos, threshold)

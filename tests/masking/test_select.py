@@ -1,0 +1,99 @@
+"""From photos to masks: every refusal with its kind, and what the masker is asked."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from mcap.contracts import Face, MaskerInfo
+from mcap.faces.masks import LandmarkMasker, unit_frame
+from mcap.faces.parts import FaceParts, Part
+from mcap.geometry.similarity_transform import Similarity
+from mcap.masking.advice import advise, summary
+from mcap.masking.records import MaskedPhoto, RefusedPhoto
+from tests.support.masked_photos import masked_set, photos, stranger
+
+
+def test_every_refusal_has_its_kind_its_numbers_and_a_word_of_advice(tmp_path):
+    paths = photos(
+        tmp_path,
+        black=lambda image: image // 40,
+        soft=lambda image: cv2.GaussianBlur(image, (0, 0), 5),
+        white=lambda image: np.clip(image.astype(int) * 5, 0, 255).astype(np.uint8),
+        somebody=stranger,
+        night=lambda image: stranger(image // 40),
+    )
+    (tmp_path / "list.jpg").write_text("eggs")
+    (tmp_path / "again.png").write_bytes(paths[0].read_bytes())
+    found = masked_set([*paths, tmp_path / "list.jpg", tmp_path / "again.png"])
+    assert len(found.accepted) == 6
+    refused = {entry.path.stem: entry for entry in found.refused}
+    kinds = {name: entry.kinds for name, entry in refused.items()}
+    assert kinds == {
+        "black": ("brightness",),
+        "soft": ("sharpness",),
+        "white": ("overexposed",),
+        "somebody": ("stranger",),
+        "night": ("brightness",),  # who that is cannot be told
+        "list": ("unreadable",),
+        "again": ("duplicate",),
+    }
+    for name in ("black", "soft", "white"):
+        wrong = [check for check in refused[name].checks if check.verdict == "refused"]
+        assert [check.text for check in wrong] == [refused[name].reason]
+    assert "too dark" in refused["night"].reason and "not the subject" in refused["night"].reason
+    lines = summary(found)
+    assert lines[0] == "6 of 13 photos can be used."
+    assert lines[1] == "Passed over: 1 other person, in 1 photo (somebody.png)."
+    text = "\n".join(lines[2:])
+    for name, word in (
+        ("black", "window"),
+        ("soft", "still"),
+        ("white", "sun"),
+        ("somebody", "--subject"),
+        ("list", "JPEG"),
+        ("again", "another photo"),
+    ):
+        assert any(name in line and word in line for line in lines[2:]), (name, text)
+    # All six look the same way, so the set as a whole lacks something.
+    assert [item.kind for item in advise(found)][-1] == "views"
+    # The same photos under kinder limits.
+    kinder = masked_set(paths, min_brightness=0.0, dark=0.0, max_blur=9.0, max_overexposed=1.0)
+    assert {entry.path.stem for entry in kinder.refused} == {"somebody", "night"}
+    assert not masked_set(paths[:6], same_person=0.99, doubtful=0.0).refused
+
+
+class SkinAboveTheNose(LandmarkMasker):
+    """Sees skin everywhere but below the nose, where it sees something else."""
+
+    info = MaskerInfo(finds_mesh=True, finds_parts=True)
+    looked = 0
+
+    def parts(self, image, face: Face) -> FaceParts:
+        type(self).looked += 1
+        side = 64
+        to_frame = Similarity.scaling(side) @ unit_frame(face.landmarks)
+        scores = np.zeros((len(Part), side, side), np.float32)
+        scores[Part.SKIN] = 1.0
+        below = np.arange(side) > 0.66 * side
+        scores[Part.SKIN, below] = 0.0
+        scores[Part.OTHER, below] = 1.0
+        return FaceParts(scores, to_frame)
+
+    def mesh(self, image, face: Face):
+        return np.zeros((478, 2), np.float32)  # no opening at all
+
+
+def test_what_hides_a_face_and_closed_eyes_are_asked_of_the_masker(tmp_path):
+    path = photos(tmp_path)[0]
+    refused = masked_set([path], SkinAboveTheNose()).refused[0]
+    assert isinstance(refused, RefusedPhoto) and refused.kinds == ("eyes", "occluded")
+    assert "eyes are closed" in refused.reason and "of the face is hidden" in refused.reason
+    assert refused.found.occluded > 0.3 and refused.found.eyes == 0
+    accepted = masked_set([path], SkinAboveTheNose(), max_occluded=1.0, min_eyes=0.0).accepted[0]
+    assert isinstance(accepted, MaskedPhoto) and accepted.kinds == ("eyes", "occluded")
+    # A photo that is refused anyway is not looked at again, and a style's photo may wear anything.
+    before = SkinAboveTheNose.looked
+    assert masked_set([path], SkinAboveTheNose(), "reference").accepted[0].kinds == ()
+    masked_set([path], SkinAboveTheNose(), min_face=500)
+    assert SkinAboveTheNose.looked == before
