@@ -10,12 +10,13 @@ import pytest
 
 from mcap.contracts import Face
 from mcap.faces.masks import LandmarkMasker
-from mcap.faces.measure import FoundFace, Pose
+from mcap.faces.measure import FoundFace
+from mcap.faces.pose import Pose
 from mcap.geometry.ffhq import FFHQ_FACE_HEIGHT, upright_height
 from mcap.geometry.similarity_transform import Similarity
 from mcap.images.photo import Photo
 from mcap.masking.crops import TIGHTEST, fitted, portrait_crop, portrait_crops
-from mcap.masking.select import MaskedPhoto
+from mcap.masking.records import MaskedPhoto
 from tests.support.photographs import ASTRONAUT, astronaut
 
 
