@@ -13,11 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mcap.cli.settings import Settings
-    from mcap.contracts import Backbone
+    from mcap.contracts import Backbone, FaceTools
     from mcap.subjects.manifest import Manifest
     from mcap.training.options import Options
     from mcap.training.plan import Plan
-    from mcap.contracts import FaceTools
     from mcap.training.prepare import PreparedPhotos
     from mcap.training.request import TrainingRequest
 
@@ -285,13 +284,13 @@ def run(
     from mcap.cli import train_output
     from mcap.cli.output import note
     from mcap.cli.progress import progress
+    from mcap.contracts import FaceTools
     from mcap.registry import registry
     from mcap.runtime.device import set_threads
     from mcap.runtime.memory import translate_oom
     from mcap.training.checkpoint import latest_checkpoint
     from mcap.training.memory_advice import LOADING_ADVICE
     from mcap.training.plan import plan_training, required_weights
-    from mcap.contracts import FaceTools
     from mcap.training.prepare import prepare_photos
     from mcap.weights.fetch import require_here
 

@@ -67,9 +67,7 @@ def prepare_photos(
     )
     references = None
     if photos.references:
-        references = mask_references(
-            photos.references, tools, request.masking, on_photo=on_photo
-        )
+        references = mask_references(photos.references, tools, request.masking, on_photo=on_photo)
     return PreparedPhotos(sources, references)
 
 
