@@ -30,6 +30,7 @@ COPIED = (
     "benchmarks/*.md",
     "benchmarks/*.py",
     "examples/*.md",
+    "examples/*.py",
     "tools/*/*.md",
     "plugins/mcap_plugins/*/*.md",
 )
