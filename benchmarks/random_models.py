@@ -59,8 +59,6 @@ def random_backbone(name: str, device: torch.device, dtype: torch.dtype, size: i
         "vae": vae,
         "unet": unet,
         "scheduler": _scheduler(layout),
-        "device": device,
-        "dtype": dtype,
     }
     native = size or unet.config.sample_size * 8
     info = BackboneInfo(
@@ -75,10 +73,9 @@ def random_backbone(name: str, device: torch.device, dtype: torch.dtype, size: i
         recipe_overrides=SDXL_RECIPE if second is not None else {},
     )
     if second is None:
-        return StableDiffusionBackbone(info, **parts)
-    return StableDiffusionXLBackbone(
-        info, **parts, tokenizer_2=tiny_tokenizer(pad_token="!"), text_encoder_2=second
-    )
+        return StableDiffusionBackbone(info, parts, device, dtype)
+    parts |= {"tokenizer_2": tiny_tokenizer(pad_token="!"), "text_encoder_2": second}
+    return StableDiffusionXLBackbone(info, parts, device, dtype)
 
 
 def random_tiny_vae(device: torch.device, dtype: torch.dtype) -> AutoencoderTiny:

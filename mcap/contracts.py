@@ -1,4 +1,4 @@
-"""What plugins meet: the protocols, what a plugin says of itself, and what passes between stages.
+"""The contract with plugins: protocols, capabilities as data, and what passes between stages.
 
 A factory makes an object of a protocol (`FaceDetector`, `IdentityModel`, `Masker`, `Restorer`,
 `Backbone`, `Metric`). What it can do beyond the protocol's methods it says as data in its ``info``,
@@ -96,7 +96,7 @@ class Face:
 
 @dataclass(frozen=True)
 class DetectorInfo:
-    """What a face detector can do."""
+    """The abilities of a face detector."""
 
     thread_safe: bool = False
     """True where several threads may call ``detect`` at once."""
@@ -117,7 +117,7 @@ class FaceDetector(Protocol):
 
 @dataclass(frozen=True)
 class IdentityInfo:
-    """What an identity network can do."""
+    """The abilities of an identity network."""
 
     differentiable: bool = True
     """False for a network that only measures: its ``embed`` raises TypeError."""
@@ -167,7 +167,7 @@ class EmbedsImages(Protocol):
 
 @dataclass(frozen=True)
 class MaskerInfo:
-    """What a masker can do."""
+    """The abilities of a masker."""
 
     thread_safe: bool = False
     """True where several threads may call ``mask`` at once."""
@@ -205,7 +205,7 @@ Control = Literal["fidelity", "denoise"]
 
 @dataclass(frozen=True)
 class RestorerInfo:
-    """What a restorer does, and what it must be given.
+    """The task of a restorer, its abilities, and the input that it needs.
 
     An image restorer (super-resolution) is given tiles of a picture. A face restorer is given one
     upright face at a time, aligned to five landmarks in a frame of ``input_size``; its ``scale`` is
@@ -230,7 +230,7 @@ class RestorerInfo:
     reach: int | None = None
     """How many input pixels away it still sees; None: not known."""
     overlap: int | None = None
-    """Input pixels that neighbouring tiles should share; None: `mcap.enhancement.tiling.OVERLAP`."""
+    """Input pixels that neighbouring tiles share; None: `mcap.enhancement.tiling.OVERLAP`."""
     bytes_per_pixel: float | None = None
     """What an input pixel takes in memory while it works, in single precision; None: not known."""
     input_size: int = 512
@@ -272,7 +272,7 @@ class Metric(Protocol):
 
 @dataclass(frozen=True)
 class BackboneMemory:
-    """What a backbone takes at its native size in single precision, MB (of 2^20 bytes).
+    """Memory that a backbone takes at its native size in single precision, MB (of 2^20 bytes).
 
     Counted on the architecture by benchmarks/count_memory.py. "Kept" is what autograd holds for the
     backward pass.
@@ -290,7 +290,7 @@ class BackboneMemory:
 
 @dataclass(frozen=True)
 class BackbonePlan:
-    """What is known of a registered backbone before it is loaded: ``mcap train`` plans by it."""
+    """A registered backbone as it is known before it is loaded: ``mcap train`` plans by it."""
 
     architecture: Literal["sd", "sdxl"] | None = None
     """The kind of model (`mcap.weights.model_source`) that the entry loads from elsewhere, too."""
@@ -313,7 +313,7 @@ class BackbonePlan:
 
 @dataclass(frozen=True)
 class BackboneInfo:
-    """What a loaded backbone is and how mcap should use it."""
+    """The identity of a loaded backbone, and how mcap should use it."""
 
     id: str  # "demo", "sd15", a folder or a hub id
     revision: str  # hub commit, or "local"

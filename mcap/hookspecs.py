@@ -1,4 +1,4 @@
-"""The table of contents of what a plugin can add to mcap.
+"""The hooks: a table of contents of what a plugin can add to mcap.
 
 A plugin is a Python module (or package) named by an entry point of the group ``mcap``. It
 implements any of these hooks with ``mcap.hookimpl``; ``docs/plugins.md`` shows a whole one. Keep
@@ -6,8 +6,8 @@ the module light: import torch, cv2 and the like inside the factory, which runs 
 
 ``register(name, factory, **metadata)`` takes the metadata of `mcap.registry.Entry`: ``summary``,
 ``licence``, ``commercial`` (may the weights be used commercially), ``needs`` (names of weights or
-extras) and ``info``, what is known of it before it is made, a dataclass of `mcap.contracts`. What is
-wrong with one of them is told by ``mcap plugins`` and ``mcap doctor``, and nothing else stops.
+extras) and ``info``, what is known of it before it is made, a dataclass of `mcap.contracts`. A
+fault in one of them is told by ``mcap plugins`` and ``mcap doctor``, and stops nothing else.
 
 A plugin may state the contract that it was written for: ``MCAP_CONTRACT = 1`` (see
 `mcap.contracts.CONTRACT`).

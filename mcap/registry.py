@@ -69,7 +69,7 @@ METHODS: Mapping[str, str] = MappingProxyType(
 """A field of ``info`` that promises a method, and the method."""
 
 PLANNED_BY = ("kind", "scale", "differentiable")
-"""Fields of ``info`` that commands plan by before anything is made: the object must have the same."""
+"""Fields of ``info`` that commands plan by; the object that is made must have the same."""
 
 EXTRAS = MappingProxyType(
     {
@@ -128,7 +128,7 @@ class Failure:
 
 
 class Registry:
-    """What the installed plugins offer, by kind and name."""
+    """The entries of the installed plugins, by kind and name."""
 
     def __init__(self, found: Iterable[EntryPoint] | None = None) -> None:
         self.manager = pluggy.PluginManager(hookspecs.GROUP)
@@ -175,7 +175,7 @@ class Registry:
         hooks["register_recipes"] = partial(self.register_recipe, name)
         hooks["register_profile_dirs"] = lambda path: self.profile_dirs.append(Path(path))
         for hook, register in hooks.items():
-            # One hook of one plugin at a time, so that what it raises has a name and harms no other.
+            # One hook of one plugin at a time: what it raises has a name and harms no other.
             try:
                 self.hook_of(plugin, hook)(register=register)
             except (Exception, SystemExit) as error:
@@ -193,7 +193,7 @@ class Registry:
     def register(
         self, kind: str, plugin: str, name: str, factory: Callable[..., Any], /, **metadata: Any
     ) -> None:
-        """What a plugin calls as ``register(name, factory, **metadata)``; see `mcap.hookspecs`."""
+        """Add an entry: plugins call it as ``register(name, factory, **metadata)``."""
         if not callable(factory):
             self.refuse(plugin, f"{kind} '{name}': the factory is not callable: {factory!r}")
             return
@@ -224,7 +224,7 @@ class Registry:
     def register_recipe(
         self, plugin: str, name: str, keys: Mapping[str, Any], summary: str = ""
     ) -> None:
-        """What a plugin calls as ``register(name, keys, summary="...")``."""
+        """Add a recipe: plugins call it as ``register(name, keys, summary="...")``."""
         if name in self.recipes:
             taken = self.recipes[name].plugin
             self.refuse(plugin, f"recipe '{name}' is already registered by '{taken}'")
@@ -237,7 +237,10 @@ class Registry:
             self.recipes[name] = recipe
 
     def get(self, kind: str, name: str) -> Entry:
-        """The entry, or `MissingResourceError` with the names there are and the plugins that failed to load."""
+        """Return the entry of that name.
+
+        Raises `MissingResourceError` with the names there are and the plugins that failed to load.
+        """
         entry = self.entries[kind].get(name)
         if entry is not None:
             return entry
@@ -335,7 +338,7 @@ def allow_list() -> set[str] | None:
 
 
 def other_contract(contract: Any) -> str:
-    """What is said of a plugin that states another contract than ours."""
+    """Return the sentence about a plugin that states another contract than mcap's."""
     ours = contracts.CONTRACT
     if not isinstance(contract, int) or isinstance(contract, bool):
         return (
@@ -355,7 +358,7 @@ def other_contract(contract: Any) -> str:
 
 
 def unknown_key(key: str, info: type | None) -> str:
-    """What is said of metadata that nobody reads."""
+    """Return the sentence about metadata that nobody reads."""
     known = [field.name for field in fields(info)] if info is not None else []
     if info is not None and key in known:
         return (
@@ -367,7 +370,7 @@ def unknown_key(key: str, info: type | None) -> str:
 
 
 def wrong_info(info: Any, wanted: type | None) -> list[str]:
-    """What is wrong with the ``info`` of an entry or object of a kind."""
+    """Return the faults of the ``info`` of an entry or object of a kind."""
     if wanted is None:
         return ["info is not asked for"]
     if not isinstance(info, wanted):
@@ -376,7 +379,7 @@ def wrong_info(info: Any, wanted: type | None) -> list[str]:
 
 
 def wrong_object(made: Any, entry: Entry) -> list[str]:
-    """What is wrong with what a factory has made."""
+    """Return the faults of the object that a factory has made."""
     protocol = PROTOCOLS[entry.kind]
     members = [*vars(protocol), *vars(protocol).get("__annotations__", ())]
     lacking = [name for name in members if not name.startswith("_") and not hasattr(made, name)]

@@ -45,7 +45,7 @@ def test_layers_are_found_by_the_side_of_their_maps():
 def test_real_models_have_these_layers_at_one_32nd_of_the_side(kind, size, layers):
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
-    from mcap_plugins.stable_diffusion.sd15 import _attention_divisor
+    from mcap_plugins.stable_diffusion.load import attention_divisor
     from mcap_plugins.stable_diffusion.single_file import LAYOUTS
 
     with torch.device("meta"):  # the shapes alone: no memory, no weights
@@ -54,7 +54,7 @@ def test_real_models_have_these_layers_at_one_32nd_of_the_side(kind, size, layer
             for made, part in ((UNet2DConditionModel, "unet"), (AutoencoderKL, "vae"))
         )
     assert unet.config.sample_size == size
-    divisor = _attention_divisor(unet, vae)
+    divisor = attention_divisor(unet, vae)
     assert divisor == 32
     assert len(AttentionRecorder(unet, divisor // 8).layers) == layers
     assert spread_layers(unet, divisor // 8, 0) is None

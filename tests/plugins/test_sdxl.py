@@ -209,7 +209,7 @@ def test_without_a_negative_prompt_guidance_starts_from_zeros(backbone, tmp_path
     and an empty text is not the same."""
     from diffusers import StableDiffusionXLPipeline
 
-    from mcap_plugins.stable_diffusion.sd15 import load
+    from mcap_plugins.stable_diffusion.load import load
 
     def plain(folder, **extra):
         pipeline = StableDiffusionXLPipeline.from_pretrained(folder)
@@ -238,7 +238,8 @@ def test_without_a_negative_prompt_guidance_starts_from_zeros(backbone, tmp_path
 
 
 def test_half_precision_keeps_the_autoencoder_in_single_unless_it_was_made_for_half(tmp_path):
-    from mcap_plugins.stable_diffusion.folder import load_folder, vae_precision
+    from mcap_plugins.stable_diffusion.folder import load_folder
+    from mcap_plugins.stable_diffusion.parts import vae_precision
 
     assert vae_precision({}, torch.float16) == torch.float32  # as SDXL's own configuration
     assert vae_precision({"force_upcast": False}, torch.float16) == torch.float16

@@ -11,9 +11,9 @@ from mcap.errors import MissingResourceError, UsageError
 from mcap.training.backbone_facts import backbone_facts
 from mcap.weights.model_source import UNET_INPUT, describe, find_model
 from mcap_plugins.clip import clip_tokenizer
-from mcap_plugins.stable_diffusion import folder as model_files
-from mcap_plugins.stable_diffusion import sd15 as sd_backbone
 from mcap_plugins.stable_diffusion import single_file
+from mcap_plugins.stable_diffusion.load import load
+from mcap_plugins.stable_diffusion.parts import hash_file
 from tests.support.original_names import original_state
 from tests.support.tiny import sample, tiny_backbone, tiny_folder, tiny_tokenizer
 
@@ -64,10 +64,10 @@ def no_network(monkeypatch):
 def test_it_draws_the_same_picture_as_the_folder(states, tiny_layouts, tmp_path, capfd, kind):
     path = tmp_path / "model.safetensors"
     save_file(states[kind], path)
-    backbone = sd_backbone.load("cpu", torch.float32, path)
+    backbone = load("cpu", torch.float32, path)
     assert describe(find_model(str(path))).architecture == kind
     assert backbone.info.revision == "local"
-    assert backbone.info.sha256 == model_files._hash_file(path)  # what A1111 shows ten digits of
+    assert backbone.info.sha256 == hash_file(path)  # what A1111 shows ten digits of
     assert "float32" not in capfd.readouterr().err  # diffusers warns of nothing at all
     folder = tiny_backbone(kind=kind)
     ours, theirs = (
@@ -82,7 +82,7 @@ def test_it_draws_the_same_picture_as_the_folder(states, tiny_layouts, tmp_path,
 def test_precision_is_the_one_that_was_asked_for(states, tiny_layouts, tmp_path):
     path = tmp_path / "half.safetensors"
     save_file({key: value.half() for key, value in states["sdxl"].items()}, path)
-    backbone = sd_backbone.load("cpu", torch.bfloat16, path)
+    backbone = load("cpu", torch.bfloat16, path)
     for module in (backbone.unet, backbone.vae, *backbone.text_encoders):
         assert {parameter.dtype for parameter in module.parameters()} == {torch.bfloat16}
     _, modules = single_file.read_checkpoint(path, torch.float16)
@@ -111,7 +111,7 @@ def test_what_a_file_says_of_its_prediction(
     if yaml:
         path.with_suffix(".yaml").write_text(yaml)
     assert single_file.what_it_predicts(path) == expected
-    backbone = sd_backbone.load("cpu", torch.float32, path)
+    backbone = load("cpu", torch.float32, path)
     assert backbone.info.prediction_type == ("v_prediction" if expected[0] else "epsilon")
     last = backbone.scheduler.alphas_cumprod[-1].item()
     assert last == pytest.approx(0 if expected[1] else 0.00466, abs=1e-4)
@@ -123,11 +123,11 @@ def test_schedulers_of_the_published_kinds(tmp_path, capfd, kind):
     """From the package's own configuration: SD1.5's scheduler knows no zero terminal SNR."""
     path, layout = tmp_path / "model.safetensors", single_file.LAYOUTS / kind
     save_file({"v_pred": torch.zeros(0)}, path)
-    own = single_file._scheduler(path, layout)
+    own = single_file.checkpoint_scheduler(path, layout)
     expected = {"sd": "PNDMScheduler", "sdxl": "EulerDiscreteScheduler"}[kind]
     assert type(own).__name__ == expected
     save_file({"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}, path)
-    zero = single_file._scheduler(path, layout)
+    zero = single_file.checkpoint_scheduler(path, layout)
     assert type(zero).__name__ == "EulerDiscreteScheduler"
     assert zero.config.timestep_spacing == "trailing"
     for scheduler in (own, zero):
@@ -163,21 +163,21 @@ def test_a_vae_in_a_file_beside_the_model_goes_first(states, tiny_layouts, tmp_p
     vae = _only(state, "first_stage_model.")
     save_file(vae, beside)
     plain = _picture(tiny_backbone(kind=kind))
-    first = sd_backbone.load("cpu", torch.float32, path)
+    first = load("cpu", torch.float32, path)
     assert (_picture(first) == plain).all()
     key = backbone_facts(choose_backbone(str(path))[0], str(path)).weights_key
 
     brighter = {**vae, "decoder.conv_out.bias": vae["decoder.conv_out.bias"] + 0.5}
     save_file({f"first_stage_model.{name}": value for name, value in brighter.items()}, beside)
-    other = sd_backbone.load("cpu", torch.float32, path)
+    other = load("cpu", torch.float32, path)
     assert _picture(other).mean() > plain.mean() + 20
-    assert len({other.info.sha256, first.info.sha256, model_files._hash_file(path)}) == 3
+    assert len({other.info.sha256, first.info.sha256, hash_file(path)}) == 3
     assert backbone_facts(choose_backbone(str(path))[0], str(path)).weights_key != key
 
     for wrong in ({"emb_params": torch.ones(1, 4)}, _without(vae, "decoder.mid")):
         save_file(wrong, beside)
         with pytest.raises(UsageError, match=r"v1\.5\.vae\.safetensors' (lacks|cannot be read)"):
-            sd_backbone.load("cpu", torch.float32, path)
+            load("cpu", torch.float32, path)
 
 
 def test_of_weights_that_are_there_twice_the_plain_ones_are_read(
@@ -190,7 +190,7 @@ def test_of_weights_that_are_there_twice_the_plain_ones_are_read(
     state |= {"model_ema.decay": torch.tensor(0.99), "model_ema.num_updates": torch.tensor(7)}
     assert sum(key.startswith("model_ema.") for key in state) > 100
     save_file(state, tmp_path / "full.safetensors")
-    backbone = sd_backbone.load("cpu", torch.float32, tmp_path / "full.safetensors")
+    backbone = load("cpu", torch.float32, tmp_path / "full.safetensors")
     assert (_picture(backbone) == _picture(tiny_backbone())).all()
     assert "ema" not in capfd.readouterr().err
 
@@ -203,7 +203,7 @@ def test_a_text_encoder_under_its_older_names(states, tiny_layouts, tmp_path):
     }
     assert not any(key.startswith(new) for key in state)
     save_file(state, tmp_path / "old.safetensors")
-    backbone = sd_backbone.load("cpu", torch.float32, tmp_path / "old.safetensors")
+    backbone = load("cpu", torch.float32, tmp_path / "old.safetensors")
     assert (_picture(backbone) == _picture(tiny_backbone())).all()
 
 
@@ -212,7 +212,7 @@ def test_a_half_precision_file_of_each_kind(states, tiny_layouts, tmp_path):
     for kind, state in states.items():
         path = tmp_path / f"{kind}.safetensors"
         save_file({k: v.half() if v.is_floating_point() else v for k, v in state.items()}, path)
-        backbone = sd_backbone.load("cpu", torch.float32, path)
+        backbone = load("cpu", torch.float32, path)
         plain = tiny_backbone(kind=kind)
         with torch.no_grad():
             for module in (plain.unet, plain.vae, *plain.text_encoders):
@@ -271,7 +271,7 @@ def test_what_is_no_whole_model_is_named(states, tiny_layouts, tmp_path, change,
     path = tmp_path / "some.safetensors"
     save_file(change(states["sd"]), path)
     with pytest.raises(UsageError, match=words) as raised:
-        sd_backbone.load("cpu", torch.float32, path)
+        load("cpu", torch.float32, path)
     assert "some.safetensors" in str(raised.value)
 
 

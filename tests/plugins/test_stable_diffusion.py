@@ -10,7 +10,8 @@ from mcap.contracts import Backbone
 from mcap.errors import MissingResourceError, UsageError
 from mcap.weights.model_source import describe, find_model
 from mcap_plugins import demo, stable_diffusion
-from mcap_plugins.stable_diffusion import sd15 as sd_backbone
+from mcap_plugins.stable_diffusion.folder import hash_folder
+from mcap_plugins.stable_diffusion.load import load
 from tests.support.tiny import tiny_backbone, tiny_folder
 
 
@@ -57,7 +58,7 @@ def test_every_part_has_the_asked_precision(tmp_path):
     pipeline = tiny_backbone(dtype=torch.float16).pipeline()
     pipeline.save_pretrained(half)
     for dtype in (torch.float32, torch.bfloat16):
-        backbone = sd_backbone.load("cpu", dtype, half)
+        backbone = load("cpu", dtype, half)
         for module in (backbone.unet, backbone.vae, *backbone.text_encoders):
             assert {parameter.dtype for parameter in module.parameters()} == {dtype}
 
@@ -71,7 +72,7 @@ def test_the_hash_is_of_the_weights(tmp_path):
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(bytes(data))
-    assert sd_backbone.hash_folder(tmp_path / "tiny") != first
+    assert hash_folder(tmp_path / "tiny") != first
 
 
 def test_progress_bars_are_put_back(capfd):
@@ -105,17 +106,17 @@ def test_the_packaged_demo_weights(monkeypatch, tmp_path):
 
 def test_a_folder_that_is_not_there():
     with pytest.raises(MissingResourceError, match="no such folder"):
-        sd_backbone.load("cpu", torch.float32, "/nowhere/at/all")
+        load("cpu", torch.float32, "/nowhere/at/all")
 
 
 def test_a_folder_that_is_not_whole(tmp_path):
     folder = shutil.copytree(tiny_folder(), tmp_path / "broken")
     shutil.rmtree(folder / "vae")
     with pytest.raises(MissingResourceError, match="vae is not there"):
-        sd_backbone.load("cpu", torch.float32, folder)
+        load("cpu", torch.float32, folder)
     (folder / "model_index.json").unlink()
     with pytest.raises(MissingResourceError, match=r"model_index\.json, vae"):
-        sd_backbone.load("cpu", torch.float32, folder)
+        load("cpu", torch.float32, folder)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,7 @@ def test_models_of_another_kind_are_named(tmp_path, changes, words):
     index = json.loads((tiny_folder() / "model_index.json").read_text())
     (tmp_path / "model_index.json").write_text(json.dumps(index | changes))
     with pytest.raises(UsageError, match=words):
-        sd_backbone.load("cpu", torch.float32, tmp_path)
+        load("cpu", torch.float32, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +184,7 @@ def test_a_second_text_encoder_that_is_not_there(tmp_path):
     folder = shutil.copytree(tiny_folder(kind="sdxl"), tmp_path / "broken")
     shutil.rmtree(folder / "text_encoder_2")
     with pytest.raises(MissingResourceError, match="text_encoder_2 is not there"):
-        sd_backbone.load("cpu", torch.float32, folder)
+        load("cpu", torch.float32, folder)
 
 
 def _copy_weights(folder, name):
@@ -194,31 +195,31 @@ def _copy_weights(folder, name):
 
 def test_half_precision_files_are_read_where_there_are_no_others(tmp_path):
     folder = shutil.copytree(tiny_folder(), tmp_path / "half")
-    whole = sd_backbone.hash_folder(folder)
+    whole = hash_folder(folder)
     _copy_weights(folder, "{}.fp16.safetensors".format)
-    backbone = sd_backbone.load("cpu", torch.float32, folder)
+    backbone = load("cpu", torch.float32, folder)
     plain = tiny_backbone()
     for ours, theirs in zip(backbone.unet.parameters(), plain.unet.parameters(), strict=True):
         assert torch.equal(ours, theirs)
-    half = sd_backbone.hash_folder(folder)
+    half = hash_folder(folder)
     assert backbone.info.sha256 == half
     # What lies beside the files that are read is no part of the model.
     for file in tiny_folder().glob("*/*.safetensors"):
         shutil.copy(file, folder / file.parent.name)
-    assert sd_backbone.hash_folder(folder) == whole != half
+    assert hash_folder(folder) == whole != half
 
 
 def test_shards_are_read_and_hashed(tmp_path):
     folder = tmp_path / "shards"
     tiny_backbone().pipeline().save_pretrained(folder, max_shard_size="20KB")
     assert len(list((folder / "unet").glob("*.safetensors"))) > 1
-    backbone = sd_backbone.load("cpu", torch.float32, folder)
+    backbone = load("cpu", torch.float32, folder)
     before = backbone.info.sha256
     shard = sorted((folder / "unet").glob("*.safetensors"))[-1]
     data = bytearray(shard.read_bytes())
     data[-1] ^= 1
     shard.write_bytes(bytes(data))
-    assert sd_backbone.hash_folder(folder) != before
+    assert hash_folder(folder) != before
 
 
 def test_pickles_are_not_read(tmp_path):
@@ -227,7 +228,7 @@ def test_pickles_are_not_read(tmp_path):
         folder / "unet" / "diffusion_pytorch_model.bin"
     )
     with pytest.raises(MissingResourceError, match=r"unet has no \.safetensors"):
-        sd_backbone.load("cpu", torch.float32, folder)
+        load("cpu", torch.float32, folder)
     (tmp_path / "model.ckpt").write_bytes(b"")
     with pytest.raises(UsageError, match="can run code"):
-        sd_backbone.load("cpu", torch.float32, tmp_path / "model.ckpt")
+        load("cpu", torch.float32, tmp_path / "model.ckpt")

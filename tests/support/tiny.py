@@ -45,7 +45,7 @@ def tiny_backbone(
     kind: str = "sd",
 ):
     """A fresh backbone on every call; with ``tmp_path``, from a copy of the folder in there."""
-    from mcap_plugins.stable_diffusion.sd15 import load
+    from mcap_plugins.stable_diffusion.load import load
 
     folder = tiny_folder(prediction_type, seed, kind)
     if tmp_path is not None:

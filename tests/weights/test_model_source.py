@@ -11,7 +11,7 @@ from mcap.errors import MissingResourceError, UsageError
 from mcap.training.backbone_facts import backbone_facts
 from mcap.weights import fetch as weights
 from mcap.weights.model_source import ModelSource, describe, find_model, is_place, pinned
-from mcap_plugins.stable_diffusion import sd15 as sd_backbone
+from mcap_plugins.stable_diffusion.load import load
 from tests.support.tiny import tiny_backbone, tiny_folder
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -85,7 +85,7 @@ def test_a_hub_id_that_is_here_is_read_from_the_cache(hub):
     for text in ("owner/tiny", "owner/tiny@v1", f"owner/tiny@{COMMIT}"):
         entry, source = choose_backbone(text, ask_the_hub=True)
         assert (entry.name, source) == ("sdxl", text)
-        backbone = sd_backbone.load("cpu", torch.float32, text)
+        backbone = load("cpu", torch.float32, text)
         assert backbone.info.id == "owner/tiny"
         assert backbone.info.revision == COMMIT
     assert backbone.info.sha256 == tiny_backbone(kind="sdxl").info.sha256
@@ -99,7 +99,7 @@ def test_a_hub_id_that_is_not_here(hub):
         choose_backbone("owner/tiny@v2", ask_the_hub=True)
     (hub / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     with pytest.raises(MissingResourceError, match="not wholly"):
-        sd_backbone.load("cpu", torch.float32, "owner/tiny")
+        load("cpu", torch.float32, "owner/tiny")
 
 
 def test_a_hub_id_that_cannot_be_trained_is_refused_before_its_weights_are_fetched(hub):
@@ -126,7 +126,7 @@ def test_pickles_on_the_hub_are_not_fetched(hub, monkeypatch):
     names = ["unet/diffusion_pytorch_model.bin", "vae/diffusion_pytorch_model.bin"]
     monkeypatch.setattr(weights, "hub_files", lambda repo, revision: names)
     with pytest.raises(MissingResourceError, match=r"no \.safetensors weights"):
-        sd_backbone.load("cpu", torch.float32, "owner/tiny@v1")
+        load("cpu", torch.float32, "owner/tiny@v1")
     assert asked and not any(name.endswith(".bin") for name in asked)
 
 
@@ -156,7 +156,7 @@ def test_of_two_precisions_the_smaller_is_fetched(hub, monkeypatch):
 
     monkeypatch.setattr(weights, "hub_snapshot", fetch)
     monkeypatch.setattr(weights, "hub_files", lambda repo, revision: names)
-    backbone = sd_backbone.load("cpu", torch.float32, "owner/tiny@v1")
+    backbone = load("cpu", torch.float32, "owner/tiny@v1")
     assert asked == [
         (
             "owner/tiny",

@@ -25,7 +25,7 @@ def clip_tokenizer(pad_token: str = END) -> Any:
     config = {"model_max_length": LENGTH, "pad_token": pad_token, "unk_token": END}
     with tempfile.TemporaryDirectory() as folder:  # the one way that every transformers reads
         place = Path(folder)
-        (place / "vocab.json").write_text(json.dumps(_vocabulary(merges)), encoding="utf-8")
+        (place / "vocab.json").write_text(json.dumps(vocabulary(merges)), encoding="utf-8")
         (place / "merges.txt").write_text("#version: 0.2\n" + merges, encoding="utf-8")
         (place / "tokenizer_config.json").write_text(
             json.dumps({**config, "bos_token": START, "eos_token": END})
@@ -33,14 +33,15 @@ def clip_tokenizer(pad_token: str = END) -> Any:
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
 
 
-def _vocabulary(merges: str) -> dict[str, int]:
-    letters = _byte_letters()
+def vocabulary(merges: str) -> dict[str, int]:
+    """Return the number of each piece, in the order of the module's first lines."""
+    letters = byte_letters()
     pieces = [*letters, *(f"{letter}</w>" for letter in letters)]
     pieces += ["".join(line.split()) for line in merges.splitlines()]
     return {piece: number for number, piece in enumerate([*pieces, START, END])}
 
 
-def _byte_letters() -> list[str]:
+def byte_letters() -> list[str]:
     """The 256 bytes as letters: first those that print, then the rest from U+0100 on."""
     printing = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     return [chr(byte) for byte in printing] + [chr(0x100 + i) for i in range(256 - len(printing))]

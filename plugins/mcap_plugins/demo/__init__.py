@@ -10,8 +10,8 @@ from mcap.contracts import BackbonePlan
 
 MODEL = Path(__file__).parent / "model"
 
-# Its training faces are framed as FFHQ frames them: mcap.masking.crops.FFHQ_FACE_HEIGHT, which a light
-# module cannot import.
+# Its training faces are framed as FFHQ frames them: mcap.geometry.ffhq.FFHQ_FACE_HEIGHT, which a
+# light module cannot import.
 FACE_HEIGHT = 0.742
 
 # What two CPU cores do in three to four minutes. A small model takes higher rates than Stable
@@ -63,7 +63,7 @@ def register_backbones(register: Any) -> None:
 def load_demo(device: Any, dtype: Any, source: str | Path | None = None) -> Any:
     """``source``: a folder in diffusers' layout that stands in for the packaged weights."""
     from mcap.errors import MissingResourceError
-    from mcap_plugins.stable_diffusion.sd15 import load
+    from mcap_plugins.stable_diffusion.load import load
 
     folder = MODEL if source is None else Path(source)
     if not (folder / "model_index.json").is_file():

@@ -17,7 +17,7 @@ most; of 3,540 pairs of generated strangers 1.4 % reach it."""
 def register_identity_models(register: Any) -> None:
     register(
         "dlib",
-        _identity,
+        load_identity,
         summary="dlib's ResNet, 128-d, centred, for measuring: not differentiable",
         licence="CC0-1.0 (weights), Boost (dlib)",
         needs=("mcap[dlib]", "dlib-resnet"),
@@ -25,7 +25,8 @@ def register_identity_models(register: Any) -> None:
     )
 
 
-def _identity() -> Any:
+def load_identity() -> Any:
+    """Return the network, for measuring."""
     from mcap_plugins.dlib.identity import DlibIdentity
 
     return DlibIdentity()

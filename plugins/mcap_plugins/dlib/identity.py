@@ -44,7 +44,9 @@ class DlibIdentity:
         models = extra("face_recognition_models", "dlib")
         self._dlib = dlib
         self._network = dlib.face_recognition_model_v1(str(fetch("dlib-resnet")))
-        landmarks = Path(models.__file__).parent / "models/shape_predictor_5_face_landmarks.dat"
+        landmarks = (
+            Path(str(models.__file__)).parent / "models/shape_predictor_5_face_landmarks.dat"
+        )
         self._landmarks = dlib.shape_predictor(str(landmarks))
         stored = json.loads(MEAN_FILE.read_text(encoding="utf-8"))
         self._mean = np.array(stored["mean"], dtype=np.float32)

@@ -15,7 +15,7 @@ LICENCE = "non-commercial research only (insightface's model packs)"
 def register_face_detectors(register: Any) -> None:
     register(
         "insightface",
-        _detector,
+        make_detector,
         summary="SCRFD of insightface's pack buffalo_l, 5 landmarks (extra insightface)",
         licence=LICENCE,
         commercial=False,
@@ -27,7 +27,7 @@ def register_face_detectors(register: Any) -> None:
 def register_identity_models(register: Any) -> None:
     register(
         "insightface",
-        _identity,
+        make_identity,
         summary="ArcFace of insightface's pack buffalo_l as a torch module, 512-d",
         licence=LICENCE,
         commercial=False,
@@ -36,21 +36,24 @@ def register_identity_models(register: Any) -> None:
     )
 
 
-def _detector() -> Any:
-    pack = _pack()
+def make_detector() -> Any:
+    """Return the detector of the fetched pack."""
+    pack = fetched_pack()
     from mcap_plugins.insightface.models import detector
 
     return detector(pack)
 
 
-def _identity() -> Any:
-    pack = _pack()
+def make_identity() -> Any:
+    """Return the recognition network of the fetched pack."""
+    pack = fetched_pack()
     from mcap_plugins.insightface.models import identity
 
     return identity(pack)
 
 
-def _pack() -> Any:
+def fetched_pack() -> Any:
+    """Return the folder of the pack, once insightface is known to be installed."""
     from mcap.weights.fetch import fetch
     from mcap_plugins.shared.optional import extra
 

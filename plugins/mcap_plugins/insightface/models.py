@@ -32,7 +32,8 @@ class InsightFaceDetector:
     """``detect(uint8[H, W, 3] RGB)`` -> faces with five landmarks, largest first.
 
     SCRFD (Guo et al., arXiv 2105.04714) or a RetinaFace (Deng et al., arXiv 1905.00641) of
-    insightface's shape; ``path`` is the ONNX file. A file that cannot be read is `MissingResourceError`.
+    insightface's shape; ``path`` is the ONNX file. A file that cannot be read is
+    `MissingResourceError`.
     """
 
     info = DetectorInfo()
@@ -45,9 +46,9 @@ class InsightFaceDetector:
             self._network = models.get_model(str(path), providers=["CPUExecutionProvider"])
             task = getattr(self._network, "taskname", None)
         except Exception as error:  # protobuf's, ONNX Runtime's and insightface's own
-            raise _damaged(path, type(error).__name__) from error
+            raise damaged(path, type(error).__name__) from error
         if task != "detection":
-            raise _damaged(path, f"insightface sees {task or 'nothing it knows'} in it")
+            raise damaged(path, f"insightface sees {task or 'nothing it knows'} in it")
         self._network.prepare(ctx_id=-1, input_size=SEARCH, det_thresh=0.5)
 
     def detect(self, image: UInt8Image) -> list[Face]:
@@ -62,33 +63,41 @@ class InsightFaceDetector:
         boxes, points = self._network.detect(bgr)
         if points is None:  # a detector without landmarks has nothing to offer
             return []
-        faces = [
-            Face(
-                box=tuple(float(value) for value in box[:4]),
-                score=float(np.clip(box[4], 0.0, 1.0)),
-                # Counted from the centre of the first pixel there, from its corner here.
-                landmarks=five.astype(np.float32) + np.float32(0.5),
-            )
-            for box, five in zip(boxes, points, strict=True)
-        ]
+        faces = []
+        for row, five in zip(boxes, points, strict=True):
+            x0, y0, x1, y1, score = row[:5].tolist()
+            # Counted from the centre of the first pixel there, from its corner here.
+            landmarks = five.astype(np.float32) + np.float32(0.5)
+            faces.append(Face((x0, y0, x1, y1), min(max(score, 0.0), 1.0), landmarks))
         return sorted(faces, key=lambda face: face.area, reverse=True)
 
 
 def detector(pack: Path) -> InsightFaceDetector:
-    return InsightFaceDetector(network(pack, DETECTOR))
+    """Return the pack's detector; `MissingResourceError` where its file is not it."""
+    return InsightFaceDetector(whole(pack, DETECTOR))
 
 
 def identity(pack: Path) -> OnnxIdentity:
+    """Return the pack's recognition network; `MissingResourceError` where its file is not it."""
     from mcap_plugins.shared.onnx_identity import NotRecognition, arcface
 
-    path = network(pack, RECOGNISER)
+    path = whole(pack, RECOGNISER)
     try:
         return arcface(path, "insightface", ARCFACE)
     except NotRecognition as error:
-        raise _damaged(path, str(error)) from error
+        raise damaged(path, str(error)) from error
 
 
-def _damaged(path: Path, what: Any) -> MissingResourceError:
+def whole(pack: Path, pattern: str) -> Path:
+    """Return the network of that name; `MissingResourceError` where the pack has none."""
+    path = network(pack, pattern)
+    if path is None:
+        raise damaged(pack / pattern, "it is not there")
+    return path
+
+
+def damaged(path: Path, what: Any) -> MissingResourceError:
+    """Return the error for a file that is not the network that it should be."""
     return MissingResourceError(
         f"{path} is not the network that it should be ({what}). Remove it, and 'mcap models pull "
         "insightface' has insightface fetch its pack again."

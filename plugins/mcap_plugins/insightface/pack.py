@@ -1,6 +1,6 @@
 """insightface's model pack: where it lies, whether it is whole, and how insightface fetches it.
 
-This is what `mcap.weights.catalogue.LibrarySource` asks for. Nothing heavy is imported before its use.
+It is what a `mcap.weights.catalogue.LibrarySource` names. Nothing heavy is imported before its use.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ def find() -> Path | None:
 
 
 def check(pack: Path) -> str:
-    """What is wrong with the two networks' files, or nothing. insightface publishes no hashes."""
+    """Return the faults of the two networks' files, "" for none; there are no published hashes."""
     import onnx
 
     wrong = []
     for pattern in (DETECTOR, RECOGNISER):
         path = network(pack, pattern)
+        if path is None:
+            wrong.append(f"{pattern} is not there")
+            continue
         try:
-            if path is None:
-                wrong.append(f"{pattern} is not there")
-            else:
-                onnx.checker.check_model(onnx.load(path))
+            onnx.checker.check_model(onnx.load(path))
         except Exception as error:  # protobuf's, onnx's or the file system's
             wrong.append(f"{path.name} is damaged ({type(error).__name__})")
     return "; ".join(wrong)

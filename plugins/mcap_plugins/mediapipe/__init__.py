@@ -14,7 +14,7 @@ MASKER = MaskerInfo(finds_mesh=True)
 def register_face_detectors(register: Any) -> None:
     register(
         "mediapipe",
-        _detector,
+        detector,
         summary="MediaPipe face landmarker, 478 points; for faces that fill much of the photo",
         licence="Apache-2.0",
         needs=("mcap[mediapipe]", "face-landmarker"),
@@ -25,7 +25,7 @@ def register_face_detectors(register: Any) -> None:
 def register_maskers(register: Any) -> None:
     register(
         "mediapipe",
-        _masker,
+        masker,
         summary="soft face oval from MediaPipe's mesh of 478 points",
         licence="Apache-2.0",
         needs=("mcap[mediapipe]", "face-landmarker"),
@@ -33,19 +33,22 @@ def register_maskers(register: Any) -> None:
     )
 
 
-def _detector() -> Any:
+def detector() -> Any:
+    """Return the detector over the fetched landmarker."""
     from mcap_plugins.mediapipe.mesh import MeshDetector
 
-    return MeshDetector(_mesh())
+    return MeshDetector(landmarker())
 
 
-def _masker() -> Any:
+def masker() -> Any:
+    """Return the masker over the fetched landmarker."""
     from mcap_plugins.mediapipe.mesh import MeshMasker
 
-    return MeshMasker(_mesh())
+    return MeshMasker(landmarker())
 
 
-def _mesh() -> Any:
+def landmarker() -> Any:
+    """Return the loaded landmarker, which detector and masker are made of."""
     from mcap.weights.fetch import fetch
     from mcap_plugins.mediapipe.mesh import Mesh, import_mediapipe
 

@@ -123,8 +123,8 @@ class MeshDetector:
             outline = points[list(OVAL)]
             raised = outline + HAIRLINE * (outline[0] - outline[CHIN])
             around = np.concatenate([outline, raised])
-            box = tuple(float(value) for value in (*around.min(axis=0), *around.max(axis=0)))
-            faces.append(Face(box, 1.0, points[list(FIVE)], points))
+            (x0, y0), (x1, y1) = around.min(axis=0).tolist(), around.max(axis=0).tolist()
+            faces.append(Face((x0, y0, x1, y1), 1.0, points[list(FIVE)], points))
         return sorted(faces, key=lambda face: face.area, reverse=True)
 
 

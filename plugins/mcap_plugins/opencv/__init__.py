@@ -17,7 +17,7 @@ LANDMARKS = MaskerInfo(thread_safe=True, reads_pixels=False)
 def register_face_detectors(register: Any) -> None:
     register(
         "yunet",
-        _yunet,
+        load_yunet,
         summary="YuNet through OpenCV, 5 landmarks, several scales",
         licence="MIT",
         needs=("yunet",),
@@ -29,7 +29,7 @@ def register_face_detectors(register: Any) -> None:
 def register_identity_models(register: Any) -> None:
     register(
         "sface",
-        _sface,
+        load_sface,
         summary="SFace as a torch module, 112 x 112, 128-d, differentiable",
         licence="Apache-2.0",
         needs=("sface",),
@@ -41,28 +41,31 @@ def register_identity_models(register: Any) -> None:
 def register_maskers(register: Any) -> None:
     register(
         "landmarks",
-        _landmarks,
+        landmark_masker,
         summary="soft face oval from the five landmarks alone",
         licence="Apache-2.0",
         info=LANDMARKS,
     )
 
 
-def _yunet() -> Any:
+def load_yunet() -> Any:
+    """Return the detector over the fetched weights."""
     from mcap.weights.fetch import fetch
     from mcap_plugins.opencv.yunet import YuNetDetector
 
     return YuNetDetector(fetch("yunet"))
 
 
-def _sface() -> Any:
+def load_sface() -> Any:
+    """Return the identity network over the fetched weights."""
     from mcap.weights.fetch import fetch
     from mcap_plugins.opencv.sface import SFace
 
     return SFace(fetch("sface"))
 
 
-def _landmarks() -> Any:
+def landmark_masker() -> Any:
+    """Return the masker, which needs no weights."""
     from mcap.faces.masks import LandmarkMasker
 
     return LandmarkMasker()

@@ -59,25 +59,25 @@ class YuNetDetector:
         if min(height, width) < SMALLEST_SIDE:
             return []
         found: list[tuple[float, Face]] = []
-        sides = _sizes(max(height, width))
+        sides = search_sizes(max(height, width))
         for side in sides:
-            found += self._search(image, side)
+            found += self.search(image, side)
         if not found:
             for quarter in (1, 3):
                 turned = np.ascontiguousarray(np.rot90(image, quarter))
                 for side in sides[:2]:
                     found += [
-                        (rank, _turned_back(face, quarter, width, height))
-                        for rank, face in self._search(turned, side)
+                        (rank, turned_back(face, quarter, width, height))
+                        for rank, face in self.search(turned, side)
                     ]
-        faces = _suppress(found, self.overlap)
+        faces = suppress(found, self.overlap)
         faces.sort(key=lambda face: face.area, reverse=True)
-        faces[:REFINED] = [self._refined(image, face) for face in faces[:REFINED]]
+        faces[:REFINED] = [self.refined(image, face) for face in faces[:REFINED]]
         # Two findings of one tilted face may only now lie on each other.
-        faces = _suppress([(face.score, face) for face in faces], self.overlap)
+        faces = suppress([(face.score, face) for face in faces], self.overlap)
         return sorted(faces, key=lambda face: face.area, reverse=True)
 
-    def _search(self, image: UInt8Image, long_side: int) -> list[tuple[float, Face]]:
+    def search(self, image: UInt8Image, long_side: int) -> list[tuple[float, Face]]:
         height, width = image.shape[:2]
         scale = long_side / max(height, width)
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -92,8 +92,9 @@ class YuNetDetector:
             corner, extent = row[:2] * factor, row[2:4] * factor
             # OpenCV counts from the centre of the first pixel and mcap from its corner.
             landmarks = (row[4:14].reshape(5, 2) + 0.5) * factor
+            (x0, y0), (x1, y1) = corner.tolist(), (corner + extent).tolist()
             face = Face(
-                box=tuple(float(value) for value in (*corner, *(corner + extent))),
+                box=(x0, y0, x1, y1),
                 score=float(min(row[14], 1.0)),
                 landmarks=landmarks.astype(np.float32),
             )
@@ -102,7 +103,7 @@ class YuNetDetector:
             found.append((face.score / strain**0.25, face))
         return found
 
-    def _run(self, image: UInt8Image) -> np.ndarray:
+    def _run(self, image: np.ndarray) -> np.ndarray:
         """Rows of x, y, width, height, five landmarks x y, score: float32[N, 15]."""
         network = self._network()
         network.setInputSize((image.shape[1], image.shape[0]))
@@ -122,16 +123,16 @@ class YuNetDetector:
                 cv2.utils.logging.setLogLevel(level)
         return self._networks.network
 
-    def _refined(self, image: UInt8Image, face: Face) -> Face:
+    def refined(self, image: UInt8Image, face: Face) -> Face:
         """The face with landmarks read off a patch in which it stands upright."""
-        best = self._turn_upright(image, face, 0.0)
+        best = self.turn_upright(image, face, 0.0)
         if best is None or abs(best.angle) > 8 or best.score < SURE:
-            tries = [best, *(self._turn_upright(image, face, angle) for angle in (-40.0, 40.0))]
+            tries = [best, *(self.turn_upright(image, face, angle) for angle in (-40.0, 40.0))]
             best = max((look for look in tries if look), key=lambda look: look.rank, default=None)
         if best is None or best.score < SURE:
             tries = [
                 best,
-                *(self._turn_upright(image, face, angle) for angle in (-90.0, 90.0, 180.0)),
+                *(self.turn_upright(image, face, angle) for angle in (-90.0, 90.0, 180.0)),
             ]
             best = max((look for look in tries if look), key=lambda look: look.rank, default=None)
         if best is None or best.score < face.score - 0.15:
@@ -150,7 +151,7 @@ class YuNetDetector:
             landmarks=np.mean(landmarks, axis=0).astype(np.float32),
         )
 
-    def _turn_upright(self, image: UInt8Image, face: Face, angle: float) -> _Look | None:
+    def turn_upright(self, image: UInt8Image, face: Face, angle: float) -> PatchLook | None:
         """Turn the patch by what the face in it is tilted, until little is left; from ``angle``."""
         centre = np.array([face.box[0] + face.box[2], face.box[1] + face.box[3]]) / 2
         best = None
@@ -174,7 +175,7 @@ class YuNetDetector:
         size: float,
         angle: float,
         mirrored: bool = False,
-    ) -> _Look | None:
+    ) -> PatchLook | None:
         scale = PATCH / (2.0 * size)
         cosine, sine = np.cos(np.radians(angle)) * scale, np.sin(np.radians(angle)) * scale
         linear = np.array([[cosine, sine], [-sine, cosine]])
@@ -205,10 +206,10 @@ class YuNetDetector:
         across_x = abs(width * np.cos(turn)) + abs(height * np.sin(turn))
         across_y = abs(width * np.sin(turn)) + abs(height * np.cos(turn))
         half = np.array([across_x, across_y]) / 2
-        box = (*(middle - half), *(middle + half))
-        return _Look(
+        (x0, y0), (x1, y1) = (middle - half).tolist(), (middle + half).tolist()
+        return PatchLook(
             landmarks=to_patch.apply_inverse(points),
-            box=tuple(float(value) for value in box),
+            box=(x0, y0, x1, y1),
             score=float(row[14]),
             tilt=tilt,
             angle=angle + tilt,
@@ -216,8 +217,8 @@ class YuNetDetector:
 
 
 @dataclass(frozen=True)
-class _Look:
-    """What a turned patch shows; points in pixels of the picture."""
+class PatchLook:
+    """The face in a turned patch; points in pixels of the picture."""
 
     landmarks: np.ndarray
     box: tuple[float, float, float, float]
@@ -230,7 +231,7 @@ class _Look:
         return self.score - abs(self.tilt) / 100.0
 
 
-def _turned_back(face: Face, quarter: int, width: int, height: int) -> Face:
+def turned_back(face: Face, quarter: int, width: int, height: int) -> Face:
     """A face of ``np.rot90(image, quarter)``, quarter 1 or 3, in the image, width x height."""
 
     def back(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -238,17 +239,17 @@ def _turned_back(face: Face, quarter: int, width: int, height: int) -> Face:
 
     x, y = back(*np.array(face.box, dtype=np.float64).reshape(2, 2).T)
     points = np.stack(back(*face.landmarks.T), axis=1)
-    box = tuple(float(value) for value in (x.min(), y.min(), x.max(), y.max()))
+    box = (float(x.min()), float(y.min()), float(x.max()), float(y.max()))
     return Face(box, face.score, points.astype(np.float32))
 
 
-def _sizes(longest: int) -> list[int]:
+def search_sizes(longest: int) -> list[int]:
     """The long sides to search at: never more than twice the picture, once for each distinct."""
     limit = max(LONG_SIDES[0], 2 * longest if longest <= LONG_SIDES[0] else longest)
     return sorted({min(side, limit) for side in LONG_SIDES})
 
 
-def _suppress(found: list[tuple[float, Face]], overlap: float) -> list[Face]:
+def suppress(found: list[tuple[float, Face]], overlap: float) -> list[Face]:
     """Of findings that overlap, the one of the best rank; also where one lies inside the other."""
     kept: list[Face] = []
     for _, face in sorted(found, key=lambda item: item[0], reverse=True):

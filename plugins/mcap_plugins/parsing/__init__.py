@@ -15,7 +15,7 @@ LICENCE = "non-commercial research only (NVIDIA SegFormer and CelebAMask-HQ)"
 def register_maskers(register: Any) -> None:
     register(
         "parsing",
-        _face,
+        face,
         summary="skin, brows, eyes, nose and mouth as a SegFormer sees them; tells what hides them",
         licence=LICENCE,
         commercial=False,
@@ -24,7 +24,7 @@ def register_maskers(register: Any) -> None:
     )
     register(
         "parsing-hair",
-        _face_and_hair,
+        face_and_hair,
         summary="the same, and the hair on the head",
         licence=LICENCE,
         commercial=False,
@@ -33,15 +33,18 @@ def register_maskers(register: Any) -> None:
     )
 
 
-def _face() -> Any:
-    return _masker(hair=False)
+def face() -> Any:
+    """Return the masker of the face without hair."""
+    return masker(hair=False)
 
 
-def _face_and_hair() -> Any:
-    return _masker(hair=True)
+def face_and_hair() -> Any:
+    """Return the masker of the face and the hair on the head."""
+    return masker(hair=True)
 
 
-def _masker(hair: bool) -> Any:
+def masker(hair: bool) -> Any:
+    """Return a masker over the fetched network."""
     from mcap.weights.fetch import fetch
     from mcap_plugins.parsing.segformer import ParsingMasker
 

@@ -44,11 +44,11 @@ class ParsingMasker:
     def __init__(self, folder: Path | str, *, hair: bool = False) -> None:
         """``folder`` holds config.json, preprocessor_config.json and model.safetensors.
 
-        Raises `MissingResourceError` where one of them is not there or does not fit, or where no class of the
-        model is skin.
+        Raises `MissingResourceError` where one of them is not there or does not fit, or where no
+        class of the model is skin.
         """
         self.hair = hair
-        self._model, self._processor = _load(Path(folder))
+        self._model, self._processor = load_parser(Path(folder))
         try:
             classes = class_map(self._model.config.id2label)
         except ValueError as error:
@@ -69,7 +69,7 @@ class ParsingMasker:
         return self._plain.mask(image, face) if mask is None else mask
 
     def parts(self, image: UInt8Image, face: Face) -> FaceParts:
-        """What the network sees in the upright frame around the face.
+        """Return the parts that the network sees in the upright frame around the face.
 
         The last answer is kept: the occlusion and the mask of a photo are asked for one after the
         other, and one look takes seconds on a CPU.
@@ -92,14 +92,16 @@ class ParsingMasker:
         return torch.nn.functional.interpolate(parts, size, mode="bilinear")[0].numpy()
 
 
-def _load(folder: Path) -> tuple[Any, Any]:
+def load_parser(folder: Path) -> tuple[Any, Any]:
+    """Return the network, frozen, and its image processor; `MissingResourceError` as the masker."""
     remedy = "Fetch it again with 'mcap models pull face-parsing'."
     try:
-        with _quiet():
+        with quiet():
             processor = SegformerImageProcessor.from_pretrained(folder, local_files_only=True)
-            model, report = SegformerForSemanticSegmentation.from_pretrained(
+            loaded: Any = SegformerForSemanticSegmentation.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, output_loading_info=True
             )
+        model, report = loaded  # a pair, where output_loading_info is asked for
     except (OSError, ValueError, RuntimeError) as error:
         raise MissingResourceError(
             f"The face parser in {folder} cannot be read: {' '.join(str(error).split())} {remedy}"
@@ -115,7 +117,7 @@ def _load(folder: Path) -> tuple[Any, Any]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bar and no report of its own for reading one local file; put back as it was."""
     level, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -11,14 +11,15 @@ from mcap import hookimpl
 def register_maskers(register: Any) -> None:
     register(
         "person",
-        _person,
+        person,
         summary="the whole person with hair and clothes; its opposite is the background",
         licence="Apache-2.0",
         needs=("selfie-segmentation",),
     )
 
 
-def _person() -> Any:
+def person() -> Any:
+    """Return the masker over the fetched network."""
     from mcap.weights.fetch import fetch
     from mcap_plugins.person.segmenter import PersonMasker
 

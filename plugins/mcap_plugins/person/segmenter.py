@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import cv2
 import numpy as np
@@ -35,7 +35,7 @@ WORKING = 1024
 
 
 @dataclass(frozen=True)
-class _Look:
+class WindowLook:
     window: tuple[int, int, int, int]  # x0, y0, x1, y1 in the photo
     seen: UInt8Image  # [h, w, 3], the window at the working size
     answer: Float32Array  # [h, w] in [0, 1], this person's
@@ -53,7 +53,10 @@ class PersonMasker:
     info = MaskerInfo()
 
     def __init__(self, weights: Path) -> None:
-        """``weights`` is selfie_segmentation.tflite; `MissingResourceError` where OpenCV cannot read it."""
+        """``weights`` is selfie_segmentation.tflite.
+
+        Raises `MissingResourceError` where OpenCV cannot read it.
+        """
         try:
             self._network = cv2.dnn.readNetFromTFLite(str(weights))
         except cv2.error as error:
@@ -81,20 +84,24 @@ class PersonMasker:
         mask = np.zeros(image.shape[:2], dtype=np.float32)
         x0, y0, x1, y1 = best.window
         whole = (x1 - x0, y1 - y0)
-        mask[y0:y1, x0:x1] = cv2.resize(_matte(best), whole, interpolation=cv2.INTER_LINEAR)
+        mask[y0:y1, x0:x1] = cv2.resize(refined_matte(best), whole, interpolation=cv2.INTER_LINEAR)
         return np.clip(mask, 0.0, 1.0, out=mask)
 
-    def _look(self, image: UInt8Image, face: Face, reach: np.ndarray, turns: int) -> _Look | None:
-        """What the network says of one window; None where it sees nobody at the face."""
-        x0, y0, x1, y1 = window = _window(image, face, reach)
-        seen, size = _working_size(image[y0:y1, x0:x1])
-        answer = self._segment(seen, turns)
-        own = _own(answer, (face.landmarks - (x0, y0)) * size / (x1 - x0, y1 - y0))
+    def _look(
+        self, image: UInt8Image, face: Face, reach: np.ndarray, turns: int
+    ) -> WindowLook | None:
+        """Return the network's answer for one window; None where it sees nobody at the face."""
+        x0, y0, x1, y1 = window = window_around(image, face, reach)
+        seen, size = reduced(image[y0:y1, x0:x1])
+        answer = self.segment(seen, turns)
+        own = own_piece(answer, (face.landmarks - (x0, y0)) * size / (x1 - x0, y1 - y0))
         if own is None:
             return None
-        return _Look(window, seen, answer * own, _reaches(own) & _goes_on(window, image))
+        return WindowLook(
+            window, seen, answer * own, sides_reached(own) & sides_within(window, image)
+        )
 
-    def _segment(self, picture: UInt8Image, turns: int) -> Float32Array:
+    def segment(self, picture: UInt8Image, turns: int) -> Float32Array:
         """uint8[h, w, 3] -> float32[h, w] in [0, 1], the network's own answer.
 
         It is asked about the picture turned by so many quarters anticlockwise.
@@ -105,12 +112,12 @@ class PersonMasker:
         return cv2.resize(answer, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
 
-def _matte(look: _Look) -> Float32Array:
+def refined_matte(look: WindowLook) -> Float32Array:
     """float32[h, w]: the network's answer with its edge where the picture's is."""
     guide = cv2.cvtColor(look.seen, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255.0
     radius = max(1, round(max(guide.shape) * 4 / SIDE))  # what the network's own pixels blur
     matte = guided_filter(guide, look.answer, radius, 1e-3)
-    return np.clip((matte - 0.15) / 0.7, 0.0, 1.0) * _faded(guide.shape, look.open_sides)
+    return np.clip((matte - 0.15) / 0.7, 0.0, 1.0) * faded(guide.shape, look.open_sides)
 
 
 def guided_filter(guide: Float32Array, mask: Float32Array, radius: int, eps: float) -> Float32Array:
@@ -122,15 +129,16 @@ def guided_filter(guide: Float32Array, mask: Float32Array, radius: int, eps: flo
     side = (2 * radius + 1, 2 * radius + 1)
 
     def mean(values: Float32Array) -> Float32Array:
-        return cv2.blur(values, side, borderType=cv2.BORDER_REFLECT)
+        return cast("Float32Array", cv2.blur(values, side, borderType=cv2.BORDER_REFLECT))
 
     mean_guide, mean_mask = mean(guide), mean(mask)
     variance = np.maximum(mean(guide * guide) - mean_guide * mean_guide, 0.0)
-    slope = (mean(guide * mask) - mean_guide * mean_mask) / (variance + eps)
+    covariance = mean(guide * mask) - mean_guide * mean_mask
+    slope = cast("Float32Array", covariance / (variance + eps))
     return mean(slope) * guide + mean(mean_mask - slope * mean_guide)
 
 
-def _window(image: UInt8Image, face: Face, reach: np.ndarray) -> tuple[int, int, int, int]:
+def window_around(image: UInt8Image, face: Face, reach: np.ndarray) -> tuple[int, int, int, int]:
     """x0, y0, x1, y1 of the part of the picture within ``reach`` of the face's middle.
 
     ``reach`` is in face sizes: float[4], left, top, right, bottom.
@@ -144,14 +152,15 @@ def _window(image: UInt8Image, face: Face, reach: np.ndarray) -> tuple[int, int,
     return x0, y0, x1, y1
 
 
-def _working_size(part: UInt8Image) -> tuple[UInt8Image, np.ndarray]:
+def reduced(part: UInt8Image) -> tuple[UInt8Image, np.ndarray]:
     """A window's pixels, reduced to WORKING where they are more, and their (width, height)."""
     scale = min(1.0, WORKING / max(part.shape[:2]))
     size = np.maximum(np.round(np.multiply(part.shape[1::-1], scale)), 1).astype(int)
-    return cv2.resize(part, tuple(map(int, size)), interpolation=cv2.INTER_AREA), size
+    made = cv2.resize(part, (int(size[0]), int(size[1])), interpolation=cv2.INTER_AREA)
+    return cast("UInt8Image", made), size
 
 
-def _own(answer: Float32Array, landmarks: np.ndarray) -> Float32Array | None:
+def own_piece(answer: Float32Array, landmarks: np.ndarray) -> Float32Array | None:
     """float32[h, w], 1 on the piece that the face hangs on to and its soft edge; None: no piece."""
     height, width = answer.shape
     _, pieces = cv2.connectedComponents((answer > 0.5).astype(np.uint8))
@@ -163,23 +172,24 @@ def _own(answer: Float32Array, landmarks: np.ndarray) -> Float32Array | None:
         return None
     own = (pieces == np.bincount(here).argmax()).astype(np.float32)
     margin = max(1, round(0.015 * max(height, width)))
-    return cv2.dilate(own, np.ones((2 * margin + 1, 2 * margin + 1), np.uint8))
+    square = np.ones((2 * margin + 1, 2 * margin + 1), np.uint8)
+    return cast("Float32Array", cv2.dilate(own, square))
 
 
-def _reaches(own: Float32Array) -> np.ndarray:
+def sides_reached(own: Float32Array) -> np.ndarray:
     """bool[4], left, top, right, bottom: is a twentieth of this side of the window the person?"""
     sides = (own[:, 0], own[0], own[:, -1], own[-1])
     return np.array([float(side.mean()) > 0.05 for side in sides])
 
 
-def _goes_on(window: tuple[int, int, int, int], image: UInt8Image) -> np.ndarray:
+def sides_within(window: tuple[int, int, int, int], image: UInt8Image) -> np.ndarray:
     """bool[4], left, top, right, bottom: is there more of the picture beyond the window?"""
     height, width = image.shape[:2]
     x0, y0, x1, y1 = window
     return np.array([x0 > 0, y0 > 0, x1 < width, y1 < height])
 
 
-def _faded(shape: tuple[int, int], sides: np.ndarray) -> Float32Array:
+def faded(shape: tuple[int, int], sides: np.ndarray) -> Float32Array:
     """float32[h, w]: 1, falling to 0 over a tenth at the given sides (left, top, right, bottom)."""
     columns, rows = (
         np.minimum(1.0, (np.arange(length, dtype=np.float32) + 0.5) / max(0.1 * length, 1.0))

@@ -60,7 +60,7 @@ def sface(weights: Path) -> OnnxIdentity:
     It takes RGB from 0 to 255 and normalises inside.
     """
     info = IdentityInfo(same_person=0.363, dimensions=128)
-    return OnnxIdentity("sface", _torch_module(onnx.load(weights)), _to_255, info)
+    return OnnxIdentity("sface", torch_module(onnx.load(weights)), to_255, info)
 
 
 def arcface(weights: Path, name: str, info: IdentityInfo) -> OnnxIdentity:
@@ -77,8 +77,8 @@ def arcface(weights: Path, name: str, info: IdentityInfo) -> OnnxIdentity:
         raise NotRecognition(f"it cannot be read: {error}") from error
     graph = model.graph
     constants = {tensor.name for tensor in graph.initializer}
-    inputs = [_shape(value) for value in graph.input if value.name not in constants]
-    outputs = [_shape(value) for value in graph.output]
+    inputs = [tensor_shape(value) for value in graph.input if value.name not in constants]
+    outputs = [tensor_shape(value) for value in graph.output]
     size = OnnxIdentity.input_size
     fits = len(inputs) == len(outputs) == 1 and len(inputs[0]) == 4 and len(outputs[0]) == 2
     if not fits or inputs[0][1:] != [3, size, size]:
@@ -87,27 +87,31 @@ def arcface(weights: Path, name: str, info: IdentityInfo) -> OnnxIdentity:
             f"{size} and gives one B x D"
         )
     first = {node.op_type for node in graph.node[:8]}
-    scale = _to_255 if {"Sub", "Mul"} <= first else _to_one
+    scale = to_255 if {"Sub", "Mul"} <= first else to_signed
     try:
-        module = _torch_module(model)
+        module = torch_module(model)
     except (NotImplementedError, onnx.checker.ValidationError) as error:
         raise NotRecognition(f"it has a part that torch cannot run: {error}") from error
     return OnnxIdentity(name, module, scale, info)
 
 
-def _to_255(faces: torch.Tensor) -> torch.Tensor:
+def to_255(faces: torch.Tensor) -> torch.Tensor:
+    """Scale [0, 1] to [0, 255]."""
     return faces * 255.0
 
 
-def _to_one(faces: torch.Tensor) -> torch.Tensor:
+def to_signed(faces: torch.Tensor) -> torch.Tensor:
+    """Scale [0, 1] to [-1, 1]."""
     return faces * 2.0 - 1.0
 
 
-def _shape(value: onnx.ValueInfoProto) -> list[int | str]:
+def tensor_shape(value: onnx.ValueInfoProto) -> list[int | str]:
+    """Return the sizes of an input or output, named ones by their name."""
     return [size.dim_value or size.dim_param for size in value.type.tensor_type.shape.dim]
 
 
-def _torch_module(model: onnx.ModelProto) -> torch.nn.Module:
+def torch_module(model: onnx.ModelProto) -> torch.nn.Module:
+    """Return an ONNX graph as a torch module."""
     import onnx2torch
 
     with warnings.catch_warnings():

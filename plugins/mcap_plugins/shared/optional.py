@@ -9,7 +9,10 @@ from mcap.errors import MissingResourceError
 
 
 def extra(module: str, name: str) -> ModuleType:
-    """Import ``module``, which the extra ``name`` of mcap brings, or raise `MissingResourceError`."""
+    """Import ``module``, which the extra ``name`` of mcap brings.
+
+    Raises `MissingResourceError` with pip's command where it cannot be imported.
+    """
     try:
         return importlib.import_module(module)
     except ImportError as error:

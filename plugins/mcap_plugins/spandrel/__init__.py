@@ -20,7 +20,7 @@ SUFFIXES = (".safetensors", ".pth")
 def register_restorers(register: Any) -> None:
     register(
         "demo-sr",
-        partial(_named, "demo-sr"),
+        partial(named, "demo-sr"),
         info=RestorerInfo(kind="image", scale=4),
         summary="comes with mcap: small pictures of faces 4 times as large, no download",
         licence="Apache-2.0 code; see the model card for the weights",
@@ -29,7 +29,7 @@ def register_restorers(register: Any) -> None:
     )
     register(
         "realesrgan",
-        partial(_named, "realesrgan-x4plus"),
+        partial(named, "realesrgan-x4plus"),
         info=RestorerInfo(kind="image", scale=4),
         summary="Real-ESRGAN x4plus: photos 4 times as large; wants a GPU",
         licence="BSD-3-Clause",
@@ -37,7 +37,7 @@ def register_restorers(register: Any) -> None:
     )
     register(
         "realesrgan-x2",
-        partial(_named, "realesrgan-x2plus"),
+        partial(named, "realesrgan-x2plus"),
         info=RestorerInfo(kind="image", scale=2),
         summary="Real-ESRGAN x2plus: photos twice as large; wants a GPU",
         licence="BSD-3-Clause",
@@ -45,7 +45,7 @@ def register_restorers(register: Any) -> None:
     )
     register(
         "realesrgan-general",
-        _general,
+        general,
         info=RestorerInfo(kind="image", scale=4),
         summary="Real-ESRGAN general-x4v3: 4 times as large, small and fast, noise taken away "
         "as much as is asked for",
@@ -55,7 +55,7 @@ def register_restorers(register: Any) -> None:
     for version in ("1.4", "1.3"):
         register(
             "gfpgan" if version == "1.4" else f"gfpgan-{version}",
-            partial(_named, f"gfpgan-{version}"),
+            partial(named, f"gfpgan-{version}"),
             info=RestorerInfo(kind="face", scale=1),
             summary=f"GFPGAN {version}: faces, 512 pixels",
             licence="Apache-2.0",
@@ -63,7 +63,7 @@ def register_restorers(register: Any) -> None:
         )
     register(
         "codeformer",
-        _codeformer,
+        codeformer,
         info=RestorerInfo(kind="face", scale=1),
         summary="CodeFormer: faces, 512 pixels, as close to the input as is asked for "
         "(extra codeformer)",
@@ -73,21 +73,23 @@ def register_restorers(register: Any) -> None:
     )
     register(
         "spandrel",
-        _file,
+        from_file,
         reads=SUFFIXES,
         summary="any network that spandrel knows, by the path of its file",
         licence="that of the file",
     )
 
 
-def _named(weight: str) -> Any:
+def named(weight: str) -> Any:
+    """Return the restorer of a weight that mcap knows."""
     from mcap.weights.fetch import fetch
     from mcap_plugins.spandrel.restorer import load
 
     return load(fetch(weight))
 
 
-def _general() -> Any:
+def general() -> Any:
+    """Return general-x4v3 between its two sets of weights."""
     from mcap.weights.fetch import fetch, require_here
     from mcap_plugins.spandrel.restorer import load_interpolated
 
@@ -96,7 +98,8 @@ def _general() -> Any:
     return load_interpolated(*map(fetch, names))
 
 
-def _codeformer() -> Any:
+def codeformer() -> Any:
+    """Return CodeFormer, whose network is in an extra."""
     from mcap.weights.fetch import fetch
     from mcap_plugins.shared.optional import extra
     from mcap_plugins.spandrel.restorer import load
@@ -106,7 +109,8 @@ def _codeformer() -> Any:
     return load(fetch("codeformer"), architectures.EXTRA_REGISTRY)
 
 
-def _file(path: str | Path | None = None) -> Any:
+def from_file(path: str | Path | None = None) -> Any:
+    """Return the restorer in the user's own file; `UsageError` without one."""
     from mcap.errors import UsageError
     from mcap_plugins.spandrel.restorer import load
 

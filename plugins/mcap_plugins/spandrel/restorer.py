@@ -81,10 +81,11 @@ class SpandrelRestorer:
         """float32[B, 3, H, W] in [0, 1] RGB -> float32[B, 3, s * H, s * W] in [0, 1]."""
         given = image.to(self._descriptor.dtype)
         # spandrel takes one picture at a time, and clamps what comes out.
-        pictures = [self._call(picture[None]) for picture in given]
+        pictures = [self.call(picture[None]) for picture in given]
         return pictures[0].float() if len(pictures) == 1 else torch.cat(pictures).float()
 
-    def _call(self, picture: torch.Tensor) -> torch.Tensor:
+    def call(self, picture: torch.Tensor) -> torch.Tensor:
+        """Return the restored picture, both [1, 3, H, W] in [0, 1] and of the network's type."""
         return self._descriptor(picture)
 
 
@@ -108,7 +109,7 @@ class InterpolatedRestorer(SpandrelRestorer):
                 f"The two files are not of one network: they differ in {different[0]} and "
                 f"{len(different) - 1} more."
             )
-        super().__init__(_describe(strong, MAIN_REGISTRY, "The file"))
+        super().__init__(describe(strong, MAIN_REGISTRY, "The file"))
         self._strong, self._weak = strong, weak
         self.denoise = DENOISE
 
@@ -139,7 +140,7 @@ class GfpganRestorer(SpandrelRestorer):
     made twice.
     """
 
-    def _call(self, picture: torch.Tensor) -> torch.Tensor:
+    def call(self, picture: torch.Tensor) -> torch.Tensor:
         made = self._descriptor.model(picture * 2 - 1, return_rgb=False, randomize_noise=False)[0]
         return made.add_(1).div_(2).clamp_(0, 1)
 
@@ -164,7 +165,7 @@ class CodeFormerRestorer(SpandrelRestorer):
             raise UsageError(f"fidelity must lie between 0 and 1, not {value}.")
         self._fidelity = value
 
-    def _call(self, picture: torch.Tensor) -> torch.Tensor:
+    def call(self, picture: torch.Tensor) -> torch.Tensor:
         made = self._descriptor.model(picture * 2 - 1, weight=self.fidelity)[0]
         return made.add_(1).div_(2).clamp_(0, 1)
 
@@ -181,7 +182,7 @@ def load(path: Path, architectures: ArchRegistry = MAIN_REGISTRY) -> SpandrelRes
     Raises `UsageError` where the file is damaged, holds more than weights, or is no network that
     takes and gives one colour picture.
     """
-    descriptor = _describe(read_weights(path), architectures, str(path))
+    descriptor = describe(read_weights(path), architectures, str(path))
     return _OWN_CALL.get(descriptor.architecture.id, SpandrelRestorer)(descriptor)
 
 
@@ -216,9 +217,13 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
-def _describe(
+def describe(
     weights: dict[str, torch.Tensor], architectures: ArchRegistry, shown: str
 ) -> ImageModelDescriptor:
+    """Return the network that spandrel builds of weights; ``shown`` is how errors call them.
+
+    Raises `UsageError` where they are of no network that takes and gives one colour picture.
+    """
     try:
         descriptor = architectures.load(weights)
     except UnsupportedModelError as error:

@@ -75,7 +75,7 @@ SDXL_RECIPE = {"gradient_checkpointing": True, "attention_layers": 10}
 
 def load_sd15(device: Any, dtype: Any, source: str | Path | None = None) -> Any:
     """``source``: a model of either kind, instead of SD1.5; see `mcap.weights.model_source`."""
-    from mcap_plugins.stable_diffusion.sd15 import load
+    from mcap_plugins.stable_diffusion.load import load
 
     if source is not None:
         return load(device, dtype, source)
@@ -98,7 +98,7 @@ def load_sdxl(device: Any, dtype: Any, source: str | Path | None = None) -> Any:
     SDXL itself takes another autoencoder than its own in every precision, one that does not
     overflow in float16, so that a subject means the same wherever it is drawn.
     """
-    from mcap_plugins.stable_diffusion.sd15 import load
+    from mcap_plugins.stable_diffusion.load import load
 
     if source is not None:
         return load(device, dtype, source, recipe_overrides=SDXL_RECIPE)

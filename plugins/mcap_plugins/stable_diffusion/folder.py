@@ -1,14 +1,9 @@
-"""Model files -> the parts of a diffusers pipeline: from a folder, a single file, the hub."""
+"""Models in diffusers' layout -> the parts of a pipeline: from a folder or the hub."""
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,43 +16,22 @@ from mcap.weights.model_source import (
     ModelSource,
     folder_architecture,
     read_json,
-    vae_beside,
 )
-
-PARTS: Mapping[str, tuple[str, ...]] = {
-    "sd": ("tokenizer", "text_encoder", "unet", "vae", "scheduler"),
-    "sdxl": (
-        "tokenizer",
-        "tokenizer_2",
-        "text_encoder",
-        "text_encoder_2",
-        "unet",
-        "vae",
-        "scheduler",
-    ),
-}
-"""What a model of each kind consists of, by diffusers' names."""
-
-WEIGHTS = ("text_encoder", "text_encoder_2", "unet", "vae")
-"""The parts that have weights, in the order in which they are hashed."""
-
-
-@dataclass(frozen=True)
-class LoadedParts:
-    """The loaded parts, by diffusers' names, and what is known of where they come from."""
-
-    architecture: Architecture
-    modules: Mapping[str, Any]
-    revision: str  # a hub commit, or "local"
-    sha256: str
-    zero_empty: bool = True
-    """``force_zeros_for_empty_prompt``, which only SDXL has."""
+from mcap_plugins.stable_diffusion.parts import (
+    PARTS,
+    WEIGHTS,
+    LoadedParts,
+    hash_files,
+    vae_precision,
+    without_progress_bars,
+)
 
 
 def load_folder(folder: Path, dtype: torch.dtype, vae_folder: Path | None = None) -> LoadedParts:
     """A folder in diffusers' layout; ``vae_folder`` replaces its autoencoder.
 
-    Raises `MissingResourceError` where parts are not there, `UsageError` for a model of another kind.
+    Raises `MissingResourceError` where parts are not there, `UsageError` for a model of another
+    kind.
     """
     folder = Path(folder)
     architecture = folder_architecture(folder)
@@ -74,8 +48,8 @@ def load_folder(folder: Path, dtype: torch.dtype, vae_folder: Path | None = None
         )
     hashed = {f"{part}/{file.name}": file for part, found in files.items() for file in found}
     if vae_folder is not None:
-        hashed |= {f"vae/{file.name}": file for file in _in_folder(vae_folder, "vae")}
-    modules = _read_folder(folder, architecture, dtype, _variant(folder, parts), vae_folder)
+        hashed |= {f"vae/{file.name}": file for file in weights_in(vae_folder, "vae")}
+    modules = _read_folder(folder, architecture, dtype, variant_of(folder, parts), vae_folder)
     _check_channels(folder, modules)
     # The hub's cache keeps each revision in a folder named by its commit.
     revision = folder.name if folder.parent.name == "snapshots" else "local"
@@ -84,7 +58,7 @@ def load_folder(folder: Path, dtype: torch.dtype, vae_folder: Path | None = None
         architecture,
         modules,
         revision,
-        _hash(hashed),
+        hash_files(hashed),
         zero_empty=bool(index.get("force_zeros_for_empty_prompt", True)),
     )
 
@@ -106,7 +80,7 @@ def load_hub(place: ModelSource, dtype: torch.dtype) -> LoadedParts:
         wanted = [
             name
             for part in parts
-            for name in (_choose(names, part, "fp16") or _choose(names, part))
+            for name in (choose_weights(names, part, "fp16") or choose_weights(names, part))
         ]
         # What shards there are stands in a JSON file beside them.
         sharded = {name.split("/")[0] for name in wanted if "-of-" in name}
@@ -120,32 +94,12 @@ def load_hub(place: ModelSource, dtype: torch.dtype) -> LoadedParts:
     return load_folder(folder, dtype)
 
 
-def load_file(path: Path, dtype: torch.dtype) -> LoadedParts:
-    """A single .safetensors checkpoint; see `mcap_plugins.stable_diffusion.single_file`."""
-    from mcap_plugins.stable_diffusion.single_file import read_checkpoint
-
-    # It warns of parts to be kept in single precision, and lists none; and of weights with EMA, as
-    # if one could ask for them.
-    names = ("diffusers.models.modeling_utils", "diffusers.loaders.single_file_utils")
-    noisy = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in noisy]
-    for logger in noisy:
-        logger.setLevel(logging.ERROR)
-    try:
-        with _quiet():
-            architecture, modules = read_checkpoint(path, dtype)
-    finally:
-        for logger, level in zip(noisy, levels, strict=True):
-            logger.setLevel(level)
-    vae = vae_beside(path)
-    sha256 = _hash_file(path) if vae is None else _hash({"model": path, "vae": vae})
-    return LoadedParts(architecture, modules, "local", sha256)
-
-
 def hash_folder(folder: Path) -> str:
     """sha256 over the per-file sha256 of the weights that are read, each with its path."""
     found = weight_files(folder, [part for part in WEIGHTS if (folder / part).is_dir()])
-    return _hash({f"{part}/{file.name}": file for part, files in found.items() for file in files})
+    return hash_files(
+        {f"{part}/{file.name}": file for part, files in found.items() for file in files}
+    )
 
 
 def weight_files(folder: Path, parts: Sequence[str]) -> dict[str, list[Path]]:
@@ -153,24 +107,24 @@ def weight_files(folder: Path, parts: Sequence[str]) -> dict[str, list[Path]]:
 
     Where each part has full precision that is read, else half wherever there is half.
     """
-    variant = _variant(folder, parts)
-    return {part: _in_folder(folder / part, part, variant) for part in parts}
+    variant = variant_of(folder, parts)
+    return {part: weights_in(folder / part, part, variant) for part in parts}
 
 
-def _variant(folder: Path, parts: Sequence[str]) -> str:
+def variant_of(folder: Path, parts: Sequence[str]) -> str:
     """ "fp16" where some part has no other weights, as diffusers calls it."""
-    if all(_in_folder(folder / part, part) for part in parts):
+    if all(weights_in(folder / part, part) for part in parts):
         return ""
-    return "fp16" if any(_in_folder(folder / part, part, "fp16") for part in parts) else ""
+    return "fp16" if any(weights_in(folder / part, part, "fp16") for part in parts) else ""
 
 
-def _in_folder(folder: Path, part: str, variant: str = "") -> list[Path]:
+def weights_in(folder: Path, part: str, variant: str = "") -> list[Path]:
     names = [f"{part}/{file.name}" for file in folder.glob("*.safetensors")]
-    chosen = (variant and _choose(names, part, variant)) or _choose(names, part)
+    chosen = (variant and choose_weights(names, part, variant)) or choose_weights(names, part)
     return [folder / name.split("/")[1] for name in chosen]
 
 
-def _choose(names: Iterable[str], part: str, variant: str = "") -> list[str]:
+def choose_weights(names: Iterable[str], part: str, variant: str = "") -> list[str]:
     """Out of ``part/file`` names the weights of one precision, in one file or in shards."""
     stem = "diffusion_pytorch_model" if part in ("unet", "vae") else "model"
     shard = r"(-\d+-of-\d+)?"
@@ -226,7 +180,7 @@ def _read_folder(
             "feature_extractor": None,
             "requires_safety_checker": False,
         }
-    with _quiet():
+    with without_progress_bars():
         if vae_folder is not None:
             precision = vae_precision(read_json(vae_folder / "config.json"), dtype)
             given["vae"] = AutoencoderKL.from_pretrained(
@@ -242,56 +196,4 @@ def _read_folder(
             local_files_only=True,
             **given,
         )
-    return {name: getattr(pipeline, name) for name in PARTS[architecture]}
-
-
-def vae_precision(config: Mapping[str, Any], dtype: torch.dtype) -> torch.dtype:
-    """What SDXL's autoencoder is kept in: single precision where half overflows.
-
-    Its activations pass float16's 65504 and its pictures turn black; a configuration says of an
-    autoencoder that was made smaller with ``force_upcast: false``. bfloat16 has the range.
-    """
-    if dtype == torch.float16 and config.get("force_upcast", True):
-        return torch.float32
-    return dtype
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars for reading local files; put back as they were."""
-    import diffusers.utils.logging
-    import transformers.utils.logging
-
-    libraries = (diffusers.utils.logging, transformers.utils.logging)
-    shown = [library for library in libraries if library.is_progress_bar_enabled()]
-    for library in shown:
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library in shown:
-            library.enable_progress_bar()
-
-
-def _hash(files: Mapping[str, Path]) -> str:
-    """``files``: name in the model -> file, in the order in which they are hashed."""
-    digest = hashlib.sha256()
-    for name, file in files.items():
-        digest.update(f"{_hash_file(file)}  {name}\n".encode())
-    return digest.hexdigest()
-
-
-def _hash_file(file: Path) -> str:
-    # The hub's cache names a large file by its sha256 and links to it.
-    target = file.resolve()
-    if file.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", target.name):
-        return target.name
-    status = target.stat()
-    return _hash_bytes(str(target), status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _hash_bytes(path: str, size: int, modified: int) -> str:
-    """Read once a process; size and time are arguments so that a changed file is read again."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {name: pipeline.components[name] for name in PARTS[architecture]}

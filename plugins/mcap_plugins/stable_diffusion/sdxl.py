@@ -6,7 +6,7 @@ embedding's (1280).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,14 +21,7 @@ class StableDiffusionXLBackbone(StableDiffusionBackbone):
     def __init__(
         self,
         info: BackboneInfo,
-        *,
-        tokenizer: Any,
-        tokenizer_2: Any,
-        text_encoder: Any,
-        text_encoder_2: Any,
-        vae: Any,
-        unet: Any,
-        scheduler: Any,
+        modules: Mapping[str, Any],
         device: torch.device | str,
         dtype: torch.dtype,
         zero_empty: bool = True,
@@ -36,20 +29,8 @@ class StableDiffusionXLBackbone(StableDiffusionBackbone):
         """``zero_empty``: without a negative prompt guidance starts from zeros, as SDXL was
         trained, and not from the embedding of an empty text (``force_zeros_for_empty_prompt`` in
         the model's model_index.json)."""
-        super().__init__(
-            info,
-            tokenizer=tokenizer,
-            text_encoder=text_encoder,
-            vae=vae,
-            unet=unet,
-            scheduler=scheduler,
-            device=device,
-            dtype=dtype,
-        )
-        self.tokenizers.append(tokenizer_2)
-        self.text_encoders.append(text_encoder_2)
+        super().__init__(info, modules, device, dtype)
         self.zero_empty = zero_empty
-        self._freeze()
 
     def encode_prompt(self, input_ids: Sequence[torch.Tensor]) -> PromptEmbedding:
         """Two int64[B, L] -> hidden B x L x (D1 + D2) and pooled B x P, as plain diffusers has it.
@@ -74,6 +55,7 @@ class StableDiffusionXLBackbone(StableDiffusionBackbone):
         for.
         """
         pooled = embedding.pooled
+        assert pooled is not None, "encode_prompt of this class gives one"
         times = pooled.new_tensor([*size, 0, 0, *size]).expand(len(pooled), -1)
         return {"text_embeds": pooled, "time_ids": times}
 
@@ -88,7 +70,7 @@ class StableDiffusionXLBackbone(StableDiffusionBackbone):
             tokenizer=self.tokenizers[0],
             tokenizer_2=self.tokenizers[1],
             unet=self.unet,
-            scheduler=self._own_scheduler(),
+            scheduler=type(self.scheduler).from_config(self.scheduler.config),
             force_zeros_for_empty_prompt=self.zero_empty,
             add_watermarker=False,  # it would change pixels where the package happens to be there
         )

@@ -13,6 +13,7 @@ What the file may say of itself: ``modelspec.prediction_type`` in its metadata (
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,9 +31,37 @@ from mcap.weights.model_source import (
     vae_beside,
 )
 from mcap_plugins.clip import clip_tokenizer
+from mcap_plugins.stable_diffusion.parts import (
+    PARTS,
+    LoadedParts,
+    hash_file,
+    hash_files,
+    vae_precision,
+    without_progress_bars,
+)
 
 LAYOUTS = Path(__file__).parent / "layouts"
 """One folder for each kind, with the configuration files of a diffusers folder."""
+
+
+def load_file(path: Path, dtype: torch.dtype) -> LoadedParts:
+    """A single .safetensors checkpoint, quietly; as `read_checkpoint`, with its hash."""
+    # It warns of parts to be kept in single precision, and lists none; and of weights with EMA, as
+    # if one could ask for them.
+    names = ("diffusers.models.modeling_utils", "diffusers.loaders.single_file_utils")
+    noisy = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in noisy]
+    for logger in noisy:
+        logger.setLevel(logging.ERROR)
+    try:
+        with without_progress_bars():
+            architecture, modules = read_checkpoint(path, dtype)
+    finally:
+        for logger, level in zip(noisy, levels, strict=True):
+            logger.setLevel(level)
+    vae = vae_beside(path)
+    sha256 = hash_file(path) if vae is None else hash_files({"model": path, "vae": vae})
+    return LoadedParts(architecture, modules, "local", sha256)
 
 
 def read_checkpoint(path: Path, dtype: torch.dtype) -> tuple[Architecture, dict[str, Any]]:
@@ -43,11 +72,12 @@ def read_checkpoint(path: Path, dtype: torch.dtype) -> tuple[Architecture, dict[
     """
     from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline
 
-    from mcap_plugins.stable_diffusion.folder import PARTS, vae_precision
-
     architecture = file_architecture(path)
     layout = LAYOUTS / architecture
-    given: dict[str, Any] = {"tokenizer": clip_tokenizer(), "scheduler": _scheduler(path, layout)}
+    given: dict[str, Any] = {
+        "tokenizer": clip_tokenizer(),
+        "scheduler": checkpoint_scheduler(path, layout),
+    }
     pipeline_class: Any = StableDiffusionPipeline
     if architecture == "sdxl":
         pipeline_class = StableDiffusionXLPipeline
@@ -61,17 +91,19 @@ def read_checkpoint(path: Path, dtype: torch.dtype) -> tuple[Architecture, dict[
         precision = dtype
         if architecture == "sdxl":
             precision = vae_precision(read_json(layout / "vae" / "config.json"), dtype)
-        with _refusing(vae or path, "an autoencoder of" if vae else "a model of", architecture):
+        with as_usage_error(
+            vae or path, "an autoencoder of" if vae else "a model of", architecture
+        ):
             given["vae"] = AutoencoderKL.from_single_file(
                 str(vae or path), subfolder="vae", torch_dtype=precision, **options
             )
-            _check_filled(vae or path, {"vae": given["vae"]})
-    with _refusing(path, "a model of", architecture):
+            check_filled(vae or path, {"vae": given["vae"]})
+    with as_usage_error(path, "a model of", architecture):
         if _OLD_TEXT + "token_embedding.weight" in read_header(path).shapes:
-            given["text_encoder"] = _old_text_encoder(path, layout, dtype)
+            given["text_encoder"] = old_text_encoder(path, layout, dtype)
         pipeline = pipeline_class.from_single_file(str(path), torch_dtype=dtype, **options, **given)
-    modules = {name: getattr(pipeline, name) for name in PARTS[architecture]}
-    _check_filled(path, modules)
+    modules = {name: pipeline.components[name] for name in PARTS[architecture]}
+    check_filled(path, modules)
     return architecture, modules
 
 
@@ -80,8 +112,8 @@ _WHOLE = "Use a whole checkpoint with UNet, VAE and text encoders; this one is p
 
 
 @contextmanager
-def _refusing(path: Path, what: str, architecture: Architecture) -> Iterator[None]:
-    """What diffusers says of a file that it cannot read -> `UsageError`."""
+def as_usage_error(path: Path, what: str, architecture: Architecture) -> Iterator[None]:
+    """Raise what diffusers says of a file that it cannot read as `UsageError`."""
     from diffusers.loaders.single_file_utils import SingleFileComponentError
     from safetensors import SafetensorError
 
@@ -105,7 +137,7 @@ def _refusing(path: Path, what: str, architecture: Architecture) -> Iterator[Non
 _OLD_TEXT = "cond_stage_model.transformer.embeddings."
 
 
-def _old_text_encoder(path: Path, layout: Path, dtype: torch.dtype) -> Any:
+def old_text_encoder(path: Path, layout: Path, dtype: torch.dtype) -> Any:
     """A text encoder whose names lack ``text_model``."""
     from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
     from safetensors import safe_open
@@ -128,7 +160,8 @@ def _old_text_encoder(path: Path, layout: Path, dtype: torch.dtype) -> Any:
     )
 
 
-def _scheduler(path: Path, layout: Path) -> Any:
+def checkpoint_scheduler(path: Path, layout: Path) -> Any:
+    """Return the scheduler of the layout, with what the checkpoint says that it predicts."""
     import diffusers
 
     config = read_json(layout / "scheduler" / "scheduler_config.json")
@@ -144,7 +177,7 @@ def _scheduler(path: Path, layout: Path) -> Any:
 
 
 def what_it_predicts(path: Path) -> tuple[bool, bool]:
-    """Whether a checkpoint predicts the velocity, and whether its last timestep has no signal.
+    """Return if a checkpoint predicts the velocity, and if its last timestep has no signal.
 
     What the file itself says goes before what lies beside it; without either it is the noise.
     """
@@ -164,8 +197,8 @@ def what_it_predicts(path: Path) -> tuple[bool, bool]:
     )
 
 
-def _check_filled(path: Path, modules: dict[str, Any]) -> None:
-    """What the file lacks would be left without values, and fail much later."""
+def check_filled(path: Path, modules: dict[str, Any]) -> None:
+    """Raise `UsageError` for tensors that the file lacks: left without values, they fail late."""
     for name, module in modules.items():
         if isinstance(module, torch.nn.Module):
             empty = [key for key, value in module.state_dict().items() if value.is_meta]
