@@ -155,8 +155,23 @@ def _outside(to_crop: Similarity, size: int, photo: tuple[int, int]) -> np.ndarr
     x, y = (row[0] * across + row[1] * down[:, None] for row in back)
     beyond_x = np.maximum(np.maximum(-x, x - width), 0.0).astype(np.float32)
     beyond_y = np.maximum(np.maximum(-y, y - height), 0.0).astype(np.float32)
-    # cv2.magnitude's last bit depends on where its arrays lie in memory.
-    return np.sqrt(beyond_x * beyond_x + beyond_y * beyond_y) * np.float32(to_crop.scale)
+    return repeatable_magnitude(beyond_x, beyond_y) * np.float32(to_crop.scale)
+
+
+def repeatable_magnitude(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return ``cv2.magnitude(x, y)`` of float32 arrays, the same bits in every run.
+
+    OpenCV's last bit depends on where in memory an array begins, which would make one command's
+    masks differ between two runs; here copies begin at a multiple of 64 bytes.
+    """
+    copies = []
+    for values in (x, y):
+        room = np.empty(values.nbytes + 64, np.uint8)
+        start = -room.ctypes.data % 64
+        copy = room[start : start + values.nbytes].view(np.float32).reshape(values.shape)
+        copy[...] = values
+        copies.append(copy)
+    return cv2.magnitude(*copies)
 
 
 def _fade_outside(crop: UInt8Image, outside: np.ndarray) -> UInt8Image:

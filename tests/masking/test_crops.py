@@ -15,7 +15,13 @@ from mcap.faces.pose import Pose
 from mcap.geometry.ffhq import FFHQ_FACE_HEIGHT, upright_height
 from mcap.geometry.similarity_transform import Similarity
 from mcap.images.photo import Photo
-from mcap.masking.crops import TIGHTEST, fitted, portrait_crop, portrait_crops
+from mcap.masking.crops import (
+    TIGHTEST,
+    fitted,
+    portrait_crop,
+    portrait_crops,
+    repeatable_magnitude,
+)
 from mcap.masking.records import MaskedPhoto
 from tests.support.photographs import ASTRONAUT, astronaut
 
@@ -151,3 +157,19 @@ def test_several_crops_of_a_photo_stay_close_and_do_not_mirror():
         assert np.array_equal(one.image, other.image) and np.array_equal(one.mask, other.mask)
     other = replace(photo, photo=replace(photo.photo, sha256="1" * 64))
     assert not np.array_equal(portrait_crops(other, 128, 0.45, 2)[1].image, crops[1].image)
+
+
+def test_magnitudes_do_not_depend_on_where_arrays_lie_in_memory():
+    random = np.random.default_rng(0)
+    values = random.uniform(0, 30, (2, 256, 256)).astype(np.float32)
+
+    def placed(image: np.ndarray, offset: int) -> np.ndarray:
+        room = np.empty(image.size + 16, np.float32)
+        room[offset : offset + image.size] = image.ravel()
+        return room[offset : offset + image.size].reshape(image.shape)
+
+    first = repeatable_magnitude(*values)
+    assert np.allclose(first, np.hypot(*values), rtol=1e-6)
+    for offset in range(1, 16):
+        again = repeatable_magnitude(*(placed(image, offset) for image in values))
+        assert (again == first).all()
