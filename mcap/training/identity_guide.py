@@ -51,7 +51,7 @@ def decode_and_embed(
 
 @dataclass(frozen=True)
 class IdentityGuide:
-    """The person that the identity term compares with, and how it looks at an estimate."""
+    """The person that the identity term compares with, and its way from an estimate to a face."""
 
     model: IdentityModel
     target: torch.Tensor

@@ -80,7 +80,7 @@ class StepTerms:
 
 @dataclass(frozen=True)
 class StepModels:
-    """The networks that a step calls, and what looks into them."""
+    """The networks that a step calls, and the recorder of their attention."""
 
     backbone: Backbone
     tokens: LearnedTokens | None = None
