@@ -15,13 +15,14 @@ from typing import Any
 
 import torch
 
+from mcap.contracts import FaceTools
 from mcap.enhancement import Enhancement, Stage, Tools, enhance
 from mcap.enhancement import Event as EnhancementEvent
 from mcap.generation import generate
 from mcap.generation.events import GenerationEvent, GenerationFinished
 from mcap.generation.settings import GenerateSettings, GenerationModels
 from mcap.images.find import find_photos
-from mcap.masking.select import MaskSettings, mask_photos
+from mcap.masking import MaskSettings, mask_photos, mask_references
 from mcap.registry import registry
 from mcap.style import find_profile
 from mcap.subjects import read_subject
@@ -47,14 +48,12 @@ def portraits(selfies: Path, style: str, out: Path, **recipe_keys: Any) -> Itera
     masker, restorer = make("masker", "landmarks"), make("restorer", "demo-sr")
     backbone = make("backbone", "demo", torch.device("cpu"), torch.float32)
     profile = find_profile(style)
-    size = MaskSettings(size=backbone.info.native_size, face_height=backbone.info.face_height)
-    how: dict[str, Any] = {
-        "detector": detector, "identity": identity, "masker": masker, "settings": size,
-    }  # fmt: skip
 
+    faces = FaceTools(detector, identity, masker)
+    size = MaskSettings(size=backbone.info.native_size, face_height=backbone.info.face_height)
+    sources = mask_photos(find_photos([str(selfies)]), faces, size)
     drawn = draw_references(backbone, profile, out / "references", seed=0)
-    sources = mask_photos(find_photos([str(selfies)]), **how)
-    photos = PreparedPhotos(sources, mask_photos(drawn, role="reference", **how))
+    photos = PreparedPhotos(sources, mask_references(drawn, faces, size))
 
     recipe = Recipe(**{**backbone.info.recipe_overrides, **recipe_keys})
     data = training_data(photos, profile, backbone, recipe.crops)
