@@ -1,4 +1,4 @@
-"""How blurred a face is, whatever its size, its light and its noise."""
+"""The blur of a face, whatever its size, its light and its noise."""
 
 from __future__ import annotations
 

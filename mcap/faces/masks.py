@@ -1,8 +1,8 @@
 """Face -> soft mask: 1 on the face from forehead to chin, a soft edge, 0 elsewhere.
 
-A mask is drawn as a polygon in a small upright frame of its own, softened there and brought into
-the photo by the face's similarity transform. So it turns and grows with the face, and a face of
-three thousand pixels costs little more than one of a hundred.
+A mask is rasterized as a polygon in a small upright frame of its own, softened there and brought
+into the photo by the face's similarity transform. So it turns and grows with the face, and a face
+of three thousand pixels costs little more than one of a hundred.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ class LandmarkMasker:
     info = MaskerInfo(thread_safe=True, reads_pixels=False)
 
     def mask(self, image: UInt8Image, face: Face) -> Float32Array:
-        """float32[H, W] in [0, 1] for a picture uint8[H, W, 3] and one face in it."""
+        """Return float32[H, W] in [0, 1] for a picture uint8[H, W, 3] and one face in it."""
         to_unit = unit_frame(face.landmarks)
         landmarks = to_unit.apply(np.asarray(face.landmarks, dtype=np.float64))
         return rasterize(raise_forehead(face_oval(landmarks)), to_unit, image.shape[:2])
 
 
 def mesh_mask(image: UInt8Image, landmarks: Float32Array, oval: np.ndarray) -> Float32Array:
-    """The same kind of mask from a finer outline: ``oval`` float[N, 2] in the picture's pixels."""
+    """Return the same kind of mask from a finer ``oval`` float[N, 2] in the picture's pixels."""
     to_unit = unit_frame(landmarks)
     points = to_unit.apply(np.asarray(oval, dtype=np.float64))
     return rasterize(raise_forehead(points), to_unit, image.shape[:2])
@@ -63,7 +63,7 @@ def unit_frame(landmarks: Float32Array) -> Similarity:
 
 
 def raise_forehead(oval: np.ndarray, by: float = FOREHEAD) -> np.ndarray:
-    """An outline in the unit frame, the part above the eyes stretched upwards and rounded.
+    """Return an oval in the unit frame, the part above the eyes stretched upwards and rounded.
 
     Rounded, because the hair comes down at the temples: at the top the outline is narrowed by
     TEMPLES of its width.
@@ -79,7 +79,7 @@ def raise_forehead(oval: np.ndarray, by: float = FOREHEAD) -> np.ndarray:
 
 
 def iou(first: Float32Array, second: Float32Array) -> float:
-    """Intersection over union of two soft masks float[H, W] in [0, 1]: 0 apart, 1 equal.
+    """Return the intersection over union of two soft masks float[H, W] in [0, 1]: 0 apart, 1 equal.
 
     The sum of the minima over the sum of the maxima (the Jaccard or Ruzicka similarity), which is
     the usual figure where both masks are 0 or 1 everywhere. Two empty masks are equal. Raises
@@ -94,7 +94,7 @@ def iou(first: Float32Array, second: Float32Array) -> float:
 
 
 def rasterize(oval: np.ndarray, to_unit: Similarity, size: tuple[int, int]) -> Float32Array:
-    """Fill an outline of the unit frame, soften its edge, bring it into a picture.
+    """Fill an oval of the unit frame, soften its edge, bring it into a picture.
 
     ``to_unit`` takes the picture's pixels to the unit frame, ``size`` is the picture's (height,
     width) -> float32[height, width] in [0, 1].

@@ -1,4 +1,4 @@
-"""How much of a face something hides, where a face-parsing masker can tell.
+"""The share of a face that something hides, where a face-parsing masker can tell.
 
 What should be a bare face by the five landmarks and is something else to the parser (a hand, a
 microphone, a scarf, a dark lens) counts as hidden.
@@ -26,7 +26,7 @@ pair of glasses to be clear."""
 
 
 def occlusion(masker: Masker, image: UInt8Image, face: Face) -> float | None:
-    """The hidden share of a face, 0 (nothing is hidden) to 1; None where the masker cannot tell.
+    """Return the hidden share of a face, 0 (nothing) to 1; None where the masker cannot tell.
 
     ``masker`` tells where its ``info.finds_parts`` is true (as of the masker ``parsing``); then it
     is a `FaceParser`.
@@ -37,7 +37,7 @@ def occlusion(masker: Masker, image: UInt8Image, face: Face) -> float | None:
 
 
 def hidden_share(parts: FaceParts, landmarks: Float32Array) -> float:
-    """The share of the expected face, 0 to 1, where the parser sees something else.
+    """Return the share of the expected face, 0 to 1, where the parser sees something else.
 
     Expected is the outline of `mcap.faces.oval` from the brows to the chin: hair on the forehead
     is how people look. Likewise hair below the nose is a beard. Glasses hide nothing where an eye
@@ -46,14 +46,17 @@ def hidden_share(parts: FaceParts, landmarks: Float32Array) -> float:
 
     What the figure is worth depends on the parser: those trained on CelebAMask-HQ (Lee et al.,
     arXiv 1907.11922), whose annotators drew the parts that they could infer behind small
-    obstacles, report less than there is. On label maps drawn in tests/test_occlusion.py (not on
-    photographs) a bare face, a beard, a fringe and spectacles give 0.00, one dark lens 0.13,
+    obstacles, report less than there is. On label maps drawn in tests/faces/test_occlusion.py (not
+    on photographs) a bare face, a beard, a fringe and spectacles give 0.00, one dark lens 0.13,
     hair over an eye 0.20, sunglasses 0.26, a hand from the nose down or half a scarf 0.52.
     """
     frame = UnitFrame(parts, landmarks)
     labels, points = parts.labels, frame.landmarks
     x, y = frame.grid()
-    expected = frame.filled(face_oval(points), EXPECTED) & (y > _brows(points))
+    # The forehead begins a quarter of eyes to mouth above the eyes.
+    eyes, mouth = points[:2, 1].mean(), points[3:, 1].mean()
+    brows = float(eyes - 0.25 * max(mouth - eyes, 0.0))
+    expected = frame.rasterize(face_oval(points), EXPECTED) & (y > brows)
     if not expected.any():
         return 1.0
     hidden = ~np.isin(labels, BARE)
@@ -65,9 +68,3 @@ def hidden_share(parts: FaceParts, landmarks: Float32Array) -> float:
         if (labels[around] == Part.EYE).any():
             hidden &= ~(glasses & half)
     return float((hidden & expected).sum() / expected.sum())
-
-
-def _brows(points: np.ndarray) -> float:
-    """Where the forehead begins, in the unit frame: a quarter of eyes to mouth above the eyes."""
-    eyes, mouth = points[:2, 1].mean(), points[3:, 1].mean()
-    return float(eyes - 0.25 * max(mouth - eyes, 0.0))

@@ -1,4 +1,4 @@
-"""The outline of a face as a function of its five landmarks.
+"""The oval of a face as a function of its five landmarks.
 
 Fitted by least squares to 2,215 faces of people who do not exist, 28 % of them turned by more than
 20 degrees (as `mcap.faces.pose` estimates it): the silhouette of MediaPipe's 478-point mesh (its
@@ -62,7 +62,10 @@ _LIMITS = np.array([0.12, 0.05, 0.10])
 
 
 def face_oval(landmarks: np.ndarray) -> np.ndarray:
-    """Landmarks float[5, 2] in the unit frame -> float64[36, 2], clockwise from the top."""
+    """Return the oval float64[36, 2], clockwise from the top, for landmarks float[5, 2].
+
+    Both in the unit frame.
+    """
     nose = landmarks[2] - TEMPLATE[2]
     height = _eyes_to_mouth(landmarks) - _eyes_to_mouth(TEMPLATE)
     right, down, longer = np.clip([nose[0], nose[1], height], -_LIMITS, _LIMITS)

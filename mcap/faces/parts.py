@@ -1,4 +1,4 @@
-"""What a face parser sees, as data, and the soft mask that follows from it.
+"""The parts of a face as a parser sees them, and the soft mask that follows from it.
 
 A face parser says for every pixel which part of a face it shows. It looks at an upright square
 frame around the face, so that a tilted head is upright to it.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Part(IntEnum):
-    """What a pixel shows, in the groups that masks need."""
+    """The content of a pixel, in the groups that masks need."""
 
     OTHER = 0  # background, clothes, neck, ears, hat: no part of the face
     SKIN = 1
@@ -41,7 +41,7 @@ class Part(IntEnum):
 BARE = (Part.SKIN, Part.BROW, Part.EYE, Part.NOSE, Part.MOUTH)
 """The face itself."""
 
-_WORDS = (
+CLASS_NAMES = (
     (Part.GLASSES, r"eye_g|(eye|sun)?_?glass(es)?|spectacles|goggles"),
     (Part.BROW, r"((l|r|left|right)_)?(eye_?)?brows?(_(l|r|left|right))?"),
     (Part.EYE, r"((l|r|left|right)_)?eyes?(_(l|r|left|right))?"),
@@ -53,18 +53,18 @@ _WORDS = (
 
 
 def part_of(label: str) -> Part:
-    """The `Part` of a class by its name in ``id2label``, whichever data set named it.
+    """Return the `Part` of a class by its name in ``id2label``, whichever data set named it.
 
     CelebAMask-HQ's names ("l_brow", "u_lip", "eye_g") and spelled-out ones ("Left eyebrow") are
     known; a beard's own class is skin, because it is part of how a face looks. Anything else is
     `Part.OTHER`.
     """
     name = re.sub(r"[^a-z]+", "_", label.lower()).strip("_")
-    return next((part for part, words in _WORDS if re.fullmatch(words, name)), Part.OTHER)
+    return next((part for part, words in CLASS_NAMES if re.fullmatch(words, name)), Part.OTHER)
 
 
 def class_map(id2label: Mapping[int, str]) -> dict[int, Part]:
-    """Class number -> `Part`. ValueError, with the names there are, where no class is skin."""
+    """Return class number -> `Part`; ValueError, with the names, where no class is skin."""
     parts = {int(number): part_of(label) for number, label in id2label.items()}
     if Part.SKIN not in parts.values():
         names = ", ".join(str(label) for label in id2label.values())
@@ -74,7 +74,7 @@ def class_map(id2label: Mapping[int, str]) -> dict[int, Part]:
 
 @dataclass(frozen=True)
 class FaceParts:
-    """What a parser saw of one face, in an upright frame around it."""
+    """A parser's view of one face, in an upright frame around it."""
 
     scores: Float32Array
     """float32[P, S, S]: the probability of each `Part`; they sum to 1 at each pixel."""
@@ -97,7 +97,7 @@ class FaceParser(Protocol):
     """A masker that can say what it saw."""
 
     def parts(self, image: UInt8Image, face: Face) -> FaceParts:
-        """The parts of one face in a picture uint8[H, W, 3]."""
+        """Return the parts of one face in a picture uint8[H, W, 3]."""
         ...
 
 
@@ -119,7 +119,7 @@ class UnitFrame:
         return self._to_frame.scale
 
     def grid(self) -> tuple[np.ndarray, np.ndarray]:
-        """Where the frame's pixels lie in the unit frame: x and y, float64[S, S] each."""
+        """Return where the frame's pixels lie in the unit frame: x and y, float64[S, S] each."""
         centres = np.arange(self.side) + 0.5
         across, down = np.meshgrid(centres, centres)
         m = self._to_unit.matrix
@@ -128,15 +128,15 @@ class UnitFrame:
             m[1, 0] * across + m[1, 1] * down + m[1, 2],
         )
 
-    def filled(self, oval: np.ndarray, by: float) -> np.ndarray:
-        """bool[S, S]: inside an outline of the unit frame that is stretched about its middle."""
+    def rasterize(self, oval: np.ndarray, by: float) -> np.ndarray:
+        """Return bool[S, S]: inside an oval of the unit frame, stretched about its middle."""
         middle = (oval.min(axis=0) + oval.max(axis=0)) / 2
         corners = self._to_frame.apply(middle + by * (oval - middle))
         # Far outside the frame OpenCV's fixed-point polygons would overflow.
         corners = np.clip(np.round(corners - 0.5), -30 * self.side, 30 * self.side)
-        drawn = np.zeros((self.side, self.side), dtype=np.uint8)
-        cv2.fillPoly(drawn, [corners.astype(np.int32)], 1)
-        return drawn.astype(bool)
+        inside = np.zeros((self.side, self.side), dtype=np.uint8)
+        cv2.fillPoly(inside, [corners.astype(np.int32)], 1)
+        return inside.astype(bool)
 
 
 ROOM = 1.3
@@ -150,7 +150,7 @@ ENOUGH = 0.3
 def parts_mask(
     parts: FaceParts, landmarks: Float32Array, size: tuple[int, int], *, hair: bool = False
 ) -> Float32Array | None:
-    """float32[height, width] in [0, 1] for the picture's ``size`` (height, width), or None.
+    """Return float32[height, width] in [0, 1] for the picture's ``size`` (height, width), or None.
 
     None where the parser does not see a face at the landmarks (float32[5, 2], picture's pixels).
 
@@ -161,10 +161,10 @@ def parts_mask(
     """
     frame = UnitFrame(parts, landmarks)
     oval = face_oval(frame.landmarks)
-    inside = frame.filled(oval, 1.0)
-    room = frame.filled(raise_forehead(oval, 1.5), ROOM)
+    inside = frame.rasterize(oval, 1.0)
+    room = frame.rasterize(raise_forehead(oval, 1.5), ROOM)
     _, y = frame.grid()
-    beard = frame.filled(oval, 1.1) & (y > frame.landmarks[2, 1])
+    beard = frame.rasterize(oval, 1.1) & (y > frame.landmarks[2, 1])
 
     hairy = parts.scores[Part.HAIR]
     mask = parts.scores[[*BARE, Part.GLASSES]].sum(axis=0) * room + hairy * beard
@@ -180,12 +180,8 @@ def parts_mask(
     mask = cv2.GaussianBlur(
         mask.astype(np.float32), (0, 0), max(0.5 * SOFTNESS * frame.pixels, 0.3)
     )
-    mask = np.clip((mask - 0.02) / 0.96, 0.0, 1.0) * _rim(parts.side)
-    return place(mask, parts.to_frame, size)
-
-
-def _rim(side: int) -> Float32Array:
-    """float32[S, S]: 1, falling to 0 at the frame's rim, where hair would end in a straight cut."""
-    depth = np.minimum(np.arange(side), np.arange(side)[::-1]) / max(1.0, 0.03 * side)
-    ramp = np.clip(depth, 0.0, 1.0).astype(np.float32)
-    return ramp[:, None] * ramp[None, :]
+    mask = np.clip((mask - 0.02) / 0.96, 0.0, 1.0)
+    # Falling to 0 at the frame's rim, where hair would end in a straight cut.
+    depth = np.minimum(np.arange(parts.side), np.arange(parts.side)[::-1])
+    ramp = np.clip(depth / max(1.0, 0.03 * parts.side), 0.0, 1.0).astype(np.float32)
+    return place(mask * (ramp[:, None] * ramp[None, :]), parts.to_frame, size)

@@ -1,4 +1,4 @@
-"""How a head is turned, from five landmarks."""
+"""Yaw, pitch and roll of a head, from five landmarks."""
 
 from __future__ import annotations
 
@@ -35,6 +35,9 @@ def pose(landmarks: Float32Array) -> Pose:
     22): yaw differs by 1.3 degrees in the median and at most by 10; pitch by 2.8 and at most by 18,
     with hardly a correlation, because people's noses differ more than such faces nod.
     """
+    # cv2.solvePnP with the mesh's canonical head is no better beyond that truth's own error (400
+    # faces: yaw 2.0 degrees in the median and 2.7 here, pitch 3.9 and 4.2, roll 1.8 and 1.8), needs
+    # a focal length, and can take the mirrored solution.
     points = np.asarray(landmarks, dtype=np.float64)
     eyes = (points[0] + points[1]) / 2
     mouth = (points[3] + points[4]) / 2

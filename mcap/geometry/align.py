@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def similarity(points: torch.Tensor, template: torch.Tensor) -> torch.Tensor:
-    """The similarity transforms that take ``points`` closest to ``template``.
+    """Return the similarity transforms that take ``points`` closest to ``template``.
 
     ``points`` float[..., N, 2], ``template`` float[N, 2] (or float[..., N, 2]) -> float[..., 2, 3]
     matrices M with ``M @ (x, y, 1)`` = the template's place: rotation, uniform scale and shift, no
@@ -52,7 +52,7 @@ def similarity(points: torch.Tensor, template: torch.Tensor) -> torch.Tensor:
 
 
 def invert(matrices: torch.Tensor) -> torch.Tensor:
-    """The inverse of affine transforms, float[..., 2, 3] -> float[..., 2, 3]."""
+    """Return the inverse of affine transforms, float[..., 2, 3] -> float[..., 2, 3]."""
     linear = torch.linalg.inv(matrices[..., :2])
     return torch.cat([linear, -linear @ matrices[..., 2:]], dim=-1)
 

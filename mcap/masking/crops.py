@@ -17,6 +17,8 @@ from mcap.geometry.resample import resample
 from mcap.geometry.similarity_transform import Similarity
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from mcap.contracts import Float32Array, UInt8Image
     from mcap.masking.records import MaskedPhoto
 
@@ -34,7 +36,7 @@ aligned faces draws others badly."""
 
 @dataclass(frozen=True)
 class TrainingCrop:
-    """What training sees of a photo. S is the side in pixels."""
+    """The square of a photo that training sees. S is the side in pixels."""
 
     name: str
     image: UInt8Image  # uint8[S, S, 3] RGB
@@ -49,9 +51,9 @@ class TrainingCrop:
 def portrait_crops(
     masked: MaskedPhoto, size: int, face_height: float, count: int
 ) -> list[TrainingCrop]:
-    """``count`` crops of one photo: the plain one, then others a little off it.
+    """Return ``count`` crops of one photo: the plain one, then others a little off it.
 
-    What they are off by is drawn from the photo's hash, so that a photo's crops do not depend on
+    Their deviation is drawn from the photo's hash, so that a photo's crops do not depend on
     the photos beside it, and are the same in every run. None is mirrored: faces are not symmetric.
     """
     return [portrait_crop(masked, size, face_height, number) for number in range(count)]
@@ -60,7 +62,7 @@ def portrait_crops(
 def portrait_crop(
     masked: MaskedPhoto, size: int, face_height: float, variation: int = 0
 ) -> TrainingCrop:
-    """The upright square of ``size`` pixels around the subject's face.
+    """Return the upright square of ``size`` pixels around the subject's face.
 
     An upright face's box is ``face_height`` of the side high (on average over people: the scale
     comes from eyes and mouth, which a tilted head does not change, and not from the box, which it
@@ -77,14 +79,14 @@ def portrait_crop(
     image = masked.photo.image
     to_crop = ffhq_alignment(masked.face.landmarks, size, face_height)
     if variation:
-        to_crop = _varied(to_crop, size, masked.photo.sha256, variation)
+        to_crop = varied(to_crop, size, masked.photo.sha256, variation)
     tightest = TIGHTEST / face_height if face_height < FFHQ_FACE_HEIGHT else 1.0
     to_crop = fitted(to_crop, size, image.shape[:2], tightest)
     crop = resample(image, to_crop, size, cv2.BORDER_REFLECT_101)
-    outside = _outside(to_crop, size, image.shape[:2])
+    outside = distance_outside(to_crop, size, image.shape[:2])
     inside = None
     if outside is not None:
-        crop = _fade_outside(crop, outside)
+        crop = fade_outside(crop, outside)
         inside = np.clip(1.0 - outside, 0.0, 1.0).astype(np.float32)
     mask = resample(masked.cutout, to_crop.shifted(masked.mask_origin), size)
     landmarks = to_crop.apply(masked.face.landmarks)
@@ -102,7 +104,7 @@ def portrait_crop(
 def fitted(
     to_crop: Similarity, size: int, photo: tuple[int, int], tightest: float = 1.0
 ) -> Similarity:
-    """A crop's similarity, changed so that the crop shows as little as can be outside the photo.
+    """Return a crop's similarity, changed to show as little as can be outside the photo.
 
     ``to_crop`` takes the photo's pixels to the crop's, ``photo`` is its (height, width). The crop
     is enlarged at most ``tightest`` times, which leaves the part of it that must stay in sight;
@@ -119,21 +121,24 @@ def fitted(
     room = (new_side - least) / 2
     centre = linear.T @ (np.full(2, size / 2) - to_crop.shift) / scale
     frame = np.array([width, height], dtype=np.float64)
-    centre = centre + np.clip(_inwards(centre, least * reach / 2, frame), -room, room)
-    move = linear @ _inwards(centre, new_side * reach / 2, frame)
+
+    def inwards(half: float) -> NDArray[np.float64]:
+        # Brings a square of that half extent into the photo, or to its middle if too large.
+        low, high = np.minimum(half, frame / 2), np.maximum(frame - half, frame / 2)
+        return np.clip(centre, low, high) - centre
+
+    centre = centre + np.clip(inwards(least * reach / 2), -room, room)
+    move = linear @ inwards(new_side * reach / 2)
     centre = centre + linear.T @ np.clip(move, -room, room)
     rotation = linear * (size / new_side)
     return Similarity.of(rotation, size / 2 - rotation @ centre)
 
 
-def _inwards(centre: np.ndarray, half: float, frame: np.ndarray) -> np.ndarray:
-    """What brings a square of that half extent into the frame, or to its middle if too large."""
-    low, high = np.minimum(half, frame / 2), np.maximum(frame - half, frame / 2)
-    return np.clip(centre, low, high) - centre
+def varied(to_crop: Similarity, size: int, sha256: str, number: int) -> Similarity:
+    """Return the crop a little larger or smaller, beside its place and tilted.
 
-
-def _varied(to_crop: Similarity, size: int, sha256: str, number: int) -> Similarity:
-    """The crop a little larger or smaller, beside its place and tilted."""
+    By at most `ZOOM`, `SHIFT` and `TILT`, drawn from the photo's hash and the crop's number.
+    """
     random = np.random.default_rng([int(sha256[:16], 16), number])
     zoom, angle, *shift = random.uniform(-1, 1, 4)
     zoom, angle = (1 + ZOOM) ** zoom, np.radians(TILT) * angle
@@ -143,9 +148,12 @@ def _varied(to_crop: Similarity, size: int, sha256: str, number: int) -> Similar
     return Similarity.of(turn, shift) @ to_crop
 
 
-def _outside(to_crop: Similarity, size: int, photo: tuple[int, int]) -> np.ndarray | None:
-    """How far outside the photo each pixel of the crop lies, float32[size, size] in pixels of the
-    crop; None where the crop lies inside altogether."""
+def distance_outside(to_crop: Similarity, size: int, photo: tuple[int, int]) -> Float32Array | None:
+    """Return the distance of each pixel of the crop from the photo: float32[size, size].
+
+    In pixels of the crop, 0 inside; None where the crop lies inside altogether. ``photo`` is the
+    photo's (height, width).
+    """
     height, width = photo
     places = to_crop.corners(size)
     if (places >= -0.5).all() and (places <= np.array([width, height]) + 0.5).all():
@@ -174,8 +182,11 @@ def repeatable_magnitude(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return cv2.magnitude(*copies)
 
 
-def _fade_outside(crop: UInt8Image, outside: np.ndarray) -> UInt8Image:
-    """Blur and fade what lies outside the photo, so that no mirrored hair or face is learned."""
+def fade_outside(crop: UInt8Image, outside: Float32Array) -> UInt8Image:
+    """Return the crop uint8[S, S, 3] blurred and faded outside the photo.
+
+    So no mirrored hair or face is learned. ``outside`` is that of `distance_outside`.
+    """
     size = len(crop)
     picture = crop.astype(np.float32)
     blurred = cv2.GaussianBlur(picture, (0, 0), 0.02 * size)

@@ -2,6 +2,10 @@
 
 Two such photos teach what one does. Thumbnails are compared, so it does not matter how large the
 photos are.
+
+ImageHash does not do it: below the distance at which two portraits of different people meet, its
+perceptual and difference hashes find 0 of 100 copies cut by 2 to 6 % (here 99) and 2 at twice the
+light (here 31); at 64 bits strangers in one framing are nearer than a saved copy.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What came of each photo: accepted with its mask, or refused with the reason.
+"""The outcome for each photo: accepted with its mask, or refused with the reason.
 
 These records are what the modules of masking hand to each other, and to training.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class MaskSettings(BaseModel):
-    """How photos are read, judged and cropped: three slices of the settings."""
+    """Three slices of the settings, by which photos are read, judged and cropped."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -170,7 +170,7 @@ class Person:
 
 @dataclass(frozen=True)
 class KnownPhotos:
-    """What an earlier run has measured and named, by the photos' sha256."""
+    """Faces measured and names given by an earlier run, by the photos' sha256."""
 
     faces: Mapping[str, Sequence[FoundFace]] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)

@@ -33,7 +33,7 @@ LONG_SIDES = (320, 640, 1280)
 1/80 of its side; smaller ones are nobody's portrait."""
 
 SMALLEST_SIDE = 16  # pixels; less than this holds no face at any magnification
-COMFORTABLE = (40.0, 280.0)  # heights in searched pixels at which the landmarks are the most exact
+RECOMMENDED = (40.0, 280.0)  # heights in searched pixels at which the landmarks are the most exact
 
 REFINED = 12  # so many of the largest faces get the second look
 PATCH = 416  # side in pixels of the turned patch; the face fills half of it
@@ -98,7 +98,7 @@ class YuNetDetector:
                 score=float(min(row[14], 1.0)),
                 landmarks=landmarks.astype(np.float32),
             )
-            low, high = COMFORTABLE
+            low, high = RECOMMENDED
             strain = max(low / max(row[3], 1.0), row[3] / high, 1.0)
             found.append((face.score / strain**0.25, face))
         return found
