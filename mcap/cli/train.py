@@ -20,131 +20,101 @@ if TYPE_CHECKING:
     from mcap.training.prepare import PreparedPhotos
     from mcap.training.request import TrainingRequest
 
+SOURCE = typer.Option(
+    help="Photos of the person: a file, a folder, or - for paths on standard input. "
+    "More than once for several.",
+    metavar="PATH",
+)
+STYLE = typer.Option(
+    help="Style profile, by name or path.",
+    metavar="PROFILE",
+    autocompletion=complete.profiles,
+)
+REFERENCE = typer.Option(
+    help="Photos of the style, instead of the profile's own; given as --source is.",
+    metavar="PATH",
+)
+OUT = typer.Option(
+    help="The subject folder to write. Default: FOLDER-PROFILE.mcap, after the photos' "
+    "folder and the style.",
+    metavar="NAME.mcap",
+)
+BACKBONE = typer.Option(
+    help="The model that learns: demo, which comes with mcap, sd15, sdxl, a folder in "
+    "diffusers' layout, a .safetensors checkpoint, or a hub id OWNER/NAME or "
+    "OWNER/NAME@REVISION. Default: demo.",
+    metavar="BACKBONE",
+    autocompletion=complete.backbones,
+)
+RECIPE = typer.Option(
+    help="How it learns: magicapture, as the paper says, or released, as its authors' code "
+    "does. Default: magicapture.",
+    metavar="NAME",
+    autocompletion=complete.recipes,
+)
+SET = typer.Option(
+    "--set",
+    help="Override a key of the recipe, as in identity_weight=0.5; a key that does not "
+    "exist lists them all. More than once for several.",
+    metavar="KEY=VALUE",
+)
+SUBJECT = typer.Option(
+    help="A photo of the subject alone, where several people recur in the photos.",
+    metavar="PHOTO",
+)
+MASKS = typer.Option(
+    help="Folder of masks that mcap mask wrote, perhaps painted over by hand; they are "
+    "used, and others made only for photos that have none there.",
+    metavar="DIR",
+)
+RESUME = typer.Option("--resume", help="Go on with an interrupted run; never start a new one.")
+FORCE = typer.Option("--force", help="Start over, and replace a subject that lies at --out.")
+DRY_RUN = typer.Option("--dry-run", help="Look at the photos, print the plan and stop.")
+SEED = typer.Option(
+    help="Where training's random numbers start: another seed, another result. Default: 0.",
+    metavar="N",
+    min=0,
+)
+THREADS = typer.Option(
+    help="How many threads of the CPU to use. Default: torch's own choice.",
+    metavar="N",
+    min=1,
+)
+LOW_MEMORY = typer.Option(
+    "--low-memory",
+    help="Use less memory and more time: as much of both as it takes to fit the device.",
+)
+PREVIEW_EVERY = typer.Option(
+    help="Draw a preview every N steps, into the subject's folder samples; 0: none.",
+    metavar="N",
+    min=0,
+)
+CHECKPOINT_EVERY = typer.Option(
+    help="Save every N steps what an interrupted run goes on from.", metavar="N", min=1
+)
+
 
 def train(
     ctx: typer.Context,
-    source: Annotated[
-        list[str],
-        typer.Option(
-            help="Photos of the person: a file, a folder, or - for paths on standard input. "
-            "More than once for several.",
-            metavar="PATH",
-        ),
-    ],
-    style: Annotated[
-        str,
-        typer.Option(
-            help="Style profile, by name or path.",
-            metavar="PROFILE",
-            autocompletion=complete.profiles,
-        ),
-    ],
-    reference: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Photos of the style, instead of the profile's own; given as --source is.",
-            metavar="PATH",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="The subject folder to write. Default: FOLDER-PROFILE.mcap, after the photos' "
-            "folder and the style.",
-            metavar="NAME.mcap",
-        ),
-    ] = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(
-            help="The model that learns: demo, which comes with mcap, sd15, sdxl, a folder in "
-            "diffusers' layout, a .safetensors checkpoint, or a hub id OWNER/NAME or "
-            "OWNER/NAME@REVISION. Default: demo.",
-            metavar="BACKBONE",
-            autocompletion=complete.backbones,
-        ),
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            help="How it learns: magicapture, as the paper says, or released, as its authors' code "
-            "does. Default: magicapture.",
-            metavar="NAME",
-            autocompletion=complete.recipes,
-        ),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="Override a key of the recipe, as in identity_weight=0.5; a key that does not "
-            "exist lists them all. More than once for several.",
-            metavar="KEY=VALUE",
-        ),
-    ] = None,
-    subject: Annotated[
-        Path | None,
-        typer.Option(
-            help="A photo of the subject alone, where several people recur in the photos.",
-            metavar="PHOTO",
-        ),
-    ] = None,
-    masks: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of masks that mcap mask wrote, perhaps painted over by hand; they are "
-            "used, and others made only for photos that have none there.",
-            metavar="DIR",
-        ),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted run; never start a new one.")
-    ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Start over, and replace a subject that lies at --out.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Look at the photos, print the plan and stop.")
-    ] = False,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            help="Where training's random numbers start: another seed, another result. Default: 0.",
-            metavar="N",
-            min=0,
-        ),
-    ] = None,
+    source: Annotated[list[str], SOURCE],
+    style: Annotated[str, STYLE],
+    reference: Annotated[list[str] | None, REFERENCE] = None,
+    out: Annotated[Path | None, OUT] = None,
+    backbone: Annotated[str | None, BACKBONE] = None,
+    recipe: Annotated[str | None, RECIPE] = None,
+    set_: Annotated[list[str] | None, SET] = None,
+    subject: Annotated[Path | None, SUBJECT] = None,
+    masks: Annotated[Path | None, MASKS] = None,
+    resume: Annotated[bool, RESUME] = False,
+    force: Annotated[bool, FORCE] = False,
+    dry_run: Annotated[bool, DRY_RUN] = False,
+    seed: Annotated[int | None, SEED] = None,
     device: Annotated[str | None, options.DEVICE] = None,
     precision: Annotated[str | None, options.PRECISION] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            help="How many threads of the CPU to use. Default: torch's own choice.",
-            metavar="N",
-            min=1,
-        ),
-    ] = None,
-    low_memory: Annotated[
-        bool,
-        typer.Option(
-            "--low-memory",
-            help="Use less memory and more time: as much of both as it takes to fit the device.",
-        ),
-    ] = False,
-    preview_every: Annotated[
-        int,
-        typer.Option(
-            help="Draw a preview every N steps, into the subject's folder samples; 0: none.",
-            metavar="N",
-            min=0,
-        ),
-    ] = 0,
-    checkpoint_every: Annotated[
-        int,
-        typer.Option(
-            help="Save every N steps what an interrupted run goes on from.", metavar="N", min=1
-        ),
-    ] = 100,
+    threads: Annotated[int | None, THREADS] = None,
+    low_memory: Annotated[bool, LOW_MEMORY] = False,
+    preview_every: Annotated[int, PREVIEW_EVERY] = 0,
+    checkpoint_every: Annotated[int, CHECKPOINT_EVERY] = 100,
     detector: Annotated[str | None, options.DETECTOR] = None,
     identity: Annotated[str | None, options.IDENTITY] = None,
     masker: Annotated[str | None, options.MASKER] = None,
