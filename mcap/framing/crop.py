@@ -36,7 +36,7 @@ class MeasuredFraming:
     """Whether all the ranges that the profile gives are kept."""
 
 
-def drawing_size(info: BackboneInfo, aspect: float) -> tuple[int, int]:
+def sampling_size(info: BackboneInfo, aspect: float) -> tuple[int, int]:
     """Return (width, height) to draw for a profile's aspect.
 
     The backbone's native square where it draws nothing else. Otherwise the sides, multiples of what

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mcap.generation.run import generate as generate
+    from mcap.generation.settings import GenerateSettings as GenerateSettings
+    from mcap.generation.settings import GenerationModels as GenerationModels
 
-__all__ = ["generate"]
+__all__ = ["GenerateSettings", "GenerationModels", "generate"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "generate":
-        from mcap.generation.run import generate
+    if name in __all__:
+        from mcap.generation import run
 
-        return generate
+        return getattr(run, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

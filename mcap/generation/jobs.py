@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import mcap
 from mcap.diffusion import schedulers
 from mcap.diffusion.sampling import GUIDANCE_SCALE, STEPS
-from mcap.framing.crop import drawing_size
+from mcap.framing.crop import sampling_size
 from mcap.images import provenance
 from mcap.style import prompts
 
@@ -94,7 +94,7 @@ def plan_jobs(
                     "revision": info.revision,
                     "sha256": info.sha256,
                 },
-                "drawn_size": list(drawing_size(info, profile.aspect_ratio)),
+                "drawn_size": list(sampling_size(info, profile.aspect_ratio)),
                 "identity": models.identity.name,
                 **extra_networks.record(),
                 "prompt": prompts.fill(templates[index % len(templates)], noun),

@@ -14,9 +14,9 @@ from mcap.framing.crop import (
     SMALLEST_CUT,
     cut,
     dots_per_inch,
-    drawing_size,
     largest_box,
     measure_framing,
+    sampling_size,
 )
 from mcap.framing.head import Head, head_from_box
 from mcap.style.profile import Framing
@@ -65,9 +65,9 @@ def test_without_framing_nothing_is_given_away(data, size, aspect):
 
 
 @given(aspects, st.sampled_from([8, 16, 64]), st.sampled_from([256, 512, 1024]))
-def test_drawing_sizes_have_the_multiple_the_area_and_the_aspect(aspect, multiple, native):
+def test_sampling_sizes_have_the_multiple_the_area_and_the_aspect(aspect, multiple, native):
     info = replace(INFO, multiple_of=multiple, native_size=native)
-    width, height = drawing_size(info, aspect)
+    width, height = sampling_size(info, aspect)
     assert width % multiple == height % multiple == 0
     assert abs(width - native * aspect**0.5) <= multiple / 2
     assert abs(height - native / aspect**0.5) <= multiple / 2
@@ -75,9 +75,9 @@ def test_drawing_sizes_have_the_multiple_the_area_and_the_aspect(aspect, multipl
 
 def test_a_square_backbone_draws_squares():
     info = replace(INFO, square_only=True, native_size=256)
-    assert drawing_size(info, 35 / 45) == (256, 256)
-    assert drawing_size(INFO, 35 / 45) == (448, 576)
-    assert drawing_size(INFO, 1.0) == (512, 512)
+    assert sampling_size(info, 35 / 45) == (256, 256)
+    assert sampling_size(INFO, 35 / 45) == (448, 576)
+    assert sampling_size(INFO, 1.0) == (512, 512)
 
 
 def test_a_passport_cut_keeps_all_its_rules_where_there_is_room():

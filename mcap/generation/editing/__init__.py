@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mcap.generation.editing.run import edit as edit
+    from mcap.generation.editing.settings import EditSettings as EditSettings
 
-__all__ = ["edit"]
+__all__ = ["EditSettings", "edit"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "edit":
-        from mcap.generation.editing.run import edit
+    if name in __all__:
+        from mcap.generation.editing import run
 
-        return edit
+        return getattr(run, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
