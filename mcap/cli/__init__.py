@@ -33,7 +33,7 @@ Examples:
   mcap generate me.mcap --count 8 --out portraits
 """
 
-_FLAGS = ("--offline", "--quiet", "--verbose", "--json")
+FLAGS = ("--offline", "--quiet", "--verbose", "--json")
 
 
 class GlobalOptionsAnywhere(TyperGroup):
@@ -61,7 +61,7 @@ def global_options_first(args: Sequence[str]) -> list[str]:
         if argument == "--":
             rest += ["--", *waiting]
             break
-        if argument in _FLAGS or argument.startswith("--config="):
+        if argument in FLAGS or argument.startswith("--config="):
             first.append(argument)
         elif argument == "--config" and waiting:
             first += [argument, waiting.pop(0)]
@@ -108,7 +108,8 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
+def print_version(wanted: bool) -> None:
+    """Print the version and leave, where ``--version`` was given."""
     if wanted:
         from mcap import __version__
 
@@ -146,17 +147,17 @@ def global_callback(
     ] = False,
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+        typer.Option("--version", callback=print_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
     if quiet and verbose:
         raise typer.BadParameter("--quiet and --verbose exclude each other")
     ctx.obj = Globals(config=config, offline=offline, quiet=quiet, verbose=verbose, json=json)
-    _prepare_downloads(ctx)
+    prepare_downloads(ctx)
 
 
-def _prepare_downloads(ctx: typer.Context) -> None:
-    """Downloads, whoever asks for them, obey --offline and show progress and licences our way."""
+def prepare_downloads(ctx: typer.Context) -> None:
+    """Let downloads, whoever asks for them, obey --offline and show progress and licences."""
     from mcap.cli.output import warn
     from mcap.cli.progress import progress
     from mcap.weights import fetch as weights
@@ -196,13 +197,11 @@ def run(args: list[str]) -> int:
     wants_json, verbose = "--json" in flags, "--verbose" in flags
     with warnings.catch_warnings():
         warnings.simplefilter("always", RenamedKeyWarning)
-        warnings.showwarning = _show_warning
-        return _run(args, wants_json, verbose)
+        warnings.showwarning = show_warning
+        return run_app(args, wants_json, verbose)
 
 
-def _show_warning(
-    message: Warning | str, category: type[Warning], *place: Any, **more: Any
-) -> None:
+def show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
     """Show a renamed key as one line of the program's own; any other warning as Python does."""
     if issubclass(category, RenamedKeyWarning):
         from mcap.cli.output import error_console
@@ -215,15 +214,16 @@ def _show_warning(
 _python_shows = warnings.showwarning
 
 
-def _run(args: list[str], wants_json: bool, verbose: bool) -> int:
+def run_app(args: list[str], wants_json: bool, verbose: bool) -> int:
+    """Run the program and return its exit code, after a message for every exception."""
     try:
         code = app(args=args, prog_name="mcap", standalone_mode=False)
     except McapError as error:
-        return _fail(str(error), error.exit_code, wants_json, verbose, error.details)
+        return report_error(str(error), error.exit_code, wants_json, verbose, error.details)
     except KeyboardInterrupt:
-        return _fail("Interrupted.", 130, wants_json, verbose)
+        return report_error("Interrupted.", 130, wants_json, verbose)
     except typer.Abort:
-        return _fail("Aborted.", 1, wants_json, verbose)
+        return report_error("Aborted.", 1, wants_json, verbose)
     except BrokenPipeError:
         # The reader of our stdout went away (``mcap ... | head``): nothing is left to be said, and
         # the interpreter must not try to flush what nobody reads.
@@ -231,32 +231,33 @@ def _run(args: list[str], wants_json: bool, verbose: bool) -> int:
         return 1
     except Exception as error:
         if hasattr(error, "format_message"):  # typer's usage errors
-            return _usage_error(error, wants_json)
-        if _is_out_of_memory(error):
+            return report_usage_error(error, wants_json)
+        if is_out_of_memory(error):
             message = (
                 "Out of memory. Close what else uses the device, or use less of it: "
                 "--low-memory, --precision, or --device cpu."
             )
-            return _fail(message, 5, wants_json, verbose)
+            return report_error(message, 5, wants_json, verbose)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             where = f" ({error.filename})" if error.filename else ""
             message = (
                 f"The disk is full{where}. What was written before is whole: make room and give "
                 "the same command again (mcap train: with --resume)."
             )
-            return _fail(message, 1, wants_json, verbose)
+            return report_error(message, 1, wants_json, verbose)
         message = (
             f"Unexpected {type(error).__name__}: {error}. This is a defect of mcap or of a plugin; "
             "--verbose shows the traceback, which a bug report needs."
         )
-        return _fail(message, 1, wants_json, verbose)
+        return report_error(message, 1, wants_json, verbose)
     # typer turns Ctrl-C into exit code 130 by itself and says nothing.
     if code == 130:
-        return _fail("Interrupted.", 130, wants_json, verbose)
+        return report_error("Interrupted.", 130, wants_json, verbose)
     return code if isinstance(code, int) else 0
 
 
-def _usage_error(error: Any, wants_json: bool) -> int:
+def report_usage_error(error: Any, wants_json: bool) -> int:
+    """Print typer's own error, with the command's usage, and return its exit code."""
     # pydantic, with which typer 0.29 reads values, begins its messages with what it is.
     message = error.format_message().replace(": Value error, ", ": ")
     context = getattr(error, "ctx", None)
@@ -266,12 +267,17 @@ def _usage_error(error: Any, wants_json: bool) -> int:
     if not wants_json and context is not None:
         typer.echo(context.get_usage(), err=True)
         message += f" See '{context.command_path} --help'."
-    return _fail(message, error.exit_code, wants_json, False)
+    return report_error(message, error.exit_code, wants_json, False)
 
 
-def _fail(
-    message: str, code: int, wants_json: bool, verbose: bool, details: dict | None = None
+def report_error(
+    message: str,
+    code: int,
+    wants_json: bool,
+    verbose: bool,
+    details: dict[str, Any] | None = None,
 ) -> int:
+    """Print an error, as JSON too with ``--json``, and return the exit code."""
     from mcap.cli.output import error_console, print_json
 
     if verbose and sys.exc_info()[0] is not None:
@@ -284,7 +290,8 @@ def _fail(
     return code
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an allocator raised it; does not import torch."""
     if isinstance(error, MemoryError):
         return True
     torch = sys.modules.get("torch")  # if torch is not loaded it cannot have raised

@@ -2,58 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def weights(incomplete: str) -> list[str]:
     from mcap.weights.fetch import WEIGHTS
 
-    return _starting(WEIGHTS, incomplete)
+    return starting(WEIGHTS, incomplete)
 
 
 def plugins(incomplete: str) -> list[str]:
     from mcap.registry import registry
 
-    return _starting(registry().plugins, incomplete)
+    return starting(registry().plugins, incomplete)
 
 
 def detectors(incomplete: str) -> list[str]:
-    return _entries("detector", incomplete)
+    return entries("detector", incomplete)
 
 
 def identities(incomplete: str) -> list[str]:
-    return _entries("identity", incomplete)
+    return entries("identity", incomplete)
 
 
 def maskers(incomplete: str) -> list[str]:
-    return _entries("masker", incomplete)
+    return entries("masker", incomplete)
 
 
 def backbones(incomplete: str) -> list[str]:
-    return _entries("backbone", incomplete)
+    return entries("backbone", incomplete)
 
 
 def restorers(incomplete: str) -> list[str]:
-    return _entries("restorer", incomplete)
+    return entries("restorer", incomplete)
 
 
 def recipes(incomplete: str) -> list[str]:
     from mcap.training.recipe import recipe_names
 
-    return _starting(recipe_names(), incomplete)
+    return starting(recipe_names(), incomplete)
 
 
 def schedulers(incomplete: str) -> list[str]:
     from mcap.diffusion.schedulers import names
 
-    return _starting(names(), incomplete)
+    return starting(names(), incomplete)
 
 
-def _entries(kind: str, incomplete: str) -> list[str]:
+def entries(kind: str, incomplete: str) -> list[str]:
+    """Return the registered names of a kind that begin so."""
     from mcap.registry import registry
 
-    return _starting(registry().names(kind), incomplete)
+    return starting(registry().names(kind), incomplete)
 
 
-def _starting(names, incomplete: str) -> list[str]:
+def starting(names: Iterable[str], incomplete: str) -> list[str]:
+    """Return the names that begin so, sorted."""
     return sorted(name for name in names if name.startswith(incomplete))
 
 
@@ -62,4 +66,4 @@ def profiles(incomplete: str) -> list[str]:
     from mcap.style.folders import profile_folders
 
     folders = profile_folders(registry().profile_dirs)
-    return _starting({path.stem for f in folders for path in f.path.glob("*.toml")}, incomplete)
+    return starting({path.stem for f in folders for path in f.path.glob("*.toml")}, incomplete)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Globals:
-    """What was given before (or after) the command's name; False and None mean "not given"."""
+    """The options given before (or after) the command's name; False and None: not given."""
 
     config: Path | None = None
     offline: bool = False
@@ -22,7 +22,7 @@ class Globals:
 
 
 def global_options(ctx: typer.Context | Globals | None) -> Globals:
-    """The global options of a context; the defaults where a function is called without one."""
+    """Return the global options of a context, or the defaults where there is none."""
     if isinstance(ctx, Globals):
         return ctx
     found = getattr(ctx, "obj", None)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from mcap.style.profile import StyleProfile
-    from mcap.subjects.export import Exported
     from mcap.subjects.subject import Subject
 
 Program = Literal["diffusers", "kohya", "a1111", "comfyui"]
@@ -69,19 +70,37 @@ def export(
     found = []
     people = [read_subject(path) for path in subjects]  # all of them, before anything is written
     for person in people:
-        done = write(person, format, out, name=name, profile=_profile(person), force=force)
+        done = write(person, format, out, name=name, profile=training_profile(person), force=force)
         for text in done.notes:
             warn(ctx, f"{person.name}: {text}")
         found.append((person, done))
-    emit(
-        ctx,
-        {"exported": [_entry(person, done) for person, done in found]},
-        lambda console: [_print(console, done) for _, done in found],
-    )
+
+    def print_exported(console: Console) -> None:
+        for _, done in found:
+            for path in done.files:
+                console.print(str(path), markup=False)
+            console.print(f"Prompt: {done.prompt}", markup=False)
+            if done.negative:
+                console.print(f"Negative prompt: {done.negative}", markup=False)
+
+    exported = [
+        {
+            "subject": person.name,
+            "format": done.format,
+            "out": done.folder,
+            "files": list(done.files),
+            "words": dict(done.words),
+            "prompt": done.prompt,
+            "negative_prompt": done.negative,
+            "notes": list(done.notes),
+        }
+        for person, done in found
+    ]
+    emit(ctx, {"exported": exported}, print_exported)
 
 
-def _profile(subject: Subject) -> StyleProfile | None:
-    """The style that it was trained with, where it still is, for the example prompt."""
+def training_profile(subject: Subject) -> StyleProfile | None:
+    """Return the style that it was trained with, for the example prompt; None where it is gone."""
     from mcap.errors import UsageError
     from mcap.registry import registry
     from mcap.style.profile import find_profile
@@ -90,24 +109,3 @@ def _profile(subject: Subject) -> StyleProfile | None:
         return find_profile(subject.manifest.profile.name, registry().profile_dirs)
     except UsageError:
         return None
-
-
-def _entry(subject: Subject, done: Exported) -> dict[str, Any]:
-    return {
-        "subject": subject.name,
-        "format": done.format,
-        "out": done.folder,
-        "files": list(done.files),
-        "words": dict(done.words),
-        "prompt": done.prompt,
-        "negative_prompt": done.negative,
-        "notes": list(done.notes),
-    }
-
-
-def _print(console: Any, done: Exported) -> None:
-    for path in done.files:
-        console.print(str(path), markup=False)
-    console.print(f"Prompt: {done.prompt}", markup=False)
-    if done.negative:
-        console.print(f"Negative prompt: {done.negative}", markup=False)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from mcap.images.provenance import Provenance
 
 
@@ -43,14 +45,16 @@ def inspect(
             details={"refused": refused},
         )
 
-    def draw(console: Any) -> None:
+    def print_pictures(console: Console) -> None:
         for item in found:
-            _print(console, item)
+            print_picture(console, item)
 
-    emit(ctx, {"pictures": [_entry(item) for item in found], "refused": refused}, draw)
+    pictures = [describe(item) for item in found]
+    emit(ctx, {"pictures": pictures, "refused": refused}, print_pictures)
 
 
-def _entry(item: Provenance) -> dict[str, Any]:
+def describe(item: Provenance) -> dict[str, Any]:
+    """Return a picture's metadata for ``--json``."""
     return {
         "file": item.path,
         "format": item.format,
@@ -64,7 +68,8 @@ def _entry(item: Provenance) -> dict[str, Any]:
     }
 
 
-def _print(console: Any, item: Provenance) -> None:
+def print_picture(console: Console, item: Provenance) -> None:
+    """Print a picture's metadata for people."""
     import json
 
     from mcap.images.provenance import MEANINGS

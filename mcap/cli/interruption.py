@@ -39,7 +39,7 @@ def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
 
 
 def with_pictures_kept(ready: int, out: Path) -> Interrupted:
-    """What to raise when Ctrl-C came between two pictures."""
+    """Return the error to raise when Ctrl-C came between two pictures."""
     return Interrupted(
         f"Interrupted. {ready} of the pictures are in {out}; the same command again goes on."
     )

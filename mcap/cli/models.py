@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mcap.cli import complete
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 app = typer.Typer(
     help="The weights, the files that networks are read from: list, pull, verify, path.",
@@ -38,7 +41,7 @@ def list_(ctx: typer.Context) -> None:
     from mcap.cli.output import emit, human_bytes
     from mcap.weights import fetch as weights
 
-    entries = []
+    entries: list[dict[str, Any]] = []
     for entry in weights.WEIGHTS.values():
         path = weights.local_path(entry.name)
         entries.append(
@@ -56,7 +59,7 @@ def list_(ctx: typer.Context) -> None:
             }
         )
 
-    def draw(console) -> None:
+    def print_weights(console: Console) -> None:
         table = Table(box=None, pad_edge=False)
         for column in ("name", "size", "here", "licence", "commercial use", "for"):
             table.add_column(column, overflow="fold")
@@ -72,7 +75,7 @@ def list_(ctx: typer.Context) -> None:
         console.print(table)
         console.print(f"\nCache: {weights.cache_dir()}", markup=False)
 
-    emit(ctx, {"cache": weights.cache_dir(), "weights": entries}, draw)
+    emit(ctx, {"cache": weights.cache_dir(), "weights": entries}, print_weights)
 
 
 @app.command()
@@ -101,7 +104,7 @@ def pull(
 
       mcap models pull insightface --dry-run
     """
-    from mcap.cli.output import emit
+    from mcap.cli.output import emit, note
     from mcap.cli.required_weights import needed_weights
     from mcap.cli.settings import load_settings
     from mcap.weights import fetch as weights
@@ -112,25 +115,31 @@ def pull(
     else:
         chosen = list(names or needed_weights(settings))
     # A wrong name is told before anything is downloaded.
-    plans = [_plan(name) for name in chosen]
+    plans = [fetch_plan(name) for name in chosen]
+
+    def print_plans(console: Console) -> None:
+        for plan in plans:
+            for line in fetch_lines(plan):
+                console.print(line, markup=False)
+
     if dry_run:
-        emit(ctx, {"dry_run": True, "weights": plans}, lambda console: _draw_plans(console, plans))
+        emit(ctx, {"dry_run": True, "weights": plans}, print_plans)
         return
     done = []
     for plan in plans:
-        if not plan["here"]:
-            _announce(ctx, plan)
+        for line in () if plan["here"] else fetch_lines(plan):
+            note(ctx, line)
         done.append({"name": plan["name"], "path": weights.fetch(plan["name"])})
 
-    def draw(console) -> None:
+    def print_paths(console: Console) -> None:
         for item in done:
             console.print(f"{item['name']}: {item['path']}", markup=False)
 
-    emit(ctx, {"weights": done}, draw)
+    emit(ctx, {"weights": done}, print_paths)
 
 
-def _plan(name: str) -> dict[str, Any]:
-    """What fetching a weight would do, as data. No network is touched."""
+def fetch_plan(name: str) -> dict[str, Any]:
+    """Return what fetching a weight would do, as data. No network is touched."""
     from mcap.weights import fetch as weights
 
     entry = weights.weight(name)
@@ -146,22 +155,8 @@ def _plan(name: str) -> dict[str, Any]:
     }
 
 
-def _draw_plans(console, plans: list[dict[str, Any]]) -> None:
-    from rich.text import Text
-
-    for plan in plans:
-        for line in _told(plan):
-            console.print(Text(line))
-
-
-def _announce(ctx: typer.Context, plan: dict[str, Any]) -> None:
-    from mcap.cli.output import note
-
-    for line in _told(plan):
-        note(ctx, line)
-
-
-def _told(plan: dict[str, Any]) -> list[str]:
+def fetch_lines(plan: dict[str, Any]) -> list[str]:
+    """Return what is told of a weight before it is fetched, a line each."""
     from mcap.cli.output import human_bytes
 
     if plan["here"]:
@@ -196,14 +191,14 @@ def verify(ctx: typer.Context, names: Names = None) -> None:
     chosen = given or [name for name in weights.WEIGHTS if weights.local_path(name) is not None]
     checks = [weights.verify(name) for name in chosen]
 
-    def draw(console) -> None:
+    def print_checks(console: Console) -> None:
         if not checks:
             console.print("No weight is on this machine yet; 'mcap models pull' fetches them.")
         for check in checks:
             state = "ok" if check.ok else check.problem
             console.print(f"{check.name}: {state}", markup=False)
 
-    emit(ctx, {"weights": checks}, draw)
+    emit(ctx, {"weights": checks}, print_checks)
     if any(check.path is not None and not check.ok for check in checks):
         raise typer.Exit(1)
     if any(check.path is None for check in checks):

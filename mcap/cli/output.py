@@ -1,4 +1,4 @@
-"""What a command prints: one JSON object on stdout with ``--json``, text for people otherwise."""
+"""A command's output: one JSON object on stdout with ``--json``, text for people otherwise."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 
 def console() -> Console:
     """Results go here: stdout. rich takes the colours away for NO_COLOR and where it is no tty."""
-    return _console(sys.stdout)
+    return console_on(sys.stdout)
 
 
 def error_console() -> Console:
     """Progress, warnings and errors go here: stderr."""
-    return _console(sys.stderr)
+    return console_on(sys.stderr)
 
 
-def _console(file: TextIO) -> Console:
+def console_on(file: TextIO) -> Console:
+    """Return a console that writes to ``file``; lines in pipes and logs are not broken."""
     from rich.console import Console
 
     if file.isatty():
@@ -39,7 +40,7 @@ def _console(file: TextIO) -> Console:
 
 
 def emit(
-    ctx: typer.Context | Globals | None, result: Mapping, text: Callable[[Console], None]
+    ctx: typer.Context | Globals | None, result: Mapping[str, Any], text: Callable[[Console], None]
 ) -> None:
     """Print a command's result: ``result`` as JSON with ``--json``, else whatever ``text`` draws.
 
@@ -51,7 +52,8 @@ def emit(
         text(console())
 
 
-def print_json(result: Mapping) -> None:
+def print_json(result: Mapping[str, Any]) -> None:
+    """Print one JSON object on stdout."""
     # allow_nan=False: NaN is no JSON, and the reader of a batch script would stumble over it later.
     sys.stdout.write(json.dumps(plain(result), indent=2, ensure_ascii=False, allow_nan=False))
     sys.stdout.write("\n")
@@ -86,14 +88,16 @@ def plain(value: Any) -> Any:
 
 
 def warn(ctx: typer.Context | Globals | None, message: str) -> None:
-    """One warning on stderr, also with ``--quiet``: quiet silences progress, not trouble."""
-    error_console().print(f"[yellow]warning:[/yellow] {_escape(message)}")
+    """Print one warning on stderr, also with ``--quiet``: quiet silences progress, not trouble."""
+    from rich.markup import escape
+
+    error_console().print(f"[yellow]warning:[/yellow] {escape(message)}")
 
 
 def note(ctx: typer.Context | Globals | None, message: str) -> None:
-    """One line of information on stderr; nothing with ``--quiet``."""
+    """Print one line of information on stderr; nothing with ``--quiet``."""
     if not global_options(ctx).quiet:
-        error_console().print(_escape(message))
+        error_console().print(message, markup=False)
 
 
 def human_bytes(count: int | float | None) -> str:
@@ -106,9 +110,3 @@ def human_bytes(count: int | float | None) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
-
-
-def _escape(message: str) -> str:
-    from rich.markup import escape
-
-    return escape(message)

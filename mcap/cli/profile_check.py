@@ -1,4 +1,4 @@
-"""What `mcap profiles check` looks at beyond the TOML, and what `mcap profiles new` writes."""
+"""Checks of `mcap profiles check` beyond the TOML, and what `mcap profiles new` writes."""
 
 from __future__ import annotations
 

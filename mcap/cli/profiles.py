@@ -10,6 +10,8 @@ import typer
 from mcap.cli import complete
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from mcap.cli.profile_check import Finding
     from mcap.cli.settings import Settings
     from mcap.style.profile import FoundProfile, StyleProfile
@@ -48,10 +50,10 @@ def list_(ctx: typer.Context) -> None:
     found = list_profiles(dirs)
     result = {
         "folders": [{"origin": item.origin, "path": item.path} for item in profile_folders(dirs)],
-        "profiles": [_listed(item) for item in found],
+        "profiles": [listed(item) for item in found],
     }
 
-    def draw(console: Any) -> None:
+    def draw(console: Console) -> None:
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False)
@@ -61,7 +63,7 @@ def list_(ctx: typer.Context) -> None:
             count = str(len(item.profile.reference_paths())) if item.profile else "-"
             table.add_row(
                 item.name, item.profile.title if item.profile else "", item.origin, count,
-                _state(item),
+                state(item),
             )  # fmt: skip
         console.print(table)
         if not found:
@@ -71,7 +73,8 @@ def list_(ctx: typer.Context) -> None:
     emit(ctx, result, draw)
 
 
-def _listed(item: FoundProfile) -> dict[str, Any]:
+def listed(item: FoundProfile) -> dict[str, Any]:
+    """Return a profile of the list for ``--json``."""
     return {
         "name": item.name,
         "title": item.profile.title if item.profile else None,
@@ -84,7 +87,8 @@ def _listed(item: FoundProfile) -> dict[str, Any]:
     }
 
 
-def _state(item: FoundProfile) -> str:
+def state(item: FoundProfile) -> str:
+    """Return "ok", or why the profile is not used."""
     if item.shadowed_by is not None:
         return f"hidden by {item.shadowed_by}"
     return f"broken: {item.error}" if item.error else "ok"
@@ -92,7 +96,7 @@ def _state(item: FoundProfile) -> str:
 
 @app.command()
 def show(ctx: typer.Context, profile: Profile) -> None:
-    """What a profile says, with the defaults of the keys it leaves out.
+    """Show a profile, with the defaults of the keys that it leaves out.
 
     Example:
 
@@ -100,23 +104,24 @@ def show(ctx: typer.Context, profile: Profile) -> None:
     """
     from mcap.cli.output import emit
 
-    found = _find(profile)
+    found = find(profile)
     references = found.reference_paths()
     values = found.model_dump(mode="json", by_alias=True)
     result = {"path": found.path, "reference_paths": references, "profile": values}
 
-    def draw(console: Any) -> None:
+    def draw(console: Console) -> None:
         console.print(str(found.path), markup=False, style="bold")
-        _print_table(console, values, "")
+        print_values(console, values)
         console.print(f"reference photos: {len(references)}", markup=False)
 
     emit(ctx, result, draw)
 
 
-def _print_table(console: Any, values: dict[str, Any], prefix: str) -> None:
+def print_values(console: Console, values: dict[str, Any], prefix: str = "") -> None:
+    """Print the keys of a profile that say something, tables by dotted names."""
     for key, value in values.items():
         if isinstance(value, dict):
-            _print_table(console, value, f"{prefix}{key}.")
+            print_values(console, value, f"{prefix}{key}.")
         elif value not in (None, "", []):
             shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
             console.print(f"  {prefix}{key}: {shown}", markup=False)
@@ -166,7 +171,7 @@ def new(
     references.mkdir(parents=True, exist_ok=True)
     files.write_bytes(path, new_profile(name).encode())
 
-    def draw(console: Any) -> None:
+    def draw(console: Console) -> None:
         console.print(f"Wrote {path}", markup=False)
         console.print(f"Put six or more photos of the style into {references}", markup=False)
         console.print(f"Then: mcap profiles check {path}", markup=False)
@@ -211,11 +216,11 @@ def check(
     results: list[tuple[str, list[Finding]]] = []
     for name in profiles:
         try:
-            results.append((name, _findings(_find(name), settings)))
+            results.append((name, findings_of(find(name), settings)))
         except UsageError as error:
             results.append((name, [Finding("error", "profile", str(error))]))
 
-    def draw(console: Any) -> None:
+    def draw(console: Console) -> None:
         for name, findings in results:
             bad = sum(item.level == "error" for item in findings)
             console.print(f"{name}: {f'{bad} errors' if bad else 'ok'}", markup=False)
@@ -233,7 +238,8 @@ def check(
         raise typer.Exit(3 if wrong == {"references"} else 2)
 
 
-def _findings(profile: StyleProfile, settings: Settings) -> list[Finding]:
+def findings_of(profile: StyleProfile, settings: Settings) -> list[Finding]:
+    """Check a profile that could be read, its photos and its prompts."""
     import torch
 
     from mcap.cli.profile_check import Finding, check_prompts, check_references, check_train
@@ -249,7 +255,8 @@ def _findings(profile: StyleProfile, settings: Settings) -> list[Finding]:
     return [*findings, *check_prompts(profile, backbone)]
 
 
-def _find(name: str) -> StyleProfile:
+def find(name: str) -> StyleProfile:
+    """Return the profile of a name or path, also of plugins; `UsageError` where there is none."""
     from mcap.registry import registry
     from mcap.style.profile import find_profile
 

@@ -18,6 +18,8 @@ LINE_FRACTION = 0.1
 
 
 class Progress(Protocol):
+    """A task on stderr, being done."""
+
     def advance(self, n: float = 1, **fields: Any) -> None:
         """``n`` more are done; ``fields`` (loss=0.12, ...) are shown beside the bar."""
         ...
@@ -41,17 +43,19 @@ def progress(
     lines, at most one every five seconds or every tenth of ``total``, whichever is later.
     """
     if global_options(ctx).quiet:
-        yield _Silent()
+        yield SilentProgress()
     elif sys.stderr.isatty():
-        with _bar(title, total, unit) as bar:
+        with terminal_bar(title, total, unit) as bar:
             yield bar
     else:
-        lines = _Lines(title, total, unit)
+        lines = LineProgress(title, total, unit)
         yield lines
         lines.finish()
 
 
-class _Silent:
+class SilentProgress:
+    """With ``--quiet``."""
+
     def advance(self, n: float = 1, **fields: Any) -> None:
         """Nothing is shown."""
 
@@ -60,7 +64,8 @@ class _Silent:
 
 
 @contextmanager
-def _bar(title: str, total: float | None, unit: str) -> Iterator[Progress]:
+def terminal_bar(title: str, total: float | None, unit: str) -> Iterator[Progress]:
+    """Show rich's bar, with the amount done and the time left."""
     from rich import progress as rich_progress
 
     from mcap.cli.output import error_console
@@ -84,7 +89,7 @@ def _bar(title: str, total: float | None, unit: str) -> Iterator[Progress]:
 
         class Bar:
             def advance(self, n: float = 1, **fields: Any) -> None:
-                display.update(task, advance=n, shown=_fields(fields))
+                display.update(task, advance=n, shown=format_fields(fields))
 
             def note(self, text: str) -> None:
                 display.console.print(text, markup=False)
@@ -92,19 +97,21 @@ def _bar(title: str, total: float | None, unit: str) -> Iterator[Progress]:
         yield Bar()
 
 
-class _Lines:
+class LineProgress:
+    """Plain lines, for logs and pipes: at most one every `LINE_SECONDS`."""
+
     def __init__(self, title: str, total: float | None, unit: str) -> None:
         self.title, self.total, self.unit = title, total, unit
         self.done = 0.0
         self.started = self.printed_at = time.monotonic()
         self.printed_done = 0.0
         self.shown = ""
-        size = f", {self._shown(total)}" if unit == "bytes" and total else ""
-        self._print(f"{title}{size} ...")
+        size = f", {self.quantity(total)}" if unit == "bytes" and total else ""
+        print_line(f"{title}{size} ...")
 
     def advance(self, n: float = 1, **fields: Any) -> None:
         self.done += n
-        self.shown = _fields(fields)
+        self.shown = format_fields(fields)
         now = time.monotonic()
         step = self.done - self.printed_done
         if now - self.printed_at < LINE_SECONDS:
@@ -112,40 +119,49 @@ class _Lines:
         if self.total and step < self.total * LINE_FRACTION and self.done < self.total:
             return
         self.printed_at, self.printed_done = now, self.done
-        self._print(f"{self.title}: {self._amount()}{self._left(now)}{self._suffix()}")
+        print_line(f"{self.title}: {self.amount()}{self.time_left(now)}{self.suffix()}")
 
     def note(self, text: str) -> None:
-        self._print(text)
+        print_line(text)
 
     def finish(self) -> None:
+        """Print the last line, with the whole time."""
         seconds = time.monotonic() - self.started
-        self._print(f"{self.title}: {self._amount()}, {_clock(seconds)}{self._suffix()}")
+        print_line(f"{self.title}: {self.amount()}, {format_seconds(seconds)}{self.suffix()}")
 
-    def _shown(self, amount: float) -> str:
+    def quantity(self, amount: float) -> str:
+        """Return an amount in the task's unit."""
         from mcap.cli.output import human_bytes
 
-        return human_bytes(amount) if self.unit == "bytes" else _number(amount)
+        return human_bytes(amount) if self.unit == "bytes" else format_number(amount)
 
-    def _amount(self) -> str:
+    def amount(self) -> str:
+        """Return what is done, of how much."""
         if self.total is None:
-            return f"{self._shown(self.done)} {'' if self.unit == 'bytes' else self.unit}".strip()
+            return f"{self.quantity(self.done)} {'' if self.unit == 'bytes' else self.unit}".strip()
         percent = 100 * self.done / self.total if self.total else 100.0
-        return f"{self._shown(self.done)}/{self._shown(self.total)} ({percent:.0f} %)"
+        return f"{self.quantity(self.done)}/{self.quantity(self.total)} ({percent:.0f} %)"
 
-    def _left(self, now: float) -> str:
+    def time_left(self, now: float) -> str:
+        """Return the time left after a comma; nothing where it is not known."""
         if not self.total or not self.done:
             return ""
-        return f", {_clock((now - self.started) * (self.total - self.done) / self.done)} left"
+        return (
+            f", {format_seconds((now - self.started) * (self.total - self.done) / self.done)} left"
+        )
 
-    def _suffix(self) -> str:
+    def suffix(self) -> str:
+        """Return the fields that were told last."""
         return f"  {self.shown}" if self.shown else ""
 
-    @staticmethod
-    def _print(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+
+def print_line(text: str) -> None:
+    """Print one line on stderr, at once."""
+    print(text, file=sys.stderr, flush=True)
 
 
-def _fields(fields: dict[str, Any]) -> str:
+def format_fields(fields: dict[str, Any]) -> str:
+    """Return ``loss=0.1234, step=7`` as "loss 0.1234  step 7"; what is None is left out."""
     return "  ".join(
         f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
         for key, value in fields.items()
@@ -153,11 +169,13 @@ def _fields(fields: dict[str, Any]) -> str:
     )
 
 
-def _number(value: float) -> str:
+def format_number(value: float) -> str:
+    """Return a count without an exponent."""
     return f"{value:g}" if value < 1e6 else f"{value:.0f}"
 
 
-def _clock(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
+    """Return 3:07, or 1:02:03 from an hour on."""
     whole = max(0, round(seconds))
     hours, rest = divmod(whole, 3600)
     minutes, secs = divmod(rest, 60)

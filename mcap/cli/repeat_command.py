@@ -8,17 +8,18 @@ from typing import Any
 
 
 def repeat_command(ctx: Any, *, leave_out: Collection[str] = (), add: Sequence[str] = ()) -> str:
-    """The command that runs in ``ctx``, quoted for a shell, without the words to ``leave_out`` and
-    with those to ``add`` at the end.
+    """Return the command that runs in ``ctx``, quoted for a shell.
+
+    Without the words to ``leave_out``, and with those to ``add`` at the end.
 
     Of a command with options only: an argument would come back as the option of its name.
     """
-    words = ["mcap", *_given(ctx.parent), ctx.info_name, *_given(ctx)]
+    words = ["mcap", *given_options(ctx.parent), ctx.info_name, *given_options(ctx)]
     return shlex.join([*(word for word in words if word not in leave_out), *add])
 
 
-def _given(ctx: Any) -> list[str]:
-    """The options of one context that stood on the command line."""
+def given_options(ctx: Any) -> list[str]:
+    """Return the options of one context that stood on the command line, as words."""
     words: list[str] = []
     for parameter in ctx.command.params if ctx is not None else []:
         given = ctx.get_parameter_source(parameter.name)

@@ -1,4 +1,4 @@
-"""Which weights the chosen settings need."""
+"""The weights that the chosen settings need."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def needed_weights(settings: Settings) -> dict[str, str]:
-    """Weight -> kind of what needs it, for the settings' detector, networks and backbone."""
+    """Return weight -> kind of what needs it, for the settings' detector, networks and backbone."""
     from mcap.registry import registry
     from mcap.weights.fetch import WEIGHTS
 

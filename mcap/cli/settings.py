@@ -66,12 +66,15 @@ class Settings(BaseSettings):
     finish: FinishSettings = FinishSettings()
 
 
-class _Layer(InitSettingsSource):
+class TomlLayer(InitSettingsSource):
     """One mcap.toml; the merging of layers, nested tables too, is pydantic-settings' own."""
 
 
 def settings_files(config: Path | None = None) -> list[Path]:
-    """The mcap.toml files that count, strongest first. `UsageError` if ``config`` is not there."""
+    """Return the mcap.toml files that count, strongest first.
+
+    Raises `UsageError` where ``config`` is not there.
+    """
     if config is not None:
         if not config.is_file():
             raise UsageError(f"--config {config}: there is no such file.")
@@ -80,12 +83,14 @@ def settings_files(config: Path | None = None) -> list[Path]:
 
 
 def load_settings(options: Globals | None = None, **flags: Any) -> Settings:
-    """The settings of one run of a command.
+    """Return the settings of one run of a command.
 
     ``options`` are the global options of the command line. ``flags`` are the command's own, by the
     settings' names; None means "not given". Raises `UsageError` that names the file or variable,
     the key and what is allowed.
     """
+    from mcap.weights import fetch as weights
+
     given = {key: value for key, value in flags.items() if value is not None}
     unknown = sorted(set(given) - set(Settings.model_fields))
     if unknown:
@@ -93,12 +98,12 @@ def load_settings(options: Globals | None = None, **flags: Any) -> Settings:
     if options is not None and options.offline:
         given["offline"] = True
     layers = {
-        str(path): _read(path) for path in settings_files(options.config if options else None)
+        str(path): read_toml(path) for path in settings_files(options.config if options else None)
     }
     for name, values in layers.items():
         if isinstance(values.get("faces"), dict):
             values["faces"] = with_current_names(values["faces"], f"{name}: [faces]")
-        _refuse_unknown(values, Settings, name, ())
+        refuse_unknown_keys(values, Settings, name, ())
 
     class Layered(Settings):
         @classmethod
@@ -110,30 +115,25 @@ def load_settings(options: Globals | None = None, **flags: Any) -> Settings:
             dotenv_settings: PydanticBaseSettingsSource,
             file_secret_settings: PydanticBaseSettingsSource,
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            files = (_Layer(settings_cls, values) for values in layers.values())
+            files = (TomlLayer(settings_cls, values) for values in layers.values())
             return (init_settings, env_settings, *files)
 
     try:
         found = Layered(**given)
     except ValidationError as error:
-        raise UsageError(_explain(error, given, layers)) from error
+        raise UsageError(explain_invalid(error, given, layers)) from error
     except SettingsError as error:
         raise UsageError(f"A setting in the environment cannot be read: {error}.") from error
-    _apply(found)
+    # Two settings concern the one downloader, which every stage shares.
+    if found.offline:
+        weights.set_offline(True)
+    if found.cache_dir is not None:
+        weights.set_cache_dir(found.cache_dir)
     return found
 
 
-def _apply(settings: Settings) -> None:
-    """Two settings concern the one downloader, which every stage shares."""
-    from mcap.weights import fetch as weights
-
-    if settings.offline:
-        weights.set_offline(True)
-    if settings.cache_dir is not None:
-        weights.set_cache_dir(settings.cache_dir)
-
-
-def _read(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return a TOML file's tables; `UsageError` where it cannot be read."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -142,9 +142,10 @@ def _read(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def _refuse_unknown(
+def refuse_unknown_keys(
     values: Mapping[str, Any], model: type[BaseModel], file: str, parents: tuple[str, ...]
 ) -> None:
+    """Raise `UsageError` that names a key which the model does not have, and those it has."""
     allowed = model.model_fields
     for key, value in values.items():
         dotted = ".".join((*parents, key))
@@ -158,20 +159,21 @@ def _refuse_unknown(
             )
         nested = allowed[key].annotation
         if isinstance(nested, type) and issubclass(nested, BaseModel) and isinstance(value, dict):
-            _refuse_unknown(value, nested, file, (*parents, key))
+            refuse_unknown_keys(value, nested, file, (*parents, key))
 
 
-def _explain(
+def explain_invalid(
     error: ValidationError, given: Mapping[str, Any], layers: Mapping[str, Mapping[str, Any]]
 ) -> str:
+    """Return each invalid value in a sentence: where it stands, and what is allowed."""
     parts = []
     for item in error.errors():
         location = tuple(str(part) for part in item["loc"])
         # A literal's or union's location ends in names of its own, which no user wrote.
-        path = _known_part(location)
+        path = settings_path(location)
         value = item.get("input")
-        where = _origin(path, given, layers)
-        allowed = _choices(path)
+        where = origin_of(path, given, layers)
+        allowed = allowed_values(path)
         parts.append(
             f"{where}: {'.'.join(path)} = {value!r} is not allowed: {item['msg']}"
             + (f" (allowed: {allowed})" if allowed else "")
@@ -179,7 +181,8 @@ def _explain(
     return "; ".join(dict.fromkeys(parts)) + "."
 
 
-def _known_part(location: tuple[str, ...]) -> tuple[str, ...]:
+def settings_path(location: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the part of pydantic's location that names keys of `Settings`."""
     model: Any = Settings
     path: list[str] = []
     for part in location:
@@ -191,9 +194,10 @@ def _known_part(location: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(path)
 
 
-def _origin(
+def origin_of(
     path: tuple[str, ...], given: Mapping[str, Any], layers: Mapping[str, Mapping[str, Any]]
 ) -> str:
+    """Return where a value was given: a flag, an environment variable or a file."""
     if path[0] in given:
         return f"--{path[0].replace('_', '-')}"
     variable = "MCAP_" + "__".join(path).upper()
@@ -210,7 +214,8 @@ def _origin(
     return f"environment variable {names[table]}" if table in names else "settings"
 
 
-def _choices(path: tuple[str, ...]) -> str:
+def allowed_values(path: tuple[str, ...]) -> str:
+    """Return the values that a setting may have, of a fixed list; else an empty string."""
     annotation: Any = Settings
     for part in path:
         field = getattr(annotation, "model_fields", {}).get(part)
