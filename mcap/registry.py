@@ -17,7 +17,7 @@ from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import MappingProxyType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, overload
 
 import pluggy
 
@@ -256,6 +256,22 @@ class Registry:
             message += f" MCAP_PLUGINS allows only: {', '.join(sorted(allowed)) or 'none'}."
         raise MissingResourceError(message)
 
+    @overload
+    def create(self, kind: Literal["detector"], name: str) -> contracts.FaceDetector: ...
+    @overload
+    def create(self, kind: Literal["identity"], name: str) -> contracts.IdentityModel: ...
+    @overload
+    def create(self, kind: Literal["masker"], name: str) -> contracts.Masker: ...
+    @overload
+    def create(self, kind: Literal["metric"], name: str) -> contracts.Metric: ...
+    @overload
+    def create(self, kind: Literal["restorer"], name: str, *file: Path) -> contracts.Restorer: ...
+    @overload
+    def create(
+        self, kind: Literal["backbone"], name: str, *args: Any, source: str | Path | None = None
+    ) -> contracts.Backbone: ...
+    @overload
+    def create(self, kind: str, name: str, *args: Any, **options: Any) -> Any: ...
     def create(self, kind: str, name: str, *args: Any, **options: Any) -> Any:
         """Call the entry's factory.
 

@@ -271,7 +271,9 @@ def run(
     if not dry_run:  # a plan can be had without them; before any work is done
         require_here(line.name for line in required_weights(request))
     tools = FaceTools(
-        *(registry().create(k, request.entries[k].name) for k in ("detector", "identity", "masker"))
+        registry().create("detector", request.entries["detector"].name),
+        registry().create("identity", request.entries["identity"].name),
+        registry().create("masker", request.entries["masker"].name),
     )
     count = 2 * (len(request.photos.sources) + len(request.photos.references))
     with progress(ctx, "finding faces", count, unit="photos") as bar:
