@@ -131,7 +131,8 @@ def finish(
             face = face.moved(-corner[0], -corner[1])
             head = crown_to_chin(face)
             notes.append(say.LAID_ON_WHITE)
-        cutout = cut_out(image, white, face, masker, profile.background.color)
+        shown = flat.shown if flat else None
+        cutout = cut_out(image, white, face, masker, profile.background.color, shown)
         room = room_around(cutout, settings, flat.open_sides if flat else frozenset())
         top = cutout.top_of_hair()
         colour = profile.background.color if cutout.sure else None

@@ -103,11 +103,12 @@ def cut_out(
     face: Face,
     masker: Masker | None,
     colour: str | None,
+    shown: NDArray[np.bool_] | None = None,
 ) -> Cutout:
     """Tell the person of ``face`` from the background that becomes ``colour`` (None: stays).
 
     ``image`` [H, W, 3 or 4] with values from 0 to ``white``; an alpha that hides something is the
-    matte, otherwise ``masker`` finds it.
+    matte, otherwise ``masker`` finds it, where there is something ``shown`` [H, W].
     """
     height, width = image.shape[:2]
     head = crown_to_chin(face)
@@ -129,6 +130,11 @@ def cut_out(
         found = person_matte(floats, face, masker)
         sure = found is not None
         matte = np.zeros(small.shape[:2], np.float32) if found is None else found
+        if shown is not None:
+            there = cv2.resize(
+                shown.astype(np.float32), matte.shape[::-1], interpolation=cv2.INTER_AREA
+            )
+            matte = np.minimum(matte, np.asarray(there, np.float32))
         if found is None:
             notes = ("The person could not be told from the background, which is left as it is.",)
     layers = Layers(matte, floats, floats)
@@ -159,6 +165,8 @@ class Flattened:
 
     image: NDArray[Any]
     """The part that is not transparent, on white, with as many channels as before."""
+    shown: NDArray[np.bool_]
+    """[H, W]: the pixels of that part that are not transparent, either."""
     corner: tuple[int, int]
     """(x, y) of that part in the picture."""
     open_sides: frozenset[int]
@@ -182,7 +190,7 @@ def flattened(
     seen = person_matte(on_paper, face.moved(zoom=small.shape[0] / image.shape[0]), masker)
     if seen is None or np.minimum(alpha, seen).sum() >= (1 - STRAY) * alpha.sum():
         return None
-    shown = image[..., 3] >= white / 2
+    shown = image[..., 3] >= 0.98 * white
     rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
     y0, y1, x0, x1 = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
     part, shown = image[y0:y1, x0:x1], shown[y0:y1, x0:x1]
@@ -190,7 +198,7 @@ def flattened(
     laid[..., :3] = on_white(part[..., :3], part[..., 3])
     sides = (shown[:, 0], shown[0], shown[:, -1], shown[-1])
     open_sides = frozenset(side for side, line in enumerate(sides) if line.mean() < 0.5)
-    return Flattened(laid, (int(x0), int(y0)), open_sides)
+    return Flattened(laid, shown, (int(x0), int(y0)), open_sides)
 
 
 def person_matte(image: Float32Array, face: Face, masker: Masker) -> Float32Array | None:

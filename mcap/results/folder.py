@@ -50,7 +50,11 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
         entries = [json.loads(line) for line in lines]
     except (OSError, ValueError):
         return []  # none, or somebody else's file of that name, which knows nothing of ours
-    return [entry for entry in entries if isinstance(entry, dict) and "file" in entry]
+    return [
+        provenance.with_current_keys(entry)
+        for entry in entries
+        if isinstance(entry, dict) and "file" in entry
+    ]
 
 
 class OutputFolder:

@@ -13,6 +13,7 @@ from mcap.errors import InputRejectedError
 from mcap.images import provenance
 from mcap.images.provenance import Label
 from mcap.images.write import write_generated
+from mcap.results.folder import read_results
 from tests.support.pictures import GENERATED, png_with
 
 FORMATS = [".png", ".jpg", ".webp"]
@@ -73,3 +74,14 @@ def test_inspect_prints_text_and_json(tmp_path, image, capsys):
     assert len(result["refused"]) == 1
     assert cli.run(["inspect", "--json", str(tmp_path / "y.png")]) == 3
     assert json.loads(capsys.readouterr().out)["refused"]
+
+
+def test_keys_of_earlier_versions_have_their_names_of_today(tmp_path, image):
+    finish = {"made_up": [0, 0, 0, 0.1], "cut": [0, 0, 1, 1]}
+    old = {"kind": "enhance", "finish": finish, "made_from": {"finish": finish}}
+    path = png_with(tmp_path / "x.png", image, mcap=json.dumps(old))
+    found = provenance.read(path).record
+    assert found["finish"] == {"extrapolated": [0, 0, 0, 0.1], "cut": [0, 0, 1, 1]}
+    assert found["made_from"]["finish"]["extrapolated"] == [0, 0, 0, 0.1]
+    (tmp_path / "results.jsonl").write_text(json.dumps({"file": "x.png", **old}) + "\n")
+    assert read_results(tmp_path)[0]["finish"] == found["finish"]
