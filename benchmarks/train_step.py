@@ -454,7 +454,7 @@ class Clock:
 def face_network(device: torch.device) -> Any:
     """SFace where its weights are here, else a random MobileNetV2, which costs about as much."""
     from mcap.registry import registry
-    from mcap.weights.fetch import local_path
+    from mcap.weights.locate import local_path
 
     if local_path("sface") is not None:
         return registry().create("identity", "sface").to(device)

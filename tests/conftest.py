@@ -27,7 +27,8 @@ def _no_user_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
 def weights() -> Callable[[str], Path]:
     """``weights("yunet")`` -> the verified file; the test is skipped where it cannot be had."""
     from mcap.errors import McapError
-    from mcap.weights.fetch import WEIGHTS, fetch
+    from mcap.weights.catalogue import WEIGHTS
+    from mcap.weights.fetch import fetch
 
     failed: dict[str, str] = {}  # no second wait for a source that cannot be reached
 

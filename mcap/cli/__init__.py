@@ -160,17 +160,18 @@ def prepare_downloads(ctx: typer.Context) -> None:
     """Let downloads, whoever asks for them, obey --offline and show progress and licences."""
     from mcap.cli.output import warn
     from mcap.cli.progress import progress
-    from mcap.weights import fetch as weights
+    from mcap.weights.cache import set_cache_dir, set_offline
+    from mcap.weights.progress import set_notice, set_progress
 
-    weights.set_offline(True if ctx.obj.offline else None)
-    weights.set_progress(lambda title, total: progress(ctx, title, total, unit="bytes"))
-    weights.set_notice(lambda text: warn(ctx, text))
+    set_offline(True if ctx.obj.offline else None)
+    set_progress(lambda title, total: progress(ctx, title, total, unit="bytes"))
+    set_notice(lambda text: warn(ctx, text))
 
     def undo() -> None:  # for programs and tests that call several commands in one process
-        weights.set_offline(None)
-        weights.set_cache_dir(None)
-        weights.set_progress(None)
-        weights.set_notice(None)
+        set_offline(None)
+        set_cache_dir(None)
+        set_progress(None)
+        set_notice(None)
 
     ctx.call_on_close(undo)
 

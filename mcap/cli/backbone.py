@@ -31,7 +31,7 @@ def choose_backbone(given: str, *, ask_the_hub: bool = False) -> tuple[Entry, st
     place = find_model(given)
     known = describe(place)
     if known is None and ask_the_hub:
-        from mcap.weights.fetch import hub_snapshot
+        from mcap.weights.hub import hub_snapshot
 
         hub_snapshot(place.repo, place.revision, CONFIG_FILES)
         known = describe(place)

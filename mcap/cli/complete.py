@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 def weights(incomplete: str) -> list[str]:
-    from mcap.weights.fetch import WEIGHTS
+    from mcap.weights.catalogue import WEIGHTS
 
     return starting(WEIGHTS, incomplete)
 

@@ -124,7 +124,7 @@ def machine_findings() -> list[Finding]:
     """Return the free memory, and the free disk space for the cache of weights."""
     import psutil
 
-    from mcap.weights import fetch as weights
+    from mcap.weights.cache import cache_dir
 
     memory = psutil.virtual_memory()
     text = f"{human_bytes(memory.available)} of {human_bytes(memory.total)} free"
@@ -132,7 +132,7 @@ def machine_findings() -> list[Finding]:
     remedy = f"close other programs: training wants {human_bytes(MIN_MEMORY)}" if low else ""
     findings = [Finding("memory", "note" if low else "ok", text, remedy)]
 
-    folder = weights.cache_dir()
+    folder = cache_dir()
     there = folder
     while not there.exists() and there != there.parent:
         there = there.parent
@@ -173,20 +173,23 @@ def plugin_findings(settings: Settings) -> list[Finding]:
 def weight_findings(settings: Settings) -> list[Finding]:
     """Return the state of each weight that the settings need."""
     from mcap.cli.required_weights import needed_weights
-    from mcap.weights import fetch as weights
+    from mcap.weights.cache import offline
+    from mcap.weights.catalogue import InstalledSource
+    from mcap.weights.locate import weight
+    from mcap.weights.verify import verify_weight
 
     findings = []
     for name, kind in needed_weights(settings).items():
-        check = weights.verify(name)
+        check = verify_weight(name)
         if check.ok:
             findings.append(Finding("weights", "ok", f"{name} ({kind})"))
             continue
-        state: State = "problem" if weights.offline() else "note"
+        state: State = "problem" if offline() else "note"
         remedy = f"it is fetched when it is needed; now: mcap models pull {name}"
-        if weights.offline():
+        if offline():
             remedy = f"mcap models pull {name}, where there is a network"
-        source = weights.weight(name).sources[0]
-        if isinstance(source, weights.InstalledSource):
+        source = weight(name).sources[0]
+        if isinstance(source, InstalledSource):
             state, remedy = "problem", source.remedy
         findings.append(Finding("weights", state, f"{name} ({kind}): {check.problem}", remedy))
     return findings

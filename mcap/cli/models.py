@@ -39,11 +39,13 @@ def list_(ctx: typer.Context) -> None:
     from rich.table import Table
 
     from mcap.cli.output import emit, human_bytes
-    from mcap.weights import fetch as weights
+    from mcap.weights.cache import cache_dir
+    from mcap.weights.catalogue import WEIGHTS
+    from mcap.weights.locate import local_path
 
     entries: list[dict[str, Any]] = []
-    for entry in weights.WEIGHTS.values():
-        path = weights.local_path(entry.name)
+    for entry in WEIGHTS.values():
+        path = local_path(entry.name)
         entries.append(
             {
                 "name": entry.name,
@@ -73,9 +75,9 @@ def list_(ctx: typer.Context) -> None:
                 item["used_for"],
             )
         console.print(table)
-        console.print(f"\nCache: {weights.cache_dir()}", markup=False)
+        console.print(f"\nCache: {cache_dir()}", markup=False)
 
-    emit(ctx, {"cache": weights.cache_dir(), "weights": entries}, print_weights)
+    emit(ctx, {"cache": cache_dir(), "weights": entries}, print_weights)
 
 
 @app.command()
@@ -107,11 +109,12 @@ def pull(
     from mcap.cli.output import emit, note
     from mcap.cli.required_weights import needed_weights
     from mcap.cli.settings import load_settings
-    from mcap.weights import fetch as weights
+    from mcap.weights.catalogue import WEIGHTS
+    from mcap.weights.fetch import fetch
 
     settings = load_settings(ctx.obj)
     if everything:
-        chosen = [entry.name for entry in weights.WEIGHTS.values() if entry.downloaded]
+        chosen = [entry.name for entry in WEIGHTS.values() if entry.downloaded]
     else:
         chosen = list(names or needed_weights(settings))
     # A wrong name is told before anything is downloaded.
@@ -129,7 +132,7 @@ def pull(
     for plan in plans:
         for line in () if plan["here"] else fetch_lines(plan):
             note(ctx, line)
-        done.append({"name": plan["name"], "path": weights.fetch(plan["name"])})
+        done.append({"name": plan["name"], "path": fetch(plan["name"])})
 
     def print_paths(console: Console) -> None:
         for item in done:
@@ -140,18 +143,18 @@ def pull(
 
 def fetch_plan(name: str) -> dict[str, Any]:
     """Return what fetching a weight would do, as data. No network is touched."""
-    from mcap.weights import fetch as weights
+    from mcap.weights.locate import local_path, origin, target, weight
 
-    entry = weights.weight(name)
+    entry = weight(name)
     return {
         "name": entry.name,
-        "here": weights.local_path(name) is not None,
+        "here": local_path(name) is not None,
         "bytes": entry.bytes,
         "licence": entry.licence,
         "commercial": entry.commercial,
         "used_for": entry.used_for,
-        "sources": [weights.origin(source) for source in entry.sources],
-        "path": weights.target(name),
+        "sources": [origin(source) for source in entry.sources],
+        "path": target(name),
     }
 
 
@@ -184,12 +187,14 @@ def verify(ctx: typer.Context, names: Names = None) -> None:
     """
     from mcap.cli.output import emit
     from mcap.cli.settings import load_settings
-    from mcap.weights import fetch as weights
+    from mcap.weights.catalogue import WEIGHTS
+    from mcap.weights.locate import local_path
+    from mcap.weights.verify import verify_weight
 
     load_settings(ctx.obj)
     given = list(names or [])
-    chosen = given or [name for name in weights.WEIGHTS if weights.local_path(name) is not None]
-    checks = [weights.verify(name) for name in chosen]
+    chosen = given or [name for name in WEIGHTS if local_path(name) is not None]
+    checks = [verify_weight(name) for name in chosen]
 
     def print_checks(console: Console) -> None:
         if not checks:
@@ -226,10 +231,11 @@ def path(
     from mcap.cli.output import emit
     from mcap.cli.settings import load_settings
     from mcap.errors import MissingResourceError
-    from mcap.weights import fetch as weights
+    from mcap.weights.cache import cache_dir
+    from mcap.weights.locate import local_path
 
     load_settings(ctx.obj)
-    found = weights.cache_dir() if name is None else weights.local_path(name)
+    found = cache_dir() if name is None else local_path(name)
     if found is None:
         raise MissingResourceError(
             f"Weight '{name}' is not on this machine; 'mcap models pull {name}' fetches it."

@@ -124,10 +124,11 @@ def is_here(need: str) -> bool | None:
     from importlib.util import find_spec
 
     from mcap.registry import EXTRAS, extra_of
-    from mcap.weights import fetch as weights
+    from mcap.weights.catalogue import WEIGHTS
+    from mcap.weights.locate import local_path
 
-    if need in weights.WEIGHTS:
-        return weights.local_path(need) is not None
+    if need in WEIGHTS:
+        return local_path(need) is not None
     extra = extra_of(need)
     return None if extra is None else find_spec(EXTRAS[extra]) is not None
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 def needed_weights(settings: Settings) -> dict[str, str]:
     """Return weight -> kind of what needs it, for the settings' detector, networks and backbone."""
     from mcap.registry import registry
-    from mcap.weights.fetch import WEIGHTS
+    from mcap.weights.catalogue import WEIGHTS
 
     needed: dict[str, str] = {}
     for kind in ("detector", "identity", "masker", "backbone"):

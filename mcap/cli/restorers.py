@@ -12,7 +12,8 @@ from mcap.cli.output import note, warn
 from mcap.errors import UsageError
 from mcap.registry import registry
 from mcap.runtime.files import sha256_of
-from mcap.weights.fetch import WEIGHTS, local_path
+from mcap.weights.catalogue import WEIGHTS
+from mcap.weights.locate import local_path
 
 if TYPE_CHECKING:
     import typer

@@ -89,7 +89,7 @@ def load_settings(options: Globals | None = None, **flags: Any) -> Settings:
     settings' names; None means "not given". Raises `UsageError` that names the file or variable,
     the key and what is allowed.
     """
-    from mcap.weights import fetch as weights
+    from mcap.weights.cache import set_cache_dir, set_offline
 
     given = {key: value for key, value in flags.items() if value is not None}
     unknown = sorted(set(given) - set(Settings.model_fields))
@@ -126,9 +126,9 @@ def load_settings(options: Globals | None = None, **flags: Any) -> Settings:
         raise UsageError(f"A setting in the environment cannot be read: {error}.") from error
     # Two settings concern the one downloader, which every stage shares.
     if found.offline:
-        weights.set_offline(True)
+        set_offline(True)
     if found.cache_dir is not None:
-        weights.set_cache_dir(found.cache_dir)
+        set_cache_dir(found.cache_dir)
     return found
 
 

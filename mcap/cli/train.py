@@ -262,7 +262,7 @@ def run(
     from mcap.training.memory_advice import LOADING_ADVICE
     from mcap.training.plan import plan_training, required_weights
     from mcap.training.prepare import prepare_photos
-    from mcap.weights.fetch import require_here
+    from mcap.weights.locate import require_here
 
     checkpoint = latest_checkpoint(request.out / "checkpoints") if how.resume else None
     # Everything that is computed, the photos' embeddings too, depends on it in the last bits.

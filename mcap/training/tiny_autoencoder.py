@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mcap.errors import MissingResourceError
-from mcap.weights.fetch import fetch, local_path
+from mcap.weights.fetch import fetch
+from mcap.weights.locate import local_path
 
 if TYPE_CHECKING:
     from mcap.contracts import Backbone

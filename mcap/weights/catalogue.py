@@ -98,7 +98,7 @@ Source = HubSource | HttpsSource | PackageSource | HubFolder | InstalledSource |
 
 @dataclass(frozen=True)
 class Weight:
-    """What is known of one weight. ``sha256`` is empty for folders, whose files have their own."""
+    """All that is known of one weight. ``sha256`` is empty for folders, whose files have theirs."""
 
     name: str
     file: str

@@ -1,4 +1,4 @@
-"""What ``--backbone`` can point at, and of which kind it is, without loading anything.
+"""A model that ``--backbone`` points at, and its kind, without loading anything.
 
     a folder       in diffusers' layout, with model_index.json
     a file         one .safetensors with everything in it, as A1111 and ComfyUI keep models
@@ -23,10 +23,10 @@ from mcap.errors import MissingResourceError, UsageError
 Architecture = Literal["sd", "sdxl"]
 
 CONFIG_FILES = ("model_index.json", "scheduler/*", "tokenizer*/*", "*/config.json")
-"""What a hub repository in diffusers' layout has beside its weights; a few megabytes."""
+"""The files of a hub repository in diffusers' layout beside its weights; a few megabytes."""
 
 PREDICTION_TYPES = ("epsilon", "v_prediction")
-"""What a model's UNet may predict: the noise, or the velocity."""
+"""A model's UNet may predict these: the noise, or the velocity."""
 
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 _HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
@@ -35,7 +35,7 @@ _LARGEST_HEADER = 100_000_000  # bytes; safetensors itself allows no more
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model lies. ``path`` is None for a hub id, ``repo`` is empty for anything else."""
+    """The place of a model. ``path`` is None for a hub id, ``repo`` is empty for anything else."""
 
     kind: Literal["folder", "file", "hub"]
     path: Path | None = None
@@ -45,7 +45,7 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What can be told of a model without loading it."""
+    """All that can be told of a model without loading it."""
 
     architecture: Architecture
     native_size: int | None
@@ -53,7 +53,7 @@ class ModelFacts:
 
 
 def is_place(text: str) -> bool:
-    """Whether ``text`` looks like a folder, file or hub id and not like a backbone's name."""
+    """Return whether ``text`` looks like a folder, file or hub id and not like a name."""
     return (
         "/" in text
         or "\\" in text
@@ -63,10 +63,10 @@ def is_place(text: str) -> bool:
 
 
 def find_model(source: str | Path) -> ModelSource:
-    """The place that ``source`` names.
+    """Return the place that ``source`` names.
 
-    `MissingResourceError` where it looks like a path and nothing is there, `UsageError` for a file that is no
-    .safetensors: other checkpoints are pickles, which can run code when they are read.
+    `MissingResourceError` where it looks like a path and nothing is there, `UsageError` for a file
+    that is no .safetensors: other checkpoints are pickles, which can run code when they are read.
     """
     path = Path(source).expanduser()
     if path.is_dir():
@@ -91,7 +91,7 @@ def find_model(source: str | Path) -> ModelSource:
 
 
 def pinned(source: str | None, revision: str) -> str | None:
-    """A hub id at the commit it was trained at; anything else as it is."""
+    """Return a hub id at the commit it was trained at; anything else as it is."""
     if source is None or not re.fullmatch(r"[0-9a-f]{40}", revision):
         return source
     found = _HUB_ID.fullmatch(source)
@@ -101,11 +101,12 @@ def pinned(source: str | None, revision: str) -> str | None:
 
 
 def describe(source: ModelSource) -> ModelFacts | None:
-    """Kind and size of a model that lies here; None for a hub id that is not in the cache.
+    """Return kind and size of a model that lies here; None for a hub id that is not in the cache.
 
     Raises what `folder_architecture` and `file_architecture` raise.
     """
     if source.kind == "file":
+        assert source.path is not None  # only a hub id has none
         architecture = file_architecture(source.path)
         return ModelFacts(architecture, {"sd": 512, "sdxl": 1024}[architecture])
     folder = source.path if source.kind == "folder" else cached_configs(source)
@@ -115,8 +116,8 @@ def describe(source: ModelSource) -> ModelFacts | None:
 
 
 def cached_configs(source: ModelSource) -> Path | None:
-    """The folder of a hub id's configuration files in the hub's cache, or None; no network."""
-    from mcap.weights.fetch import hub_snapshot
+    """Return the folder of a hub id's configuration files in the hub's cache, or None: offline."""
+    from mcap.weights.hub import hub_snapshot
 
     try:
         return hub_snapshot(source.repo, source.revision, CONFIG_FILES, offline=True)
@@ -125,27 +126,27 @@ def cached_configs(source: ModelSource) -> Path | None:
 
 
 def folder_architecture(folder: Path) -> Architecture:
-    """By model_index.json, which may be absent: then by the folders there are.
+    """Return the kind by model_index.json, which may be absent: then by the folders there are.
 
     `UsageError` for a model that is of another kind, such as Flux, draws from more than text, or
     was trained on another noise process.
     """
     index = read_json(folder / "model_index.json")
     name = str(index.get("_class_name", ""))
-    if "Inpaint" in name or "Pix2Pix" in name or (index and not _has(index, "unet")):
+    if "Inpaint" in name or "Pix2Pix" in name or (index and not lists_part(index, "unet")):
         raise UsageError(
             f"'{folder}' is a model of another kind ({name or 'without a UNet'}). mcap trains text "
             "to picture models of the kind of Stable Diffusion 1.5 and SDXL."
         )
-    two = _has(index, "text_encoder_2") or (folder / "text_encoder_2").is_dir()
-    if two and index and not _has(index, "text_encoder"):
+    two = lists_part(index, "text_encoder_2") or (folder / "text_encoder_2").is_dir()
+    if two and index and not lists_part(index, "text_encoder"):
         raise UsageError(
             f"'{folder}' has only SDXL's second text encoder: a refiner, which cannot be trained "
             "here. Use the base model."
         )
-    _check_classes(folder, index)
-    _check_process(folder)
-    _check_text_width(folder, ("text_encoder", "text_encoder_2") if two else ("text_encoder",))
+    require_known_classes(folder, index)
+    require_known_process(folder)
+    require_text_width(folder, ("text_encoder", "text_encoder_2") if two else ("text_encoder",))
     return "sdxl" if two else "sd"
 
 
@@ -158,17 +159,18 @@ _CLASSES = {
 }
 
 
-def _check_classes(folder: Path, index: Mapping[str, Any]) -> None:
+def require_known_classes(folder: Path, index: Mapping[str, Any]) -> None:
+    """Raise `UsageError` where a part is of a class that Stable Diffusion does not have."""
     for part, known in _CLASSES.items():
-        if _has(index, part) and index[part][-1] not in known:
+        if lists_part(index, part) and index[part][-1] not in known:
             raise UsageError(
                 f"'{folder}' is a model of another kind ({index.get('_class_name', 'unknown')}): "
                 f"its {part} is a {index[part][-1]} and not a {known[0]}."
             )
 
 
-def _check_process(folder: Path) -> None:
-    """The noise process must be the one that is learned from: alphas, and noise or velocity."""
+def require_known_process(folder: Path) -> None:
+    """Raise `UsageError` for another noise process than alphas with noise or velocity."""
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     name = str(scheduler.get("_class_name", ""))
     prediction = scheduler.get("prediction_type", PREDICTION_TYPES[0])
@@ -189,22 +191,23 @@ def _check_process(folder: Path) -> None:
             )
 
 
-def _check_text_width(folder: Path, encoders: Collection[str]) -> None:
-    """A second text encoder that is not listed would show in the middle of training."""
+def require_text_width(folder: Path, encoders: Collection[str]) -> None:
+    """Raise `UsageError` where a text encoder is missing, which training would find out late."""
     wanted = read_json(folder / "unet" / "config.json").get("cross_attention_dim")
     widths = [read_json(folder / part / "config.json").get("hidden_size") for part in encoders]
-    if not isinstance(wanted, int) or not all(isinstance(width, int) for width in widths):
+    known = [width for width in widths if isinstance(width, int)]
+    if not isinstance(wanted, int) or len(known) < len(widths):
         return  # loading says what is wrong with it
-    if sum(widths) != wanted:
+    if sum(known) != wanted:
         raise UsageError(
             f"'{folder}': its UNet reads text of {wanted} values, and {' and '.join(encoders)} "
-            f"give {sum(widths)}. Either a text encoder is missing or one is of another model; "
+            f"give {sum(known)}. Either a text encoder is missing or one is of another model; "
             "download or export the model again."
         )
 
 
 def folder_size(folder: Path) -> int | None:
-    """Side in pixels of a training picture, from the folder's configuration files."""
+    """Return the side in pixels of a training picture, from the folder's configuration files."""
     try:
         unet = read_json(folder / "unet" / "config.json")
         vae = read_json(folder / "vae" / "config.json")
@@ -222,7 +225,7 @@ class FileHeader:
 
 
 def read_header(path: Path) -> FileHeader:
-    """Names, shapes and metadata of a .safetensors file, without its tensors.
+    """Read names, shapes and metadata of a .safetensors file, without its tensors.
 
     `UsageError` where the file is none, or damaged.
     """
@@ -244,7 +247,7 @@ def read_header(path: Path) -> FileHeader:
 
 
 def vae_beside(path: Path) -> Path | None:
-    """NAME.vae.safetensors beside NAME.safetensors, which A1111 takes for the model's VAE.
+    """Return NAME.vae.safetensors beside NAME.safetensors, which A1111 takes for the model's VAE.
 
     It goes before the one that the model brings, as there.
     """
@@ -291,7 +294,7 @@ _PARTS = {
 
 
 def file_architecture(path: Path) -> Architecture:
-    """Which kind of model a single file holds, by the names in its header.
+    """Return the kind of model that a single file holds, by the names in its header.
 
     `UsageError` that says what the file is instead: a LoRA, an embedding, a VAE, a refiner, an
     inpainting model, a model of another kind, a UNet without text encoders.
@@ -303,14 +306,14 @@ def file_architecture(path: Path) -> Architecture:
         return UsageError(f"'{path}' {what}. {remedy}")
 
     for pattern, kind in _ANOTHER_KIND.items():
-        if _some(names, pattern):
+        if matches(names, pattern):
             raise refuse(
                 f"is a model of another kind: {kind}",
                 "mcap trains models of Stable Diffusion 1.5's and SDXL's kind.",
             )
-    if not _any(names, _UNET):
+    if not begins(names, _UNET):
         for pattern, words in _PARTS.items():
-            if _some(names, pattern):
+            if matches(names, pattern):
                 raise refuse(*words)
         whole = "A checkpoint has the UNet, the VAE and the text encoders in one file."
         if len(names) < 4:
@@ -323,23 +326,23 @@ def file_architecture(path: Path) -> Architecture:
             "Use the text to picture model that it was made from.",
         )
     found: Architecture
-    if _any(names, _SDXL):
+    if begins(names, _SDXL):
         found = "sdxl"
-    elif _any(names, _REFINER):
+    elif begins(names, _REFINER):
         raise refuse("is SDXL's refiner, which cannot be trained here", "Use the base model.")
-    elif _any(names, _SD2):
+    elif begins(names, _SD2):
         raise refuse(
             "is of Stable Diffusion 2's kind, which is read from a diffusers folder only",
             "Convert it with diffusers, or use a model of Stable Diffusion 1.5's or SDXL's kind.",
         )
-    elif _any(names, _SD1):
+    elif begins(names, _SD1):
         found = "sd"
     else:
         raise refuse(
             "has a UNet and no text encoder that mcap knows",
             "Use the whole checkpoint, not a pruned one or a model of another kind.",
         )
-    if not _any(names, _VAE) and vae_beside(path) is None:
+    if not begins(names, _VAE) and vae_beside(path) is None:
         raise refuse(
             "has no autoencoder (VAE) in it",
             f"Put its VAE beside it as {path.with_suffix('.vae.safetensors').name}, as A1111 has "
@@ -349,7 +352,7 @@ def file_architecture(path: Path) -> Architecture:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, empty where there is no such file. `UsageError` where it cannot be read."""
+    """Read a JSON object, empty where there is no such file; `UsageError` for a damaged one."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -359,17 +362,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _any(names: Collection[str], prefix: str) -> bool:
+def begins(names: Collection[str], prefix: str) -> bool:
+    """Return whether some name begins with ``prefix``."""
     return any(name.startswith(prefix) for name in names)
 
 
-def _some(names: Collection[str], pattern: str) -> bool:
-    """Whether some name begins as ``pattern`` says."""
+def matches(names: Collection[str], pattern: str) -> bool:
+    """Return whether some name begins as ``pattern`` says."""
     found = re.compile(pattern)
     return any(found.match(name) for name in names)
 
 
-def _has(index: Mapping[str, Any], part: str) -> bool:
-    """Whether model_index.json lists the part, and not as [null, null]."""
+def lists_part(index: Mapping[str, Any], part: str) -> bool:
+    """Return whether model_index.json lists the part, and not as [null, null]."""
     entry = index.get(part)
-    return bool(entry) and entry[0] is not None
+    return isinstance(entry, list) and len(entry) > 0 and entry[0] is not None

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mcap.weights.fetch import WEIGHTS, local_path
+from mcap.weights.catalogue import WEIGHTS
+from mcap.weights.locate import local_path
 
 if TYPE_CHECKING:
     from mcap.registry import Entry

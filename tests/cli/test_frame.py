@@ -267,14 +267,14 @@ def test_what_follows_a_double_dash_is_left_alone():
 
 
 def test_offline_lasts_as_long_as_the_command(command, capsys):
-    from mcap.weights import fetch as weights
+    from mcap.weights.cache import offline
 
     seen = []
-    command(lambda ctx: seen.append(weights.offline()))
-    before = weights.offline()
+    command(lambda ctx: seen.append(offline()))
+    before = offline()
     run(capsys, "--offline", "probe")
     assert seen == [True]
-    assert weights.offline() is before
+    assert offline() is before
 
 
 def test_json_takes_what_results_are_made_of(tmp_path):

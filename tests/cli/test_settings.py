@@ -10,7 +10,7 @@ import pytest
 from mcap.cli.context import Globals
 from mcap.cli.settings import Settings, load_settings
 from mcap.errors import UsageError
-from mcap.weights import fetch as weights
+from mcap.weights.cache import cache_dir, offline, set_cache_dir, set_offline
 from tests.support import ROOT
 
 
@@ -24,8 +24,8 @@ def places(tmp_path, monkeypatch):
     monkeypatch.setenv("MCAP_CONFIG_DIR", str(user))
     monkeypatch.delenv("MCAP_CACHE_DIR", raising=False)
     yield work / "mcap.toml", user / "mcap.toml"
-    weights.set_offline(None)
-    weights.set_cache_dir(None)
+    set_offline(None)
+    set_cache_dir(None)
 
 
 def test_defaults(places, monkeypatch):
@@ -130,8 +130,8 @@ def test_offline_and_cache_dir_reach_the_downloader(places, tmp_path, monkeypatc
     local, _ = places
     local.write_text(f"offline = true\ncache_dir = '{tmp_path}/weights cache'\n")
     load_settings()
-    assert weights.offline()
-    assert weights.cache_dir() == Path(f"{tmp_path}/weights cache")
+    assert offline()
+    assert cache_dir() == Path(f"{tmp_path}/weights cache")
 
 
 def test_settings_do_not_change(places):

@@ -368,7 +368,7 @@ def test_offline_without_the_weights_it_says_what_to_fetch(
 ):
     """Before it looks at a single photo."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(place / "hub"))
-    monkeypatch.setattr("mcap.weights.fetch._offline", None)
+    monkeypatch.setattr("mcap.weights.cache._offline", None)
     monkeypatch.setattr(_Detector, "detect", None)
     assert run([*command("--backbone", backbone), "--offline"]) == 4
     told = capsys.readouterr().err
@@ -383,7 +383,7 @@ def test_offline_without_the_tiny_autoencoder_it_says_so_before_any_work(
 ):
     """One that is asked for; ``auto`` does without."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(place / "hub"))
-    monkeypatch.setattr("mcap.weights.fetch._offline", None)
+    monkeypatch.setattr("mcap.weights.cache._offline", None)
     monkeypatch.setattr(_Detector, "detect", None)
     folder = str(tiny_folder(kind=kind))
     asked = command("--backbone", folder, "--set", "identity_decode=tiny")

@@ -95,7 +95,7 @@ class Home:
 
 
 def mcap_weights():
-    from mcap.weights.fetch import WEIGHTS
+    from mcap.weights.catalogue import WEIGHTS
 
     return WEIGHTS
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mcap.registry import registry
-from mcap.weights import fetch as weights
+from mcap.weights.locate import local_path
 from tests.support import ROOT
 
 PORTRAIT = ROOT / "profiles/refs/passport/01.jpg"
@@ -54,7 +54,7 @@ def compressed(image: np.ndarray, quality: int) -> np.ndarray:
 
 def test_a_noisy_compressed_portrait_comes_out_nearer_to_the_original_than_by_lanczos(portrait):
     """Measured with the first weights: 1.3 dB; the model card has held-out faces."""
-    if weights.local_path("demo-sr") is None:
+    if local_path("demo-sr") is None:
         pytest.skip("demo-sr's weights are not in this copy")
     small = cv2.resize(portrait, (128, 128), interpolation=cv2.INTER_AREA)
     noise = np.random.default_rng(0).normal(0, 15 / 255, small.shape)

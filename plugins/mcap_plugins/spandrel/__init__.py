@@ -90,7 +90,8 @@ def named(weight: str) -> Any:
 
 def general() -> Any:
     """Return general-x4v3 between its two sets of weights."""
-    from mcap.weights.fetch import fetch, require_here
+    from mcap.weights.fetch import fetch
+    from mcap.weights.locate import require_here
     from mcap_plugins.spandrel.restorer import load_interpolated
 
     names = ("realesr-general-x4v3", "realesr-general-wdn-x4v3")

@@ -102,7 +102,8 @@ def load_sdxl(device: Any, dtype: Any, source: str | Path | None = None) -> Any:
 
     if source is not None:
         return load(device, dtype, source, recipe_overrides=SDXL_RECIPE)
-    from mcap.weights.fetch import fetch, require_here
+    from mcap.weights.fetch import fetch
+    from mcap.weights.locate import require_here
 
     require_here(["sdxl", "sdxl-vae"])  # both, or neither is fetched
     return load(

@@ -69,7 +69,7 @@ def load_hub(place: ModelSource, dtype: torch.dtype) -> LoadedParts:
     Of weights in two precisions those that are here already are taken, else half precision: half
     the download. `MissingResourceError` where it cannot be had.
     """
-    from mcap.weights.fetch import hub_files, hub_snapshot
+    from mcap.weights.hub import hub_files, hub_snapshot
 
     folder = hub_snapshot(place.repo, place.revision, CONFIG_FILES)
     architecture = folder_architecture(folder)
