@@ -217,17 +217,32 @@ def test_transparency_that_is_no_outline_of_a_person_is_laid_on_white(kind):
     # The old background, which is green, is gone everywhere.
     colours = result.image[..., :3].astype(int)
     assert ((colours[..., 1] - colours[..., 0] > 40).mean()) < 0.01
-    corners = [result.image[:20, :20, :3]]
-    if kind == "disc":  # where the picture is transparent there is nobody
-        corners += [result.image[-20:, :20, :3], result.image[-20:, -20:, :3]]
-    for corner in corners:
-        assert np.abs(corner / 255 - LIGHT).max() < 0.02
+    corner = result.image[:20, :20, :3] / 255
+    assert np.abs(corner - LIGHT).max() < 0.02
     x0, y0, _, y1 = result.cut
     face_at = someone.face.landmarks[2].astype(int) - (x0, y0)
     there, before = result.image[face_at[1], face_at[0], :3], someone.face.landmarks[2].astype(int)
     assert np.abs(there.astype(int) - picture[before[1], before[0], :3]).max() <= 2
     if kind == "disc":  # nobody is drawn out below a disc
         assert y1 <= 600 and result.extrapolated[3] == 0
+
+
+def test_where_a_picture_is_transparent_there_is_nobody():
+    """Also where the masker takes the white that it is laid on for clothes."""
+
+    class Careless:
+        def mask(self, image, face):
+            green = np.abs(image.astype(np.float32) / 255 - (0.2, 0.6, 0.3)).max(axis=-1)
+            return (green > 0.15).astype(np.float32)
+
+    someone = person(size=(600, 600), middle=(300, 290), head=420)
+    picture = avatar(someone, "disc")
+    result = finish(picture, [someone.face], passport(size_mm=None), masker=Careless())
+    x0, y0, _, _ = result.cut
+    rows, columns = np.mgrid[: result.image.shape[0], : result.image.shape[1]]
+    outside = np.hypot(rows + y0 - 300, columns + x0 - 300) > 306
+    assert outside.sum() > 1000
+    assert np.abs(result.image[outside][:, :3] / 255 - LIGHT).max() < 0.02
 
 
 def test_an_avatar_that_is_only_cut_keeps_its_transparency():
