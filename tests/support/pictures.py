@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,7 @@ def saved(path: Path, image: Image.Image, **options) -> Path:
     return path
 
 
+@functools.cache  # the time when it was made is in it
 def profile(name: str = "sRGB") -> bytes:
     """A colour profile of LittleCMS."""
     return ImageCms.ImageCmsProfile(ImageCms.createProfile(name)).tobytes()
