@@ -1,11 +1,14 @@
-"""Encodes every training picture once a part: half as it is, half in made styles.
+"""Encodes training pictures part by part: tight and with room, plain and in made styles.
 
-    python tools/demo_backbone/encode_latents.py --data DATA --out RUN --part 0
+    python tools/demo_backbone/encode_latents.py --data DATA --vae MODEL/vae --out RUN --parts 20
 
-Part k writes RUN/latents_k.npz: latents float16[N, L, h, w] (standardised channel by channel),
-rows int32[N] into table.json, flipped bool[N], and the styles' words. The first part also writes
-RUN/standard.json: each latent channel's mean and standard deviation, which export.py folds into
-the autoencoder's 1 x 1 convolutions, so that the shipped latents have mean 0 and deviation 1.
+makes those of the parts 0 to 19 that are missing, one after the other. Part k writes RUN/latents_k.npz. For each shape of canvas (frames.py), "square" and "portrait":
+latents float16[N, L, h, w] as the shipped autoencoder makes them (standardised), row int32[N] into
+table.json, flipped bool[N], styles (words joined by "|") and frame (frames.named) of every one.
+
+Half of the rows are tight, half have room where the hair's top can be seen. A part is a slice of
+the people, so that training can begin after the first: parts k with the same k % SLICES show the
+same people, in other frames, styles and canvases.
 """
 
 from __future__ import annotations
@@ -15,69 +18,120 @@ import json
 import os
 from pathlib import Path
 
+import frames
 import numpy as np
 import torch
-from styles import draw_styles
-from train_autoencoder import Pictures, build
+from diffusers import AutoencoderKL
+from styles import REPLACES_BACKGROUND, apply_styles, draw_styles
+
+HELD_OUT = 20  # every 20th number is seen by no training
+SLICES = 4
+CANVASES = {"square": frames.SQUARE, "portrait": frames.PORTRAIT}
 
 
-def load_autoencoder(run: Path, name: str = "autoencoder.pt"):
-    """The trained autoencoder; name "enlarged.pt": the one for twice the side."""
-    kept = torch.load(run / name, weights_only=True)
-    vae = build(kept["channels"], kept["latents"])
-    vae.load_state_dict(kept["vae"])
-    return vae.eval().to(memory_format=torch.channels_last)
+def load_vae(folder: Path) -> AutoencoderKL:
+    """The autoencoder of a diffusers folder, float32, frozen."""
+    vae = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32)
+    return vae.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
 def encode(vae, images: np.ndarray) -> np.ndarray:
-    """Latent modes float32[B, L, h, w] of pictures float32[B, S, S, 3] in [0, 1]."""
+    """Latent modes float32[B, L, h, w] of pictures float32[B, H, W, 3] in [0, 1]."""
     x = torch.from_numpy(images).permute(0, 3, 1, 2) * 2 - 1
     x = x.contiguous(memory_format=torch.channels_last)
-    return vae.encode(x).latent_dist.mode().contiguous().numpy()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        latents = vae.encode(x).latent_dist.mode()
+    return latents.float().contiguous().numpy()
+
+
+def is_held_out(record: dict) -> bool:
+    return record["number"] % HELD_OUT == 0
+
+
+def plan(records: list[dict], part: int, rng) -> list[tuple[int, bool]]:
+    """(row, with room) of every picture of a part: as many tight ones as ones with room."""
+    train = [i for i, r in enumerate(records) if not is_held_out(r)]
+    mine = [i for i in train if records[i]["number"] % SLICES == part % SLICES]
+    able = [i for i in mine if frames.can_have_room(frames.head_of(records[i]))]
+    count = len(mine) // 2
+    chosen = [(int(i), False) for i in rng.permutation(mine)[:count]]
+    if able:
+        repeated = np.concatenate([rng.permutation(able) for _ in range(count // len(able) + 1)])
+        chosen += [(int(i), True) for i in repeated[:count]]
+    return [chosen[k] for k in rng.permutation(len(chosen))]
+
+
+def picture(image, matte, record: dict, size, room: bool, rng):
+    """A picture uint8[256, 256, 3] on a canvas: (float32[H, W, 3] in [0, 1], styles, frame's name).
+
+    Where margins were stretched, the background is blurred if no style replaces it; then the
+    words say so.
+    """
+    head = frames.head_of(record)
+    frame = frames.roomy(size, head, rng) if room else frames.tight(size)
+    shaped, cut = frames.apply(
+        frame, head, image.astype(np.float32) / 255, matte.astype(np.float32) / 255
+    )
+    names = draw_styles(rng) if rng.random() < 0.5 else []
+    if room and not REPLACES_BACKGROUND & set(names):
+        names.insert(0, "blurred background")
+    return apply_styles(shaped, cut, names, rng), names, frames.named(head, frame)
+
+
+def encode_part(vae, data: Path, part: int, limit: int | None) -> dict[str, np.ndarray]:
+    """The arrays of a part's file."""
+    records = json.loads((data / "table.json").read_text())
+    images = np.load(data / "images.npy", mmap_mode="r")
+    mattes = np.load(data / "mattes.npy", mmap_mode="r")
+    rng = np.random.default_rng(1000 + part)
+    whole: dict[str, np.ndarray] = {}
+    chosen = plan(records, part, rng)[:limit]
+    for canvas, some in zip(CANVASES, (chosen[::2], chosen[1::2]), strict=True):
+        latents, rows, flips, words, names = [], [], [], [], []
+        for start in range(0, len(some), 16):
+            drawn = []
+            for i, room in some[start : start + 16]:
+                made, styles, name = picture(
+                    images[i], mattes[i], records[i], CANVASES[canvas], room, rng
+                )
+                flips.append(bool(rng.random() < 0.5))
+                drawn.append(made[:, ::-1] if flips[-1] else made)
+                rows.append(i)
+                words.append("|".join(styles))
+                names.append(name)
+            latents.append(encode(vae, np.stack(drawn)).astype(np.float16))
+        whole |= {
+            f"{canvas}_latents": np.concatenate(latents),
+            f"{canvas}_row": np.array(rows, np.int32),
+            f"{canvas}_flipped": np.array(flips),
+            f"{canvas}_styles": np.array(words),
+            f"{canvas}_frame": np.array(names),
+        }
+    return whole
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, type=Path)
+    parser.add_argument("--vae", required=True, type=Path, help="folder of the frozen autoencoder")
     parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--part", type=int, required=True)
-    parser.add_argument("--styled", type=float, default=0.55, help="share of rows with a style")
+    parser.add_argument("--parts", required=True, type=int)
+    parser.add_argument("--limit", type=int, help="pictures a part, at most")
     options = parser.parse_args()
-    pictures, vae = Pictures(options.data), load_autoencoder(options.out)
-    rng = np.random.default_rng(1000 + options.part)
-    rows = rng.permutation(pictures.train)
-    # Even parts flip the even numbers, odd parts the odd ones: two parts show both sides of all.
-    flipped = (rows + options.part) % 2 == 0
-    words = [draw_styles(rng) if rng.random() < options.styled else [] for _ in rows]
-    latents = []
-    for start in range(0, len(rows), 16):
-        some = []
-        for k in range(start, min(start + 16, len(rows))):
-            image = pictures.styled(rows[k], words[k], rng)
-            some.append(image[:, ::-1] if flipped[k] else image)
-        latents.append(encode(vae, np.stack(some)))
-    latents = np.concatenate(latents)
-    standard = options.out / "standard.json"
-    if not standard.exists():
-        # A channel that the KL term switched off holds next to nothing (deviation 0.1, its own
-        # posterior noise 1). Enlarged to deviation 1 it would cost the UNet as much as a real one.
-        mean, deviation = latents.mean((0, 2, 3)), np.maximum(latents.std((0, 2, 3)), 1.0)
-        values = {"mean": mean.tolist(), "deviation": deviation.tolist()}
-        temporary = standard.with_suffix(".part")
-        temporary.write_text(json.dumps(values))
-        os.replace(temporary, standard)
-    kept = json.loads(standard.read_text())
-    mean, deviation = (np.array(kept[k], np.float32) for k in ("mean", "deviation"))
-    latents = (latents - mean[:, None, None]) / deviation[:, None, None]
-    path = options.out / f"latents_{options.part}.npz"
-    temporary = path.with_suffix(".part.npz")
-    np.savez(
-        temporary, latents=latents.astype(np.float16), rows=rows.astype(np.int32),
-        flipped=flipped, words=np.array(["|".join(w) for w in words]),
-    )  # fmt: skip
-    os.replace(temporary, path)
-    print(f"{path}: {latents.shape}, mean {np.round(mean, 2)}, deviation {np.round(deviation, 2)}")
+    torch.set_num_threads(1)
+    options.out.mkdir(parents=True, exist_ok=True)
+    vae = load_vae(options.vae)
+    for part in range(options.parts):
+        path = options.out / f"latents_{part:02d}.npz"
+        if path.exists():
+            continue
+        whole = encode_part(vae, options.data, part, options.limit)
+        temporary = path.with_suffix(".part.npz")
+        np.savez(temporary, **whole)
+        os.replace(temporary, path)
+        counts = ", ".join(f"{len(whole[f'{c}_row'])} {c}" for c in CANVASES)
+        print(f"{path.name}: {counts}", flush=True)
 
 
 if __name__ == "__main__":

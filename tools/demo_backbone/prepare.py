@@ -1,10 +1,15 @@
-"""Faces on disk -> arrays: pictures at the model's size, mattes, landmarks and attributes.
+"""Faces on disk -> arrays: pictures of 256 pixels, mattes, face vectors, and what is known of each.
 
-Writes to --out: images.npy uint8[N, S, S, 3] RGB, mattes.npy uint8[N, S, S], table.json (one
-record a picture, in the order of the arrays: number, landmarks in pixels of the small picture,
-attributes that can be read off with certainty).
+Writes to --out, row for row the same faces: images.npy uint8[N, 256, 256, 3] RGB, mattes.npy
+uint8[N, 256, 256], embeddings.npy float32[N, 128] (unit vectors of SFace), and table.json, a
+record a face: number (the same for two pictures of one person), set, landmarks and box in pixels,
+chin (y), clear (rows above the hair), and attributes that can be told with certainty.
 
-    python tools/demo_backbone/prepare.py --faces FACES --segmenter X.tflite --out DATA
+    python tools/demo_backbone/prepare.py --faces FACES --segmenter X.tflite --sface S.onnx
+        --out DATA
+
+FACES holds 256/*.webp with landmarks.csv and attributes.csv and, where there are more,
+second/ (other pictures of the same people) and new/ with theirs (landmarks-second.csv, ...).
 """
 
 from __future__ import annotations
@@ -17,6 +22,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+
+from mcap.contracts import Face
+from mcap.crown_to_chin import crown_to_chin
 
 
 def guided_filter(guide: np.ndarray, mask: np.ndarray, radius: int, eps: float) -> np.ndarray:
@@ -105,68 +113,121 @@ def attributes(image: np.ndarray, matte: np.ndarray, row: dict) -> dict:
     turn = float((nose - eyes)[0]) / max(distance, 1)
     if abs(turn) > 0.3:
         found["looking"] = "left" if turn < 0 else "right"
-    # A smile is left out: mouth width over face size does not tell one (looked at on a sheet).
+    elif abs(turn) < 0.08:
+        found["looking"] = "front"
     return found
+
+
+def told_by_networks(line: dict) -> dict:
+    """Sex, age and expression from a row of attributes.csv; a doubtful one is left out."""
+    found = {}
+    male, age = float(line["male"]), float(line["age"])
+    if male > 0.9 or male < 0.1:
+        found["sex"] = "man" if male > 0.9 else "woman"
+    found["age"] = min(int(age // 10) * 10, 60)
+    if age < 31:
+        found["years"] = "young"
+    elif age > 58:
+        found["years"] = "old"
+    # The network that reads expressions is sure of a smile only where teeth show.
+    if float(line["happy"]) > 0.9:
+        found["expression"] = "smile"
+    elif float(line["neutral"]) > 0.7:
+        found["expression"] = "neutral"
+    return found
+
+
+def rows_above_hair(matte: np.ndarray) -> int:
+    """Rows at the top of a matte float32[256, 256] with nothing of the person in them."""
+    touched = np.flatnonzero((matte > 0.15).sum(1) > 1)
+    return int(touched[0]) if len(touched) else 0
 
 
 _state = {}
 
 
-def _start(segmenter, faces, size):
+def _start(segmenter, sface, faces):
     cv2.setNumThreads(1)
-    _state.update(segment=load_segmenter(segmenter), faces=Path(faces), size=size)
+    recogniser = cv2.FaceRecognizerSF.create(sface, "")
+    _state.update(segment=load_segmenter(segmenter), recogniser=recogniser, faces=Path(faces))
 
 
 def _one(row: dict):
-    path = _state["faces"] / "256" / f"{row['number']:06d}.webp"
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)[..., ::-1].copy()
+    path = _state["faces"] / row["folder"] / f"{row['number']:06d}.webp"
+    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    image = bgr[..., ::-1].copy()
     matte = person_matte(_state["segment"], image, tuple(row["points"][2]))
+    face = np.concatenate([row["box"], row["points"].ravel(), [row["score"]]]).astype(np.float32)
+    recogniser = _state["recogniser"]
+    vector = recogniser.feature(recogniser.alignCrop(bgr, face))[0]
+    x, y, w, h = row["box"]
+    known = Face((x, y, x + w, y + h), row["score"], row["points"].astype(np.float32))
     record = {
         "number": row["number"],
-        "points": np.round(row["points"] * _state["size"] / 256, 2).tolist(),
-        "attributes": attributes(image, matte, row),
-        "person": round(float(matte.mean()), 3),
+        "set": row["folder"],
+        "points": np.round(row["points"], 2).tolist(),
+        "box": np.round(row["box"], 2).tolist(),
+        "chin": round(crown_to_chin(known).chin, 2),
+        "clear": rows_above_hair(matte),
+        "attributes": attributes(image, matte, row) | row["told"],
     }
-    shape = (_state["size"], _state["size"])
-    small = cv2.resize(image, shape, interpolation=cv2.INTER_AREA)
-    soft = cv2.resize(matte, shape, interpolation=cv2.INTER_AREA)
-    return record, small, np.round(soft * 255).astype(np.uint8)
+    return record, image, np.round(matte * 255).astype(np.uint8), vector / np.linalg.norm(vector)
 
 
-def read_rows(path: Path) -> list[dict]:
-    """landmarks.csv -> rows with box float[4] (x, y, w, h) and points float[5, 2], 256 pixels."""
+def read_rows(faces: Path) -> list[dict]:
+    """Every face of the folder that has landmarks and attributes, set after set.
+
+    A row: folder, number, score, box float[4] (x, y, w, h), points float[5, 2], told (attributes).
+    """
     rows = []
-    with open(path, newline="") as file:
-        for line in csv.DictReader(file):
-            points = [[float(line[f"x{i}"]), float(line[f"y{i}"])] for i in range(5)]
-            box = np.array([float(line[k]) for k in ("x", "y", "width", "height")])
-            rows.append({"number": int(line["number"]), "box": box, "points": np.array(points)})
+    for folder, end in (("256", ""), ("second", "-second"), ("new", "-new")):
+        if not (faces / f"landmarks{end}.csv").exists():
+            continue
+        with open(faces / f"attributes{end}.csv", newline="") as file:
+            told = {line["number"]: told_by_networks(line) for line in csv.DictReader(file)}
+        with open(faces / f"landmarks{end}.csv", newline="") as file:
+            for line in csv.DictReader(file):
+                if line["number"] not in told:
+                    continue
+                points = [[float(line[f"x{i}"]), float(line[f"y{i}"])] for i in range(5)]
+                box = np.array([float(line[k]) for k in ("x", "y", "width", "height")])
+                rows.append(
+                    {"folder": folder, "number": int(line["number"]), "score": float(line["score"]),
+                     "box": box, "points": np.array(points), "told": told[line["number"]]}
+                )  # fmt: skip
     return rows
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--faces", required=True, help="folder with 256/*.webp and landmarks.csv")
+    parser.add_argument("--faces", required=True, type=Path)
     parser.add_argument("--segmenter", required=True, help="selfie_segmentation.tflite")
+    parser.add_argument("--sface", required=True, help="SFace's ONNX file")
     parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    rows = read_rows(Path(options.faces) / "landmarks.csv")
-    count, size = len(rows), options.size
-    images = np.empty((count, size, size, 3), np.uint8)
-    mattes = np.empty((count, size, size), np.uint8)
-    records = []
-    start = (options.segmenter, options.faces, size)
+    rows = read_rows(options.faces)
+    if not rows:
+        raise SystemExit(f"no faces with landmarks and attributes in '{options.faces}'")
+    shapes = {"images": (len(rows), 256, 256, 3), "mattes": (len(rows), 256, 256)}
+    arrays = {
+        name: np.lib.format.open_memmap(options.out / f"{name}.npy", "w+", np.uint8, shape)
+        for name, shape in shapes.items()
+    }
+    records, vectors = [], []
+    start = (options.segmenter, options.sface, options.faces)
     with Pool(options.workers, _start, start) as pool:
-        for i, (record, image, matte) in enumerate(pool.imap(_one, rows, chunksize=32)):
+        for i, (record, image, matte, vector) in enumerate(pool.imap(_one, rows, chunksize=32)):
             records.append(record)
-            images[i], mattes[i] = image, matte
+            vectors.append(vector)
+            arrays["images"][i], arrays["mattes"][i] = image, matte
             if i % 1000 == 0:
-                print(f"{i} of {count}", flush=True)
-    np.save(options.out / "images.npy", images)
-    np.save(options.out / "mattes.npy", mattes)
+                print(f"{i} of {len(rows)}", flush=True)
+    for array in arrays.values():
+        array.flush()
+    np.save(options.out / "embeddings.npy", np.stack(vectors).astype(np.float32))
+    # Last, so that a folder with a table is whole.
     (options.out / "table.json").write_text(json.dumps(records))
 
 

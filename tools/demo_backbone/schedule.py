@@ -1,8 +1,9 @@
-"""Training by the clock: a budget of seconds, a rate that warms up and decays to 0 in time."""
+"""Rates that warm up and decay to 0, by the clock or by rows, and states that survive a cut."""
 
 from __future__ import annotations
 
 import os
+import statistics
 import time
 from pathlib import Path
 
@@ -30,10 +31,46 @@ def rate(progress: float, step: int, warmup_steps: int, flat: float) -> float:
     return min(1.0, (step + 1) / warmup_steps) * decay
 
 
+def average_keep(progress: float, step: int) -> float:
+    """How much of the moving average a step keeps: 0.998, at the end 0.9995; at first less."""
+    late = min(max((progress - 0.5) / 0.4, 0.0), 1.0)
+    return min(0.998 + 0.0015 * late, (1 + step) / (10 + step))
+
+
 def set_rate(optimizers, factor: float):
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
+
+
+class Threads:
+    """Sets how many threads torch uses: a given number, or now and then whichever is quicker.
+
+    Two threads on two free cores do nearly twice as much as one; where another process wants a
+    core too, each waits for the other at every layer, and two do less than one.
+    """
+
+    EVERY, TRIAL = 300, 6  # steps from trial to trial, and of each count in it
+
+    def __init__(self, count: str):
+        self.choices = [1, os.cpu_count() or 1] if count == "auto" else [int(count)]
+        self.taken: dict[int, list[float]] = {n: [] for n in self.choices}
+        self.at, self.before = 0, time.time()
+        torch.set_num_threads(self.choices[0])
+
+    def step(self):
+        """To be called before each step."""
+        now = time.time()
+        self.taken[torch.get_num_threads()].append(now - self.before)
+        place, self.before = self.at % self.EVERY, now
+        if place == 0:
+            self.taken = {n: [] for n in self.choices}
+        if place < self.TRIAL * len(self.choices):
+            count = self.choices[place // self.TRIAL]
+        else:
+            count = min(self.choices, key=lambda n: statistics.median(self.taken[n][: self.TRIAL]))
+        torch.set_num_threads(count)
+        self.at += 1
 
 
 def save(path: Path, state: dict):

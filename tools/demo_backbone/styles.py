@@ -97,6 +97,21 @@ def high_key(image, matte, rng):
     return np.clip(0.08 + 0.95 * (bright * alpha + backdrop * (1 - alpha)), 0, 1)
 
 
+def blurred_background(image, matte, rng):
+    """The picture's own background, so much out of focus that nothing in it can be told.
+
+    Only what is certainly background is blurred, normalised by its weight, so that the person's
+    colours do not run into it.
+    """
+    sure = np.clip(1 - 2 * matte, 0, 1)
+    sigma = image.shape[0] * rng.uniform(0.05, 0.09)
+    weight = cv2.GaussianBlur(sure, (0, 0), sigma)[..., None]
+    spread = cv2.GaussianBlur(image * sure[..., None], (0, 0), sigma)
+    mean = (image * sure[..., None]).sum((0, 1)) / max(float(sure.sum()), 1.0)
+    backdrop = (spread + 0.02 * mean) / (weight + 0.02)
+    return over(image, matte, backdrop.astype(np.float32))
+
+
 def office_backdrop(shape, rng) -> np.ndarray:
     """A blurred office, made of boxes: a wall, windows, ceiling lamps, desks and screens."""
     height, width = shape
@@ -150,6 +165,7 @@ STYLES = {
     "low key": low_key,
     "high key": high_key,
     "in front of a blurred office": office,
+    "blurred background": blurred_background,
     "painted": painted,
 }
 REPLACES_BACKGROUND = {
@@ -157,6 +173,7 @@ REPLACES_BACKGROUND = {
     "plain light grey background",
     "plain dark background",
     "in front of a blurred office",
+    "blurred background",
     "high key",
     "low key",
 }

@@ -1,16 +1,22 @@
-"""The tokenizer (byte-level BPE in CLIP's form) and the small text encoder.
+"""The tokenizer (byte-level BPE in CLIP's form), the small text encoder and the identity word.
 
-python tools/demo_backbone/text.py --data DATA --out RUN     writes RUN/tokenizer
+    python tools/demo_backbone/text.py --start MODEL/tokenizer --out RUN     writes RUN/tokenizer
+
+which is the shipped tokenizer with the new words of captions.py as pieces of their own and the
+identity word. Without --start it is learned from nothing, from --data's captions.
+Legend: B batch, T tokens of a padded prompt, D width of the text encoder.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from captions import caption
+import torch
+from captions import IDENTITY, NEW_WORDS, caption
 from styles import draw_styles
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -18,6 +24,7 @@ from words import corpus
 
 LENGTH = 48  # tokens of a prompt with start and end: some 40 words
 START, END = "<|startoftext|>", "<|endoftext|>"
+WORD_NORM = 0.7  # of a row of the embedding table that means something
 
 
 def train_tokenizer(lines: list[str], size: int = 3072) -> CLIPTokenizer:
@@ -45,6 +52,27 @@ def train_tokenizer(lines: list[str], size: int = 3072) -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=LENGTH)
 
 
+def extend(tokenizer: CLIPTokenizer, words: list[str]) -> CLIPTokenizer:
+    """The same tokenizer in which each word is one piece, and with the identity word at the end.
+
+    Merges that join a word's pieces are put after all others, so that other words fall into the
+    pieces that they always fell into; ids stay as they were.
+    """
+    learned = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    vocab, merges = learned["vocab"], [tuple(m) for m in learned["merges"]]
+    for word in words:
+        pieces = tokenizer.tokenize(word)
+        while len(pieces) > 1:
+            joined = pieces[0] + pieces[1]
+            if tuple(pieces[:2]) not in merges:
+                merges.append(tuple(pieces[:2]))
+            vocab.setdefault(joined, len(vocab))
+            pieces = [joined, *pieces[2:]]
+    longer = CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=LENGTH)
+    longer.add_tokens([IDENTITY])
+    return longer
+
+
 def build_text_encoder(tokenizer: CLIPTokenizer, width: int, layers: int) -> CLIPTextModel:
     """A CLIP text encoder with fresh weights that knows the tokenizer's own end token."""
     config = CLIPTextConfig(
@@ -60,7 +88,44 @@ def build_text_encoder(tokenizer: CLIPTokenizer, width: int, layers: int) -> CLI
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return CLIPTextModel(config)
+    model = CLIPTextModel(config)
+    # Rows of one norm, also those that no caption ever touches: mcap draws a row that it learns to
+    # the table's median norm, and it should be heard there as well as a word is.
+    table = model.get_input_embeddings().weight.data
+    table.copy_(WORD_NORM * torch.nn.functional.normalize(table, dim=1))
+    return model
+
+
+class IdentityWord(torch.nn.Module):
+    """Unit face vectors [B, F] of SFace -> rows [B, D] of the text encoder's embedding table.
+
+    A perceptron with one hidden layer. Rows have the norm of a word.
+    """
+
+    def __init__(self, face: int = 128, hidden: int = 256, width: int = 128):
+        super().__init__()
+        self.embed_in = torch.nn.Linear(face, hidden)
+        self.embed_out = torch.nn.Linear(hidden, width)
+        # Elements of a unit vector are small; at this factor they have a deviation of 1.
+        self.scale = face**0.5
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        hidden = torch.nn.functional.silu(self.embed_in(vectors * self.scale))
+        return WORD_NORM * torch.nn.functional.normalize(self.embed_out(hidden), dim=-1)
+
+
+@contextmanager
+def identities(text: CLIPTextModel, token: int, rows: torch.Tensor):
+    """While it lasts, the token stands for rows [B, D], one a prompt, in the text encoder."""
+
+    def put(module, arguments, output):
+        return torch.where((arguments[0] == token)[..., None], rows[:, None].to(output), output)
+
+    handle = text.get_input_embeddings().register_forward_hook(put)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def ids(tokenizer: CLIPTokenizer, texts: list[str]):
@@ -72,20 +137,29 @@ def ids(tokenizer: CLIPTokenizer, texts: list[str]):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True, type=Path)
+    parser.add_argument("--start", type=Path, help="folder of the tokenizer to extend")
+    parser.add_argument("--data", type=Path, help="prepared faces, to learn a tokenizer from")
     parser.add_argument("--out", required=True, type=Path)
     options = parser.parse_args()
-    records = json.loads((options.data / "table.json").read_text())
-    rng = np.random.default_rng(0)
-    lines = corpus()
-    for record in records[:4000]:
-        lines.append(caption(record["attributes"], draw_styles(rng), False, rng))
-    tokenizer = train_tokenizer(lines)
+    if options.start:
+        known = CLIPTokenizer.from_pretrained(options.start)
+    else:
+        records = json.loads((options.data / "table.json").read_text())
+        rng = np.random.default_rng(0)
+        lines = corpus()
+        for record in records[:4000]:
+            lines.append(caption(record["attributes"], draw_styles(rng), False, rng))
+        known = train_tokenizer(lines)
+    tokenizer = extend(known, NEW_WORDS)
     tokenizer.save_pretrained(options.out / "tokenizer")
     print(f"{len(tokenizer)} tokens, end token {tokenizer.eos_token_id}")
     again = CLIPTokenizer.from_pretrained(options.out / "tokenizer")
-    for text in ["a photo of a person, plain white background", "a photograph of an elegant zebra"]:
-        assert ids(again, [text]).equal(ids(tokenizer, [text]))
+    for text in [
+        "a photo of a person, plain white background",
+        f"a photograph of an elegant {IDENTITY} zebra in her thirties",
+    ]:
+        if not ids(again, [text]).equal(ids(tokenizer, [text])):
+            raise SystemExit(f"saved and loaded, the tokenizer reads '{text}' otherwise")
         print(again.tokenize(text))
 
 

@@ -1,26 +1,40 @@
-"""Trains UNet and text encoder together on encoded pictures, by the clock, resumable.
+"""Trains UNet, text encoder and identity word on encoded pictures, by rows, resumable to the row.
 
-    python tools/demo_backbone/train_unet.py --data DATA --out RUN
+    python tools/demo_backbone/train_unet.py --data DATA --out RUN --rows 1000000
 
 v-prediction on standardised latents, min-SNR weights (Hang et al. 2023, gamma 5), captions dropped
-from every tenth row for guidance, an exponential moving average of the weights. New parts of
-latents (encode_latents.py) are taken up while it runs. Legend: B batch, L latents, h w their side.
+from every tenth row for guidance, an exponential moving average of the weights.
+
+What a step sees follows from its number alone: the order of the pictures, the captions and the
+noise. New parts of latents (encode_latents.py) are taken up at fixed steps while it runs, and
+RUN/taken.jsonl says which at which step; so a run that was killed and goes on from its last state
+does again exactly what was lost. Legend: B batch, L latents, h w their sides, D text width.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from captions import caption
+from captions import IDENTITY, caption
 from diffusers import DDIMScheduler, UNet2DConditionModel
+from encode_latents import CANVASES
 from muon import optimizers
-from schedule import Clock, rate, save, set_rate
-from text import build_text_encoder, ids
+from safetensors import safe_open
+from safetensors.torch import save_file
+from schedule import Threads, average_keep, rate, save, set_rate
+from text import IdentityWord, build_text_encoder, identities, ids
 from transformers import CLIPTokenizer
+
+LOOK_EVERY = 100  # steps between looks for new parts
+IDENTITY_NOISE = 0.03
 
 
 def build_scheduler() -> DDIMScheduler:
@@ -58,127 +72,281 @@ def build_unet(latents: int, side: int, channels, text_width: int) -> UNet2DCond
     )
 
 
+@dataclass(frozen=True)
+class Shape:
+    """What decides the networks' shapes."""
+
+    latents: int = 12
+    side: int = 16
+    channels: tuple[int, int, int] = (96, 128, 192)
+    text_width: int = 128
+    text_layers: int = 3
+
+
+def build(shape: Shape, tokenizer: CLIPTokenizer) -> torch.nn.ModuleDict:
+    """ "unet", "text" and "identity", with fresh weights."""
+    unet = build_unet(shape.latents, shape.side, shape.channels, shape.text_width)
+    return torch.nn.ModuleDict(
+        {
+            "unet": unet.to(memory_format=torch.channels_last),
+            "text": build_text_encoder(tokenizer, shape.text_width, shape.text_layers),
+            "identity": IdentityWord(width=shape.text_width),
+        }
+    )
+
+
 class Latents:
-    """All encoded parts found so far; a row is a latent, its flip, its words, its attributes."""
+    """Encoded pictures by canvas, and what captions are made of."""
 
     def __init__(self, data: Path, run: Path):
         records = json.loads((data / "table.json").read_text())
         self.attributes = [r["attributes"] for r in records]
+        vectors = np.load(data / "embeddings.npy")
+        self.vectors = torch.from_numpy(vectors)
+        self.other = other_pictures(records)
         self.run, self.parts = run, {}
-        self.look()
+        self.columns: dict[str, dict[str, np.ndarray]] = {}
 
-    def look(self):
-        for path in sorted(self.run.glob("latents_?.npz")):
-            if path.name not in self.parts:
-                with np.load(path) as part:
-                    self.parts[path.name] = {k: part[k] for k in part.files}
-        whole = {k: np.concatenate([p[k] for p in self.parts.values()]) for k in
-                 ("latents", "rows", "flipped", "words")}  # fmt: skip
-        self.latents = torch.from_numpy(whole["latents"])
-        self.rows, self.flipped, self.words = whole["rows"], whole["flipped"], whole["words"]
+    def there(self) -> list[str]:
+        """Names of the parts that lie in the folder."""
+        return sorted(path.name for path in self.run.glob("latents_*.npz")
+                      if ".part" not in path.name)  # fmt: skip
 
-    def captions(self, chosen, rng, dropout: float) -> list[str]:
-        texts = []
-        for k in chosen:
-            words = [w for w in str(self.words[k]).split("|") if w]
-            text = caption(self.attributes[self.rows[k]], words, bool(self.flipped[k]), rng)
-            texts.append("" if rng.random() < dropout else text)
-        return texts
+    def take(self, names: list[str]):
+        """Has these parts and no others from now on."""
+        for name in names:
+            if name not in self.parts:
+                with np.load(self.run / name) as part:
+                    self.parts[name] = {k: part[k] for k in part.files}
+        self.parts = {name: self.parts[name] for name in names}
+        self.columns = {
+            canvas: {
+                column: np.concatenate([p[f"{canvas}_{column}"] for p in self.parts.values()])
+                for column in ("latents", "row", "flipped", "styles", "frame")
+            }
+            for canvas in CANVASES
+        }
+
+    def count(self, canvas: str) -> int:
+        return len(self.columns[canvas]["row"])
+
+
+def other_pictures(records: list[dict]) -> np.ndarray:
+    """int[N]: a row with another picture of the same person; the row itself where there is none."""
+    same: dict[int, list[int]] = {}
+    for i, record in enumerate(records):
+        same.setdefault(record["number"], []).append(i)
+    other = np.arange(len(records))
+    for rows in same.values():
+        for here, there in zip(rows, rows[1:] + rows[:1], strict=True):
+            other[here] = there
+    return other
+
+
+@dataclass(frozen=True)
+class Batch:
+    clean: torch.Tensor
+    """Latents float32[B, L, h, w]."""
+    noise: torch.Tensor
+    times: torch.Tensor
+    """int64[B], 0 to 999."""
+    texts: list[str]
+    vectors: torch.Tensor
+    """Face vectors float32[B, 128] of another picture of each person, with a little noise."""
+
+
+def pick(data: Latents, step: int, since: int, size: int, seed: int) -> tuple[str, np.ndarray]:
+    """Canvas and positions int[size] of a step.
+
+    Square and portrait take turns; each goes through a permutation of its pictures, a new one every
+    time round, counted from the step since when the present parts have been there.
+    """
+    canvas = list(CANVASES)[step % len(CANVASES)]
+    count = data.count(canvas)
+    first = (step // len(CANVASES) - since // len(CANVASES)) * size
+    places = np.arange(first, first + size)
+    chosen = np.empty(size, np.int64)
+    for turn in np.unique(places // count):
+        order = np.random.default_rng([seed, since, int(turn), len(canvas)]).permutation(count)
+        mine = places // count == turn
+        chosen[mine] = order[places[mine] % count]
+    return canvas, chosen
+
+
+def draw_batch(data: Latents, step: int, since: int, size: int, seed: int = 0) -> Batch:
+    """What a step sees, from its number alone."""
+    canvas, chosen = pick(data, step, since, size, seed)
+    columns = data.columns[canvas]
+    rng = np.random.default_rng([seed, step])
+    noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    clean = torch.from_numpy(columns["latents"][chosen]).float()
+    texts = []
+    for k in chosen:
+        words = [w for w in str(columns["styles"][k]).split("|") if w]
+        text = caption(
+            data.attributes[columns["row"][k]], words, bool(columns["flipped"][k]), rng,
+            frame=str(columns["frame"][k]), identity=rng.random() < 0.5,
+        )  # fmt: skip
+        texts.append("" if rng.random() < 0.1 else text)
+    vectors = data.vectors[data.other[columns["row"][chosen]]]
+    vectors = vectors + IDENTITY_NOISE * torch.randn(vectors.shape, generator=noise)
+    return Batch(
+        clean,
+        torch.randn(clean.shape, generator=noise),
+        torch.randint(0, 1000, (size,), generator=noise),
+        texts,
+        vectors,
+    )
+
+
+def loss_of(models, tokenizer, alphas, batch: Batch) -> torch.Tensor:
+    """Weighted squared error of the velocity, about 1 for a model that knows nothing."""
+    a = alphas[batch.times][:, None, None, None]
+    noisy = a.sqrt() * batch.clean + (1 - a).sqrt() * batch.noise
+    velocity = a.sqrt() * batch.noise - (1 - a).sqrt() * batch.clean
+    token = tokenizer.convert_tokens_to_ids(IDENTITY)
+    with identities(models["text"], token, models["identity"](batch.vectors)):
+        context = models["text"](ids(tokenizer, batch.texts))[0]
+    noisy = noisy.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(noisy.device.type, dtype=torch.bfloat16):
+        guess = models["unet"](noisy, batch.times, context).sample
+    snr = a.flatten() / (1 - a.flatten())
+    weight = snr.clamp(max=5) / (snr + 1)
+    errors = (guess.float() - velocity).pow(2).mean((1, 2, 3))
+    return (weight * errors).mean() / 0.35
+
+
+def write_weights(path: Path, average: dict[str, torch.Tensor], rows: int):
+    """Averaged weights in half precision, and how many rows they saw, in safetensors."""
+    half = {k: v.half().contiguous() for k, v in average.items() if v.dtype.is_floating_point}
+    temporary = path.with_suffix(".part")
+    save_file(half, temporary, metadata={"rows": str(rows)})
+    os.replace(temporary, path)
+
+
+def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], int]:
+    """Weights in float32 and the rows they saw, of write_weights."""
+    with safe_open(path, "pt") as file:
+        rows = int((file.metadata() or {}).get("rows", 0))
+        return {k: file.get_tensor(k).float() for k in file.keys()}, rows  # noqa: SIM118
+
+
+def parts_for(data: Latents, record: Path, step: int, take_new: bool) -> int:
+    """Takes the parts of a step; the step since when they are what they are.
+
+    record: taken.jsonl, a line a change. With take_new, parts that came meanwhile are taken from
+    this step on, unless a run before this one already wrote down what it took from here on.
+    """
+    written = record.read_text().splitlines() if record.exists() else []
+    lines = [json.loads(line) for line in written]
+    known = [line for line in lines if line["step"] <= step]
+    later = len(lines) > len(known)
+    there = data.there()
+    if not known or (take_new and not later and there != known[-1]["parts"]):
+        if not there:
+            raise SystemExit(f"no latents in '{data.run}': encode_latents.py makes them")
+        with open(record, "a") as file:
+            file.write(json.dumps({"step": step, "parts": there}) + "\n")
+        known.append({"step": step, "parts": there})
+    if list(data.parts) != known[-1]["parts"]:
+        data.take(known[-1]["parts"])
+        counts = ", ".join(f"{data.count(c)} {c}" for c in CANVASES)
+        print(f"step {step}: {len(data.parts)} parts, {counts}", flush=True)
+    return known[-1]["step"]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, type=Path)
     parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--seconds", type=float, default=3000)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--until", type=int, help="stop after so many rows, the schedule as it is")
     parser.add_argument("--batch", type=int, default=48)
-    parser.add_argument("--channels", type=int, nargs=3, default=[64, 96, 128])
-    parser.add_argument("--text-width", type=int, default=128)
-    parser.add_argument("--text-layers", type=int, default=3)
-    parser.add_argument("--muon-lr", type=float, default=0.015)
-    parser.add_argument("--adam-lr", type=float, default=2e-3)
-    parser.add_argument("--ema", type=float, default=0.995)
-    parser.add_argument("--flat", type=float, default=0.5, help="share of time before decay")
-    parser.add_argument("--start", type=Path, help="unet.pt whose averaged weights to begin with")
+    parser.add_argument("--channels", type=int, nargs=3, default=[96, 128, 192])
+    parser.add_argument("--muon-lr", type=float, default=0.012)
+    parser.add_argument("--adam-lr", type=float, default=1.6e-3)
+    parser.add_argument("--flat", type=float, default=0.7, help="share of rows before decay")
+    parser.add_argument("--start", type=Path, help="weights in safetensors to begin with")
+    parser.add_argument("--save-every", type=float, default=240, help="seconds between states")
+    parser.add_argument("--threads", default="auto", help="a number, or auto: the quicker one")
     options = parser.parse_args()
+    threads = Threads(options.threads)
     torch.manual_seed(0)
-    data = Latents(options.data, options.out)
     tokenizer = CLIPTokenizer.from_pretrained(options.out / "tokenizer")
-    latents, side = data.latents.shape[1:3]
-    shape = [latents, side, list(options.channels), options.text_width]
-    models = torch.nn.ModuleDict(
-        {
-            "unet": build_unet(*shape),
-            "text": build_text_encoder(tokenizer, options.text_width, options.text_layers),
-        }
+    shape = Shape(channels=tuple(options.channels))
+    models = build(shape, tokenizer)
+    made = optimizers(
+        models.named_parameters(), options.muon_lr, options.adam_lr, dtype=torch.bfloat16
     )
-    models["unet"].to(memory_format=torch.channels_last)
-    made = optimizers(models.named_parameters(), options.muon_lr, options.adam_lr)
-    seen = 0
-    if options.start:
-        earlier = torch.load(options.start, weights_only=True)
-        models.load_state_dict(earlier["average"])
-        seen = earlier["rows"]
-    average = {k: v.detach().clone() for k, v in models.state_dict().items()}
-    state, step, spent = options.out / "unet.pt", 0, 0.0
+    state, step, began = options.out / "unet.pt", 0, 0
     if state.exists():
         kept = torch.load(state, weights_only=True)
         models.load_state_dict(kept["models"])
-        average = kept["average"]
+        average, step, began = kept["average"], kept["step"], kept["began"]
         for optimizer, values in zip(made, kept["optimizers"], strict=True):
             optimizer.load_state_dict(values)
-        step, spent = kept["step"], kept["spent"]
-    torch.manual_seed(step)
+    else:
+        if options.start:
+            weights, rows = read_weights(options.start)
+            models.load_state_dict(models.state_dict() | weights)
+            step = began = rows // options.batch
+        average = {k: v.detach().clone() for k, v in models.state_dict().items()}
+    # An average and its source are two views of the same order: updated with one call.
+    names = [k for k, v in models.state_dict().items() if v.dtype.is_floating_point]
+    live = [models.state_dict()[k] for k in names]
+    smooth = [average[k] for k in names]
+    data, record = Latents(options.data, options.out), options.out / "taken.jsonl"
+    since = parts_for(data, record, step, take_new=False)
     alphas = build_scheduler().alphas_cumprod
-    clock, rng, mean, order = Clock(options.seconds, spent), np.random.default_rng(step), None, []
-    saved = reported = clock.spent
-    while clock.progress < 1:
-        while len(order) < options.batch:
-            order.extend(rng.permutation(len(data.rows)).tolist())
-        chosen, order = order[: options.batch], order[options.batch :]
-        set_rate(made, rate(clock.progress, step, 60, options.flat))
-        clean = data.latents[chosen].float()
-        noise = torch.randn_like(clean)
-        times = torch.randint(0, 1000, (len(clean),))
-        a = alphas[times][:, None, None, None]
-        noisy = a.sqrt() * clean + (1 - a).sqrt() * noise
-        velocity = a.sqrt() * noise - (1 - a).sqrt() * clean
-        context = models["text"](ids(tokenizer, data.captions(chosen, rng, 0.1)))[0]
-        noisy = noisy.contiguous(memory_format=torch.channels_last)
-        guess = models["unet"](noisy, times, context).sample
-        snr = a.flatten() / (1 - a.flatten())
-        weight = snr.clamp(max=5) / (snr + 1)
-        errors = (guess - velocity).pow(2).mean((1, 2, 3))
-        loss = (weight * errors).mean() / 0.35
+    stop = []
+    signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
+    signal.signal(signal.SIGINT, lambda *_: stop.append(True))
+    end = min(options.rows, options.until or options.rows) // options.batch
+    mean, saved, reported, reported_step = None, time.time(), time.time(), step
+
+    def keep_state():
+        values = [optimizer.state_dict() for optimizer in made]
+        save(
+            state,
+            {"models": models.state_dict(), "average": average, "optimizers": values,
+             "step": step, "began": began, "rows": step * options.batch,
+             "shape": [shape.latents, shape.side, list(shape.channels), shape.text_width],
+             "text_layers": shape.text_layers},
+        )  # fmt: skip
+        write_weights(options.out / "average.fp16.safetensors", average, step * options.batch)
+
+    while step < end and not stop:
+        threads.step()
+        if step % LOOK_EVERY == 0:
+            since = parts_for(data, record, step, take_new=True)
+        progress = step * options.batch / options.rows
+        # Without a state the optimizers begin anew, and so does the warm-up.
+        set_rate(made, rate(progress, step - began, 100, options.flat))
+        batch = draw_batch(data, step, since, options.batch)
+        loss = loss_of(models, tokenizer, alphas, batch)
         for optimizer in made:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(models.parameters(), 1.0)
         for optimizer in made:
             optimizer.step()
+        torch._foreach_lerp_(smooth, live, 1 - average_keep(progress, step - began))
         step += 1
-        keep = min(options.ema, (1 + step) / (10 + step))
-        for name, value in models.state_dict().items():
-            if value.dtype.is_floating_point:
-                average[name].lerp_(value, 1 - keep)
         mean = loss.item() if mean is None else 0.98 * mean + 0.02 * loss.item()
-        if clock.spent - reported > 60:
-            reported = clock.spent
-            rows = step * options.batch
-            print(f"{clock.spent:5.0f} s, {rows} rows, loss {mean:.4f}", flush=True)
-            if len(data.parts) != len(list(options.out.glob("latents_?.npz"))):
-                data.look()
-                order = []
-                print(f"{len(data.rows)} latents", flush=True)
-        if clock.spent - saved > 240 or clock.progress >= 1:
-            saved = clock.spent
-            values = [optimizer.state_dict() for optimizer in made]
-            save(
-                state,
-                {"models": models.state_dict(), "average": average, "optimizers": values,
-                 "step": step, "spent": clock.spent, "rows": seen + step * options.batch,
-                 "shape": shape, "text_layers": options.text_layers},
-            )  # fmt: skip
+        now = time.time()
+        if now - reported > 60:
+            speed = (step - reported_step) * options.batch / (now - reported)
+            print(
+                f"{step * options.batch} rows, {speed:.1f} rows/s, loss {mean:.4f}, "
+                f"{torch.get_num_threads()} threads",
+                flush=True,
+            )
+            reported, reported_step = now, step
+        if now - saved > options.save_every:
+            keep_state()
+            saved = time.time()
+    keep_state()
+    print(f"{step * options.batch} rows: state kept", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,157 @@
+"""Frames: how much room there is round a head, made from pictures that are nearly all face.
+
+A frame maps a picture of 256 x 256 pixels to a canvas. Round the face nothing but scale changes.
+Where the canvas reaches further than the picture, the picture's margins are stretched, the more the
+farther out: shoulders widen, a neck and a collar lengthen, and no seam tells where. The background
+that is stretched with them has to be replaced or blurred (styles.py).
+
+Lengths are in pixels: of the picture (256 a side) or of the canvas.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+SIDE = 256
+SQUARE = (256, 256)
+# Width and height. 7:9 is 35:45 exactly; sides in 32s, since the latents (16 times smaller) are
+# halved twice in the UNet, of which the first halving then loses nothing; 252 positions a map are
+# as much work as the square's 256.
+PORTRAIT = (224, 288)
+
+MARGIN = 24  # of the picture's sides, may be stretched
+BELOW_CHIN = 3  # from here down the picture may be stretched
+ABOVE_HAIR = 3  # from here up
+
+CLOSE = 0.81  # heads at least so high, of the canvas, are close-ups
+ROOM = 0.66  # and below that there is room around them
+# What the profile "passport" asks for, a little stricter, since the measure has its error.
+PASSPORT_HEAD, PASSPORT_EYES = (0.71, 0.79), (0.555, 0.645)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where a picture lies on a canvas."""
+
+    size: tuple[int, int]
+    """Width and height of the canvas."""
+    scale: float
+    """Pixels of the canvas a pixel of the picture."""
+    left: float
+    """x of the picture's left edge on the canvas."""
+    top: float
+    """y of its upper edge."""
+
+    def to_canvas(self, points: np.ndarray) -> np.ndarray:
+        """Points [..., 2] of the picture's unstretched part on the canvas."""
+        return (np.asarray(points) + 0.5) * self.scale + [self.left, self.top] - 0.5
+
+
+@dataclass(frozen=True)
+class HeadAt:
+    """A head in a picture: y of the eyes and the chin, x of the face's middle, clear rows above."""
+
+    eyes: float
+    chin: float
+    middle: float
+    clear: int
+
+
+def head_of(record: dict) -> HeadAt:
+    """The head of a face in table.json."""
+    points, box = record["points"], record["box"]
+    return HeadAt((points[0][1] + points[1][1]) / 2, record["chin"], box[0] + box[2] / 2,
+                  record["clear"])  # fmt: skip
+
+
+def measured(head: HeadAt, frame: Frame) -> tuple[float, float]:
+    """Head height and eye line as profiles count them: shares of the canvas's height.
+
+    The crown lies as far above the eyes as the chin below; the eye line is counted from below.
+    """
+    height = frame.size[1]
+    eyes = (head.eyes + 0.5) * frame.scale + frame.top
+    return 2 * (head.chin - head.eyes) * frame.scale / height, 1 - eyes / height
+
+
+def tight(size: tuple[int, int]) -> Frame:
+    """The picture as large as covers the canvas: bottom at the bottom, sides cropped."""
+    scale = max(size[0], size[1]) / SIDE
+    return Frame(size, scale, (size[0] - SIDE * scale) / 2, size[1] - SIDE * scale)
+
+
+def roomy(size: tuple[int, int], head: HeadAt, rng) -> Frame:
+    """The picture with room: head height, eye line and a little shift to the side are drawn."""
+    width, height = size
+    if size == PORTRAIT and rng.random() < 0.6:
+        wanted, line = rng.uniform(*PASSPORT_HEAD), rng.uniform(PASSPORT_EYES[0], 0.61)
+    else:
+        wanted, line = rng.uniform(0.52, 0.82), rng.uniform(0.46, 0.6)
+    scale = wanted * height / (2 * (head.chin - head.eyes))
+    # Never more than 1.7 times smaller than it came, and at least a little below the chin.
+    scale = max(scale, max(size) / SIDE / 1.7)
+    line = max(line, (head.chin - head.eyes) * scale / height + 0.05)
+    middle = width * rng.uniform(0.47, 0.53)
+    return Frame(size, scale, middle - (head.middle + 0.5) * scale,
+                 (1 - line) * height - (head.eyes + 0.5) * scale)  # fmt: skip
+
+
+def can_have_room(head: HeadAt) -> bool:
+    """Hair that the upper edge cuts cannot be given a top."""
+    return head.clear >= ABOVE_HAIR + 2
+
+
+def named(head: HeadAt, frame: Frame) -> str:
+    """The frame's name for captions: "close", "passport", "shoulders", "room" or ""."""
+    height, eyes = measured(head, frame)
+    if height >= CLOSE:
+        return "close"
+    if frame.size == PORTRAIT and (
+        PASSPORT_HEAD[0] - 0.01 <= height <= PASSPORT_HEAD[1] + 0.01
+        and PASSPORT_EYES[0] - 0.005 <= eyes <= PASSPORT_EYES[1]
+    ):
+        return "passport"
+    if height < ROOM:
+        return "room"
+    return "shoulders" if eyes > 0.5 else ""
+
+
+def axis(count: int, scale: float, start: float, fixed: tuple[float, float]) -> np.ndarray:
+    """Where each of count canvas pixels comes from, in pixels of the picture; float32[count].
+
+    fixed: the part of the picture that is not stretched. Beyond it, at distance u on the canvas,
+    the picture is read at distance (u / scale) / (1 + a u) from it, with a such that the canvas's
+    edge meets the picture's; a = 0, no stretch, where the picture reaches far enough.
+    """
+    centre = np.arange(count) + 0.5
+    source = (centre - start) / scale
+    for sign, border, inner in ((-1, 0.0, fixed[0]), (1, float(SIDE), fixed[1])):
+        beyond = sign * (source - inner)  # unstretched distance, pixels of the picture
+        edge = ((0.0 if sign < 0 else count) - start) / scale
+        wanted, there = sign * (edge - inner), sign * (border - inner)
+        if wanted > there > 0:
+            bend = (wanted / there - 1) / wanted
+            outside = np.maximum(beyond, 0)
+            source = np.where(beyond > 0, inner + sign * outside / (1 + bend * outside), source)
+    return (source.clip(0.5, SIDE - 0.5) - 0.5).astype(np.float32)
+
+
+def apply(frame: Frame, head: HeadAt, image: np.ndarray, matte: np.ndarray):
+    """Image float32[256, 256, 3] and matte float32[256, 256] on the canvas: [H, W, 3], [H, W]."""
+    width, height = frame.size
+    x = axis(width, frame.scale, frame.left, (MARGIN, SIDE - MARGIN))
+    above = max(min(head.clear - ABOVE_HAIR, head.eyes - 60), 1)
+    y = axis(height, frame.scale, frame.top, (above, head.chin + BELOW_CHIN))
+    shrink = min(frame.scale, 1.0)
+    if shrink < 1:  # averaged first: sampling a large picture at few points would alias
+        small = (round(SIDE * shrink),) * 2
+        image, matte = (cv2.resize(a, small, interpolation=cv2.INTER_AREA) for a in (image, matte))
+        x, y = ((a + 0.5) * small[0] / SIDE - 0.5 for a in (x, y))
+    maps = np.meshgrid(x.astype(np.float32), y.astype(np.float32))
+    return tuple(
+        cv2.remap(a, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        for a in (image, matte)
+    )
