@@ -2,8 +2,9 @@
 
     python tools/demo_backbone/encode_latents.py --data DATA --vae MODEL/vae --out RUN --parts 20
 
-makes those of the parts 0 to 19 that are missing, one after the other. Part k writes RUN/latents_k.npz. For each shape of canvas (frames.py), "square" and "portrait":
-latents float16[N, L, h, w] as the shipped autoencoder makes them (standardised), row int32[N] into
+makes those of the parts 0 to 19 that are missing, one after the other. Part k writes
+RUN/latents_k.npz. For each shape of canvas (frames.py), "square" and "portrait": latents
+float16[N, L, h, w] as the shipped autoencoder makes them (standardised), row int32[N] into
 table.json, flipped bool[N], styles (words joined by "|") and frame (frames.named) of every one.
 
 Half of the rows are tight, half have room where the hair's top can be seen. A part is a slice of
@@ -49,17 +50,18 @@ def is_held_out(record: dict) -> bool:
     return record["number"] % HELD_OUT == 0
 
 
-def plan(records: list[dict], part: int, rng) -> list[tuple[int, bool]]:
-    """(row, with room) of every picture of a part: as many tight ones as ones with room."""
+def plan(records: list[dict], part: int, rng) -> dict[str, list[tuple[int, bool]]]:
+    """(row, with room) of every picture of a part by canvas: as many tight ones as with room."""
     train = [i for i, r in enumerate(records) if not is_held_out(r)]
     mine = [i for i in train if records[i]["number"] % SLICES == part % SLICES]
-    able = [i for i in mine if frames.can_have_room(frames.head_of(records[i]))]
-    count = len(mine) // 2
-    chosen = [(int(i), False) for i in rng.permutation(mine)[:count]]
-    if able:
-        repeated = np.concatenate([rng.permutation(able) for _ in range(count // len(able) + 1)])
-        chosen += [(int(i), True) for i in repeated[:count]]
-    return [chosen[k] for k in rng.permutation(len(chosen))]
+    plans = {}
+    for canvas, size in CANVASES.items():
+        able = [i for i in mine if frames.can_have_room(frames.head_of(records[i]), size)]
+        count = len(mine) // 4
+        tight, roomy = rng.permutation(mine)[:count], rng.permutation(able)[:count]
+        chosen = [(int(i), False) for i in tight] + [(int(i), True) for i in roomy]
+        plans[canvas] = [chosen[k] for k in rng.permutation(len(chosen))]
+    return plans
 
 
 def picture(image, matte, record: dict, size, room: bool, rng):
@@ -86,8 +88,8 @@ def encode_part(vae, data: Path, part: int, limit: int | None) -> dict[str, np.n
     mattes = np.load(data / "mattes.npy", mmap_mode="r")
     rng = np.random.default_rng(1000 + part)
     whole: dict[str, np.ndarray] = {}
-    chosen = plan(records, part, rng)[:limit]
-    for canvas, some in zip(CANVASES, (chosen[::2], chosen[1::2]), strict=True):
+    for canvas, chosen in plan(records, part, rng).items():
+        some = chosen[:limit]
         latents, rows, flips, words, names = [], [], [], [], []
         for start in range(0, len(some), 16):
             drawn = []
@@ -117,7 +119,7 @@ def main():
     parser.add_argument("--vae", required=True, type=Path, help="folder of the frozen autoencoder")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--parts", required=True, type=int)
-    parser.add_argument("--limit", type=int, help="pictures a part, at most")
+    parser.add_argument("--limit", type=int, help="pictures a canvas and part, at most")
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,7 @@
 Writes to --out, row for row the same faces: images.npy uint8[N, 256, 256, 3] RGB, mattes.npy
 uint8[N, 256, 256], embeddings.npy float32[N, 128] (unit vectors of SFace), and table.json, a
 record a face: number (the same for two pictures of one person), set, landmarks and box in pixels,
-chin (y), clear (rows above the hair), and attributes that can be told with certainty.
+chin (y), clear and sides (frames.HeadAt), and attributes that can be told with certainty.
 
     python tools/demo_backbone/prepare.py --faces FACES --segmenter X.tflite --sface S.onnx
         --out DATA
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from frames import rows_above_hair, rows_at_sides
 
 from mcap.contracts import Face
 from mcap.crown_to_chin import crown_to_chin
@@ -137,12 +138,6 @@ def told_by_networks(line: dict) -> dict:
     return found
 
 
-def rows_above_hair(matte: np.ndarray) -> int:
-    """Rows at the top of a matte float32[256, 256] with nothing of the person in them."""
-    touched = np.flatnonzero((matte > 0.15).sum(1) > 1)
-    return int(touched[0]) if len(touched) else 0
-
-
 _state = {}
 
 
@@ -169,6 +164,7 @@ def _one(row: dict):
         "box": np.round(row["box"], 2).tolist(),
         "chin": round(crown_to_chin(known).chin, 2),
         "clear": rows_above_hair(matte),
+        "sides": rows_at_sides(matte),
         "attributes": attributes(image, matte, row) | row["told"],
     }
     return record, image, np.round(matte * 255).astype(np.uint8), vector / np.linalg.norm(vector)
