@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import frames
@@ -64,8 +65,20 @@ def plan(records: list[dict], part: int, rng) -> dict[str, list[tuple[int, bool]
     return plans
 
 
-def picture(image, matte, record: dict, size, room: bool, rng):
-    """A picture uint8[256, 256, 3] on a canvas: (float32[H, W, 3] in [0, 1], styles, frame's name).
+@dataclass(frozen=True)
+class Drawn:
+    """A picture on a canvas, and what is true of it."""
+
+    image: np.ndarray
+    """float32[H, W, 3] in [0, 1]."""
+    styles: list[str]
+    frame: frames.Frame
+    name: str
+    """Of the frame (frames.named)."""
+
+
+def picture(image, matte, record: dict, size, room: bool, rng) -> Drawn:
+    """A face uint8[256, 256, 3] with its matte on a canvas, in a made style half of the time.
 
     Where margins were stretched, the background is blurred if no style replaces it; then the
     words say so.
@@ -78,7 +91,7 @@ def picture(image, matte, record: dict, size, room: bool, rng):
     names = draw_styles(rng) if rng.random() < 0.5 else []
     if room and not REPLACES_BACKGROUND & set(names):
         names.insert(0, "blurred background")
-    return apply_styles(shaped, cut, names, rng), names, frames.named(head, frame)
+    return Drawn(apply_styles(shaped, cut, names, rng), names, frame, frames.named(head, frame))
 
 
 def encode_part(vae, data: Path, part: int, limit: int | None) -> dict[str, np.ndarray]:
@@ -94,14 +107,12 @@ def encode_part(vae, data: Path, part: int, limit: int | None) -> dict[str, np.n
         for start in range(0, len(some), 16):
             drawn = []
             for i, room in some[start : start + 16]:
-                made, styles, name = picture(
-                    images[i], mattes[i], records[i], CANVASES[canvas], room, rng
-                )
+                made = picture(images[i], mattes[i], records[i], CANVASES[canvas], room, rng)
                 flips.append(bool(rng.random() < 0.5))
-                drawn.append(made[:, ::-1] if flips[-1] else made)
+                drawn.append(made.image[:, ::-1] if flips[-1] else made.image)
                 rows.append(i)
-                words.append("|".join(styles))
-                names.append(name)
+                words.append("|".join(made.styles))
+                names.append(made.name)
             latents.append(encode(vae, np.stack(drawn)).astype(np.float16))
         whole |= {
             f"{canvas}_latents": np.concatenate(latents),

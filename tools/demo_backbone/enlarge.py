@@ -18,12 +18,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from encode_latents import load_autoencoder
 from faces_torch import load_sface
 from muon import optimizers
 from picture_loss import face_distance, picture_terms
 from schedule import Clock, rate, save, set_rate
-from train_autoencoder import Pictures, batch, build, held_out, sheet
+from train_autoencoder import Pictures, batch, build, held_out, load_autoencoder, sheet
 
 
 def enlarge(small, channels):

@@ -8,6 +8,9 @@ chin (y), clear and sides (frames.HeadAt), and attributes that can be told with 
     python tools/demo_backbone/prepare.py --faces FACES --segmenter X.tflite --sface S.onnx
         --out DATA
 
+--size 128 makes the smaller pictures that train_autoencoder.py begins with: landmarks are in their
+pixels then, all else stays in those of 256.
+
 FACES holds 256/*.webp with landmarks.csv and attributes.csv and, where there are more,
 second/ (other pictures of the same people) and new/ with theirs (landmarks-second.csv, ...).
 """
@@ -141,10 +144,10 @@ def told_by_networks(line: dict) -> dict:
 _state = {}
 
 
-def _start(segmenter, sface, faces):
+def _start(segmenter, sface, faces, size):
     cv2.setNumThreads(1)
     recogniser = cv2.FaceRecognizerSF.create(sface, "")
-    _state.update(segment=load_segmenter(segmenter), recogniser=recogniser, faces=Path(faces))
+    _state.update(segment=load_segmenter(segmenter), recogniser=recogniser, faces=faces, size=size)
 
 
 def _one(row: dict):
@@ -154,19 +157,21 @@ def _one(row: dict):
     matte = person_matte(_state["segment"], image, tuple(row["points"][2]))
     face = np.concatenate([row["box"], row["points"].ravel(), [row["score"]]]).astype(np.float32)
     recogniser = _state["recogniser"]
+    small = (_state["size"],) * 2
     vector = recogniser.feature(recogniser.alignCrop(bgr, face))[0]
     x, y, w, h = row["box"]
     known = Face((x, y, x + w, y + h), row["score"], row["points"].astype(np.float32))
     record = {
         "number": row["number"],
         "set": row["folder"],
-        "points": np.round(row["points"], 2).tolist(),
+        "points": np.round(row["points"] * small[0] / 256, 2).tolist(),
         "box": np.round(row["box"], 2).tolist(),
         "chin": round(crown_to_chin(known).chin, 2),
         "clear": rows_above_hair(matte),
         "sides": rows_at_sides(matte),
         "attributes": attributes(image, matte, row) | row["told"],
     }
+    image, matte = (cv2.resize(a, small, interpolation=cv2.INTER_AREA) for a in (image, matte))
     return record, image, np.round(matte * 255).astype(np.uint8), vector / np.linalg.norm(vector)
 
 
@@ -200,19 +205,21 @@ def main():
     parser.add_argument("--segmenter", required=True, help="selfie_segmentation.tflite")
     parser.add_argument("--sface", required=True, help="SFace's ONNX file")
     parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     rows = read_rows(options.faces)
     if not rows:
         raise SystemExit(f"no faces with landmarks and attributes in '{options.faces}'")
-    shapes = {"images": (len(rows), 256, 256, 3), "mattes": (len(rows), 256, 256)}
+    whole = (len(rows), options.size, options.size)
+    shapes = {"images": (*whole, 3), "mattes": whole}
     arrays = {
         name: np.lib.format.open_memmap(options.out / f"{name}.npy", "w+", np.uint8, shape)
         for name, shape in shapes.items()
     }
     records, vectors = [], []
-    start = (options.segmenter, options.sface, options.faces)
+    start = (options.segmenter, options.sface, options.faces, options.size)
     with Pool(options.workers, _start, start) as pool:
         for i, (record, image, matte, vector) in enumerate(pool.imap(_one, rows, chunksize=32)):
             records.append(record)

@@ -12,9 +12,9 @@
 #   WEIGHTS    safetensors with a trained UNet to begin with (begin.py). On a new machine none is
 #              needed where STATE/run holds average.fp16.safetensors: it goes on at its own row
 #   SEGMENTER  selfie_segmentation.tflite; without, npm fetches it
-#   YUNET, SFACE  ONNX files (default: where `mcap models path` says)
+#   SFACE      its ONNX file (default: where `mcap models path sface` says)
 #   ROWS       of the UNet (default 1000000)
-#   PICTURES   of the decoder (default 60000)
+#   PICTURES   of the decoder (default 30000)
 #   PARTS      of latents (default 20), the first of which training waits for
 #   THREADS    of the trainings: 1, 2 or auto, whichever is quicker at the time (default)
 #   STAGE      this stage alone: prepare, text, begin, encode, unet, decoder or export
@@ -29,7 +29,7 @@ if [ -z "$faces" ] || [ -z "$state" ]; then
 fi
 python=${PYTHON:-python}
 model=${MODEL:-$here/../../plugins/mcap_plugins/demo/model}
-rows=${ROWS:-1000000} pictures=${PICTURES:-60000} parts=${PARTS:-20} threads=${THREADS:-auto}
+rows=${ROWS:-1000000} pictures=${PICTURES:-30000} parts=${PARTS:-20} threads=${THREADS:-auto}
 data=$state/data run=$state/run
 
 next_stage() {
@@ -162,9 +162,8 @@ stage() {
         wait $encoder
         ;;
     decoder)
-        train "$here/train_decoder.py" --faces "$faces" --data "$data" --model "$model" \
-            --out "$run" --sface "$(weight sface "${SFACE:-}")" --pictures "$pictures" \
-            --threads "$threads"
+        train "$here/train_decoder.py" --data "$data" --model "$model" --out "$run" \
+            --sface "$(weight sface "${SFACE:-}")" --pictures "$pictures" --threads "$threads"
         ;;
     export)
         "$python" "$here/export.py" --run "$run" --model "$model" --to "$state/model"

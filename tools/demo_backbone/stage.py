@@ -1,6 +1,6 @@
 """Says which stage of run.sh is next for a folder, from the files that lie in it.
 
-python tools/demo_backbone/stage.py STATE --rows 1000000 --pictures 60000
+python tools/demo_backbone/stage.py STATE --rows 1000000 --pictures 30000
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("state", type=Path)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--pictures", type=int, default=60_000)
+    parser.add_argument("--pictures", type=int, default=30_000)
     options = parser.parse_args()
     print(next_stage(options.state, options.rows, options.pictures))
 

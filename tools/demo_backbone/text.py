@@ -73,6 +73,13 @@ def extend(tokenizer: CLIPTokenizer, words: list[str]) -> CLIPTokenizer:
     return longer
 
 
+def without_identity(tokenizer: CLIPTokenizer) -> CLIPTokenizer:
+    """The tokenizer as it is shipped: the same ids, no identity word."""
+    learned = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    merges = [tuple(m) for m in learned["merges"]]
+    return CLIPTokenizer(vocab=learned["vocab"], merges=merges, model_max_length=LENGTH)
+
+
 def build_text_encoder(tokenizer: CLIPTokenizer, width: int, layers: int) -> CLIPTextModel:
     """A CLIP text encoder with fresh weights that knows the tokenizer's own end token."""
     config = CLIPTextConfig(

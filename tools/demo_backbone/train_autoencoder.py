@@ -84,6 +84,14 @@ def batch(pictures: Pictures, rows, rng, styled_share: float):
     )
 
 
+def load_autoencoder(run: Path, name: str = "autoencoder.pt"):
+    """The trained autoencoder; name "enlarged.pt": the one for twice the side."""
+    kept = torch.load(run / name, weights_only=True)
+    vae = build(kept["channels"], kept["latents"])
+    vae.load_state_dict(kept["vae"])
+    return vae.eval().to(memory_format=torch.channels_last)
+
+
 @torch.no_grad()
 def spread(vae, pictures, count=32):
     """Each latent channel's deviation [L, 1, 1], and which channels the KL term left alive [L]."""

@@ -216,19 +216,19 @@ def loss_of(models, tokenizer, alphas, batch: Batch) -> torch.Tensor:
     return (weight * errors).mean() / 0.35
 
 
-def write_weights(path: Path, average: dict[str, torch.Tensor], rows: int):
-    """Averaged weights in half precision, and how many rows they saw, in safetensors."""
+def write_weights(path: Path, average: dict, count: int, unit: str = "rows", **more: str):
+    """Averaged weights in half precision, and how many rows (unit) they saw, in safetensors."""
     half = {k: v.half().contiguous() for k, v in average.items() if v.dtype.is_floating_point}
     temporary = path.with_suffix(".part")
-    save_file(half, temporary, metadata={"rows": str(rows)})
+    save_file(half, temporary, metadata={unit: str(count), **more})
     os.replace(temporary, path)
 
 
-def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], int]:
+def read_weights(path: Path, unit: str = "rows") -> tuple[dict[str, torch.Tensor], int]:
     """Weights in float32 and the rows they saw, of write_weights."""
     with safe_open(path, "pt") as file:
-        rows = int((file.metadata() or {}).get("rows", 0))
-        return {k: file.get_tensor(k).float() for k in file.keys()}, rows  # noqa: SIM118
+        count = int((file.metadata() or {}).get(unit, 0))
+        return {k: file.get_tensor(k).float() for k in file.keys()}, count  # noqa: SIM118
 
 
 def parts_for(data: Latents, record: Path, step: int, take_new: bool) -> int:
