@@ -114,8 +114,11 @@ def encode_part(vae, data: Path, part: int, limit: int | None) -> dict[str, np.n
                 words.append("|".join(made.styles))
                 names.append(made.name)
             latents.append(encode(vae, np.stack(drawn)).astype(np.float16))
+        together = np.concatenate(latents)
+        if not np.isfinite(together).all():
+            raise SystemExit(f"part {part}: a {canvas} latent is not a number")
         whole |= {
-            f"{canvas}_latents": np.concatenate(latents),
+            f"{canvas}_latents": together,
             f"{canvas}_row": np.array(rows, np.int32),
             f"{canvas}_flipped": np.array(flips),
             f"{canvas}_styles": np.array(words),

@@ -18,7 +18,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from encode_latents import load_vae
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from text import WORD_NORM, IdentityWord, build_text_encoder, without_identity
 from train_unet import Shape, build, build_scheduler, read_weights
 from transformers import CLIPTokenizer
@@ -79,6 +79,17 @@ def save_identity(identity: IdentityWord, folder: Path):
         "row_norm": WORD_NORM,
     }
     (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n")
+
+
+def load_identity(folder: Path) -> IdentityWord:
+    """The identity word of save_identity, float32."""
+    values = json.loads((folder / "config.json").read_text())
+    sizes = (values["in_features"], values["hidden_features"], values["out_features"])
+    identity = IdentityWord(*sizes)
+    identity.load_state_dict(
+        {f"embed_{k}": v.float() for k, v in load_file(folder / "model.safetensors").items()}
+    )
+    return identity.eval()
 
 
 def save_tokenizer_for_older(folder: Path):

@@ -15,7 +15,7 @@
 #   SFACE      its ONNX file (default: where `mcap models path sface` says)
 #   ROWS       of the UNet (default 1000000)
 #   PICTURES   of the decoder (default 30000)
-#   PARTS      of latents (default 20), the first of which training waits for
+#   PARTS      of latents (default 16), the first of which training waits for
 #   THREADS    of the trainings: 1, 2 or auto, whichever is quicker at the time (default)
 #   STAGE      this stage alone: prepare, text, begin, encode, unet, decoder or export
 #   DRY=1      says which stage is next, and ends
@@ -29,7 +29,7 @@ if [ -z "$faces" ] || [ -z "$state" ]; then
 fi
 python=${PYTHON:-python}
 model=${MODEL:-$here/../../plugins/mcap_plugins/demo/model}
-rows=${ROWS:-1000000} pictures=${PICTURES:-30000} parts=${PARTS:-20} threads=${THREADS:-auto}
+rows=${ROWS:-1000000} pictures=${PICTURES:-30000} parts=${PARTS:-16} threads=${THREADS:-auto}
 data=$state/data run=$state/run
 
 next_stage() {
@@ -159,7 +159,8 @@ stage() {
         local encoder=$!
         train "$here/train_unet.py" --data "$data" --out "$run" --start "$first" --rows "$rows" \
             --threads "$threads"
-        wait $encoder
+        # The UNet has had its rows by now, with or without the last parts.
+        wait $encoder || echo "not all parts were encoded"
         ;;
     decoder)
         train "$here/train_decoder.py" --data "$data" --model "$model" --out "$run" \

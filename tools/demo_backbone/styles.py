@@ -202,6 +202,9 @@ def draw_styles(rng) -> list[str]:
 
 def apply_styles(image: np.ndarray, matte: np.ndarray, names: list[str], rng) -> np.ndarray:
     """Applies styles in order; float32[H, W, 3] in [0, 1]."""
+    # Clipped before each one too: a blend may end a little above 1, and a power of less than 0 is
+    # no number.
+    image = np.clip(image, 0, 1)
     for name in names:
-        image = STYLES[name](image, matte, rng).astype(np.float32)
-    return np.clip(image, 0, 1)
+        image = np.clip(STYLES[name](image, matte, rng), 0, 1).astype(np.float32)
+    return image

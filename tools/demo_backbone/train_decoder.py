@@ -95,6 +95,8 @@ class Faces:
     records: list[dict]
     images: np.ndarray
     mattes: np.ndarray
+    vectors: np.ndarray
+    """Unit vectors of SFace, float32[N, 128]."""
     train: np.ndarray
     held_out: np.ndarray
 
@@ -104,7 +106,13 @@ class Faces:
         held = np.array([is_held_out(r) for r in records])
         images = np.load(data / "images.npy", mmap_mode="r")
         mattes = np.load(data / "mattes.npy", mmap_mode="r")
-        return Faces(records, images, mattes, np.flatnonzero(~held), np.flatnonzero(held))
+        vectors = np.load(data / "embeddings.npy")
+        return Faces(records, images, mattes, vectors, np.flatnonzero(~held), np.flatnonzero(held))
+
+    def alone(self, row: int) -> bool:
+        """True of a person of whom there is one picture."""
+        number = self.records[row]["number"]
+        return sum(r["number"] == number for r in self.records) == 1
 
     def draw(self, rows, canvas: str, rng) -> tuple[torch.Tensor, torch.Tensor]:
         """Pictures [B, 3, H, W] in [0, 1] and landmarks [B, 5, 2] in their pixels.

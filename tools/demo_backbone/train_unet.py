@@ -235,19 +235,24 @@ def parts_for(data: Latents, record: Path, step: int, take_new: bool) -> int:
     """Takes the parts of a step; the step since when they are what they are.
 
     record: taken.jsonl, a line a change. With take_new, parts that came meanwhile are taken from
-    this step on, unless a run before this one already wrote down what it took from here on.
+    this step on, unless a run before this one already wrote down what it took from here on. A part
+    that somebody removed is done without from this step on, and what was written down after it
+    no longer holds.
     """
     written = record.read_text().splitlines() if record.exists() else []
     lines = [json.loads(line) for line in written]
     known = [line for line in lines if line["step"] <= step]
-    later = len(lines) > len(known)
     there = data.there()
-    if not known or (take_new and not later and there != known[-1]["parts"]):
-        if not there:
-            raise SystemExit(f"no latents in '{data.run}': encode_latents.py makes them")
-        with open(record, "a") as file:
-            file.write(json.dumps({"step": step, "parts": there}) + "\n")
+    if not there:
+        raise SystemExit(f"no latents in '{data.run}': encode_latents.py makes them")
+    gone = bool(known) and not set(known[-1]["parts"]) <= set(there)
+    new = take_new and len(lines) == len(known) and (not known or there != known[-1]["parts"])
+    if not known or gone or new:
         known.append({"step": step, "parts": there})
+        text = "".join(json.dumps(line) + "\n" for line in known)
+        temporary = record.with_suffix(".part")
+        temporary.write_text(text)
+        os.replace(temporary, record)
     if list(data.parts) != known[-1]["parts"]:
         data.take(known[-1]["parts"])
         counts = ", ".join(f"{data.count(c)} {c}" for c in CANVASES)
@@ -324,6 +329,8 @@ def main():
         set_rate(made, rate(progress, step - began, 100, options.flat))
         batch = draw_batch(data, step, since, options.batch)
         loss = loss_of(models, tokenizer, alphas, batch)
+        if not torch.isfinite(loss):
+            raise SystemExit(f"step {step}: the loss is {loss.item()}; the last state is as it was")
         for optimizer in made:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
