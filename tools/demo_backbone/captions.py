@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from styles import REPLACES_BACKGROUND
-from words import NOISE_WORDS
+from words import NOISE_WORDS, REPLACES_BACKGROUND
 
 IDENTITY = "<mcap-id>"
 

@@ -23,12 +23,13 @@ from pathlib import Path
 import frames
 import numpy as np
 import torch
+from canvases import CANVASES
 from diffusers import AutoencoderKL
-from styles import REPLACES_BACKGROUND, apply_styles, draw_styles
+from styles import apply_styles, draw_styles
+from words import REPLACES_BACKGROUND
 
 HELD_OUT = 20  # every 20th number is seen by no training
 SLICES = 4
-CANVASES = {"square": frames.SQUARE, "portrait": frames.PORTRAIT}
 
 
 def load_vae(folder: Path) -> AutoencoderKL:

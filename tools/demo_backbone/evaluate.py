@@ -19,11 +19,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from canvases import PORTRAIT, SQUARE
 from diffusers import StableDiffusionPipeline
 from export import load_identity
 from face_reader import FaceReader
 from features import Features
-from frames import PORTRAIT, SQUARE
 from obedience import PERSON, WORDS, Seen, is_black_and_white, is_plain_white
 from sharpness import fine_power
 from text import identities

@@ -16,14 +16,9 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from canvases import PORTRAIT
 
 SIDE = 256
-SQUARE = (256, 256)
-# Width and height. 7:9 is 35:45 exactly; sides in 32s, since the latents (16 times smaller) are
-# halved twice in the UNet, of which the first halving then loses nothing; 252 positions a map are
-# as much work as the square's 256.
-PORTRAIT = (224, 288)
-
 MARGIN = 24  # of the picture's sides, may be stretched
 BELOW_CHIN = 3  # from here down the picture may be stretched
 ABOVE_HAIR = 3  # from here up

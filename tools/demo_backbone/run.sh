@@ -4,11 +4,12 @@
 #
 #   tools/demo_backbone/run.sh FACES STATE
 #
-# FACES: a folder that prepare.py reads. STATE: a folder outside the repo that outlives the process.
+# FACES: a folder that prepare.py reads. STATE: a folder outside the repo that outlives the process;
+# its file pid says whom to stop (TERM: the state is kept) or to pause.
 # In the environment:
 #   PYTHON     the interpreter (default python), with mcap importable
 #   MODEL      diffusers folder of the version before (default the packaged one): its autoencoder
-#              and its text encoder go on
+#              and its tokenizer go on
 #   WEIGHTS    safetensors with a trained UNet to begin with (begin.py). On a new machine none is
 #              needed where STATE/run holds average.fp16.safetensors: it goes on at its own row
 #   SEGMENTER  selfie_segmentation.tflite; without, npm fetches it
@@ -31,36 +32,18 @@ python=${PYTHON:-python}
 model=${MODEL:-$here/../../plugins/mcap_plugins/demo/model}
 rows=${ROWS:-1000000} pictures=${PICTURES:-30000} parts=${PARTS:-16} threads=${THREADS:-auto}
 data=$state/data run=$state/run
+latents=(--data "$data" --vae "$model/vae" --out "$run")
 
 next_stage() {
     "$python" "$here/stage.py" "$state" --rows "$rows" --pictures "$pictures"
 }
-if [ -n "${DRY:-}" ]; then
-    echo "${STAGE:-$(next_stage)}"
-    exit
-fi
-
-mkdir -p "$run"
-# One at a time. The lock is the process's own: it falls with it, also under kill -9.
-exec 9>"$state/lock"
-if ! flock -n 9; then
-    echo "another run.sh is at work on $state"
-    exit 0
-fi
-renice -n 19 -p $$ >/dev/null
-# Threads that wait by spinning take the time of those that work where the machine is shared.
-export OMP_WAIT_POLICY=PASSIVE PYTHONUNBUFFERED=1
 
 weight() { # name, path or nothing: where a weight lies
     if [ -n "$2" ]; then echo "$2"; else "$python" -m mcap models path "$1"; fi
 }
 
 segmenter() {
-    if [ -n "${SEGMENTER:-}" ]; then
-        echo "$SEGMENTER"
-        return
-    fi
-    local file=$state/package/selfie_segmentation.tflite
+    local file=${SEGMENTER:-$state/package/selfie_segmentation.tflite}
     if [ ! -f "$file" ]; then
         (cd "$state" && npm pack --silent @mediapipe/selfie_segmentation@0.1.1675465747 >/dev/null &&
             tar xzf mediapipe-selfie_segmentation-0.1.1675465747.tgz)
@@ -68,122 +51,88 @@ segmenter() {
     echo "$file"
 }
 
-# A stop is handed on to what works in the background: a trainer keeps its state then.
+# In the background and waited for, so that a signal is handed on at once; never from a function in
+# the background, whose subshell would get the signal in the program's place. The lock is run.sh's.
+work() {
+    "$python" "$@" 9>&- &
+    wait $!
+}
+
+# A trainer keeps its state when it is told to stop.
 stop() {
     kill -TERM $(jobs -p) 2>/dev/null || true
     wait
     exit 143
 }
-trap stop TERM INT
-
-encode() { # how many parts
-    "$python" "$here/encode_latents.py" --data "$data" --vae "$model/vae" --out "$run" --parts "$1"
-}
-
-train() {
-    "$python" "$@" 9>&- &
-    wait $!
-}
-
-stage() {
-    "$python" "$here/stage.py" "$state" --rows "$rows" --pictures "$pictures"
-}
-if [ -n "${DRY:-}" ]; then
-    echo "${STAGE:-$(next_stage)}"
-    exit
-fi
-
-mkdir -p "$run"
-# One at a time. The lock is the process's own: it falls with it, also under kill -9.
-exec 9>"$state/lock"
-if ! flock -n 9; then
-    echo "another run.sh is at work on $state"
-    exit 0
-fi
-renice -n 19 -p $$ >/dev/null
-# Threads that wait by spinning take the time of those that work where the machine is shared.
-export OMP_WAIT_POLICY=PASSIVE PYTHONUNBUFFERED=1
-
-weight() { # name, path or nothing: where a weight lies
-    if [ -n "$2" ]; then echo "$2"; else "$python" -m mcap models path "$1"; fi
-}
-
-segmenter() {
-    if [ -n "${SEGMENTER:-}" ]; then
-        echo "$SEGMENTER"
-        return
-    fi
-    local file=$state/package/selfie_segmentation.tflite
-    if [ ! -f "$file" ]; then
-        (cd "$state" && npm pack --silent @mediapipe/selfie_segmentation@0.1.1675465747 >/dev/null &&
-            tar xzf mediapipe-selfie_segmentation-0.1.1675465747.tgz)
-    fi
-    echo "$file"
-}
-
-encode_parts() { # count: those of the first that are missing
-    local part
-    for ((part = 0; part < $1; part++)); do
-        if [ ! -f "$run/latents_$part.npz" ]; then
-            OMP_NUM_THREADS=1 "$python" "$here/encode_latents.py" --data "$data" \
-                --vae "$model/vae" --out "$run" --part $part
-        fi
-    done
-}
-
-# The child is waited for and not only run, so that a signal reaches it: it keeps its state then.
-train() {
-    "$python" "$@" 9>&- &
-    local child=$!
-    trap 'kill -TERM $child 2>/dev/null; wait $child; exit 143' TERM INT
-    wait $child
-    trap - TERM INT
-}
 
 stage() {
     case $1 in
     prepare)
-        "$python" "$here/prepare.py" --faces "$faces" --segmenter "$(segmenter)" \
+        work "$here/prepare.py" --faces "$faces" --segmenter "$(segmenter)" \
             --sface "$(weight sface "${SFACE:-}")" --out "$data"
         ;;
-    text) "$python" "$here/text.py" --start "$model/tokenizer" --out "$run" ;;
+    text) work "$here/text.py" --start "$model/tokenizer" --out "$run" ;;
     begin)
-        "$python" "$here/begin.py" --tokenizer "$run/tokenizer" \
-            ${WEIGHTS:+--weights "$WEIGHTS"} --out "$run/start.safetensors"
+        work "$here/begin.py" --tokenizer "$run/tokenizer" ${WEIGHTS:+--weights "$WEIGHTS"} \
+            --out "$run/start.safetensors"
         ;;
-    encode) encode 1 ;;
+    encode) work "$here/encode_latents.py" "${latents[@]}" --parts 1 ;;
     unet)
         local first=$run/average.fp16.safetensors
         [ -f "$first" ] || first=$run/start.safetensors
-        encode "$parts" 9>&- &
+        "$python" "$here/encode_latents.py" "${latents[@]}" --parts "$parts" 9>&- &
         local encoder=$!
-        train "$here/train_unet.py" --data "$data" --out "$run" --start "$first" --rows "$rows" \
+        work "$here/train_unet.py" --data "$data" --out "$run" --start "$first" --rows "$rows" \
             --threads "$threads"
         # The UNet has had its rows by now, with or without the last parts.
         wait $encoder || echo "not all parts were encoded"
         ;;
     decoder)
-        train "$here/train_decoder.py" --data "$data" --model "$model" --out "$run" \
+        work "$here/train_decoder.py" --data "$data" --model "$model" --out "$run" \
             --sface "$(weight sface "${SFACE:-}")" --pictures "$pictures" --threads "$threads"
         ;;
-    export)
-        "$python" "$here/export.py" --run "$run" --model "$model" --to "$state/model"
+    export) work "$here/export.py" --run "$run" --model "$model" --to "$state/model" ;;
+    *)
+        echo "there is no stage '$1'" >&2
+        exit 2
         ;;
     esac
 }
 
-if [ -n "${STAGE:-}" ]; then
-    stage "$STAGE"
-    exit
-fi
-before=
-while now=$(next_stage) && [ "$now" != done ]; do
-    if [ "$now" = "$before" ]; then
-        echo "stage $now left nothing behind" >&2
-        exit 1
+main() {
+    if [ -n "${DRY:-}" ]; then
+        echo "${STAGE:-$(next_stage)}"
+        exit
     fi
-    echo "$(date -u +%FT%TZ) stage $now"
-    stage "$now"
-    before=$now
-done
-echo "$(date -u +%FT%TZ) done: $state/model"
+    mkdir -p "$run"
+    # One at a time. The lock is the process's own: it falls with it, also under kill -9.
+    exec 9>"$state/lock"
+    if ! flock -n 9; then
+        echo "another run.sh is at work on $state"
+        exit
+    fi
+    echo $$ >"$state/pid"
+    renice -n 19 -p $$ >/dev/null
+    # Threads that wait by spinning take the time of those that work where the machine is shared.
+    export OMP_WAIT_POLICY=PASSIVE PYTHONUNBUFFERED=1
+    trap stop TERM INT
+    if [ -n "${STAGE:-}" ]; then
+        stage "$STAGE"
+        exit
+    fi
+    local before='' now
+    while now=$(next_stage) && [ "$now" != done ]; do
+        if [ "$now" = "$before" ]; then
+            echo "stage $now left nothing behind" >&2
+            exit 1
+        fi
+        echo "$(date -u +%FT%TZ) stage $now"
+        stage "$now"
+        before=$now
+    done
+    echo "$(date -u +%FT%TZ) done: $state/model"
+    exit
+}
+
+# Read whole before anything runs, so that a newer copy put in its place does no harm.
+main

@@ -168,15 +168,6 @@ STYLES = {
     "blurred background": blurred_background,
     "painted": painted,
 }
-REPLACES_BACKGROUND = {
-    "plain white background",
-    "plain light grey background",
-    "plain dark background",
-    "in front of a blurred office",
-    "blurred background",
-    "high key",
-    "low key",
-}
 
 
 def draw_styles(rng) -> list[str]:

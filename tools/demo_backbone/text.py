@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from captions import IDENTITY, NEW_WORDS, caption
-from styles import draw_styles
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from words import corpus
@@ -151,6 +150,8 @@ def main():
     if options.start:
         known = CLIPTokenizer.from_pretrained(options.start)
     else:
+        from styles import draw_styles
+
         records = json.loads((options.data / "table.json").read_text())
         rng = np.random.default_rng(0)
         lines = corpus()

@@ -24,8 +24,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from canvases import CANVASES
 from diffusers import AutoencoderKL
-from encode_latents import CANVASES, is_held_out, load_vae, picture
+from encode_latents import is_held_out, load_vae, picture
 from faces_torch import embed, load_sface
 from features import Features
 from frames import can_have_room, head_of

@@ -15,17 +15,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
 import time
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import torch
+from canvases import CANVASES
 from captions import IDENTITY, caption
 from diffusers import DDIMScheduler, UNet2DConditionModel
-from encode_latents import CANVASES
 from muon import optimizers
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -150,9 +152,18 @@ class Batch:
     noise: torch.Tensor
     times: torch.Tensor
     """int64[B], 0 to 999."""
-    texts: list[str]
+    tokens: torch.Tensor
+    """Captions, int64[B, T]."""
     vectors: torch.Tensor
     """Face vectors float32[B, 128] of another picture of each person, with a little noise."""
+
+    def to(self, device: str) -> Batch:
+        if device == "cpu":
+            return self
+        moved = (
+            getattr(self, f.name).pin_memory().to(device, non_blocking=True) for f in fields(self)
+        )
+        return Batch(*moved)
 
 
 def pick(data: Latents, step: int, since: int, size: int, seed: int) -> tuple[str, np.ndarray]:
@@ -173,7 +184,7 @@ def pick(data: Latents, step: int, since: int, size: int, seed: int) -> tuple[st
     return canvas, chosen
 
 
-def draw_batch(data: Latents, step: int, since: int, size: int, seed: int = 0) -> Batch:
+def draw_batch(data: Latents, tokenizer, step: int, since: int, size: int, seed=0) -> Batch:
     """What a step sees, from its number alone."""
     canvas, chosen = pick(data, step, since, size, seed)
     columns = data.columns[canvas]
@@ -194,19 +205,21 @@ def draw_batch(data: Latents, step: int, since: int, size: int, seed: int = 0) -
         clean,
         torch.randn(clean.shape, generator=noise),
         torch.randint(0, 1000, (size,), generator=noise),
-        texts,
+        ids(tokenizer, texts),
         vectors,
     )
 
 
-def loss_of(models, tokenizer, alphas, batch: Batch) -> torch.Tensor:
-    """Weighted squared error of the velocity, about 1 for a model that knows nothing."""
+def loss_of(models, token: int, alphas, batch: Batch) -> torch.Tensor:
+    """Weighted squared error of the velocity, about 1 for a model that knows nothing.
+
+    token: the identity word's id; alphas float32[1000], the scheduler's products.
+    """
     a = alphas[batch.times][:, None, None, None]
     noisy = a.sqrt() * batch.clean + (1 - a).sqrt() * batch.noise
     velocity = a.sqrt() * batch.noise - (1 - a).sqrt() * batch.clean
-    token = tokenizer.convert_tokens_to_ids(IDENTITY)
     with identities(models["text"], token, models["identity"](batch.vectors)):
-        context = models["text"](ids(tokenizer, batch.texts))[0]
+        context = models["text"](batch.tokens)[0]
     noisy = noisy.contiguous(memory_format=torch.channels_last)
     with torch.autocast(noisy.device.type, dtype=torch.bfloat16):
         guess = models["unet"](noisy, batch.times, context).sample
@@ -260,6 +273,118 @@ def parts_for(data: Latents, record: Path, step: int, take_new: bool) -> int:
     return known[-1]["step"]
 
 
+class Training:
+    """Networks, their optimizers and their moving average, at a step of a given batch size."""
+
+    def __init__(self, shape: Shape, tokenizer, size: int, rates: tuple[float, float], device: str):
+        """rates: of Muon and AdamW."""
+        self.shape, self.size, self.device = shape, size, device
+        self.models = build(shape, tokenizer).to(device)
+        self.optimizers = optimizers(self.models.named_parameters(), *rates, dtype=torch.bfloat16)
+        self.alphas = build_scheduler().alphas_cumprod.to(device)
+        self.token = tokenizer.convert_tokens_to_ids(IDENTITY)
+        # The step at which the optimizers began, with nothing behind them.
+        self.step = self.began = 0
+        self.average = self.copy()
+
+    def copy(self) -> dict[str, torch.Tensor]:
+        return {k: v.detach().clone() for k, v in self.models.state_dict().items()}
+
+    def begin(self, path: Path):
+        """Takes weights of write_weights, and goes on at the row that they had come to."""
+        weights, rows = read_weights(path)
+        known = {k: v.to(self.device) for k, v in weights.items()}
+        self.models.load_state_dict(self.models.state_dict() | known)
+        self.step = self.began = rows // self.size
+        self.average = self.copy()
+
+    def load(self, path: Path):
+        """Takes back all of what keep wrote."""
+        kept = torch.load(path, weights_only=True, map_location=self.device)
+        if kept["step"] * self.size != kept["rows"]:
+            raise SystemExit(f"'{path}' is of another batch size than {self.size}")
+        self.models.load_state_dict(kept["models"])
+        self.average, self.step, self.began = kept["average"], kept["step"], kept["began"]
+        for optimizer, values in zip(self.optimizers, kept["optimizers"], strict=True):
+            optimizer.load_state_dict(values)
+
+    def keep(self, path: Path, weights: Path):
+        """Writes all there is to go on with, and the averaged weights by themselves."""
+        save(
+            path,
+            {"models": self.models.state_dict(), "average": self.average,
+             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+             "step": self.step, "began": self.began, "rows": self.step * self.size},
+        )  # fmt: skip
+        write_weights(weights, self.average, self.step * self.size)
+
+    def update(self, batch: Batch, progress: float, flat: float) -> torch.Tensor:
+        """One step at progress (0 to 1) of the schedule; its loss, not yet read."""
+        # Without a state the optimizers begin anew, and so does the warm-up.
+        since = self.step - self.began
+        set_rate(self.optimizers, rate(progress, since, 100, flat))
+        loss = loss_of(self.models, self.token, self.alphas, batch.to(self.device))
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.models.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        live = self.models.state_dict()
+        names = [k for k, v in live.items() if v.dtype.is_floating_point]
+        smooth, live = [self.average[k] for k in names], [live[k] for k in names]
+        torch._foreach_lerp_(smooth, live, 1 - average_keep(progress, since))
+        self.step += 1
+        return loss.detach()
+
+
+class Batches:
+    """The batch of each step; beside an accelerator the next one is drawn while it works."""
+
+    def __init__(self, data: Latents, tokenizer, size: int, ahead: bool):
+        self.fixed = (data, tokenizer, size)
+        self.pool = ThreadPoolExecutor(1) if ahead else None
+        self.next: tuple[tuple[int, int], Future] | None = None
+
+    def __call__(self, step: int, since: int) -> Batch:
+        data, tokenizer, size = self.fixed
+        if self.next and self.next[0] == (step, since):
+            batch = self.next[1].result()
+        else:
+            batch = draw_batch(data, tokenizer, step, since, size)
+        # Parts are taken between blocks of steps: nothing is drawn ahead across their border.
+        self.next = None
+        if self.pool and (step + 1) % LOOK_EVERY:
+            coming = self.pool.submit(draw_batch, data, tokenizer, step + 1, since, size)
+            self.next = ((step + 1, since), coming)
+        return batch
+
+
+class Log:
+    """A line a minute: rows, rows a second, and a running mean of the loss."""
+
+    def __init__(self, step: int, size: int, read_every: int):
+        self.size, self.read_every, self.mean = size, read_every, None
+        self.time, self.step = time.time(), step
+
+    def add(self, step: int, loss: torch.Tensor):
+        """Reads a loss now and then: reading waits for the device. A loss that is no number ends
+        the run, before its weights are written over good ones."""
+        if step % self.read_every:
+            return
+        value = loss.item()
+        if not math.isfinite(value):
+            raise SystemExit(f"step {step}: the loss is {value}; the last state is as it was")
+        self.mean = value if self.mean is None else 0.98 * self.mean + 0.02 * value
+        now = time.time()
+        if now - self.time > 60:
+            speed = (step - self.step) * self.size / (now - self.time)
+            threads = torch.get_num_threads()
+            print(f"{step * self.size} rows, {speed:.1f} rows/s, loss {self.mean:.4f}, "
+                  f"{threads} thread(s)", flush=True)  # fmt: skip
+            self.time, self.step = now, step
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, type=Path)
@@ -273,87 +398,50 @@ def main():
     parser.add_argument("--flat", type=float, default=0.7, help="share of rows before decay")
     parser.add_argument("--start", type=Path, help="weights in safetensors to begin with")
     parser.add_argument("--save-every", type=float, default=240, help="seconds between states")
+    parser.add_argument("--seconds", type=float, help="the schedule ends by then at the latest")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--threads", default="auto", help="a number, or auto: the quicker one")
     options = parser.parse_args()
-    threads = Threads(options.threads)
     torch.manual_seed(0)
+    threads, on_cpu = Threads(options.threads), options.device == "cpu"
     tokenizer = CLIPTokenizer.from_pretrained(options.out / "tokenizer")
-    shape = Shape(channels=tuple(options.channels))
-    models = build(shape, tokenizer)
-    made = optimizers(
-        models.named_parameters(), options.muon_lr, options.adam_lr, dtype=torch.bfloat16
-    )
-    state, step, began = options.out / "unet.pt", 0, 0
+    training = Training(
+        Shape(channels=tuple(options.channels)), tokenizer, options.batch,
+        (options.muon_lr, options.adam_lr), options.device,
+    )  # fmt: skip
+    state, average = options.out / "unet.pt", options.out / "average.fp16.safetensors"
     if state.exists():
-        kept = torch.load(state, weights_only=True)
-        models.load_state_dict(kept["models"])
-        average, step, began = kept["average"], kept["step"], kept["began"]
-        for optimizer, values in zip(made, kept["optimizers"], strict=True):
-            optimizer.load_state_dict(values)
-    else:
-        if options.start:
-            weights, rows = read_weights(options.start)
-            models.load_state_dict(models.state_dict() | weights)
-            step = began = rows // options.batch
-        average = {k: v.detach().clone() for k, v in models.state_dict().items()}
-    # An average and its source are two views of the same order: updated with one call.
-    names = [k for k, v in models.state_dict().items() if v.dtype.is_floating_point]
-    live = [models.state_dict()[k] for k in names]
-    smooth = [average[k] for k in names]
+        training.load(state)
+    elif options.start:
+        training.begin(options.start)
+    if options.compile:
+        training.models["unet"].compile()
     data, record = Latents(options.data, options.out), options.out / "taken.jsonl"
-    since = parts_for(data, record, step, take_new=False)
-    alphas = build_scheduler().alphas_cumprod
+    since = parts_for(data, record, training.step, take_new=False)
+    batches = Batches(data, tokenizer, options.batch, ahead=not on_cpu)
     stop = []
     signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
     signal.signal(signal.SIGINT, lambda *_: stop.append(True))
     end = min(options.rows, options.until or options.rows) // options.batch
-    mean, saved, reported, reported_step = None, time.time(), time.time(), step
-
-    def keep_state():
-        values = [optimizer.state_dict() for optimizer in made]
-        save(
-            state,
-            {"models": models.state_dict(), "average": average, "optimizers": values,
-             "step": step, "began": began, "rows": step * options.batch,
-             "shape": [shape.latents, shape.side, list(shape.channels), shape.text_width],
-             "text_layers": shape.text_layers},
-        )  # fmt: skip
-        write_weights(options.out / "average.fp16.safetensors", average, step * options.batch)
-
-    while step < end and not stop:
+    log = Log(training.step, options.batch, 1 if on_cpu else 50)
+    started = saved = time.time()
+    while training.step < end and not stop:
         threads.step()
-        if step % LOOK_EVERY == 0:
-            since = parts_for(data, record, step, take_new=True)
-        progress = step * options.batch / options.rows
-        # Without a state the optimizers begin anew, and so does the warm-up.
-        set_rate(made, rate(progress, step - began, 100, options.flat))
-        batch = draw_batch(data, step, since, options.batch)
-        loss = loss_of(models, tokenizer, alphas, batch)
-        if not torch.isfinite(loss):
-            raise SystemExit(f"step {step}: the loss is {loss.item()}; the last state is as it was")
-        for optimizer in made:
-            optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(models.parameters(), 1.0)
-        for optimizer in made:
-            optimizer.step()
-        torch._foreach_lerp_(smooth, live, 1 - average_keep(progress, step - began))
-        step += 1
-        mean = loss.item() if mean is None else 0.98 * mean + 0.02 * loss.item()
-        now = time.time()
-        if now - reported > 60:
-            speed = (step - reported_step) * options.batch / (now - reported)
-            print(
-                f"{step * options.batch} rows, {speed:.1f} rows/s, loss {mean:.4f}, "
-                f"{torch.get_num_threads()} threads",
-                flush=True,
-            )
-            reported, reported_step = now, step
-        if now - saved > options.save_every:
-            keep_state()
+        if training.step % LOOK_EVERY == 0:
+            since = parts_for(data, record, training.step, take_new=True)
+        progress = training.step * options.batch / options.rows
+        if options.seconds:
+            progress = max(progress, (time.time() - started) / options.seconds)
+            if progress >= 1:
+                break
+        loss = training.update(batches(training.step, since), progress, options.flat)
+        log.add(training.step, loss)
+        if time.time() - saved > options.save_every:
+            training.keep(state, average)
             saved = time.time()
-    keep_state()
-    print(f"{step * options.batch} rows: state kept", flush=True)
+    training.keep(state, average)
+    print(f"{training.step * options.batch} rows: state kept", flush=True)
 
 
 if __name__ == "__main__":

@@ -117,6 +117,18 @@ NOISE_WORDS = sorted(
 )
 
 
+# Styles (styles.py) after which nothing of the picture's own background is left.
+REPLACES_BACKGROUND = {
+    "plain white background",
+    "plain light grey background",
+    "plain dark background",
+    "in front of a blurred office",
+    "blurred background",
+    "high key",
+    "low key",
+}
+
+
 def corpus() -> list[str]:
     """Lines for the tokenizer: each theme's words (repeated, so that they merge) and phrases."""
     words = [" ".join(v.split()) for v in THEMES.values()]
