@@ -259,8 +259,8 @@ def parts_for(data: Latents, record: Path, step: int, take_new: bool) -> int:
     if not there:
         raise SystemExit(f"no latents in '{data.run}': encode_latents.py makes them")
     gone = bool(known) and not set(known[-1]["parts"]) <= set(there)
-    new = take_new and len(lines) == len(known) and (not known or there != known[-1]["parts"])
-    if not known or gone or new:
+    decided = len(lines) > len(known) or (known and known[-1]["step"] == step)
+    if not known or gone or (take_new and not decided and there != known[-1]["parts"]):
         known.append({"step": step, "parts": there})
         text = "".join(json.dumps(line) + "\n" for line in known)
         temporary = record.with_suffix(".part")

@@ -110,7 +110,8 @@ a family photo in the garden with flowers and trees
 
 # Words that say something about our pictures, or nearly do, and must not be drawn as noise.
 TELLING = """black white grey gray painted painting painterly dark light warm cold key high low
-    plain blur blurred blurry bright background office monochrome clean simple minimal"""
+    plain blur blurred blurry bright background office monochrome clean simple minimal passport visa
+    identity document close up closeup headshot cropped"""
 NOISE_WORDS = sorted(
     set(" ".join(v for k, v in THEMES.items() if k in {"clothes", "photo", "art"}).split())
     - set(TELLING.split())
