@@ -65,9 +65,9 @@ class Eyes:
 
     def __init__(self, reader: Path | None):
         part = registry().get
-        self.detector = part("detector", "yunet").factory("cpu")
-        self.sface = part("identity", "sface").factory("cpu")
-        self.dlib = part("identity", "dlib").factory("cpu")
+        self.detector = part("detector", "yunet").factory()
+        self.sface = part("identity", "sface").factory()
+        self.dlib = part("identity", "dlib").factory()
         self.reader = FaceReader(reader) if reader else None
         self.features = Features()
 
@@ -248,8 +248,10 @@ def passports(pipeline, eyes: Eyes, settings: Settings, size) -> Iterator[Row]:
 def instant(pipeline, eyes: Eyes, faces: Faces, model: Path, settings: Settings) -> Iterator[Row]:
     """Likeness by dlib of what the identity word draws of people held out, nothing trained."""
     folder = model / "identity_encoder"
+    title = f"`instant`: likeness by dlib, nothing trained, {settings.people} held-out people x 3"
+    bar = "0.55, strangers below 0.10"
     if not folder.exists():
-        yield "`instant`: likeness by dlib, held-out people", "no identity word", "0.55"
+        yield title, "no identity word", bar
         return
     identity = load_identity(folder)
     chosen = faces.held_out[:: max(len(faces.held_out) // settings.people, 1)][: settings.people]
@@ -273,8 +275,7 @@ def instant(pipeline, eyes: Eyes, faces: Faces, model: Path, settings: Settings)
                for j, m in enumerate(means) if j != k]  # fmt: skip
     columns = [image for column in zip(*rows, strict=True) for image in column]
     show(np.stack(columns), settings.sheets / "instant.png", len(rows))
-    title = f"`instant`: likeness by dlib with no training, {len(rows)} held-out people x 3"
-    yield title, f"{np.mean(own):.3f}, strangers {np.mean(strange):.3f}", "0.55, below 0.10"
+    yield title, f"{np.mean(own):.3f}, strangers {np.mean(strange):.3f}", bar
 
 
 def draw_identity(pipeline, row, token: int, count: int, settings: Settings, seed: int):
