@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -464,6 +466,44 @@ def test_run_sh_says_what_is_next(tools, tmp_path):
     weights("average.fp16.safetensors", "rows", 480)
     assert dry() == "unet"
     assert dry(STAGE="export") == "export"
+
+
+def test_run_sh_runs_once_and_hands_a_stop_on(tools, tmp_path):
+    """In python's place something that says when it is told to stop, as a trainer does."""
+    fake = tmp_path / "python"
+    fake.write_text(
+        f"#!/bin/bash\ntrap 'echo kept >{tmp_path}/kept; exit 0' TERM\n"
+        f"echo began >{tmp_path}/began\n"
+        "for i in {1..400}; do sleep 0.05; done\n"
+    )
+    fake.chmod(0o755)
+    command = ["bash", FOLDER / "run.sh", "no-faces", tmp_path]
+    environment = {**os.environ, "PYTHON": str(fake), "STAGE": "text"}
+
+    def start():
+        (tmp_path / "began").unlink(missing_ok=True)
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL,
+                                   start_new_session=True)  # fmt: skip
+        until = time.monotonic() + 20
+        while not (tmp_path / "began").exists() and time.monotonic() < until:
+            time.sleep(0.02)
+        assert (tmp_path / "began").exists()
+        return process
+
+    def second() -> str:
+        done = subprocess.run(command, env=environment, text=True, capture_output=True, check=True)
+        return done.stdout
+
+    first = start()
+    assert "another run.sh" in second()
+    first.terminate()
+    assert first.wait(10) == 143
+    assert (tmp_path / "kept").read_text() == "kept\n"
+    killed = start()
+    killed.kill()  # alone: what it had begun goes on, and nothing may begin beside it
+    killed.wait(10)
+    assert "another run.sh" in second()
+    os.killpg(killed.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def main():
         if path.exists():
             continue
         whole = encode_part(vae, options.data, part, options.limit)
-        temporary = path.with_suffix(".part.npz")
+        temporary = path.with_name(f".{os.getpid()}.{path.name}")
         np.savez(temporary, **whole)
         os.replace(temporary, path)
         counts = ", ".join(f"{len(whole[f'{c}_row'])} {c}" for c in CANVASES)

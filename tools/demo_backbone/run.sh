@@ -52,9 +52,9 @@ segmenter() {
 }
 
 # In the background and waited for, so that a signal is handed on at once; never from a function in
-# the background, whose subshell would get the signal in the program's place. The lock is run.sh's.
+# the background, whose subshell would get the signal in the program's place.
 work() {
-    "$python" "$@" 9>&- &
+    "$python" "$@" &
     wait $!
 }
 
@@ -80,7 +80,7 @@ stage() {
     unet)
         local first=$run/average.fp16.safetensors
         [ -f "$first" ] || first=$run/start.safetensors
-        "$python" "$here/encode_latents.py" "${latents[@]}" --parts "$parts" 9>&- &
+        "$python" "$here/encode_latents.py" "${latents[@]}" --parts "$parts" &
         local encoder=$!
         work "$here/train_unet.py" --data "$data" --out "$run" --start "$first" --rows "$rows" \
             --threads "$threads"
@@ -105,7 +105,8 @@ main() {
         exit
     fi
     mkdir -p "$run"
-    # One at a time. The lock is the process's own: it falls with it, also under kill -9.
+    # One at a time. The lock falls with the last process that has it open: with run.sh, or, where
+    # that alone was killed, with the training that it left behind.
     exec 9>"$state/lock"
     if ! flock -n 9; then
         echo "another run.sh is at work on $state"

@@ -111,8 +111,7 @@ class Latents:
 
     def there(self) -> list[str]:
         """Names of the parts that lie in the folder."""
-        return sorted(path.name for path in self.run.glob("latents_*.npz")
-                      if ".part" not in path.name)  # fmt: skip
+        return sorted(path.name for path in self.run.glob("latents_*.npz"))
 
     def take(self, names: list[str]):
         """Has these parts and no others from now on."""
