@@ -238,11 +238,9 @@ def passports(pipeline, eyes: Eyes, settings: Settings, size) -> Iterator[Row]:
         met += found.met
         heights.append(found.head_height)
         lines.append(found.eye_line)
-    value = (
-        f"{met} of {count} (head {np.median(heights):.2f}, eyes {np.median(lines):.2f}, medians)"
-    )
-    title = f"passport prompts at {size[0]} x {size[1]}, framed as the profile asks with no border"
-    yield title, value, "7 of 8"
+    medians = f"head {np.median(heights):.2f}, eyes {np.median(lines):.2f}, medians"
+    value = f"{met} of {count} at {size[0]} x {size[1]} ({medians})"
+    yield "passport prompts: framed as the profile asks, no border added", value, "7 of 8"
 
 
 def instant(pipeline, eyes: Eyes, faces: Faces, model: Path, settings: Settings) -> Iterator[Row]:
