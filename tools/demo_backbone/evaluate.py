@@ -43,7 +43,7 @@ MARKS = ("<!-- evaluate.py begins -->", "<!-- evaluate.py ends -->")
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is drawn, and how."""
+    """Numbers of pictures, and the settings that they are drawn with."""
 
     count: int
     """Pictures a word, and for most other measures."""
@@ -151,7 +151,7 @@ def distances(pipeline, eyes: Eyes, faces: Faces, settings: Settings) -> Iterato
 
 
 def reconstruction(pipeline, eyes: Eyes, faces: Faces, settings: Settings) -> Iterator[Row]:
-    """What the autoencoder keeps of held-out faces."""
+    """PSNR, SFace similarity and colours of held-out faces that went through the autoencoder."""
     psnr, alike, pairs = [], [], []
     for i in faces.held_out[: settings.held_out]:
         image = np.asarray(faces.images[i])

@@ -36,7 +36,7 @@ PASSPORT_HEAD, PASSPORT_EYES = (0.71, 0.79), (0.555, 0.645)
 
 @dataclass(frozen=True)
 class Frame:
-    """Where a picture lies on a canvas."""
+    """A picture's place on a canvas."""
 
     size: tuple[int, int]
     """Width and height of the canvas."""
@@ -182,7 +182,7 @@ def named(head: HeadAt, frame: Frame) -> str:
 def axis(
     count: int, scale: float, start: float, fixed: tuple[float, float], first: float = 0.0
 ) -> np.ndarray:
-    """Where each of count canvas pixels comes from, in pixels of the picture; float64[count].
+    """Sources of count canvas pixels along one side, in pixels of the picture; float64[count].
 
     fixed: the part of the picture, which reaches from first to SIDE, that is not stretched. Beyond
     it, at distance u on the canvas, the picture is read at distance (u / scale) / (1 + a u) from

@@ -1,4 +1,4 @@
-"""Which words of a prompt are checked, and how a picture shows that it obeyed.
+"""Checks that a picture obeyed a word of its prompt, and the prompts that hold the words.
 
 A check sees the picture uint8[H, W, 3], the best face in it (None where there is none) and, where
 the weights are there, what face_reader.py reads in that face. Of 40 training pictures of which a
@@ -78,7 +78,7 @@ def brightness(image: np.ndarray) -> float:
 
 
 def turn(face: Face) -> float:
-    """How far the nose lies beside the middle of the eyes, in distances of the eyes; < 0: left."""
+    """The nose's distance from the middle of the eyes, in distances of the eyes; < 0: left."""
     eyes = face.landmarks[:2]
     across = max(float(np.linalg.norm(eyes[1] - eyes[0])), 1.0)
     return float(face.landmarks[2, 0] - eyes[:, 0].mean()) / across
@@ -112,7 +112,7 @@ class Word:
     prompt: str
     obeyed: Callable[[Seen], bool]
     reads: bool = False
-    """Whether the check needs face_reader.py."""
+    """True of a check that needs face_reader.py."""
 
 
 def _picture(check: Callable[[np.ndarray], bool]) -> Callable[[Seen], bool]:

@@ -1,4 +1,4 @@
-"""How much fine detail pictures have: their power above a quarter of the sampling rate."""
+"""Fine detail of pictures: their power above a quarter of the sampling rate."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ STAGES = ("prepare", "text", "begin", "encode", "unet", "decoder", "export", "do
 
 
 def seen(weights: Path, unit: str) -> int:
-    """How many rows or pictures averaged weights have seen, by their own account; 0 without."""
+    """Rows or pictures that averaged weights have seen, by their own account; 0 without."""
     if not weights.exists():
         return 0
     with safe_open(weights, "pt") as file:

@@ -76,7 +76,7 @@ def build_unet(latents: int, side: int, channels, text_width: int) -> UNet2DCond
 
 @dataclass(frozen=True)
 class Shape:
-    """What decides the networks' shapes."""
+    """Numbers that decide the shapes of the networks."""
 
     latents: int = 12
     side: int = 16
@@ -184,7 +184,7 @@ def pick(data: Latents, step: int, since: int, size: int, seed: int) -> tuple[st
 
 
 def draw_batch(data: Latents, tokenizer, step: int, since: int, size: int, seed=0) -> Batch:
-    """What a step sees, from its number alone."""
+    """The batch of a step, from its number alone."""
     canvas, chosen = pick(data, step, since, size, seed)
     columns = data.columns[canvas]
     rng = np.random.default_rng([seed, step])
