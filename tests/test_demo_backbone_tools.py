@@ -18,8 +18,9 @@ import torch
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "tools/demo_backbone"
 MODEL = ROOT / "plugins/mcap_plugins/demo/model"
-NAMES = ("captions", "canvases", "encode_latents", "export", "frames", "pack", "schedule", "stage",
-         "styles", "text", "train_decoder", "train_unet")  # fmt: skip
+NAMES = ("canvases", "captions", "encode_latents", "evaluate", "export", "frames", "obedience",
+         "pack", "schedule", "sharpness", "stage", "styles", "text", "train_decoder",
+         "train_unet")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -436,6 +437,47 @@ def test_a_packed_folder_holds_what_training_needs_within_its_limit(
     # A little less, and one of the two parts stays out; 64 KiB are kept for the file's own head.
     limit = tools.pack.size_of(packed) - 20_000 + 2**16
     assert tools.pack.pack(folder, tmp_path / "smaller", limit) == 10
+
+
+# Measures
+
+
+def test_checks_of_styles_tell_made_styles_from_the_picture_they_were_made_of(tools):
+    rng = np.random.default_rng(0)
+    image = (0.3 + 0.4 * rng.random((256, 256, 3)) * [1, 0.8, 0.7]).astype(np.float32)
+    matte = np.zeros((256, 256), np.float32)
+    matte[60:, 70:186] = 1
+    for name in ("plain white background", "plain dark background", "plain light grey background",
+                 "black and white", "warm light", "cold light"):  # fmt: skip
+        check = tools.obedience.WORDS[name].obeyed
+        made = tools.styles.apply_styles(image, matte, [name], rng)
+        pictures = [tools.evaluate.to_bytes(p) for p in (made, image)]
+        assert [bool(check(tools.obedience.Seen(p, None, None))) for p in pictures] == [True, False]
+
+
+def test_a_word_about_a_face_is_not_obeyed_without_one(tools):
+    seen = tools.obedience.Seen(np.zeros((256, 256, 3), np.uint8), None, None)
+    for name in ("dark hair", "looking left", "close-up", "smiling", "man", "young"):
+        assert not tools.obedience.WORDS[name].obeyed(seen)
+
+
+def test_frechet_distance_is_0_of_a_cloud_to_itself_and_the_squared_shift_of_a_moved_one(tools):
+    cloud = np.random.default_rng(0).normal(size=(400, 6))
+    assert tools.evaluate.frechet(cloud, cloud) == pytest.approx(0, abs=1e-6)
+    assert tools.evaluate.frechet(cloud, cloud + 2) == pytest.approx(24, rel=1e-6)
+
+
+def test_fine_power_goes_with_blur(tools):
+    sharp = torch.rand(1, 3, 64, 96)
+    soft = torch.nn.functional.avg_pool2d(sharp, 3, 1, 1)
+    assert tools.sharpness.fine_power(soft) < 0.3 * tools.sharpness.fine_power(sharp)
+
+
+def test_a_table_has_a_column_a_version_and_a_row_a_measure(tools):
+    found = {"second": [("a", "1", "2")], "third": [("a", "3", "2"), ("b", "4", "5")]}
+    lines = tools.evaluate.table(found)
+    assert lines[0] == "| measure | second | third | bar |"
+    assert lines[2:] == ["| a | 1 | 3 | 2 |", "| b |  | 4 | 5 |"]
 
 
 # run.sh

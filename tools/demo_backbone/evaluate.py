@@ -61,7 +61,7 @@ class Settings:
 
 
 class Eyes:
-    """What looks at pictures: mcap's detector, SFace and dlib; face_reader.py where it can."""
+    """Networks that look at pictures: mcap's detector, SFace, dlib; face_reader.py where it is."""
 
     def __init__(self, reader: Path | None):
         part = registry().get

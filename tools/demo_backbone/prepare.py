@@ -84,7 +84,7 @@ def person_matte(segment, image: np.ndarray, centre: tuple[float, float]) -> np.
 
 
 def attributes(image: np.ndarray, matte: np.ndarray, row: dict) -> dict:
-    """What can be read off with certainty; a doubtful attribute is left out.
+    """Attributes that can be read off with certainty; a doubtful one is left out.
 
     image uint8[256, 256, 3], matte float32[256, 256], row: box and landmarks in these pixels.
     """

@@ -32,7 +32,7 @@ def rate(progress: float, step: int, warmup_steps: int, flat: float) -> float:
 
 
 def average_keep(progress: float, step: int) -> float:
-    """How much of the moving average a step keeps: 0.998, at the end 0.9995; at first less."""
+    """Share of the moving average that a step keeps: 0.998, at the end 0.9995; at first less."""
     late = min(max((progress - 0.5) / 0.4, 0.0), 1.0)
     return min(0.998 + 0.0015 * late, (1 + step) / (10 + step))
 
