@@ -6,7 +6,7 @@
 X holds a UNet's weights as unet.*, and, as cond.mlp.0.* and cond.mlp.2.*, a perceptron from face
 vectors to rows, which the identity word begins with. The text encoder begins fresh: the identity's
 row then passes through it nearly as it came, to a UNet that was trained on such rows. (Loss over
-the first 960 rows, the same pictures and noise: 0.206 so, 0.213 with the text encoder of the second
+the first 960 rows, the same pictures and noise: 0.210 so, 0.216 with the text encoder of the second
 version, which was trained beside another UNet.)
 """
 
