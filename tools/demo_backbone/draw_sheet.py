@@ -47,8 +47,7 @@ def main():
     rows = [samples(pipeline, text, count, settings, 0, size) for text, size in CAPTIONS]
     faces = Faces.read(options.state / "data")
     token = pipeline.tokenizer.convert_tokens_to_ids("person</w>")
-    step = max(len(faces.held_out) // options.people, 1)
-    for i in faces.held_out[::step][: options.people]:
+    for i in faces.held_out_people(options.people):
         with torch.no_grad():
             row = identity(torch.from_numpy(faces.vectors[i][None]))
         drawn = draw_identity(pipeline, row, token, count - 1, settings, seed=int(i))

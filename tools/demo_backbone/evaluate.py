@@ -252,7 +252,7 @@ def instant(pipeline, eyes: Eyes, faces: Faces, model: Path, settings: Settings)
         yield title, "no identity word", bar
         return
     identity = load_identity(folder)
-    chosen = faces.held_out[:: max(len(faces.held_out) // settings.people, 1)][: settings.people]
+    chosen = faces.held_out_people(settings.people)
     token = pipeline.tokenizer.convert_tokens_to_ids("person</w>")
     rows, means, drawn_faces = [], [], []
     for place, i in enumerate(chosen):

@@ -110,6 +110,13 @@ class Faces:
         vectors = np.load(data / "embeddings.npy")
         return Faces(records, images, mattes, vectors, np.flatnonzero(~held), np.flatnonzero(held))
 
+    def held_out_people(self, count: int) -> np.ndarray:
+        """Rows of at most so many held-out people, one picture of each."""
+        numbers = [self.records[i]["number"] for i in self.held_out]
+        _, first = np.unique(numbers, return_index=True)
+        people = self.held_out[first]
+        return people[:: max(len(people) // count, 1)][:count]
+
     def alone(self, row: int) -> bool:
         """True of a person of whom there is one picture."""
         number = self.records[row]["number"]
