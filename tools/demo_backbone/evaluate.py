@@ -30,10 +30,10 @@ from text import identities
 from train_autoencoder import sheet
 from train_decoder import Faces
 
-from mcap.crown_to_chin import crown_to_chin
-from mcap.framing import cut, framed
-from mcap.profile import find_profile
+from mcap.framing.crop import cut, measure_framing
+from mcap.framing.head import crown_to_chin
 from mcap.registry import registry
+from mcap.style.profile import find_profile
 
 __all__ = ["is_black_and_white", "is_plain_white"]  # also for benchmarks/demo.py
 
@@ -232,7 +232,7 @@ def passports(pipeline, eyes: Eyes, settings: Settings, size) -> Iterator[Row]:
         if face is None:
             continue
         head, shape = crown_to_chin(face), (image.shape[1], image.shape[0])
-        found = framed(
+        found = measure_framing(
             cut(shape, profile.aspect_ratio, head, profile.framing), head, profile.framing
         )
         met += found.met

@@ -16,7 +16,7 @@ from face_reader import Reading
 from styles import luma
 
 from mcap.contracts import Face
-from mcap.crown_to_chin import crown_to_chin
+from mcap.framing.head import crown_to_chin
 
 
 @dataclass(frozen=True)

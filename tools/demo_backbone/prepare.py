@@ -28,7 +28,7 @@ import numpy as np
 from frames import rows_above_hair, rows_at_sides
 
 from mcap.contracts import Face
-from mcap.crown_to_chin import crown_to_chin
+from mcap.framing.head import crown_to_chin
 
 
 def guided_filter(guide: np.ndarray, mask: np.ndarray, radius: int, eps: float) -> np.ndarray:

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[1]
+from tests.support import ROOT
+
 FOLDER = ROOT / "tools/demo_backbone"
 MODEL = ROOT / "plugins/mcap_plugins/demo/model"
 NAMES = ("canvases", "captions", "encode_latents", "evaluate", "export", "frames", "obedience",
