@@ -199,7 +199,7 @@ def test_tight_frames_cover_the_canvas_with_the_bottom_at_the_bottom(tools):
 
 
 def test_passport_frames_are_what_the_profile_asks(tools):
-    from mcap.profile import find_profile
+    from mcap.style.profile import find_profile
 
     framing = find_profile("passport").framing
     rng, found = np.random.default_rng(0), 0
