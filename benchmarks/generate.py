@@ -12,7 +12,7 @@ the machine does hits both. On the CPU it is the process's own time that counts,
     plain      diffusers' pipeline called by hand: same prompts, steps, guidance, scheduler, batch
     mcap       mcap.diffusion.sampling, as mcap generate calls it
     maps       ... with the attention of two words recorded (--attention-maps)
-    edit       mcap.generation.editing.redraw: a word exchanged; draws the picture it starts from, too
+    edit       mcap.generation.editing.redraw: a word exchanged; the picture it starts from, too
     local      ... and only where the changed words look
 
 Prints Markdown. Memory is the device's peak in a case; on the CPU it is the process's so far, which

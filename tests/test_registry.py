@@ -290,7 +290,10 @@ def test_mcap_plugins_lists_and_details(installed, plugin, capsys):
 
 
 def test_enhance_names_the_restorers_there_are(installed, plugin, capsys):
-    code = "@mcap.hookimpl\ndef register_restorers(register):\n    register('sharp', dict, reads=('.x',))\n"
+    code = (
+        "@mcap.hookimpl\ndef register_restorers(register):\n"
+        "    register('sharp', dict, reads=('.x',))\n"
+    )
     installed(plugin("restore", code))
     assert cli.run(["enhance", "a.png", "--restorer", "nosuch"]) == 4
     assert "there are: sharp" in capsys.readouterr().err
