@@ -152,7 +152,9 @@ def summary(masked: MaskedSet) -> list[str]:
     """Return lines for people: how many photos can be used, who was passed over, what to do."""
     count, all_of = len(masked.accepted), len(masked.entries)
     lines = [f"{count} of {all_of} photos can be used."]
-    if masked.passed_over:
+    if masked.passed_over and any("undecided" in entry.kinds for entry in masked.refused):
+        lines.append(f"Who may be meant: {named_people(masked.passed_over, other=False)}.")
+    elif masked.passed_over:
         lines.append(f"Passed over: {named_people(masked.passed_over)}.")
     return lines + [advice.text for advice in advise(masked)]
 
@@ -176,13 +178,14 @@ def no_usable_photo(reasons: Iterable[tuple[str, str]], advice: Iterable[str]) -
     return "\n".join([f"No usable photo among {len(lines)}:", *lines, *advice])
 
 
-def named_people(people: Sequence[Person], most: int = 4) -> str:
-    """Return how many people there are and their photos, of at most ``most`` people."""
+def named_people(people: Sequence[Person], most: int = 4, other: bool = True) -> str:
+    """Return how many (other) people there are and their photos, of at most ``most`` people."""
+    others = "other " if other else ""
     if len(people) == 1:
-        return f"1 other person, in {named_photos(people[0].photos)}"
+        return f"1 {others}person, in {named_photos(people[0].photos)}"
     shown = "; ".join(f"in {named_photos(person.photos)}" for person in people[:most])
     rest = "" if len(people) <= most else f"; and {len(people) - most} more"
-    return f"{len(people)} other people: {shown}{rest}"
+    return f"{len(people)} {others}people: {shown}{rest}"
 
 
 def named_photos(files: Sequence[str], most: int = 3) -> str:

@@ -98,7 +98,8 @@ class MaskedPhoto:
     edited: bool = False
     """The mask came from a file and not from the masker."""
     similarity: float | None = None
-    """To the subject's mean embedding; None for a reference."""
+    """To the mean embedding of the subject's other photos; None for a reference, and where there is
+    no other."""
     checks: tuple[FaceCheck, ...] = ()
     near: NearDuplicate | None = None
 
@@ -150,7 +151,8 @@ class RefusedPhoto:
     """The face that was judged, where one was chosen."""
     checks: tuple[FaceCheck, ...] = ()
     similarity: float | None = None
-    """Of the nearest face to the subject's mean embedding; None where there is neither."""
+    """Of the nearest face to the subject's mean embedding; None where there is neither. Where the
+    subject is undecided because the photos may show two people, the mean of their pairs."""
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,7 @@ def mask_photos(
     choices = choose_subject(
         [each.faces for each in seen.values()],
         same_person=same_person,
+        doubtful=settings.faces.doubtful,
         dominance=settings.faces.dominance,
         pinned=pinned,
     )
@@ -96,7 +97,10 @@ def mask_photos(
     judge = Judge(settings, tools.masker, masks_by_name(masks), same_person)
     entries = judge.each(photos, seen, chosen, on_photo)
     faces = {sha256: each.faces for sha256, each in seen.items()}
-    others = passed_over(entries, faces, chosen, same_person)
+    # Where nobody was chosen because people look alike, each of them is to be seen.
+    undecided = any(choice.kind == "undecided" for choice in choices)
+    apart = same_person + settings.faces.doubtful if undecided else same_person
+    others = passed_over(entries, faces, chosen, apart)
     return MaskedSet(tuple(entries), settings, faces, others)
 
 

@@ -74,10 +74,12 @@ def refused_tiles(entry: RefusedPhoto) -> list[Tile]:
 def people_tiles(masked: MaskedSet) -> list[Tile]:
     """Return who was passed over, the largest face of each; whole rows, as the photos have."""
     tiles = []
+    undecided = any("undecided" in entry.kinds for entry in masked.refused)
     for person in masked.passed_over[:PEOPLE]:
         photo, found = max(person.faces, key=lambda item: item[1].face.area)
         count = len(person.photos)
-        title = f"passed over: in {count} photo{'' if count == 1 else 's'}"
+        who = "perhaps the subject" if undecided else "passed over"
+        title = f"{who}: in {count} photo{'' if count == 1 else 's'}"
         face = around_face(photo.image, found.face, 0.15)
         tiles.append(Tile(face, title, (", ".join(person.photos),)))
     return tiles + [Tile(None, "")] * (-len(tiles) % COLUMNS)

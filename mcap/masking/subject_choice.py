@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -31,7 +31,8 @@ class Choice:
     index: int | None
     reason: str | None = None
     similarity: float | None = None
-    """To the subject's mean embedding; of the nearest face where none is the subject's."""
+    """To the mean embedding of the subject's other faces; None where there is no other. Of the
+    nearest face where none is the subject's."""
     kind: Literal["", "no-face", "stranger", "undecided"] = ""
     """What the reason is about; empty where a face was chosen."""
 
@@ -43,6 +44,7 @@ def choose_subject(
     photos: Sequence[Sequence[FoundFace]],
     *,
     same_person: float = IdentityInfo.same_person,
+    doubtful: float = 0.1,
     dominance: float = 2.0,
     pinned: Float32Array | None = None,
 ) -> list[Choice]:
@@ -53,7 +55,12 @@ def choose_subject(
     photos is the subject, and where two groups are in equally many, the one whose faces are
     ``dominance`` times as large in all, or the only one that is one person for sure (`CLEARLY`). If
     that says nothing either there is no subject, because a guess could train on a stranger. Nor is
-    there one where a single photo is all there is and shows several people.
+    there one where a single photo is all there is and shows several people, or where the group
+    falls into equal parts when it is grouped again with ``doubtful`` more than ``same_person``: two
+    strangers may be so much alike.
+
+    The subject's faces are each compared with the mean of the others: a mean that holds the face
+    itself would flatter it, two strangers' most of all.
     """
     if pinned is not None:
         return [nearest(faces, pinned, same_person) for faces in photos]
@@ -72,8 +79,36 @@ def choose_subject(
             if len(subject) < 3 or len(sure) != 1:
                 return undecided(photos, len(subject))
             subject = sure[0]
-    mean = mean_embedding([found.embedding for found in subject])
-    return [nearest(faces, mean, same_person) for faces in photos]
+    (its,) = [person for person, group in zip(people, groups, strict=True) if group is subject]
+    alike = cluster(
+        np.stack([found.embedding for found in subject]),
+        np.array([photo for photo, _ in its]),
+        same_person + doubtful,
+    )
+    alike.sort(key=len, reverse=True)
+    if len(alike) > 1 and len(alike[0]) == len(alike[1]):
+        return perhaps_several(photos, cohesion(subject), same_person + doubtful)
+    members = {its[member][0]: subject[member].embedding for member in alike[0]}
+    return [
+        beside_the_others(faces, photo, members, same_person) for photo, faces in enumerate(photos)
+    ]
+
+
+def beside_the_others(
+    faces: Sequence[FoundFace],
+    photo: int,
+    members: Mapping[int, Float32Array],
+    same_person: float,
+) -> Choice:
+    """Return the face of a photo that is most like the subject in the other photos.
+
+    ``members`` are the subject's embeddings by photo. A subject in one photo is like nobody.
+    """
+    others = [embedding for number, embedding in members.items() if number != photo]
+    if others:
+        return nearest(faces, mean_embedding(others), same_person)
+    own = [index for index, found in enumerate(faces) if found.embedding is members[photo]]
+    return Choice(own[0])
 
 
 def recurring(
@@ -178,6 +213,17 @@ def other_people(
         [(photo, kept[photo][place]) for photo, place in person]
         for person in recurring(left, same_person)
     ]
+
+
+def perhaps_several(
+    photos: Sequence[Sequence[FoundFace]], similarity: float, surely: float
+) -> list[Choice]:
+    """Return for each photo that those who recur may be several people, who look alike."""
+    reason = (
+        f"these photos may show two people (similarity {similarity:.2f}, photos of one person "
+        f"mostly have {surely:.2f} or more); say who the subject is (--subject PHOTO)"
+    )
+    return [Choice(None, reason, similarity, "undecided") if faces else NO_FACE for faces in photos]
 
 
 def undecided(photos: Sequence[Sequence[FoundFace]], recurrences: int) -> list[Choice]:

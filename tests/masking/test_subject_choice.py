@@ -10,6 +10,7 @@ import pytest
 from mcap.contracts import Face
 from mcap.faces.measure import FoundFace
 from mcap.faces.pose import Pose
+from mcap.faces.similarity import mean_embedding
 from mcap.masking.subject_choice import choose_subject, cluster, dominant_face, other_people
 
 
@@ -176,3 +177,41 @@ def test_clusters_are_those_of_the_definition():
         faces = (faces / np.linalg.norm(faces, axis=1, keepdims=True)).astype(np.float32)
         photos, threshold = np.array([photo for photo, _ in owners]), random.uniform(0.1, 0.7)
         assert cluster(faces, photos, threshold) == merged_by_hand(faces, photos, threshold)
+
+
+def pair(similarity: float) -> list[list[FoundFace]]:
+    """Two photos of a face each, so much alike."""
+    first, second = np.eye(4, dtype=np.float32)[:2]
+    second = similarity * first + np.sqrt(1 - similarity**2) * second
+    return [[replace(found(ME), embedding=np.float32(each))] for each in (first, second)]
+
+
+def test_two_strangers_who_look_alike_are_no_subject_unless_one_is_named():
+    choices = choose_subject(pair(0.37))
+    assert [choice.kind for choice in choices] == ["undecided", "undecided"]
+    for choice in choices:
+        assert choice.similarity == pytest.approx(0.37, abs=1e-3)
+        assert "may show two people" in choice.reason and "--subject" in choice.reason
+    named = choose_subject(pair(0.37), pinned=pair(0.37)[0][0].embedding)
+    assert [choice.index for choice in named] == [0, 0]
+    assert named[1].similarity == pytest.approx(0.37, abs=1e-3)
+    # Three of one person and three of another who is much like them: no guess either.
+    look_alikes = pair(0.4)
+    photos = [look_alikes[number // 3] for number in range(6)]
+    assert chosen(photos) == [None] * 6
+    # Who is in more photos is the subject, and the others are compared with these.
+    choices = choose_subject(photos[:5])
+    assert [choice.index for choice in choices] == [0] * 5
+    assert choices[4].similarity == pytest.approx(0.4, abs=1e-3)
+
+
+def test_a_face_is_never_compared_with_a_mean_that_holds_it():
+    choices = choose_subject(pair(0.5))
+    assert [choice.similarity for choice in choices] == pytest.approx([0.5, 0.5], abs=1e-3)
+    assert choose_subject(pair(0.5)[:1])[0].similarity is None
+    photos = [[found(ME, sample=sample)] for sample in range(4)]
+    for number, choice in enumerate(choose_subject(photos)):
+        others = [faces[0].embedding for faces in photos[:number] + photos[number + 1 :]]
+        assert choice.similarity == pytest.approx(
+            mean_embedding(others) @ photos[number][0].embedding
+        )
