@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -189,6 +190,9 @@ for _name in ("plugins", "doctor", "inspect", "export"):
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the program and leave with its exit code (see ``mcap.errors``)."""
     args = list(sys.argv[1:] if arguments is None else arguments)
+    # A name that the terminal's encoding does not hold is printed escaped, and is no error.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(run(args))
 
 

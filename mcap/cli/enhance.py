@@ -113,7 +113,8 @@ def enhance(
 
     Every face is measured before and after. Of a restoration that changes a face too much only so
     much is used as keeps the person, or nothing; --force uses it all. Inputs are never changed, and
-    pictures that are there already, of the same settings, are kept.
+    pictures that are there already, of the same settings, are kept. Exit code 3 where an input was
+    refused; the others are done.
 
     Examples:
 
@@ -128,6 +129,7 @@ def enhance(
     from mcap.cli.output import emit
     from mcap.cli.restorers import choose_restorer, restorer_names
     from mcap.cli.settings import load_settings
+    from mcap.errors import InputRejectedError
     from mcap.results.folder import require_own
     from mcap.runtime.memory import translate_oom
 
@@ -155,7 +157,7 @@ def enhance(
     settings = settings.model_copy(update={"enhance": settings.enhance.model_copy(update=said)})
     choices = [choose_restorer(name) for name in settings.enhance.restorers]
     finish = finish_options(ctx, profile, print_sheet, settings)
-    paths = pictures_to_enhance(inputs)
+    paths = pictures_to_enhance(inputs, out)
     if dry_run:
         plan = describe_plan(paths, choices, settings, finish)
         emit(ctx, {"dry_run": True, **plan}, partial(print_plan, plan=plan))
@@ -164,20 +166,30 @@ def enhance(
         how = load_enhancement(ctx, choices, settings, finish, subject)
         finished = run(ctx, paths, out, how)
     emit(ctx, result(out, finished), partial(print_result, finished=finished))
+    if finished.refused:  # told one by one; the others are done
+        raise typer.Exit(InputRejectedError.exit_code)
 
 
-def pictures_to_enhance(inputs: Sequence[str]) -> list[Path]:
+def pictures_to_enhance(inputs: Sequence[str], out: Path) -> list[Path]:
     """Return the files that are named and those of folders, without what mcap wrote beside them.
 
     A contact sheet in a folder of results is none of its pictures; named alone, it is a picture.
+    Raises `UsageError` where ``out`` is one of the folders: the next run would take this one's
+    results for pictures.
     """
-    from mcap.errors import InputRejectedError
+    from mcap.errors import InputRejectedError, UsageError
     from mcap.images.find import find_photos
     from mcap.results.names import OWN_FILES, RESULTS
 
+    for folder in (Path(name).expanduser() for name in inputs if name != "-"):
+        if out.is_dir() and folder.is_dir() and out.samefile(folder):
+            raise UsageError(
+                f"--out {out}: is the folder that the pictures come from, and the next run would "
+                f"take the results for pictures; give another one, such as {out / 'enhanced'}."
+            )
     paths = [
         path
-        for path in find_photos(inputs)
+        for path in find_photos(inputs, results=True)
         if path.name not in OWN_FILES
         or str(path) in inputs
         or not (path.parent / RESULTS).is_file()

@@ -96,7 +96,7 @@ def mask(
 
       find . -name "*.jpg" | mcap mask - --out masked --json
     """
-    from mcap.cli.output import emit
+    from mcap.cli.output import emit, note_left_out
     from mcap.cli.settings import load_settings
     from mcap.errors import InputRejectedError, UsageError
     from mcap.images.find import find_photos
@@ -108,7 +108,9 @@ def mask(
     if out is None and not preview:
         raise UsageError("Give --out DIR for masks and report, or --preview to look only.")
     settings = load_settings(ctx.obj, detector=detector, identity=identity, masker=masker)
-    paths = find_photos(source)
+    left_out: list[Path] = []
+    paths = find_photos(source, left_out=left_out)
+    note_left_out(ctx, left_out)
     if not paths:
         raise InputRejectedError(
             f"No files in {', '.join(source)}. A folder stands for the files directly in it."
@@ -255,8 +257,10 @@ def named_verdict(item: dict[str, Any]) -> tuple[Text, Text]:
     """Return a photo's name and its verdict in colour."""
     from rich.text import Text
 
+    from mcap.runtime.text import printable
+
     verdict = Text("accepted", "green") if item["accepted"] else Text("refused", "red")
-    return Text(Path(item["path"]).name), verdict
+    return Text(printable(Path(item["path"]).name, keep="")), verdict
 
 
 def reason(item: dict[str, Any]) -> Text:

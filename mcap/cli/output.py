@@ -6,16 +6,18 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
-from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, TextIO
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from mcap.cli.context import Globals, global_options
+from mcap.runtime.text import json_bytes, printable
 
 if TYPE_CHECKING:
     import typer
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions, RenderHook
+    from rich.segment import Segment
 
 
 def console() -> Console:
@@ -29,14 +31,41 @@ def error_console() -> Console:
 
 
 def console_on(file: TextIO) -> Console:
-    """Return a console that writes to ``file``; lines in pipes and logs are not broken."""
+    """Return a console that writes to ``file``; lines in pipes and logs are not broken.
+
+    Control characters in what is printed, which names of files may hold, are shown escaped.
+    """
     from rich.console import Console
 
     if file.isatty():
-        return Console(file=file, highlight=False)
-    # A pipe or a log has no width: lines are not broken, tables get room for long cells.
-    width = int(os.environ["COLUMNS"]) if os.environ.get("COLUMNS", "").isdigit() else 160
-    return Console(file=file, highlight=False, soft_wrap=True, width=width)
+        made = Console(file=file, highlight=False)
+    else:
+        # A pipe or a log has no width: lines are not broken, tables get room for long cells.
+        width = int(os.environ["COLUMNS"]) if os.environ.get("COLUMNS", "").isdigit() else 160
+        made = Console(file=file, highlight=False, soft_wrap=True, width=width)
+    made.push_render_hook(cast("RenderHook", EscapesText()))  # its one method is ours
+    return made
+
+
+class EscapesText:
+    """A hook for a rich console: what it draws may hold no control characters but rich's own."""
+
+    def process_renderables(self, renderables: list[Any]) -> list[Any]:
+        """Return the renderables, each escaped as it is drawn."""
+        return [Escaped(item) for item in renderables]
+
+
+@dataclasses.dataclass(frozen=True)
+class Escaped:
+    """Anything that rich draws, the control characters in its text escaped."""
+
+    drawn: Any
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        from rich.segment import Segment
+
+        for text, style, control in console.render(self.drawn, options):
+            yield Segment(text if control else printable(text), style, control)
 
 
 def emit(
@@ -55,8 +84,10 @@ def emit(
 def print_json(result: Mapping[str, Any]) -> None:
     """Print one JSON object on stdout."""
     # allow_nan=False: NaN is no JSON, and the reader of a batch script would stumble over it later.
-    sys.stdout.write(json.dumps(plain(result), indent=2, ensure_ascii=False, allow_nan=False))
-    sys.stdout.write("\n")
+    # A standard output of another encoding (Latin-1, ASCII) does not hold every name.
+    unicode = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
+    text = json.dumps(plain(result), indent=2, ensure_ascii=not unicode, allow_nan=False)
+    sys.stdout.write(json_bytes(text).decode() + "\n")
     sys.stdout.flush()
 
 
@@ -98,6 +129,14 @@ def note(ctx: typer.Context | Globals | None, message: str) -> None:
     """Print one line of information on stderr; nothing with ``--quiet``."""
     if not global_options(ctx).quiet:
         error_console().print(message, markup=False)
+
+
+def note_left_out(ctx: typer.Context | Globals | None, files: Sequence[Path]) -> None:
+    """Say which files of the given folders are mcap's own, and so no photos."""
+    if files:
+        names = ", ".join(str(path) for path in files[:3])
+        more = f" and {len(files) - 3} more" if len(files) > 3 else ""
+        note(ctx, f"Left out, because mcap wrote them: {names}{more}. Named alone, they are taken.")
 
 
 def human_bytes(count: int | float | None) -> str:

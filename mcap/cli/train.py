@@ -252,7 +252,7 @@ def run(
 ) -> None:
     """Prepare the photos, show the plan, and train; with ``dry_run`` not the last."""
     from mcap.cli import train_output
-    from mcap.cli.output import note
+    from mcap.cli.output import note, note_left_out
     from mcap.cli.progress import progress
     from mcap.contracts import FaceTools
     from mcap.registry import registry
@@ -267,6 +267,7 @@ def run(
     checkpoint = latest_checkpoint(request.out / "checkpoints") if how.resume else None
     # Everything that is computed, the photos' embeddings too, depends on it in the last bits.
     set_threads(checkpoint.threads if checkpoint else threads)
+    note_left_out(ctx, request.photos.left_out)
     train_output.note_weights(ctx, request)
     if not dry_run:  # a plan can be had without them; before any work is done
         require_here(line.name for line in required_weights(request))

@@ -25,6 +25,7 @@ from mcap.faces.settings import FaceSettings
 from mcap.images.open import PhotoSettings
 from mcap.images.picture import size_of
 from mcap.runtime import files
+from mcap.runtime.text import file_stem
 
 if TYPE_CHECKING:
     from mcap.contracts import FaceDetector, Float32Array, IdentityModel, Masker, Restorer
@@ -210,7 +211,7 @@ class Enhancement:
         sha256 = files.sha256_of(path)
         return Job(
             path=path,
-            stem=path.stem,
+            stem=file_stem(path.stem),
             sha256=sha256,
             size=(width, height),
             tiles=max(1, tiles),

@@ -15,6 +15,7 @@ from PIL import Image
 from mcap.errors import InputRejectedError
 from mcap.images.colour import eight_bits, flattened
 from mcap.images.open import PhotoSettings, opened, orientation_of, upright
+from mcap.runtime.text import file_stem
 
 if TYPE_CHECKING:
     from mcap.contracts import UInt8Image
@@ -31,7 +32,8 @@ class Photo:
 
     path: Path
     name: str
-    """What the photo's output files are called: the file's stem, made unique within a set."""
+    """What the photo's output files are called: the file's stem, fit to be written
+    (`mcap.runtime.text.file_stem`) and made unique within a set."""
     sha256: str
     """Of the file's bytes, lower-case hexadecimal."""
     width: int
@@ -165,7 +167,7 @@ def read_photo(path: Path | str, settings: PhotoSettings | None = None) -> Photo
         width, height = height, width
     return Photo(
         path=path,
-        name=path.stem,
+        name=file_stem(path.stem),
         sha256=hashlib.sha256(data).hexdigest(),
         width=width,
         height=height,

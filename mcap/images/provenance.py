@@ -135,8 +135,9 @@ def read(path: Path) -> Provenance:
         raise InputRejectedError(f"{path}: no such file.") from None
     except UnidentifiedImageError:
         raise InputRejectedError(f"{path}: not a PNG, JPEG or WebP picture.") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputRejectedError(f"{path}: the picture cannot be read ({error}).") from None
+    except Exception as error:
+        # As in `mcap.images.open.opened`: a damaged file raises whatever it likes.
+        raise InputRejectedError(f"{path}: the picture cannot be read ({error}).") from error
 
 
 def found(path: Path, picture: Image.Image) -> Provenance:

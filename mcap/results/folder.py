@@ -18,6 +18,7 @@ from mcap.errors import InputRejectedError, UsageError
 from mcap.images import provenance
 from mcap.results.names import RESULTS
 from mcap.runtime import files
+from mcap.runtime.text import json_bytes
 
 COMMANDS = {
     "generate": "mcap generate",
@@ -159,7 +160,7 @@ class OutputFolder:
             for entry in (*entries, *earlier)
         )
         path = self.out / RESULTS
-        files.write_bytes(path, "".join(lines).encode())
+        files.write_bytes(path, json_bytes("".join(lines)))
         return path
 
     @cached_property

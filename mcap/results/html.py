@@ -10,19 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from mcap.runtime import files
+from mcap.runtime.text import printable
 
 
 def write_page(path: Path, template: str, **values: Any) -> None:
     """Fill a template with ``values`` and write it to ``path``: the whole file or none.
 
-    Text in ``values`` is escaped. A value that the template asks for and that is not given raises
-    `jinja2.UndefinedError`.
+    Text in ``values`` is escaped, control characters of file names too. A value that the template
+    asks for and that is not given raises `jinja2.UndefinedError`.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader("mcap.results", "templates"),
         autoescape=True,
+        # Markup is a str, too, of which the text within has been here already.
+        finalize=lambda value: printable(value) if type(value) is str else value,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -11,11 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from mcap.runtime.text import json_bytes
+
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write ``data`` under ``path``; a reader sees the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    # Its name is short: the file's own may be as long as the file system takes.
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         # Not tempfile's, which is private to this user: open() leaves the permissions to the umask.
         with temporary.open("xb") as file:
@@ -29,7 +32,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write UTF-8 JSON, indented, keys in the order given, newline at the end."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    write_bytes(path, json_bytes(json.dumps(value, indent=2, ensure_ascii=False) + "\n"))
 
 
 def write_with(path: Path, write: Callable[[Path], object]) -> None:
@@ -38,7 +41,7 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
     Flushed to disk and renamed as in `write_bytes`; what ``write`` returns is ignored.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=".", suffix=".part", dir=path.parent) as folder:
         temporary = Path(folder) / path.name
         write(temporary)
         with temporary.open("r+b") as file:  # Windows flushes what is open for writing

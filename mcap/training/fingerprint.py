@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcap.runtime.device import precision_name
 from mcap.runtime.files import sha256_of
+from mcap.runtime.text import printable
 from mcap.training.batches import KINDS
 from mcap.training.recipe import decided_by
 
@@ -82,10 +83,10 @@ def hash_files(paths: Sequence[Path]) -> dict[str, str]:
     """Return file name -> sha256; files of one name in two folders get a number behind it."""
     found: dict[str, str] = {}
     for path in paths:
-        name, number = path.name, 1
+        name, number = printable(path.name), 1
         while name in found:
             number += 1
-            name = f"{path.name} ({number})"
+            name = f"{printable(path.name)} ({number})"
         found[name] = hash_file(path)
     return found
 

@@ -20,6 +20,7 @@ from mcap.masking.records import MaskedSet
 from mcap.masking.select import mask_photos, mask_references
 from mcap.runtime.files import write_with
 from mcap.runtime.randomness import preserve_rng_state
+from mcap.runtime.text import printable
 from mcap.style.prompts import composed_prompts, fill, reference_prompts, source_prompts
 from mcap.subjects.manifest import RefusedRecord
 from mcap.training.data import TrainingData, TrainingPrompts
@@ -128,14 +129,20 @@ def training_data(
 def refused_records(photos: PreparedPhotos) -> list[RefusedRecord]:
     """Return every photo that was left out, with its reason."""
     sources = [
-        RefusedRecord(name=refused.path.name, role="source", reason=refused.reason)
+        RefusedRecord(
+            name=printable(refused.path.name), role="source", reason=printable(refused.reason)
+        )
         for refused in photos.sources.refused
     ]
     references = photos.references.refused if photos.references is not None else []
     return [
         *sources,
         *(
-            RefusedRecord(name=refused.path.name, role="reference", reason=refused.reason)
+            RefusedRecord(
+                name=printable(refused.path.name),
+                role="reference",
+                reason=printable(refused.reason),
+            )
             for refused in references
         ),
     ]

@@ -36,6 +36,8 @@ class RequestedPhotos:
     """A photo of the subject alone, where several people recur in the sources."""
     masks: Path | None = None
     """Folder of masks that win over the masker's."""
+    left_out: tuple[Path, ...] = ()
+    """Files of mcap's own in the folders of ``sources``, which are none of its photos."""
 
 
 @dataclass(frozen=True)
@@ -93,14 +95,15 @@ def find_requested_photos(
     # `mcap mask --out DIR` writes them to DIR/masks.
     if masks is not None and (masks / "masks").is_dir():
         masks = masks / "masks"
-    sources = find_photos(source)
-    references = find_photos(reference) if reference else profile.reference_paths()
+    left_out: list[Path] = []
+    sources = find_photos(source, left_out=left_out)
+    references = find_photos(reference, results=True) if reference else profile.reference_paths()
     if not references and not profile.references.prompts:
         raise UsageError(
             f"Style '{profile.name}' has neither reference photos nor prompts to draw some; give "
             "--reference DIR."
         )
-    return RequestedPhotos(sources, references, subject, masks)
+    return RequestedPhotos(sources, references, subject, masks, tuple(left_out))
 
 
 def requested_recipe(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -262,3 +263,80 @@ def test_nothing_that_can_be_enhanced_is_exit_code_3(enhance, tmp_path):
     assert code == 3
     assert "not a picture" in result["error"]
     assert result["refused"][0]["input"] == str(path)
+
+
+# One bad file among many, and names of every kind.
+
+NAMES = {
+    "not UTF-8": b"M\xfcller.png",
+    "long": b"x" * 251 + b".png",
+    "long in UTF-8": "自".encode() * 83 + b".png",
+    "control characters": b"a\x1b[31mred\xc2\x9b.png",
+    "two lines": b"new\nline.png",
+    "like an option": b"-x.png",
+    "Chinese": "自拍.png".encode(),
+    "emoji": "👩🏽‍🚀.png".encode(),
+}
+
+
+def test_names_of_every_kind_are_read_shown_and_written(restorer, tmp_path, capfd):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for index, name in enumerate(NAMES.values()):
+        Image.fromarray(no_face()[index : index + 64, :64]).save(folder / os.fsdecode(name))
+    command = ["enhance", str(folder), "--restorer", "same", "--out", str(out)]
+    for arguments in (command, [*command, "--json"]):
+        assert run(arguments) == 0
+        printed = capfd.readouterr()
+        assert "defect" not in printed.err
+        assert "\x1b[31m" not in printed.err + printed.out and "\x9b" not in printed.out
+    pictures = json.loads(printed.out)["pictures"]
+    assert {os.fsencode(item["input"]).split(b"/")[-1] for item in pictures} == set(NAMES.values())
+    assert not any(item["new"] for item in pictures)  # the second run knows them all
+    written = {path.name for path in out.glob("*.png")}
+    assert len(written) == len(NAMES) and all(name.encode() for name in written)
+    (out / "report.html").read_text(encoding="utf-8")
+    assert "\x1b" not in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_one_bad_file_among_many_is_refused_by_name_and_the_rest_done(enhance, woman, tmp_path):
+    folder = woman.parent
+    whole = woman.read_bytes()
+    (folder / "empty.png").touch()
+    (folder / "words.png").write_text("no picture")
+    (folder / "gone.png").symlink_to(tmp_path / "nowhere")
+    (folder / "head-alone.png").write_bytes(whole[:60])
+    (folder / "really-a-png.jpg").write_bytes(whole)
+    (folder / "folder.png").mkdir()
+    bad = {"empty.png", "words.png", "gone.png", "head-alone.png"}
+    code, result, told = enhance(folder, "--restorer", "same", "--out", tmp_path / "out")
+    assert code == 3
+    assert "defect" not in told
+    assert {item["input"].split("/")[-1] for item in result["refused"]} == bad
+    assert all(name in told for name in bad)
+    assert {item["input"].split("/")[-1] for item in result["pictures"]} == {
+        "woman.png",
+        "really-a-png.jpg",
+    }
+
+
+# Folders that meet.
+
+
+@pytest.mark.parametrize("way", ["the same", "a link to it", "with dots"])
+def test_the_folder_of_the_pictures_is_no_folder_for_results(enhance, woman, tmp_path, way):
+    folder = woman.parent
+    out = folder
+    if way == "a link to it":
+        out = tmp_path / "link"
+        out.symlink_to(folder)
+    elif way == "with dots":
+        out = tmp_path / "in" / ".." / "in"
+    before = sorted(folder.iterdir())
+    code, result, _ = enhance(folder, "--restorer", "same", "--out", out)
+    assert code == 2 and "pictures come from" in result["error"]
+    assert sorted(folder.iterdir()) == before
+    # Inside of it is safe: a folder stands for the files directly in it.
+    for _ in range(2):
+        code, result, _ = enhance(folder, "--restorer", "same", "--out", folder / "enhanced")
+        assert code == 0 and len(result["pictures"]) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -316,3 +317,36 @@ def test_text_for_people(tmp_path, capsys):
     printed = capsys.readouterr()
     assert "1 of 2 photos can be used" in printed.out and "no face found" in printed.out
     assert "Finding and masking faces" in printed.err
+
+
+# Names of every kind, and folders that meet.
+
+
+def test_names_that_are_no_text_are_masked_and_known_again(tmp_path, capfd):
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    names = [b"M\xfcller.png", b"x" * 251 + b".png", b"a\x1b[31m\xc2\x9bred.png"]
+    for index, name in enumerate(names):
+        write(photos / os.fsdecode(name), astronaut()[index * 8 :])
+    for arguments in ([], ["--json"], ["--preview"]):
+        assert run(["mask", str(photos), "--out", str(out), "--size", "64", *arguments]) == 0
+        printed = capfd.readouterr()
+        assert "defect" not in printed.err
+        assert "\x1b[31m" not in printed.out + printed.err and "\x9b" not in printed.out
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert {os.fsencode(item["path"]).split(b"/")[-1] for item in report["photos"]} == set(names)
+    assert len(list((out / "masks").iterdir())) == 3
+
+
+def test_photos_and_results_in_one_folder_stay_apart(tmp_path, mask, capsys):
+    folder = tmp_path / "selfies"
+    folder.mkdir()
+    write(folder / "one.png", astronaut())
+    write(folder / "two.png", astronaut()[:400, 30:430])
+    first = mask(folder, "--out", folder, "--size", "64")
+    before = snapshot(folder)
+    assert first[0] == 0 and (folder / "contact-sheet.jpg").is_file()
+    again = mask(folder, "--out", folder, "--size", "64")
+    assert again == first and snapshot(folder) == before
+    assert run(["mask", str(folder), "--preview"]) == 0
+    assert "contact-sheet.jpg" in capsys.readouterr().err  # said

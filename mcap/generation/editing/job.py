@@ -27,6 +27,7 @@ from mcap.generation.folder import listed_record
 from mcap.generation.jobs import settings_sha256
 from mcap.images import provenance
 from mcap.images.provenance import Provenance
+from mcap.runtime.text import file_stem
 from mcap.style import prompts
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class EditJob:
 
     @property
     def stem(self) -> str:
-        stem = self.path.stem
+        stem = file_stem(self.path.stem)
         return stem if self.source.kind == "edit" else f"{stem}-edit"
 
     @property
