@@ -350,6 +350,7 @@ def result(out: Path, finished: EnhancementFinished) -> dict[str, Any]:
                 "input": picture.source,
                 "size": picture.record["size"],
                 "faces": picture.faces,
+                "subject_in_picture": picture.subject_in_picture,
                 "held_back": picture.held_back,
                 "notes": picture.notes,
                 "finish": picture.record["finish"],
@@ -366,22 +367,22 @@ def result(out: Path, finished: EnhancementFinished) -> dict[str, Any]:
 
 
 def print_result(console: Console, finished: EnhancementFinished) -> None:
-    """Print a line a picture, with the face that lost the most."""
+    """Print a line a picture, with the similarity that says most of it."""
     from rich.table import Table
 
-    from mcap.enhancement.report import most_changed_face, verdict
+    from mcap.enhancement.report import shown_similarity, verdict
 
     table = Table(box=None, pad_edge=False)
     for name in ("picture", "pixels", "before", "after", "faces"):
         table.add_column(name, overflow="fold")
     for picture in finished.pictures:
         width, height = picture.record["size"]
-        face = most_changed_face(picture)
+        before, after = shown_similarity(picture)
         table.add_row(
             str(picture.path),
             f"{width} x {height}",
-            "-" if face is None else f"{face['similarity_before']:.3f}",
-            "-" if face is None else f"{face['similarity_after']:.3f}",
+            "-" if before is None else f"{before:.3f}",
+            "-" if after is None else f"{after:.3f}",
             verdict(picture)[0] + ("" if picture.new else ", was there already"),
         )
     console.print(table)

@@ -49,6 +49,12 @@ class Enhanced:
         return self.record["faces"]
 
     @property
+    def subject_in_picture(self) -> bool | None:
+        """Whether a face is the person's who was named; None: nobody was."""
+        subject = self.record.get("subject")
+        return None if subject is None else bool(subject["in_picture"])
+
+    @property
     def held_back(self) -> list[str]:
         """Sentences on restorations that the identity guard held back, or would have."""
         return [face["held_back"] for face in self.faces if face["held_back"]]

@@ -60,6 +60,8 @@ class Verdict:
     """The similarity that the whole restoration would have had."""
     allowed: bool
     """False: the whole restoration loses more than is allowed (used all the same where forced)."""
+    to_person: float | None = None
+    """Similarity of the face as it is now to the person, whoever it is; None: nobody is given."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the verdict for a picture's record, rounded."""
@@ -94,7 +96,7 @@ class IdentityGuard:
         self._person = None
         if person is not None:
             self._person = np.asarray(person, np.float32) / max(float(np.linalg.norm(person)), 1e-9)
-        self._same = identity.info.same_person
+        self.same_person = identity.info.same_person
 
     def look(self, image: UInt8Image, face: Face) -> Before:
         """Embed a face of uint8[H, W, 3] before anything is done to it.
@@ -110,7 +112,7 @@ class IdentityGuard:
                     f"'{self._identity.name}' gives {embedding.shape[0]}"
                 )
             similarity = float(embedding @ self._person)
-            if similarity >= self._same:
+            if similarity >= self.same_person:
                 return Before(embedding, self._person, similarity, True, similarity)
             return Before(embedding, embedding, 1.0, False, similarity)
         return Before(embedding, embedding, 1.0, False)
@@ -128,16 +130,23 @@ class IdentityGuard:
         the restoration in it, and the face in its pixels.
         """
         least = before.similarity - self.allowed_loss(before)
+        embedding = before.embedding  # of the latest look
 
         def similarity(weight: float) -> float:
-            return float(embed(self._identity, *restored(weight)) @ before.reference)
+            nonlocal embedding
+            embedding = embed(self._identity, *restored(weight))
+            return float(embedding @ before.reference)
+
+        def verdict(found: float, weight: float, allowed: bool) -> Verdict:
+            to_person = None if self._person is None else float(embedding @ self._person)
+            return Verdict(found, weight, whole, allowed, to_person)
 
         whole = similarity(1.0)
         if whole >= least or self.mode == "off":
-            return Verdict(whole, 1.0, whole, whole >= least)
+            return verdict(whole, 1.0, whole >= least)
         another = before.similarity - whole > ANOTHER * self.allowed_loss(before)
         for weight in WEIGHTS[1:] if self.mode == "blend" and not another else ():
             found = similarity(weight)
             if found >= least:
-                return Verdict(found, weight, whole, False)
-        return Verdict(similarity(0.0), 0.0, whole, False)
+                return verdict(found, weight, False)
+        return verdict(similarity(0.0), 0.0, False)

@@ -57,6 +57,8 @@ class FaceState:
     """A face restorer has changed it."""
     similarity: float | None = None
     """To the guard's reference, after the last stage; None before the first."""
+    to_person: float | None = None
+    """To the person who is given, after the last stage; None before the first, or without one."""
 
     def record(self) -> dict[str, Any]:
         """Return what results.jsonl and the picture's own record say of the face."""
@@ -68,6 +70,10 @@ class FaceState:
             "compared_with": "person" if before.known else "itself",
             "similarity_before": round(before.similarity, 4),
             "similarity_after": None if self.similarity is None else round(self.similarity, 4),
+            # Whose face this is, where a person is given: never by what it is compared with.
+            "is_person": None if before.to_person is None else before.known,
+            "to_person_before": None if before.to_person is None else round(before.to_person, 4),
+            "to_person_after": None if self.to_person is None else round(self.to_person, 4),
             "stages": self.stages,
             "held_back": self.held_back,
         }
@@ -128,9 +134,12 @@ class PictureEnhancer:
         )
         if likest is not None and not any(state.before.known for state in canvas.faces):
             canvas.notes.append(
-                f"No face is the person's who was named (the most similar has {likest:.2f}): each "
-                "is compared with itself."
+                f"No face is the person's who was named (the most similar has {likest:.2f}, "
+                f"one person's have {self.guard.same_person:.2f} or more): each is compared with "
+                "itself."
             )
+        elif self.run.person is not None and not canvas.faces:
+            canvas.notes.append("The person who was named is not to be seen: no face was found.")
         budget = TileBudget(job.tiles)
         for stage in self.run.stages:
             if stage.restorer.info.kind == "image":
@@ -271,7 +280,7 @@ class PictureEnhancer:
     def record_verdict(self, stage: Stage, state: FaceState, verdict: Verdict) -> None:
         """Note what a stage made of a face, and in a sentence what was held back of it."""
         state.stages.append({"restorer": stage.name, **verdict.as_json()})
-        state.similarity = verdict.similarity
+        state.similarity, state.to_person = verdict.similarity, verdict.to_person
         if verdict.allowed:
             return
         whom = "the person" if state.before.known else "itself before"

@@ -159,6 +159,8 @@ class Enhancement:
             "person": None
             if person is None
             else hashlib.sha256(np.asarray(person, np.float32).tobytes()).hexdigest(),
+            # Pictures of before 0.1.1 do not say whether the person is in them.
+            **({} if person is None else {"says_who": True}),
             "framing": None if self.finish is None else self.finish.facts(),
             "half": self.half,
         }

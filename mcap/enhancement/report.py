@@ -25,7 +25,18 @@ SHEET_PICTURES = 32
 
 def verdict(picture: Enhanced) -> tuple[str, tuple[int, int, int]]:
     """Return what became of the faces of a picture, in a word and a colour."""
+    if picture.subject_in_picture is False:
+        return "not the person", BAD
+    if picture.subject_in_picture:
+        least = picture.record["subject"]["same_person"]
+        mine = [face for face in picture.faces if face["is_person"]]
+        after = [face["to_person_after"] for face in mine if face["to_person_after"] is not None]
+        if after and max(after) < least:
+            return "no longer the person", BAD
     if picture.held_back:
+        stages = [stage for face in picture.faces for stage in face["stages"]]
+        if any(stage["weight"] == 1 and not stage["allowed"] for stage in stages):
+            return "changed more than is allowed, and used all the same", WARNING
         if all(stage["weight"] == 0 for face in picture.faces for stage in face["stages"]):
             return "the person was not kept: face left as it was", BAD
         return "restored less, to keep the person", WARNING
@@ -74,14 +85,27 @@ def most_changed_face(picture: Enhanced) -> dict[str, Any] | None:
     )
 
 
-def similarity_lines(picture: Enhanced) -> tuple[str, ...]:
-    """Return the similarity of the face that lost the most; () where none was restored."""
+def shown_similarity(picture: Enhanced) -> tuple[float | None, float | None]:
+    """Return the similarity before and after that says most of a picture; None: not measured.
+
+    Where a person was named, of the face that is most like them, to them; otherwise of the face
+    that lost the most, to itself before.
+    """
+    if picture.subject_in_picture is not None:
+        face = max(picture.faces, key=lambda each: each["to_person_before"], default=None)
+        return (None, None) if face is None else (face["to_person_before"], face["to_person_after"])
     face = most_changed_face(picture)
-    if face is None:
+    return (None, None) if face is None else (face["similarity_before"], face["similarity_after"])
+
+
+def similarity_lines(picture: Enhanced) -> tuple[str, ...]:
+    """Return `shown_similarity` in words; () where nothing was measured."""
+    before, after = shown_similarity(picture)
+    if before is None:
         return ()
-    before, after = face["similarity_before"], face["similarity_after"]
-    if face["compared_with"] == "person":
-        return (f"{before:.3f} to {after:.3f} to the person",)
+    if picture.subject_in_picture is not None:
+        change = f"{before:.3f}" if after is None else f"{before:.3f} to {after:.3f}"
+        return (f"{change} to the person",)
     return (f"{after:.3f} to the face before",)
 
 
@@ -124,6 +148,7 @@ def write_report(
                 "verdict": word,
                 "colour": "#{:02x}{:02x}{:02x}".format(*colour),
                 "faces": picture.faces,
+                "named": picture.subject_in_picture is not None,
                 "lines": [*picture.held_back, *picture.notes],
                 "restorers": ", ".join(item["name"] for item in picture.record["restorers"])
                 or "none",

@@ -41,6 +41,12 @@ def write(
         "made_from": source.record,
         "size": [pixels.shape[1], pixels.shape[0]],
         "faces": [state.record() for state in canvas.faces],
+        "subject": None
+        if run.person is None
+        else {
+            "in_picture": any(state.before.known for state in canvas.faces),
+            "same_person": run.tools.identity.info.same_person,
+        },
         "notes": [*finished.notes, *left_out(path, source, run.settings.metadata)],
         "finish": finished.record,
         "settings_sha256": job.settings_sha256,

@@ -14,7 +14,7 @@ from mcap.cli import run
 from mcap.faces.measure import embed, find_faces
 from mcap.images import provenance
 from mcap.registry import Entry, registry
-from tests.support.photographs import astronaut, no_face
+from tests.support.photographs import astronaut, cameraman, no_face
 from tests.support.restoring import Restore, noise
 
 
@@ -132,6 +132,42 @@ def test_likeness_is_measured_to_the_person_that_is_named(enhance, woman, tmp_pa
     Image.fromarray(no_face()).save(coffee)
     code, result, _ = enhance(woman, "--restorer", "same", "--subject", coffee)
     assert (code, "no face" in result["error"]) == (3, True)
+
+
+def test_a_picture_of_somebody_else_than_the_person_named_is_said_to_be_so(
+    enhance, restorer, woman, tmp_path, capsys
+):
+    man, nobody, out = tmp_path / "man.png", woman.with_name("nobody.png"), tmp_path / "out"
+    Image.fromarray(cameraman()).save(man)
+    Image.fromarray(no_face()).save(nobody)
+    arguments = ("--restorer", "same", "--subject", man, "--out", out)
+    code, result, told = enhance(woman, nobody, *arguments)
+    assert code == 0
+    stranger_s, empty = result["pictures"]
+    (face,) = stranger_s["faces"]
+    assert (stranger_s["subject_in_picture"], face["is_person"]) == (False, False)
+    assert -1 < face["to_person_before"] < 0.363
+    assert face["to_person_after"] == pytest.approx(face["to_person_before"], abs=0.01)
+    assert "No face is the person's" in told
+    assert f"{face['to_person_before']:.2f}" in told
+    assert empty["subject_in_picture"] is False
+    assert "not to be seen" in told
+    page = (out / "report.html").read_text()
+    assert "not the person" in page
+    assert f"{face['to_person_before']:.3f}" in page
+    assert "the person is kept" not in page
+    # The table says the same, of pictures that are there already, too.
+    assert run(["enhance", *map(str, (woman, *arguments)), "--quiet"]) == 0
+    table = " ".join(capsys.readouterr().out.split())
+    assert "not the person" in table
+    assert "is kept" not in table
+    assert f"{face['to_person_before']:.3f}" in table
+    # What was somebody's and is made somebody else's is not kept either.
+    restorer("stranger", Restore("face", 1, stranger))
+    arguments = ("--restorer", "stranger", "--subject", woman, "--out", tmp_path / "b", "--force")
+    code, result, _ = enhance(woman, *arguments)
+    assert (code, result["pictures"][0]["subject_in_picture"]) == (0, True)
+    assert "no longer the person" in (tmp_path / "b" / "report.html").read_text()
 
 
 def test_a_passport_photo_and_its_print_sheet(enhance, woman, tmp_path, weights):

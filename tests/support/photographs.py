@@ -28,6 +28,12 @@ ASTRONAUT = Face(
 """The face of `astronaut`, read off to a pixel or so: eyes, nose tip, mouth corners."""
 
 
+def cameraman() -> np.ndarray:
+    """uint8[512, 512, 3]: a man with a camera, his face small and nearly in profile."""
+    data = pytest.importorskip("skimage.data", reason="scikit-image is not installed")
+    return np.repeat(data.camera()[..., None], 3, axis=2)
+
+
 def no_face() -> np.ndarray:
     """uint8[400, 600, 3]: a cup of coffee."""
     data = pytest.importorskip("skimage.data", reason="scikit-image is not installed")
