@@ -197,6 +197,7 @@ def make_request(
     from mcap.style.profile import find_profile
     from mcap.training.backbone_facts import backbone_facts
     from mcap.training.costs import fits_into
+    from mcap.training.recipe import parse_override
     from mcap.training.request import (
         TrainingRequest,
         default_out,
@@ -238,6 +239,7 @@ def make_request(
         out=out or default_out(source, profile),
         device=device,
         dtype=dtype,
+        given_keys=frozenset(profile.train) | {parse_override(text)[0] for text in overrides},
         seed=settings.seed or 0,
     )
 

@@ -115,14 +115,12 @@ def about(seconds: float) -> str:
 
 def show_events(ctx: typer.Context, events: Iterable[Event]) -> TrainingFinished | Stopped:
     """Draw training's events as one bar a phase; return the last event."""
-    ends = 0  # step at which the phase ends
     with ExitStack() as stack:
         bar: Progress | None = None
         for event in events:
             if isinstance(event, PhaseStarted):
                 stack.close()  # the bar of the phase before
-                left = event.steps - (event.first_step - ends)
-                ends += event.steps
+                left = event.last_step - event.first_step
                 bar = stack.enter_context(progress(ctx, PHASES[event.phase], left))
             elif isinstance(event, TrainingFinished | Stopped):
                 return event

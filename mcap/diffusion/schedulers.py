@@ -166,6 +166,33 @@ def calls(scheduler: Any, steps: int) -> int:
     return len(trial.timesteps)
 
 
+def schedule_type(scheduler: Any, steps: int) -> str:
+    """Return AUTOMATIC1111's name of where a scheduler's timesteps lie, the nearest that it has.
+
+    "Automatic" for the samplers that have one spacing of their own there. The formulas are those of
+    its ``modules/sd_schedulers.py`` over T training timesteps; "DDIM" is every (T // steps)-th.
+    """
+    config = scheduler.config
+    for kind in _SIGMAS:
+        if config.get(f"use_{kind}_sigmas"):
+            return kind.capitalize()
+    if title(scheduler) in ("DDIM", "PLMS", "UniPC", "LCM"):
+        return "Automatic"
+    trial = type(scheduler).from_config(config)
+    trial.set_timesteps(steps)
+    last = config["num_train_timesteps"] - 1
+    found = {float(step) for step in trial.timesteps}  # of DPM2 those between two steps as well
+    spacings = {
+        "Uniform": [last - last * i / max(1, steps - 1) for i in range(steps)],
+        "SGM Uniform": [last - last * i / steps for i in range(steps)],
+        "DDIM": list(range(1, last + 1, max(1, (last + 1) // steps))),
+    }
+    return min(
+        spacings,
+        key=lambda name: sum(min(abs(a - b) for b in found) for a in spacings[name]),
+    )
+
+
 def title(scheduler: Any) -> str:
     """Return AUTOMATIC1111's name of a diffusers scheduler; its class's where it has none."""
     class_name = type(scheduler).__name__

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mcap.errors import UsageError
 from mcap.runtime.files import sha256_of
 from mcap.subjects.embedding_file import Embedding, read_embedding_file
+from mcap.subjects.export import file_name, token_stems
 from mcap.subjects.lora_file import Lora
 
 if TYPE_CHECKING:
@@ -125,6 +126,27 @@ class ExtraNetworks:
         }
         return {key: entries for key, entries in found.items() if entries}
 
+    def other_programs(self, subject: Subject, adapter_scale: float = 1.0) -> dict[str, Any]:
+        """Return what `mcap.subjects.export` calls the subjects' files by default.
+
+        ``words``: token -> its word, and ``loras``, as a record has them. A subject whose name has
+        no Latin letter is exported under a name that is not known here, and is left out.
+        """
+        words: dict[str, str] = {}
+        loras: list[dict[str, Any]] = []
+        renamed = {record.token: record.token for record in subject.manifest.tokens}
+        everybody = [(subject, adapter_scale, renamed)]
+        everybody += [(item.subject, item.weight, item.tokens) for item in self.companions]
+        for person, weight, tokens in everybody:
+            try:
+                name = file_name(person.name)
+            except UsageError:
+                continue
+            words |= {tokens[own]: stem for own, stem in token_stems(person, name).items()}
+            if person.adapter and weight:
+                loras.append({"name": name, "weight": weight})
+        return {"words": words, "loras": loras}
+
     def load_into(
         self, pipeline: Any, subject: Subject, adapter_scale: float = 1.0, token_scale: float = 1.0
     ) -> None:
@@ -155,7 +177,9 @@ class ExtraNetworks:
             if subject.adapter and adapter_scale:
                 weights["mcap"] = adapter_scale
             if weights and (self.companions or self.loras):
-                pipeline.set_adapters(list(weights), list(weights.values()))
+                # The subject's first: sums of floating-point numbers depend on their order.
+                names = sorted(weights, key=lambda name: name != "mcap")
+                pipeline.set_adapters(names, [weights[name] for name in names])
         except BaseException:
             self.unload_from(pipeline, subject)
             raise

@@ -97,6 +97,10 @@ def plan_jobs(
                 "drawn_size": list(sampling_size(info, profile.aspect_ratio)),
                 "identity": models.identity.name,
                 **extra_networks.record(),
+                "other_programs": {
+                    **extra_networks.other_programs(subject, settings.adapter_scale),
+                    "schedule_type": schedulers.schedule_type(scheduler, sampling["steps"]),
+                },
                 "prompt": prompts.fill(templates[index % len(templates)], noun),
                 "seed": settings.seed + index,
             }
@@ -146,9 +150,9 @@ def settings_sha256(record: Mapping[str, Any], unseen: dict[str, Any]) -> str:
 
     Over the record and ``unseen``, what else decides about the picture. The version is left out: a
     new mcap that gives the same picture need not generate it again. And the scheduler's name, which
-    can be another for the same one ("model").
+    can be another for the same one ("model"), and what follows from the rest.
     """
-    told = ("mcap", "scheduler")
+    told = ("mcap", "scheduler", "other_programs")
     hashed = {key: value for key, value in record.items() if key not in told} | unseen
     text = json.dumps(hashed, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -17,26 +17,71 @@ UNICODE = b"UNICODE\0"
 """EXIF 2.32, section 4.6.5, UserComment: eight bytes name the character code. The text is UTF-16,
 big endian, as AUTOMATIC1111 (through piexif) writes and reads it."""
 
+SUBSTITUTES = {"DDPM": ("Euler a", None), "DEIS": ("LMS", None), "DPM++ 2S": ("DPM++ 2S a", 0)}
+"""Samplers that AUTOMATIC1111 does not have, and takes for DPM++ 2M -> (the one of its own that
+steps as they do, its Eta).
+
+DDPM's posterior in sigmas, from t to s, has mean x0 + (s/t)^2 (x - x0) and variance
+s^2 (t^2 - s^2) / t^2, which is k-diffusion's ancestral Euler step. DEIS (arXiv 2204.13902) is
+Adams-Bashforth on the noise over sigma, as LMS is. DPM++ 2S is its ancestral form with Eta 0.
+"""
+EMPHASIS = re.compile(r"[()\[\]\\]")
+"""What weighs words in AUTOMATIC1111's prompts, and its escape; mcap takes them as they stand."""
+
 
 def parameters_text(record: Mapping[str, Any]) -> str:
-    """A record as AUTOMATIC1111 writes it: prompt, negative prompt, then ``Key: value`` pairs."""
+    """Return a record as AUTOMATIC1111 writes it: prompt, negative prompt, ``Key: value`` pairs.
+
+    Read there ("send to txt2img"), it draws the same person with what ``mcap export`` wrote, where
+    the record has ``other_programs``: the words of the subjects' tokens, their LoRAs and the
+    spacing of the steps. The line of the negative prompt is there without one too, because
+    ComfyUI's importer makes nothing of a text that does not have it.
+    """
     backbone = record["backbone"]
+    others = record.get("other_programs", {})
+    title, karras = re.subn(r" Karras$", "", record["sampler"])
+    sampler, eta = SUBSTITUTES.get(title, (title, None))
+    spacing = "Karras" if karras else others.get("schedule_type")
     pairs = {
         "Steps": record["steps"],
-        "Sampler": record["sampler"],
+        # With the spacing behind it as well: ComfyUI, and AUTOMATIC1111 before 1.9, look there.
+        "Sampler": f"{sampler} Karras" if karras else sampler,
+        **({"Schedule type": spacing} if spacing else {}),
         "CFG scale": f"{record['guidance_scale']:g}",
         "Seed": record["seed"],
         "Size": "{}x{}".format(*record["drawn_size"]),
         "Model hash": backbone["sha256"][:10],
         "Model": backbone["id"],
+        **({} if eta is None else {"Eta": eta}),
+        # diffusers draws each picture's noise on the CPU, as AUTOMATIC1111 does with this.
+        "RNG": "CPU",
+        **({} if sampler == title else {"mcap sampler": record["sampler"]}),
         "Version": f"mcap {record['mcap']}",
     }
-    loras = (f" <lora:{lora['name']}:{lora['weight']:g}>" for lora in record.get("loras", ()))
-    lines = [on_one_line(record["prompt"]) + "".join(loras)]
-    if record.get("negative_prompt"):
-        lines.append(f"Negative prompt: {on_one_line(record['negative_prompt'])}")
-    lines.append(", ".join(f"{key}: {quoted(str(value))}" for key, value in pairs.items()))
-    return "\n".join(lines)
+    networks = (*others.get("loras", ()), *record.get("loras", ()))
+    loras = (f" <lora:{lora['name']}:{lora['weight']:g}>" for lora in networks)
+    prompt, negative = (
+        prompt_text(record.get(key) or "", record) for key in ("prompt", "negative_prompt")
+    )
+    pair_texts = (f"{key}: {quoted(str(value))}" for key, value in pairs.items())
+    return "\n".join(
+        (prompt + "".join(loras), f"Negative prompt: {negative}", ", ".join(pair_texts))
+    )
+
+
+def prompt_text(text: str, record: Mapping[str, Any]) -> str:
+    """Return a record's prompt for AUTOMATIC1111: its words for tokens, brackets escaped."""
+    for token, word in record.get("other_programs", {}).get("words", {}).items():
+        text = text.replace(token, word)
+    for embedding in record.get("embeddings", ()):
+        word = re.escape(embedding["word"])
+        text = re.sub(
+            rf"<{word}>|(?<![\w-])embedding:{word}(?![\w-])",
+            lambda _, plain=embedding["word"]: plain,
+            text,
+            flags=re.IGNORECASE,
+        )
+    return EMPHASIS.sub(r"\\\g<0>", on_one_line(text))
 
 
 def on_one_line(text: str) -> str:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Literal
 import mcap
 from mcap.contracts import ID_TOKEN, STYLE_TOKEN
 from mcap.errors import UsageError
+from mcap.images import a1111
 from mcap.images.provenance import public_name
 from mcap.runtime.files import sha256_of, write_bytes
 from mcap.runtime.safetensors import safetensors_bytes
@@ -43,7 +44,7 @@ FORMATS: tuple[Format, ...] = ("diffusers", "kohya", "a1111", "comfyui")
 LORA_FOLDER = {"a1111": "models/Lora", "comfyui": "models/loras"}
 TOKEN_FOLDER = {"a1111": "embeddings", "comfyui": "models/embeddings"}
 WORD = {"diffusers": "<{}>", "comfyui": "embedding:{}"}
-EMPHASIS = {"a1111": r"[()\[\]]", "comfyui": r"[()]"}
+EMPHASIS = {"a1111": a1111.EMPHASIS, "comfyui": re.compile(r"[()]")}
 # What AUTOMATIC1111 calls a version -> ss_base_model_version of sd-scripts, modelspec.architecture
 # of Stability AI; the latter has two for SD2, and which it is nothing in a subject says.
 VERSIONS = {
@@ -85,10 +86,7 @@ def export(
     """
     name = file_name(name if name is not None else subject.name)
     folder = out if out is not None else Path(f"{name}-{format}")
-    stems = {
-        record.token: f"{name}-{record.token.strip('<>').removeprefix('mcap-')}"
-        for record in subject.manifest.tokens
-    }
+    stems = token_stems(subject, name)
     words = {token: WORD.get(format, "{}").format(stem) for token, stem in stems.items()}
     prompt, negative = example_prompts(subject, format, words, profile)
     version = model_version(subject)
@@ -121,6 +119,14 @@ def export(
 
     write_unless_same(files, force)
     return Exported(format, folder, (*done.files, readme), words, prompt, negative, notes)
+
+
+def token_stems(subject: Subject, name: str) -> dict[str, str]:
+    """Return token -> its file's stem, which is its word, where the files are called ``name``."""
+    return {
+        record.token: f"{name}-{record.token.strip('<>').removeprefix('mcap-')}"
+        for record in subject.manifest.tokens
+    }
 
 
 def file_name(text: str) -> str:
@@ -187,8 +193,9 @@ def example_prompts(
 ) -> tuple[str, str]:
     """Return a prompt and a negative prompt in the words of the other program.
 
-    Brackets are text here and emphasis there, so they are escaped; ComfyUI takes whatever touches
-    an embedding's word, but a comma, for a part of its name.
+    Brackets are text here and emphasis there, so they are escaped. ComfyUI splits a text at blanks
+    and knows an embedding where a part begins with its word, which goes on up to a comma: so it
+    gets a blank before it, whatever stands there, and one behind.
     """
     template = COMPOSED_TEMPLATES[0]
     if profile is not None and profile.prompts.composed:
@@ -200,10 +207,11 @@ def example_prompts(
         style_token=words.get(STYLE_TOKEN, ""),
     )
     if format == "comfyui":
+        prompt = re.sub(r"(?<=\S)(?=embedding:)", " ", prompt)
         prompt = re.sub(r"(embedding:[a-z0-9-]+)(?=[^\sa-z0-9,-])", r"\1 ", prompt)
     texts = [prompt, profile.prompts.negative if profile is not None else ""]
     if format in EMPHASIS:
-        texts = [re.sub(EMPHASIS[format], r"\\\g<0>", text) for text in texts]
+        texts = [EMPHASIS[format].sub(r"\\\g<0>", text) for text in texts]
     return re.sub(r" +", " ", texts[0]), texts[1]
 
 

@@ -17,6 +17,7 @@ class PhaseStarted:
     steps: int  # of this phase
     first_step: int  # counted over both phases, from 0; above the phase's own start on a resume
     learned: Mapping[str, int]  # what learns -> number of values
+    last_step: int  # counted over both phases: the number of steps done when the phase ends
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,8 @@ def train(
             if checkpoint is not None:
                 state.load(checkpoint.load())
                 checkpoint = None
-            yield PhaseStarted(phase.number, phase.steps, state.done, state.optimizer.counts())
+            counts = state.optimizer.counts()
+            yield PhaseStarted(phase.number, phase.steps, state.done, counts, phase.last)
             if phase.number == 2 and recipe.identity:
                 guide, chosen = make_guide(models, terms, state, data, networks, options.seed)
                 models = replace(models, guide=guide)

@@ -97,7 +97,8 @@ class Plan:
 
 def plan_training(request: TrainingRequest, photos: PreparedPhotos) -> Plan:
     """Return the plan, with the steps for the photos that were accepted."""
-    recipe = request.recipe.for_photos(len(photos.sources.accepted))
+    count = len(photos.sources.accepted)
+    recipe = request.recipe.for_photos(count)
     device, dtype, facts = request.device, request.dtype, request.backbone
     references = photos.references
     drawn = 0 if references is not None else REFERENCES_DRAWN
@@ -106,6 +107,9 @@ def plan_training(request: TrainingRequest, photos: PreparedPhotos) -> Plan:
     half, room = dtype.itemsize == 2, memory.total_memory_mb(device)
     needed = estimate_memory_mb(recipe, facts, half=half, device=device.type)
     advice = summary(photos.sources)[1:]  # the first line is the plan's own
+    scaling = request.recipe.scaling_note(count, request.given_keys)
+    if scaling is not None:
+        advice = [*advice, scaling]
     if needed is not None and needed > HEADROOM * room:
         smallest = recipe.model_copy(update=low_memory(recipe))
         least = estimate_memory_mb(smallest, facts, half=half, device=device.type)

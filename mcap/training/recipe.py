@@ -15,7 +15,7 @@ import difflib
 import math
 import tomllib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -167,6 +167,23 @@ class Recipe(BaseModel):
                 "phase1_steps": math.ceil(self.phase1_steps * part),
                 "phase2_steps": math.ceil(self.phase2_steps * part),
             }
+        )
+
+    def scaling_note(self, count: int, given: Container[str] = ()) -> str | None:
+        """Return a sentence on steps among the keys ``given`` that `for_photos` changed; None
+        where there are none."""
+        scaled = self.for_photos(count)
+        changed = [
+            f"{key}={getattr(self, key)} became {getattr(scaled, key)}"
+            for key in ("phase1_steps", "phase2_steps")
+            if key in given and getattr(self, key) != getattr(scaled, key)
+        ]
+        if not changed:
+            return None
+        return (
+            f"{' and '.join(changed)}, because steps are scaled to the number of photos ({count}, "
+            f"and all steps from {self.photos_for_all_steps} on); for the number as it was given "
+            "add --set photos_for_all_steps=1."
         )
 
     @property

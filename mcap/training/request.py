@@ -54,6 +54,8 @@ class TrainingRequest:
     device: torch.device
     dtype: torch.dtype
     seed: int = 0
+    given_keys: frozenset[str] = frozenset()
+    """The recipe's keys that the user gave: with ``--set`` and in the style profile."""
 
     @cached_property
     def inputs(self) -> dict[str, Any]:

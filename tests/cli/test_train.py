@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import threading
@@ -17,10 +18,13 @@ from PIL import Image
 from safetensors import safe_open
 
 from mcap.cli import run
+from mcap.cli.context import Globals
+from mcap.cli.train_output import show_events
 from mcap.contracts import DetectorInfo, Face, IdentityInfo, MaskerInfo
 from mcap.registry import Entry, registry
 from mcap.subjects.manifest import read_manifest
 from mcap.subjects.subject import read_subject
+from mcap.training.events import Event, PhaseStarted, StepEvent, TrainingFinished
 from tests.support.tiny import TinyIdentity, tiny_folder
 
 SIDE = 160
@@ -160,6 +164,30 @@ def test_dry_run_prints_the_plan_and_writes_nothing(place, capsys):
     assert [line["name"] for line in refused] == ["empty.png"]
     assert "no face" in refused[0]["reason"]
     assert not (place / "me.mcap").exists()
+
+    assert run(["--json", *command("--dry-run", "--set", "photos_for_all_steps=6")]) == 0
+    assert any("phase2_steps=2 became 1," in text for text in printed(capsys)["advice"])
+    assert run(["--json", *command("--dry-run", "--set", "phase2_steps=7")]) == 0
+    assert not any("became" in text for text in printed(capsys)["advice"])
+
+
+@pytest.mark.parametrize("first_step", [0, 5, 12, 13, 47])
+def test_progress_counts_the_steps_that_are_left(capsys, first_step):
+    """12 + 36 steps, begun or gone on with anywhere."""
+    steps = [(1, 12, 0, 12), (2, 36, 12, 48)]
+    events: list[Event] = []
+    for number, count, start, last in steps:
+        if first_step < last:
+            begin = max(first_step, start)
+            events.append(PhaseStarted(number, count, begin, {}, last))
+            events += [
+                StepEvent(number, step, 48, {"loss": 1.0}, {}, {}, 0.0, 0.0)
+                for step in range(begin + 1, last + 1)
+            ]
+    show_events(Globals(), [*events, TrainingFinished(48, 0.0)])
+    shown = re.findall(r"(-?\d+)/(-?\d+) \((-?\d+) %\), \d", capsys.readouterr().err)
+    left = [12 - first_step, 36] if first_step < 12 else [48 - first_step]
+    assert shown == [(str(count), str(count), "100") for count in left]
 
 
 SD15 = ("--backbone", "sd15", "--device", "cpu", "--precision", "fp32")

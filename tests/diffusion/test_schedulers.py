@@ -172,3 +172,23 @@ def test_a_model_that_starts_from_pure_noise():
     assert make("euler", own).config.rescale_betas_zero_snr
     with pytest.raises(UsageError, match=r"--scheduler heun: .* pure noise.* use one of .*euler"):
         make("heun", own)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize(
+    ("spacing", "plain"),
+    [("leading", "DDIM"), ("linspace", "Uniform"), ("trailing", "SGM Uniform")],
+)
+def test_automatic1111s_name_of_the_spacing(name, spacing, plain):
+    """Its modules/sd_schedulers.py, 20 steps: leading is every 50th, from 1 on."""
+    scheduler = make(name, own_scheduler("sd", timestep_spacing=spacing))
+    found = schedulers.schedule_type(scheduler, 20)
+    if name.endswith("-karras"):
+        assert found == "Karras"
+    elif name in ("ddim", "plms", "unipc", "lcm"):
+        assert found == "Automatic"
+    elif name in ("euler", "euler-a", "heun", "dpm2", "dpm2-a", "lms", "ddpm"):
+        assert found == plain
+    else:  # diffusers' multistep solvers leave out the last of n + 1 timesteps
+        assert found == ("SGM Uniform" if spacing == "linspace" else found)
+        assert found in ("DDIM", "Uniform", "SGM Uniform")

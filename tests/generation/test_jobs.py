@@ -103,3 +103,18 @@ def test_no_path_of_this_machine_is_in_the_metadata(subject, tmp_path):
     assert finished.pictures[0].record["backbone"]["id"] == "my-model"
     for text in ("jane-doe", str(tmp_path), str(subject.path.parent)):
         assert text.encode() not in data
+
+
+def test_the_picture_names_what_export_writes(subject, backbone, tmp_path):
+    """Words and LoRA as ``mcap export`` calls them by default; none where the LoRA is off."""
+    from mcap.images import provenance
+    from mcap.subjects.export import export
+
+    done = export(subject, "a1111", tmp_path / "webui")
+    picture = run(subject, backbone, tmp_path / "a", count=1, adapter_scale=0.5)[-1].pictures[0]
+    lora = next(path for path in done.files if path.parent.name == "Lora")
+    text = provenance.read(picture.path).parameters
+    assert f" <lora:{lora.stem}:0.5>" in text and "<mcap-" not in text
+    assert done.words["<mcap-id>"] in text.split("\n")[0]
+    off = run(subject, backbone, tmp_path / "b", count=1, adapter_scale=0.0)[-1].pictures[0]
+    assert "<lora:" not in provenance.read(off.path).parameters

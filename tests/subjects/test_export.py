@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import sys
 from dataclasses import replace
@@ -222,6 +223,21 @@ def test_prompts_in_the_words_of_the_program(jane, tmp_path, format, prompt, neg
         assert "<lora:jane:1>" in text
         card = json.loads((tmp_path / "models/Lora/jane.json").read_text())
         assert card["activation text"] == prompt and card["sd version"] == "SD1"
+
+
+@pytest.mark.parametrize("before", ["(", "[", '"', "/", ",", ":", " ", "\u201c"])
+@pytest.mark.parametrize("after", [")", "]", '"', "/", ",", ".", " "])
+def test_comfyui_finds_every_embedding(jane, tmp_path, before, after):
+    """``SDTokenizer.tokenize_with_weights`` of its sd1_clip.py: the text's parts between blanks
+    that begin with ``embedding:``; the name goes on to the first comma or to the end."""
+    profile = make_profile(prompts={"composed": [f"a {before}{{id}}{after} {{style}}"]})
+    prompt = export(jane, "comfyui", tmp_path, profile=profile).prompt
+    plain = prompt.replace(r"\(", "(").replace(r"\)", ")")
+    found = []
+    for part in re.split(r"[ \n]|(?=,)", plain):
+        if part.startswith("embedding:"):
+            found.append(part.removeprefix("embedding:").split(",")[0])
+    assert found == ["jane-id", "jane-style"]
 
 
 def test_a_lora_of_stable_diffusion_2_says_so(jane, tmp_path):

@@ -110,6 +110,17 @@ def test_steps_shrink_with_few_photos_and_never_grow():
     assert steps[4].steps == 201
 
 
+def test_what_scaling_did_to_a_number_that_was_given_is_said():
+    base = Recipe(phase1_steps=10, phase2_steps=20, photos_for_all_steps=6, least_steps=0.5)
+    note = base.scaling_note(3, {"phase2_steps"})
+    assert note is not None and note.startswith("phase2_steps=20 became 10,")
+    assert "(3, and all steps from 6 on)" in note and "--set photos_for_all_steps=1" in note
+    both = base.scaling_note(4, {"phase1_steps", "phase2_steps"})
+    assert both is not None and "phase1_steps=10 became 7 and phase2_steps=20 became 14," in both
+    assert base.scaling_note(3, {"batching"}) is None  # the recipe's own numbers
+    assert base.scaling_note(6, {"phase2_steps"}) is None
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
