@@ -75,12 +75,8 @@ def prompt_text(text: str, record: Mapping[str, Any]) -> str:
         text = text.replace(token, word)
     for embedding in record.get("embeddings", ()):
         word = re.escape(embedding["word"])
-        text = re.sub(
-            rf"<{word}>|(?<![\w-])embedding:{word}(?![\w-])",
-            lambda _, plain=embedding["word"]: plain,
-            text,
-            flags=re.IGNORECASE,
-        )
+        pattern = rf"<({word})>|(?<![\w-])embedding:({word})(?![\w-])"
+        text = re.sub(pattern, lambda match: match[1] or match[2], text, flags=re.IGNORECASE)
     return EMPHASIS.sub(r"\\\g<0>", on_one_line(text))
 
 
