@@ -490,21 +490,25 @@ def test_embeddings_that_are_refused(subject, bare, tmp_path):
 
 
 def test_two_subjects_with_weights(subject, tmp_path):
-    """The second subject's tokens are words of their own, and the LoRA layers add up."""
+    """The second subject's tokens are words of their own, and the LoRA layers add up.
+
+    In double precision: in single, the order of the sums alone is a difference of 1e-6, on some
+    processors more and on some less.
+    """
     other = make_subject(tmp_path / "john.mcap", scale=0.2, seed=8)
     prompt = "a photo of a <mcap-id> person and a {id2} man, {style2} style"
     networks = read_extra_networks(companions=[f"{other.path}:0.5"])
     assert networks.fill(prompt) == prompt.format(id2="<mcap-id-2>", style2="<mcap-style-2>")
-    found = pipeline()
+    found = pipeline().to(torch.float64)
     networks.load_into(found, subject, 0.75)
     ours = picture(found, networks.fill(prompt))
     number = found.tokenizer.convert_tokens_to_ids  # SDXL pools at the highest of a prompt
     assert max(map(number, networks.tokens)) < min(map(number, subject.embeddings))
     networks.unload_from(found, subject)
-    assert np.array_equal(picture(found), picture(pipeline()))
+    assert np.array_equal(picture(found), picture(pipeline().to(torch.float64)))
     assert len(found.tokenizer) == len(pipeline().tokenizer)
 
-    plain = pipeline()
+    plain = pipeline().to(torch.float64)
     tokens = {"<mcap-id>": subject, "<mcap-id-2>": other, "<mcap-style-2>": other}
     for token, person in tokens.items():
         path = person.embeddings[token.replace("-2", "")]
@@ -515,7 +519,7 @@ def test_two_subjects_with_weights(subject, tmp_path):
         )
     plain.set_adapters(["jane", "john"], [0.75, 0.5])
     theirs = picture(plain, networks.fill(prompt))
-    assert difference(ours, theirs) < 1e-6
+    assert difference(ours, theirs) < 1e-7
     with pytest.raises(UsageError, match=r"\{id3\} belongs to no subject.*\{id2\}"):
         networks.fill("{id} and {id3}")
 
