@@ -131,6 +131,11 @@ class IdentityInfo:
     OpenCV's figure for SFace."""
     dimensions: int | None = None
     """D, the embedding's length; None: not stated."""
+    measures_quality: bool = False
+    """True where it has ``embed_with_quality`` (`MeasuresQuality`), which is then preferred."""
+    face_quality: float | None = None
+    """Quality from which what a detector found is a face, by the network's own scale; None: it
+    cannot tell."""
 
 
 @runtime_checkable
@@ -162,6 +167,19 @@ class EmbedsImages(Protocol):
 
     def embed_images(self, image: UInt8Image, face: Face) -> Float32Array:
         """One face of a picture uint8[H, W, 3] RGB -> float32[D] of unit length."""
+        ...
+
+
+@runtime_checkable
+class MeasuresQuality(Protocol):
+    """An identity network with ``info.measures_quality``."""
+
+    def embed_with_quality(self, image: UInt8Image, face: Face) -> tuple[Float32Array, float]:
+        """One face of a picture uint8[H, W, 3] RGB -> float32[D] of unit length, and its quality.
+
+        The quality says how much the network makes of what it sees, as the length of the features
+        does before they are made unit (Meng et al.: MagFace, CVPR 2021): 0 or more.
+        """
         ...
 
 

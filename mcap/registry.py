@@ -61,6 +61,7 @@ INFOS: Mapping[str, type] = MappingProxyType(
 METHODS: Mapping[str, str] = MappingProxyType(
     {
         "embeds_images": "embed_images",
+        "measures_quality": "embed_with_quality",
         "finds_mesh": "mesh",
         "finds_parts": "parts",
         "moves": "to",

@@ -50,7 +50,7 @@ class Enhanced:
 
     @property
     def subject_in_picture(self) -> bool | None:
-        """Whether a face is the person's who was named; None: nobody was."""
+        """A face is the person's who was named; None: nobody was named."""
         subject = self.record.get("subject")
         return None if subject is None else bool(subject["in_picture"])
 

@@ -15,7 +15,7 @@ from mcap.contracts import Face
 from mcap.faces.blur import blur
 from mcap.faces.eyes import openness
 from mcap.faces.pose import Pose, pose
-from mcap.faces.region import upright_grey
+from mcap.faces.region import share_outside, upright_grey
 from mcap.faces.settings import FaceSettings
 from mcap.geometry.similarity_transform import cut_upright
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         FaceDetector,
         Float32Array,
         IdentityModel,
+        MeasuresQuality,
         UInt8Image,
     )
 
@@ -49,6 +50,10 @@ class FoundFace:
     """How far the eyes are open, `mcap.faces.eyes.openness`; None without a mesh that tells."""
     occluded: float | None = None
     """Share of the face that something hides, 0 to 1; None where no masker tells."""
+    quality: float | None = None
+    """`mcap.contracts.MeasuresQuality`; None where the identity network does not tell."""
+    outside: float = 0.0
+    """Share of the face beyond the picture's edge, 0 to 1, `mcap.faces.region.share_outside`."""
 
 
 def find_faces(
@@ -63,18 +68,34 @@ def find_faces(
     found = []
     for face in faces[: settings.max_faces]:
         grey = upright_grey(image, face)
+        embedding, quality = embed_with_quality(identity, image, face)
         found.append(
             FoundFace(
                 face=face,
-                embedding=embed(identity, image, face),
+                embedding=embedding,
                 blur=blur(grey),
                 brightness=float(grey.mean() / 255.0),
                 pose=pose(face.landmarks),
                 overexposed=float((grey >= WHITE).mean()),
                 eyes=openness(face.mesh),
+                quality=quality,
+                outside=share_outside(face, image.shape),
             )
         )
     return found
+
+
+def embed_with_quality(
+    identity: IdentityModel, image: UInt8Image, face: Face
+) -> tuple[Float32Array, float | None]:
+    """Return the identity embedding of one face, float32[D] of unit length, and its quality.
+
+    The quality is None where the network does not tell.
+    """
+    if not identity.info.measures_quality:
+        return embed(identity, image, face), None
+    found, quality = cast("MeasuresQuality", identity).embed_with_quality(image, face)
+    return np.asarray(found, dtype=np.float32), float(quality)
 
 
 def embed(identity: IdentityModel, image: UInt8Image, face: Face) -> Float32Array:

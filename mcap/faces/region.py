@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from mcap.geometry.similarity_transform import cut_upright
+from mcap.faces.oval import CENTRE, TEMPLATE, face_oval
+from mcap.geometry.similarity_transform import Similarity, cut_upright
 
 if TYPE_CHECKING:
     from mcap.contracts import Face, Float32Array, UInt8Image
@@ -42,6 +43,24 @@ def surroundings(image: UInt8Image, face: Face, margin: float) -> tuple[UInt8Ima
     """Return the part of a picture that `around` names, as a view, and its corner (x, y)."""
     x0, y0, x1, y1 = around(face, image.shape, margin)
     return image[y0:y1, x0:x1], np.array([x0, y0], dtype=np.float32)
+
+
+RINGS = 16
+"""Rings of equal area in which `share_outside` looks at a face, each in 36 directions."""
+
+
+def share_outside(face: Face, shape: tuple[int, ...]) -> float:
+    """Return the share of a face's oval that lies beyond the edge of a picture of ``shape`` (H, W).
+
+    From 0 to 1, by the landmarks, as far as the detector has put them where they would be.
+    """
+    to_unit = Similarity.estimate(face.landmarks, TEMPLATE)
+    spokes = face_oval(to_unit.apply(face.landmarks)) - CENTRE
+    sectors = (spokes**2).sum(axis=1)  # twice a sector's area, but for one factor
+    radii = np.sqrt((np.arange(RINGS) + 0.5) / RINGS)[:, None, None]
+    points = to_unit.apply_inverse((CENTRE + radii * spokes).reshape(-1, 2))
+    beyond = ((points < 0) | (points > (shape[1], shape[0]))).any(axis=1).reshape(RINGS, -1)
+    return float((beyond * sectors).sum() / (RINGS * sectors.sum()))
 
 
 def upright_grey(image: UInt8Image, face: Face, side: int = MEASURED_SIDE) -> Float32Array:

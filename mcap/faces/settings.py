@@ -27,6 +27,16 @@ class FaceSettings(BaseModel):
     min_score: float = Field(default=0.7, ge=0, le=1)
     """Minimum detection confidence."""
 
+    min_quality: float | None = Field(default=None, ge=0)
+    """Quality by the identity network below which a finding is no face but a pet, a wrist or a
+    cloud; None: what the network says (SFace: 7.5), 0: whatever the detector finds is a face."""
+
+    max_outside: float = Field(default=0.25, ge=0, le=1)
+    """Faces of which a larger share is cut off by the photo's edge are refused."""
+
+    soft_outside: float = Field(default=0.10, ge=0, le=1)
+    """From here on the photo is accepted with a note."""
+
     same_person: float | None = Field(default=None, ge=-1, le=1)
     """Similarity from which two faces are one person's; None: what the identity network says."""
 

@@ -28,6 +28,16 @@ REMEDIES: dict[str, tuple[str, str, str]] = {
         "",
         "Take photos in which the whole face is to be seen and nothing is in front of it.",
     ),
+    "not-a-face": (
+        "no person's face",
+        "",
+        "mcap learns people by their faces: pets, drawings and things it cannot.",
+    ),
+    "outside": (
+        "the photo's edge cuts the face",
+        "the photo's edge cuts the face",
+        "Take photos with the whole face in them, and room around it.",
+    ),
     "undecided": (
         "it is not clear who of several people is meant",
         "",

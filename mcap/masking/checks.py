@@ -146,6 +146,15 @@ MEASURES = (
         "the head is tilted by {amount:.0f} degrees, at most {high:.0f}",
     ),
     Measure(
+        "outside",
+        "share of the face",
+        lambda face: face.found.outside,
+        lambda face: (None, face.settings.faces.max_outside),
+        lambda face: (None, face.settings.faces.soft_outside),
+        "the photo's edge cuts the face: {value:.0%} of it is outside, at most {high:.0%}",
+        "the photo's edge cuts the face: {value:.0%} of it is outside",
+    ),
+    Measure(
         "eyes",
         "opening over width",
         lambda face: face.found.eyes,

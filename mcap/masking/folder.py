@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from mcap.masking.records import MaskedSet, MaskSettings, RefusedPhoto
     from mcap.results.contact_sheet import Tile
 
-MEASURES = 2
+MEASURES = 3
 """Raised when a face is measured otherwise, so that what an earlier mcap measured is not reused."""
 
 

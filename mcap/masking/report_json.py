@@ -93,7 +93,7 @@ def describe_face(found: FoundFace | None, scale: float) -> dict[str, Any]:
     """
     if found is None:
         keys = ("box", "landmarks", "score", "blur", "brightness", "overexposed", "eyes")
-        return dict.fromkeys((*keys, "occluded", "pose"))
+        return dict.fromkeys((*keys, "occluded", "quality", "outside", "pose"))
     pose = found.pose
     return {
         "box": own_pixels(found.face.box, scale),
@@ -104,6 +104,8 @@ def describe_face(found: FoundFace | None, scale: float) -> dict[str, Any]:
         "overexposed": round(found.overexposed, 3),
         "eyes": rounded(found.eyes),
         "occluded": rounded(found.occluded),
+        "quality": rounded(found.quality),
+        "outside": rounded(found.outside),
         "pose": {
             "yaw": round(pose.yaw, 1),
             "pitch": round(pose.pitch, 1),
@@ -134,6 +136,8 @@ def face_to_json(found: FoundFace) -> dict[str, Any]:
         "brightness": found.brightness,
         "overexposed": found.overexposed,
         "eyes": found.eyes,
+        "quality": found.quality,
+        "outside": found.outside,
         "pose": [found.pose.yaw, found.pose.pitch, found.pose.roll],
     }
 
@@ -156,6 +160,8 @@ def face_from_json(stored: Mapping[str, Any]) -> FoundFace:
         Pose(*stored["pose"]),
         overexposed=stored["overexposed" if "overexposed" in stored else "burnt"],
         eyes=stored["eyes"],
+        quality=stored.get("quality"),
+        outside=stored.get("outside", 0.0),
     )
 
 

@@ -53,6 +53,9 @@ if TYPE_CHECKING:
 OnPhoto = Callable[[Path], None]
 """Called for each photo after each of the two passes, so 2 x len(paths) times in all."""
 
+UNSEEN = ("resolution", "sharpness", "brightness", "overexposed", "outside")
+"""Checks whose failing makes the identity network's quality worthless."""
+
 UNRECOGNISABLE = ("resolution", "sharpness", "brightness", "overexposed", "yaw", "pitch")
 """Checks whose failing makes a similarity worthless."""
 
@@ -93,15 +96,20 @@ def mask_photos(
         dominance=settings.faces.dominance,
         pinned=pinned,
     )
+    choices = [
+        no_persons_face(each) if each.doubted and not each.faces else choice
+        for each, choice in zip(seen.values(), choices, strict=True)
+    ]
     chosen = dict(zip(seen, choices, strict=True))
     judge = Judge(settings, tools.masker, masks_by_name(masks), same_person)
     entries = judge.each(photos, seen, chosen, on_photo)
     faces = {sha256: each.faces for sha256, each in seen.items()}
+    all_found = {sha256: [*each.faces, *each.doubted] for sha256, each in seen.items()}
     # Where nobody was chosen because people look alike, each of them is to be seen.
     undecided = any(choice.kind == "undecided" for choice in choices)
     apart = same_person + settings.faces.doubtful if undecided else same_person
     others = passed_over(entries, faces, chosen, apart)
-    return MaskedSet(tuple(entries), settings, faces, others)
+    return MaskedSet(tuple(entries), settings, all_found, others)
 
 
 def mask_references(
@@ -113,10 +121,13 @@ def mask_references(
 ) -> MaskedSet:
     """Find, judge and mask the largest face of each photo: a style's, which may show anybody.
 
-    Closed eyes and sunglasses are no fault there. Otherwise as `mask_photos`.
+    Closed eyes and sunglasses are no fault there, and a painted face is one whatever the identity
+    network makes of it. Otherwise as `mask_photos`.
     """
     settings = settings or MaskSettings()
-    photos = list(look_at_each(paths, tools, settings, None, on_photo))
+    faces_too = {"faces": settings.faces.model_copy(update={"min_quality": 0.0})}
+    anything = settings.model_copy(update=faces_too)
+    photos = list(look_at_each(paths, tools, anything, None, on_photo))
     seen = readable(photos, None)
     chosen = {sha256: Choice(0) if each.faces else NO_FACE for sha256, each in seen.items()}
     judge = Judge(settings, tools.masker, {}, same_person=None)
@@ -132,7 +143,10 @@ class Look:
     photo: Photo
     """Without its pixels."""
     faces: Sequence[FoundFace]
+    """Largest first."""
     thumbnail: UInt8Image
+    doubted: Sequence[FoundFace] = ()
+    """What the detector took for faces and the identity network does not."""
 
 
 def look(
@@ -143,7 +157,36 @@ def look(
     faces = known.faces.get(photo.sha256) if known else None
     if faces is None:
         faces = find_faces(photo.image, tools.detector, tools.identity, settings.faces)
-    return Look(photo.without_pixels(), list(faces), thumbnail(photo.image))
+    least = settings.faces.min_quality
+    if least is None:
+        least = tools.identity.info.face_quality
+    seen = Look(photo.without_pixels(), list(faces), thumbnail(photo.image))
+    return seen if least is None else sure_of_faces(seen, settings, least)
+
+
+def sure_of_faces(seen: Look, settings: MaskSettings, least: float) -> Look:
+    """Return a photo's view with what is no face by the identity network's quality set apart.
+
+    Of a lone face that is too small, blurred, dark or cut off the network cannot tell: it stays, to
+    be refused for that.
+    """
+    sure = [found for found in seen.faces if found.quality is None or found.quality >= least]
+    if not sure and len(seen.faces) == 1:
+        wrong = check_face(FaceToJudge(seen.faces[0], settings))
+        if any(check.verdict == "refused" and check.name in UNSEEN for check in wrong):
+            return seen
+    doubted = [found for found in seen.faces if not any(found is other for other in sure)]
+    return replace(seen, faces=sure, doubted=doubted)
+
+
+def no_persons_face(seen: Look) -> Choice:
+    """Return the refusal of a photo in which the detector alone has seen a face."""
+    best = max(found.quality or 0.0 for found in seen.doubted)
+    reason = (
+        f"no face found: what looks like one is no person's by the identity network (quality "
+        f"{best:.1f}); mcap learns people, no pets or things"
+    )
+    return Choice(None, reason, None, "not-a-face")
 
 
 def look_at_each(
@@ -310,6 +353,14 @@ class Judge:
 
     def without_subject(self, seen: Look, choice: Choice) -> RefusedPhoto:
         """Return the refusal of a photo none of whose faces is surely the subject's."""
+        if choice.kind == "not-a-face":
+            return RefusedPhoto(
+                seen.photo.path,
+                choice.reason or "",
+                (choice.kind,),
+                seen.photo,
+                found=seen.doubted[0],
+            )
         only = seen.faces[0] if len(seen.faces) == 1 else None
         made = [] if only is None else self.checks(only, choice)
         reason = choice.reason or ""

@@ -33,7 +33,7 @@ class Choice:
     similarity: float | None = None
     """To the mean embedding of the subject's other faces; None where there is no other. Of the
     nearest face where none is the subject's."""
-    kind: Literal["", "no-face", "stranger", "undecided"] = ""
+    kind: Literal["", "no-face", "not-a-face", "stranger", "undecided"] = ""
     """What the reason is about; empty where a face was chosen."""
 
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from mcap.cli import run
-from tests.support.photographs import astronaut, no_face, of_insightface
+from tests.support.photographs import astronaut, cameraman, no_face, of_insightface
 
 
 @pytest.fixture(autouse=True)
@@ -350,3 +350,25 @@ def test_photos_and_results_in_one_folder_stay_apart(tmp_path, mask, capsys):
     assert again == first and snapshot(folder) == before
     assert run(["mask", str(folder), "--preview"]) == 0
     assert "contact-sheet.jpg" in capsys.readouterr().err  # said
+
+
+def test_pictures_without_a_face_are_refused_although_the_detector_sees_one(tmp_path, mask):
+    """Writing, a cat, coffee: in cuts of them YuNet is now and then sure of a face."""
+    data = pytest.importorskip("skimage.data", reason="scikit-image is not installed")
+    rng, seen = np.random.default_rng(0), []
+    for picture in (data.text(), data.chelsea(), data.coffee()):
+        colours = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
+        for number in range(25):
+            side = int(rng.uniform(0.15, 0.7) * min(colours.shape[:2]))
+            y, x = (int(rng.integers(0, room - side + 1)) for room in colours.shape[:2])
+            cut = cv2.resize(colours[y : y + side, x : x + side], (384, 384))
+            turned = np.ascontiguousarray(np.rot90(cut, number % 4))
+            seen.append(write(tmp_path / f"{len(seen)}.png", turned))
+    code, result = mask(*seen, "--preview", "--size", 256)
+    assert (code, result["accepted"]) == (3, 0)
+    kinds = [kind for photo in result["photos"] for kind in photo["kinds"]]
+    assert "not-a-face" in kinds
+    assert "stranger" not in kinds and "undecided" not in kinds
+    # A small face in profile is one.
+    code, result = mask(write(tmp_path / "man.png", cameraman()), "--preview", "--size", 64)
+    assert code == 0 and result["photos"][0]["quality"] > 9

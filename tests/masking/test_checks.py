@@ -35,7 +35,7 @@ def test_a_good_face_passes_every_check_and_each_has_its_number():
     made = judged(GOOD)
     assert list(made) == [
         *("resolution", "sharpness", "brightness", "overexposed", "yaw", "pitch", "roll"),
-        *("eyes", "occluded", "identity"),
+        *("outside", "eyes", "occluded", "identity"),
     ]
     for check in made.values():
         assert check.verdict == "good" and not check.text and check.value is not None
@@ -63,6 +63,7 @@ def test_a_good_face_passes_every_check_and_each_has_its_number():
         ("yaw", {"pose": Pose(-50.0, 0, 0)}, None, {"max_yaw": 45.0}, {"max_yaw": 55.0}),
         ("pitch", {"pose": Pose(0, 40.0, 0)}, None, {"max_pitch": 35.0}, {"max_pitch": 45.0}),
         ("roll", {"pose": Pose(0, 0, 95.0)}, None, {"max_roll": 90.0}, {}),
+        ("outside", {"outside": 0.2}, {}, {"max_outside": 0.15}, {"soft_outside": 0.3}),
         ("eyes", {"eyes": 0.13}, {}, {"min_eyes": 0.14}, {"soft_eyes": 0.1}),
         ("occluded", {"occluded": 0.2}, {}, {"max_occluded": 0.15}, {"soft_occluded": 0.3}),
         ("identity", {}, {"similarity": 0.4}, {"similarity": 0.3}, {"doubtful": 0.0}),

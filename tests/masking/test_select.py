@@ -5,13 +5,14 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from mcap.contracts import Face, MaskerInfo
+from mcap.contracts import Face, FaceTools, IdentityInfo, MaskerInfo
 from mcap.faces.masks import LandmarkMasker, unit_frame
 from mcap.faces.parts import FaceParts, Part
 from mcap.geometry.similarity_transform import Similarity
+from mcap.masking import MaskSettings, mask_photos, mask_references
 from mcap.masking.advice import advise, summary
 from mcap.masking.records import MaskedPhoto, RefusedPhoto
-from tests.support.masked_photos import masked_set, photos, stranger
+from tests.support.masked_photos import OneFace, TellsStrangers, masked_set, photos, stranger
 
 
 def test_every_refusal_has_its_kind_its_numbers_and_a_word_of_advice(tmp_path):
@@ -97,3 +98,57 @@ def test_what_hides_a_face_and_closed_eyes_are_asked_of_the_masker(tmp_path):
     assert masked_set([path], SkinAboveTheNose(), "reference").accepted[0].kinds == ()
     masked_set([path], SkinAboveTheNose(), min_face=500)
     assert SkinAboveTheNose.looked == before
+
+
+class SeesThings(TellsStrangers):
+    """Makes much of a picture, unless its second pixel says that it shows a thing."""
+
+    info = IdentityInfo(
+        embeds_images=True, same_person=0.5, measures_quality=True, face_quality=7.5
+    )
+
+    def embed_with_quality(self, image, face):
+        return self.embed_images(image, face), 5.6 if image[0, 1, 0] == 9 else 10.0
+
+
+def thing(image: np.ndarray) -> np.ndarray:
+    image[0, 1] = 9
+    return image
+
+
+def test_what_only_the_detector_takes_for_a_face_is_no_person(tmp_path):
+    paths = photos(tmp_path, dog=thing, night=lambda image: thing(image // 40))
+    tools = FaceTools(OneFace(), SeesThings(), LandmarkMasker())
+    settings = MaskSettings(size=256)
+    found = mask_photos(paths, tools, settings)
+    refused = {entry.path.stem: entry for entry in found.refused}
+    assert {name: entry.kinds for name, entry in refused.items()} == {
+        "dog": ("not-a-face",),
+        "night": ("brightness",),  # too dark for the network to tell
+    }
+    assert "no face found" in refused["dog"].reason and "5.6" in refused["dog"].reason
+    assert "learns people" in refused["dog"].reason
+    assert any("dog.png" in line and "pets" in line for line in summary(found))
+    assert found.passed_over == ()
+    # Five dogs alone are nobody, and do not become the subject.
+    dogs = [path for path in paths if path.stem == "dog"]
+    assert [entry.kinds for entry in mask_photos(dogs, tools, settings).entries] == [
+        ("not-a-face",)
+    ]
+    # Whoever wants the detector's word alone may have it; a style's painted face is one.
+    kinder = MaskSettings(size=256, faces={"min_quality": 0.0})
+    assert mask_photos(dogs, tools, kinder).accepted
+    assert mask_references(dogs, tools, settings).accepted
+
+
+def test_a_face_that_the_edge_of_the_photo_cuts_is_noted_or_refused(tmp_path):
+    def cut(columns: int):
+        return lambda image: np.ascontiguousarray(image[:, :columns])
+
+    paths = photos(tmp_path, a=cut(272), b=cut(254), c=cut(235))[6:]
+    tools = FaceTools(OneFace(), TellsStrangers(), LandmarkMasker())
+    found = mask_photos(paths, tools, MaskSettings(size=256)).entries
+    assert [entry.kinds for entry in found] == [(), ("outside",), ("outside",)]
+    assert [isinstance(entry, MaskedPhoto) for entry in found] == [True, True, False]
+    assert "edge cuts the face" in found[1].notes[0]
+    assert "edge cuts the face" in found[2].reason and "at most 25%" in found[2].reason

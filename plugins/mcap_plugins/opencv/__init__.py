@@ -8,8 +8,15 @@ from mcap import hookimpl
 from mcap.contracts import DetectorInfo, IdentityInfo, MaskerInfo
 
 YUNET = DetectorInfo(thread_safe=True)
-SFACE = IdentityInfo(embeds_images=True, thread_safe=True, same_person=0.363, dimensions=128)
-"""0.363: OpenCV zoo's own figure."""
+SFACE = IdentityInfo(
+    embeds_images=True,
+    thread_safe=True,
+    same_person=0.363,
+    dimensions=128,
+    measures_quality=True,
+    face_quality=7.5,
+)
+"""0.363: OpenCV zoo's own figure. 7.5: docs/faces.md, "What is a face"."""
 LANDMARKS = MaskerInfo(thread_safe=True, reads_pixels=False)
 
 
