@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcap.errors import UsageError
 from mcap.runtime.files import sha256_of
-from mcap.subjects.embedding_file import Embedding, read_embedding_file
+from mcap.subjects.embedding_file import Embedding, bundled_embeddings, read_embedding_file
 from mcap.subjects.export import file_name, token_stems
 from mcap.subjects.lora_file import Lora
 
@@ -101,7 +101,7 @@ class ExtraNetworks:
                     f"--embedding {embedding.path}: its word '{embedding.word}' is a token of the "
                     "subject; rename the file, or give the subject that it is from with --with."
                 )
-            if not embedding.pattern.search(text):
+            if not embedding.bundled and not embedding.pattern.search(text):
                 raise UsageError(
                     f"--embedding {embedding.path}: its word '{embedding.word}' is in no prompt, "
                     "so that it would change nothing; write it into --prompt, or into --negative "
@@ -222,6 +222,9 @@ def read_extra_networks(
                 f"--embedding {found.path}: its word '{found.word}' is that of {other.path} too; "
                 "rename one of the files."
             )
+    for lora in files:
+        for found in bundled_embeddings(lora.path, len(words) + 1):
+            words.setdefault(found.word.lower(), found)  # one that was given goes before
     return ExtraNetworks(tuple(beside), tuple(files), tuple(words.values()))
 
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from mcap.diffusion.pipeline_tokens import quiet_libraries, text_encoders
 from mcap.errors import UsageError
 from mcap.runtime.files import sha256_of
-from mcap.subjects.lora_file import read_tensors
+from mcap.subjects.lora_file import BUNDLED, read_tensors
+from mcap.weights.model_source import read_header
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +38,8 @@ class Embedding:
     """float32[n, D], one a text encoder (SDXL: clip_l, then clip_g), n the same in all."""
     number: int
     """The file's number in the run, from 1; the tokens are named by it."""
+    bundled: bool = False
+    """Comes with a LoRA and need not be used."""
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -82,13 +85,53 @@ def read_embedding_file(path: Path, number: int) -> Embedding:
 
     `mcap.errors.UsageError` for what is not there, not of the three suffixes or not one embedding.
     """
-    import torch
 
     if not path.is_file():
         raise UsageError(f"--embedding {path}: there is no such file.")
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--embedding {path}: is none of {', '.join(SUFFIXES)}.")
-    state = read_state(path)
+    vectors = embedding_vectors(f"--embedding {path}", read_state(path))
+    return Embedding(path, path.stem, sha256_of(path), vectors, number)
+
+
+def bundled_embeddings(path: Path, first: int) -> list[Embedding]:
+    """Read the embeddings in a LoRA file, numbered from ``first``; [] where it has none.
+
+    AUTOMATIC1111 (its networks.py) reads ``bundle_emb.WORD.KEY``: what comes behind the word is the
+    content of an embedding file.
+    """
+    try:
+        names = [name for name in read_header(path).shapes if name.startswith(BUNDLED)]
+    except UsageError:
+        return []  # said when the layers are read
+    if not names:
+        return []
+    tensors = read_tensors("--lora", path)
+    groups: dict[str, dict[str, Any]] = {}
+    for name in names:
+        word, _, key = name.removeprefix(BUNDLED).partition(".")
+        groups.setdefault(word, {})[key] = tensors[name]
+    sha256 = sha256_of(path)
+    return [
+        Embedding(
+            path,
+            word,
+            sha256,
+            embedding_vectors(f"--lora {path}: {BUNDLED}{word}", state),
+            number,
+            bundled=True,
+        )
+        for number, (word, state) in enumerate(groups.items(), start=first)
+    ]
+
+
+def embedding_vectors(where: str, state: Any) -> tuple[torch.Tensor, ...]:
+    """Return the rows float32[n, D] of an embedding's content, one tensor a text encoder.
+
+    `UsageError`, which begins with ``where``, for what is not one embedding.
+    """
+    import torch
+
     if isinstance(state, dict) and "string_to_param" in state:
         state = state["string_to_param"]
         if isinstance(state, torch.nn.ParameterDict):  # whose keys torch 1.11 kept otherwise
@@ -101,15 +144,13 @@ def read_embedding_file(path: Path, number: int) -> Embedding:
         found = list(state.values())
     else:
         names = ", ".join(map(str, state)) if isinstance(state, dict) else type(state).__name__
-        raise UsageError(f"--embedding {path}: is not one embedding (it holds {names[:200]}).")
+        raise UsageError(f"{where}: is not one embedding (it holds {names[:200]}).")
     if not all(isinstance(item, torch.Tensor) and item.ndim in (1, 2) for item in found):
-        raise UsageError(f"--embedding {path}: is not one embedding (its tensor has no rows).")
+        raise UsageError(f"{where}: is not one embedding (its tensor has no rows).")
     vectors = tuple(item.detach().float().reshape(-1, item.shape[-1]) for item in found)
     if len({item.shape[0] for item in vectors}) != 1:
-        raise UsageError(
-            f"--embedding {path}: has unlike numbers of vectors for the two text encoders."
-        )
-    return Embedding(path, path.stem, sha256_of(path), vectors, number)
+        raise UsageError(f"{where}: has unlike numbers of vectors for the two text encoders.")
+    return vectors
 
 
 def read_state(path: Path) -> Any:
@@ -122,10 +163,30 @@ def read_state(path: Path) -> Any:
     import torch
 
     try:  # weights_only: such a file could otherwise run anything
-        with torch.serialization.safe_globals([torch.nn.ParameterDict]):
+        with torch.serialization.safe_globals([torch.nn.ParameterDict, *numpy_globals()]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        unsafe = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = "it is damaged or of another kind"
+        if unsafe:
+            reason = f"it holds {unsafe[1]}, which could run anything"
         raise UsageError(
             f"--embedding {path}: cannot be read safely; convert it to .safetensors ({reason})."
         ) from None
+
+
+def numpy_globals() -> list[Any]:
+    """Return what numpy's numbers and arrays are pickled as, which makes nothing but those.
+
+    Trainers put a step or a loss beside the vectors as they have it. Under numpy 1's names too.
+    """
+    import numpy as np
+    from numpy._core import multiarray
+
+    makers = [
+        (maker, f"numpy.{core}.multiarray.{maker.__name__}")
+        for core in ("core", "_core")
+        for maker in (multiarray.scalar, multiarray._reconstruct)
+    ]
+    kinds = [type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"]
+    return [*makers, np.dtype, np.ndarray, *kinds]

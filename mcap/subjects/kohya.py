@@ -25,10 +25,18 @@ from mcap.subjects.lora_keys import (
     layers_per_block,
     sgm_names,
 )
+from mcap.subjects.weight_deltas import PARTS, as_lora, weight_delta
 
 if TYPE_CHECKING:
     import torch
 
+COMFYUI_PREFIXES = {
+    "diffusion_model.": "lora_unet_",
+    "text_encoders.clip_l.transformer.": "lora_te1_",
+    "text_encoders.clip_g.transformer.": "lora_te2_",
+}
+"""How ComfyUI's own names begin (``model_lora_keys_unet`` and ``model_lora_keys_clip`` of its
+lora.py), which OneTrainer writes: module names of the original code, with dots."""
 KOHYA_PARTS = ("lora_down.weight", "lora_up.weight", "alpha")
 DIFFUSERS_PARTS = {
     ".lora_A.weight": "down",
@@ -84,14 +92,15 @@ def from_kohya(
 ) -> dict[str, torch.Tensor]:
     """Rename a LoRA for ``pipeline`` to diffusers' names; alpha / rank goes into ``lora_B``.
 
+    Layers of other kinds (`mcap.subjects.weight_deltas`) come as exact LoRA of a high rank.
     ``path`` is named in a `UsageError` for a layer that the pipeline does not have, that is of
-    another size or not whole, and for a tensor that is no part of a plain LoRA.
+    another size or not whole, and for a tensor that is no part of any of these.
     """
     places = layers_by_flat_name(pipeline)
     groups: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in state.items():
-        name, _, part = key.partition(".")
-        if part not in KOHYA_PARTS:
+        name, part = flat_key(key)
+        if part not in PARTS:
             raise UsageError(f"--lora {path}: tensor {key} is none of a plain LoRA's.")
         groups.setdefault(name, {})[part] = tensor
     lost = [name for name in groups if name not in places]
@@ -103,27 +112,78 @@ def from_kohya(
     found: dict[str, torch.Tensor] = {}
     for name, parts in groups.items():
         target, layer = places[name]
-        if not {"lora_down.weight", "lora_up.weight"} <= parts.keys():
-            raise UsageError(f"--lora {path}: layer {name} is not whole.")
-        down, up = parts["lora_down.weight"].float(), parts["lora_up.weight"].float()
-        rank = down.shape[0]
-        alpha = parts["alpha"].item() if "alpha" in parts else rank
-        # As many dimensions as the layer has; 1 x 1 convolutions are saved either way.
-        weight = layer.weight
-        if weight.ndim == 2 and down.ndim == up.ndim == 4:
-            down, up = down.flatten(1), up.flatten(1)
-        elif weight.ndim == 4 and down.ndim == up.ndim == 2:
-            down, up = down[:, :, None, None], up[:, :, None, None]
-        wanted = ((rank, *weight.shape[1:]), (weight.shape[0], rank))
-        if (tuple(down.shape), tuple(up.shape[:2])) != wanted:
-            raise UsageError(
-                f"--lora {path}: layer {name} is of another size ({tuple(down.shape)} and "
-                f"{tuple(up.shape)} for a weight of {tuple(weight.shape)}); it is for another kind "
-                "of model."
-            )
+        if parts.keys() <= set(KOHYA_PARTS):
+            down, up = plain_pair(path, name, parts, layer.weight)
+        else:
+            try:
+                down, up = as_lora(weight_delta(parts, layer.weight))
+            except ValueError as error:
+                raise UsageError(f"--lora {path}: layer {name} {error}.") from None
+            except KeyError as error:
+                there = ", ".join(sorted(parts))
+                raise UsageError(
+                    f"--lora {path}: layer {name} is not whole ({there}; {error} is missing)."
+                ) from None
+            except RuntimeError as error:
+                sizes = " and ".join(str(tuple(tensor.shape)) for tensor in parts.values())
+                raise UsageError(
+                    f"--lora {path}: layer {name} is of another size ({sizes} for a weight of "
+                    f"{tuple(layer.weight.shape)}); it is for another kind of model."
+                ) from error
         found[f"{target}.lora_A.weight"] = down
-        found[f"{target}.lora_B.weight"] = up * (alpha / rank)
+        found[f"{target}.lora_B.weight"] = up
     return found
+
+
+def plain_pair(
+    path: Path, name: str, parts: Mapping[str, torch.Tensor], weight: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (down [r, I, *K], up [O, r, *1]) of a plain layer, with as many dimensions as its
+    ``weight`` [O, I, *K], alpha / rank in ``up``; `UsageError` where they do not fit it."""
+    if not {"lora_down.weight", "lora_up.weight"} <= parts.keys():
+        raise UsageError(f"--lora {path}: layer {name} is not whole.")
+    down, up = parts["lora_down.weight"].float(), parts["lora_up.weight"].float()
+    rank = down.shape[0] if down.ndim else 0
+    alpha = parts["alpha"].item() if "alpha" in parts else rank
+    # 1 x 1 kernels and linear layers are saved either way, and each of a pair in its own.
+    fits = (
+        down.numel() == rank * weight[0].numel()
+        and up.numel() == rank * weight.shape[0]
+        and all(tensor.ndim in (2, 4) for tensor in (down, up))
+        and (down.shape[1], up.shape[:2]) == (weight.shape[1], (weight.shape[0], rank))
+    )
+    if not fits:
+        raise UsageError(
+            f"--lora {path}: layer {name} is of another size ({tuple(down.shape)} and "
+            f"{tuple(up.shape)} for a weight of {tuple(weight.shape)}); it is for another kind "
+            "of model."
+        )
+    ones = [1] * (weight.ndim - 2)
+    down = down.reshape(rank, *weight.shape[1:])
+    return down, up.reshape(weight.shape[0], rank, *ones) * (alpha / rank)
+
+
+def flat_key(key: str) -> tuple[str, str]:
+    """Return a tensor's layer in kohya's names and its part, of a key in kohya's or ComfyUI's."""
+    for prefix, flat_prefix in COMFYUI_PREFIXES.items():
+        if key.startswith(prefix):
+            name, part = split_part(key.removeprefix(prefix))
+            part = {"lora_A.weight": "lora_down.weight", "lora_B.weight": "lora_up.weight"}.get(
+                part, part
+            )
+            return flat_prefix + flat(name), part
+    name, _, part = key.partition(".")
+    return name, part
+
+
+def split_part(key: str) -> tuple[str, str]:
+    """Split a key with a dotted name at its part: ``a.b.lora_A.weight`` -> a.b, lora_A.weight."""
+    known = PARTS | {"lora_A.weight", "lora_B.weight"}
+    part = max((part for part in known if key.endswith(f".{part}")), key=len, default=None)
+    if part is None:
+        name, _, part = key.rpartition(".")
+        return name, part
+    return key.removesuffix(f".{part}"), part
 
 
 def model_of(names: Iterable[str]) -> str:

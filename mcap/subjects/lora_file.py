@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcap.diffusion.pipeline_tokens import quiet_libraries, text_encoders
 from mcap.errors import UsageError
-from mcap.subjects.kohya import from_kohya
+from mcap.subjects.kohya import COMFYUI_PREFIXES, from_kohya
 from mcap.weights.model_source import read_header
 
 if TYPE_CHECKING:
@@ -28,16 +28,18 @@ DIFFUSERS_PAIRS = {
 }
 """How diffusers' names have ended over the years: of the second factor and of the first."""
 OTHER_KINDS = {
-    r"dora_scale|lora_magnitude_vector": "DoRA",
-    r"hada_\w+": "LoHa",
-    r"lokr_\w+": "LoKr",
-    r"lora_mid": "LoCon with a Tucker decomposition",
-    r"oft_\w+": "OFT",
-    r"on_input": "IA3",
+    r"lora_magnitude_vector": "DoRA as peft writes it",
+    r"oft_\w+": "OFT or BOFT, which turns weights and adds nothing to them",
     r"w_norm|b_norm": "LyCORIS' norms",
     r"[ab][12]": "GLoRA",
-    r"diff|diff_b": "full differences of weights",
+    r"diff_b": "differences of biases",
+    r"dora_scale": "DoRA under diffusers' names",
 }
+"""Part of a key -> the kind of a file that is refused; `mcap.subjects.weight_deltas` has others."""
+BUNDLED = "bundle_emb."
+"""How the keys of embeddings in a LoRA file begin, as OneTrainer and kohya's tools write them."""
+FLAT_PREFIXES = ("lora_unet_", "lora_te", *COMFYUI_PREFIXES)
+"""How the names begin that are looked up among the model's own."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,10 @@ class Lora:
 
         `mcap.errors.UsageError` where the file is not for this model or not a plain LoRA.
         """
-        state = read_tensors("--lora", self.path)
+        everything = read_tensors("--lora", self.path)
+        # Embeddings that lie beside the layers are read by `mcap.subjects.embedding_file`.
+        state = {key: value for key, value in everything.items() if not key.startswith(BUNDLED)}
+        looked_up = bool(state) and all(key.startswith(FLAT_PREFIXES) for key in state)
         for key in state:
             if key.startswith("base_model.model."):
                 raise UsageError(
@@ -65,21 +70,23 @@ class Lora:
                     "module; load it with diffusers and save it with save_lora_weights."
                 )
             for pattern, kind in OTHER_KINDS.items():
+                if looked_up and pattern == "dora_scale":
+                    continue
                 if any(re.fullmatch(pattern, part) for part in key.split(".")):
                     raise UsageError(
                         f"--lora {self.path}: is no plain LoRA but {kind} (tensor {key}), which "
                         "mcap cannot draw with."
                     )
-        ups = [key for key in state if key.endswith(("up.weight", "lora_B.weight"))]
+        source: Any = from_kohya(self.path, state, pipeline) if looked_up else state
+        ups = [key for key in source if key.endswith(("up.weight", "lora_B.weight"))]
         if not ups or not all("lora" in key for key in ups):
             first = min(state, default="nothing")
             raise UsageError(f"--lora {self.path}: holds no LoRA (it begins with {first}).")
-        source: Any = str(self.path.parent)
-        options = {"weight_name": self.path.name}
-        if ups[0].startswith("lora_"):
-            source, options = from_kohya(self.path, state, pipeline), {}
-        elif any(key.endswith(".alpha") for key in state):
-            source, options = apply_alphas(self.path, state), {}
+        options: dict[str, str] = {}
+        if not looked_up and any(key.endswith(".alpha") for key in state):
+            source = apply_alphas(self.path, state)
+        elif not looked_up and len(state) == len(everything):  # with what its metadata says
+            source, options = str(self.path.parent), {"weight_name": self.path.name}
         try:
             with quiet_libraries():
                 pipeline.load_lora_weights(

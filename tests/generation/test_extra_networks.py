@@ -314,22 +314,202 @@ def test_alphas_beside_diffusers_names(bare, tmp_path):
             read_extra_networks(loras=[str(path)]).load_into(pipeline(), bare)
 
 
+# Formulas as in comfy/weight_adapter and A1111's extensions-builtin/Lora, once more, on one layer:
+# shape of a weight -> (the file's parts, the change of the weight from them and the weight).
+
+
+def _random(*shape: int) -> torch.Tensor:
+    return 0.5 * torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def _loha(out: int, *inside: int):
+    width, r = int(np.prod(inside)), 2
+    a, b, c, d = _random(out, r), _random(r, width), 2 * _random(out, r), _random(r, width) + 0.1
+    parts = {"hada_w1_a": a, "hada_w1_b": b, "hada_w2_a": c, "hada_w2_b": d}
+    whole = (a @ b) * (c @ d) * 3 / r
+    return parts | {"alpha": torch.tensor(3.0)}, lambda _: whole.reshape(out, *inside)
+
+
+def _lokr(out: int, *inside: int):
+    first, (a, b) = _random(2, 2), (_random(out // 2, 3), _random(3, inside[0] // 2, *inside[1:]))
+    parts = {"lokr_w1": first, "lokr_w2_a": a, "lokr_w2_b": b, "alpha": torch.tensor(1.0)}
+    second = torch.einsum("or,r...->o...", a, b)
+    blocks = [torch.cat([first[i, j] * second for j in (0, 1)], dim=1) for i in (0, 1)]
+    return parts, lambda _: torch.cat(blocks) / 3
+
+
+def _plain(out: int, *inside: int):
+    up, down = _random(out, 3), _random(3, *inside) + 0.1
+    parts = {"lora_up.weight": up, "lora_down.weight": down, "alpha": torch.tensor(2.0)}
+    return parts, lambda _: torch.einsum("or,r...->o...", up, down) * 2 / 3
+
+
+def _dora(out: int, *inside: int, by_output: bool):
+    parts, plain = _plain(out, *inside)
+    size = out if by_output else inside[0]
+    ones = [1] * len(inside[1:])
+    shape = (out, 1, *ones) if by_output else (1, inside[0], *ones)
+    scale = (_random(size).abs() + 0.5).reshape(shape)
+
+    def change(weight: torch.Tensor) -> torch.Tensor:
+        whole = (weight + plain(weight)).clone()
+        for index in range(size):
+            row = whole[index] if by_output else whole[:, index]
+            row *= scale.flatten()[index] / row.pow(2).sum().sqrt()
+        return whole - weight
+
+    return parts | {"dora_scale": scale}, change
+
+
+def _ia3(out: int, *inside: int):
+    factors = _random(inside[0])
+    parts = {"weight": factors, "on_input": torch.tensor(True)}
+    return parts, lambda weight: weight * factors.reshape(1, -1, *[1] * len(inside[1:]))
+
+
+def _full(out: int, *inside: int):
+    change = _random(out, *inside)
+    return {"diff": change}, lambda _: change
+
+
+def _tucker(out: int, *inside: int):
+    kernel = inside[1:]
+    up, down, mid = _random(out, 3), _random(3, inside[0]) + 0.1, _random(3, 3, *kernel)
+    ones = [1] * len(kernel)
+    parts = {
+        "lora_up.weight": up.reshape(out, 3, *ones),
+        "lora_down.weight": down.reshape(3, inside[0], *ones),
+        "lora_mid.weight": mid,
+    }
+    change = sum(
+        up[:, a].reshape(-1, 1, *ones) * mid[a, b] * down[b].reshape(1, -1, *ones)
+        for a in range(3)
+        for b in range(3)
+    )
+    return parts, lambda _: change
+
+
+OTHER_KINDS = {
+    "LoHa": _loha,
+    "LoKr": _lokr,
+    "DoRA, a magnitude an input": lambda *size: _dora(*size, by_output=False),
+    "DoRA, a magnitude an output": lambda *size: _dora(*size, by_output=True),
+    "Tucker": _tucker,
+    "IA3": _ia3,
+    "full difference": _full,
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_KINDS)
+@pytest.mark.parametrize("words", [("attn2_to_q", "self_attn_q"), ("resnets_0_conv1",)])
+def test_other_kinds_of_files_are_applied(bare, tmp_path, kind, words):
+    layers = chosen(flat_layers(pipeline()), words)
+    if kind == "Tucker":  # of kernels alone
+        layers = chosen(flat_layers(pipeline()), ["resnets_0_conv1"])
+    state, changes = {}, {}
+    for name, layer in layers.items():
+        parts, changes[name] = OTHER_KINDS[kind](*layer.weight.shape)
+        state |= {f"{name}.{part}": value for part, value in parts.items()}
+    path = write(tmp_path / "theirs.safetensors", state)
+    found = drawn(bare, read_extra_networks(loras=[f"{path}:0.5"]))
+    plain = pipeline()
+    with torch.no_grad():
+        for name, layer in flat_layers(plain).items():
+            if name in changes:
+                layer.weight += 0.5 * changes[name](layer.weight.clone())
+    expected = picture(plain)
+    assert difference(found, expected) < 1e-5
+    assert difference(picture(pipeline()), expected) > 1e-3
+
+
+@pytest.mark.parametrize("down", [2, 4])
+@pytest.mark.parametrize("up", [2, 4])
+@pytest.mark.parametrize("words", [("attn2_to_q",), ("resnets_0_conv1",), ("proj_in",)])
+def test_pairs_of_two_and_four_dimensions(bare, tmp_path, words, up, down):
+    """DyLoRA writes a convolution's up with two; 1 x 1 kernels and linear layers either way."""
+    state = kohya(chosen(flat_layers(pipeline()), words))
+    expected = picture(merged(pipeline(), state))
+    for key, value in state.items():
+        flat = value.flatten(2) if value.ndim == 4 else value
+        if ("lora_up" in key and up == 2) or ("lora_down" in key and down == 2):
+            if value.ndim == 2 or flat.shape[2] == 1:
+                state[key] = value.flatten(1)
+        elif value.ndim == 2:
+            state[key] = value[:, :, None, None]
+    path = write(tmp_path / "theirs.safetensors", state)
+    assert difference(drawn(bare, read_extra_networks(loras=[str(path)])), expected) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+def test_comfyuis_names_which_onetrainer_writes(bare, tmp_path, kind):
+    """``model_lora_keys_unet`` and ``model_lora_keys_clip`` of its lora.py: module names of the
+    original code with dots, ``diffusion_model.`` or ``text_encoders.clip_l.transformer.`` first."""
+    state = kohya(chosen(flat_layers(pipeline(kind)), ["attn2_to", "self_attn", "resnets_0_conv1"]))
+    expected = picture(merged(pipeline(kind), state, 0.3))
+    dotted = {
+        name.replace(".", "_"): name
+        for part in ("unet", "text_encoder", "text_encoder_2")
+        for name, _ in getattr(pipeline(kind), part, torch.nn.Module()).named_modules()
+    }
+    unet = pipeline(kind).unet
+    original = sgm_names(dict(unet.named_modules()), unet.config.layers_per_block)
+    renamed = {}
+    for key, value in state.items():
+        name, _, part = key.partition(".")
+        if name.startswith("lora_unet_"):
+            flat = name.removeprefix("lora_unet_")
+            known = {other.replace(".", "_"): other for other in original.values()}
+            begin = "diffusion_model." + (original[dotted[flat]] if flat in dotted else known[flat])
+        else:
+            number, flat = re.fullmatch(r"lora_te(\d?)_text_model_(.*)", name).groups()
+            clip = "clip_g" if number == "2" else "clip_l"
+            bare_name = dotted.get(flat) or dotted[f"text_model_{flat}"].removeprefix("text_model.")
+            begin = f"text_encoders.{clip}.transformer.text_model.{bare_name}"
+        part = part.replace("lora_down", "lora_A").replace("lora_up", "lora_B")
+        renamed[f"{begin}.{part}"] = value
+    path = write(tmp_path / "theirs.safetensors", renamed)
+    found = drawn(bare, read_extra_networks(loras=[f"{path}:0.3"]), kind=kind)
+    assert difference(found, expected) < 1e-5
+    assert difference(picture(pipeline(kind)), expected) > 1e-3
+
+
+def test_embeddings_in_a_lora_file(bare, tmp_path):
+    """``bundle_emb.WORD.KEY`` of AUTOMATIC1111's networks.py; a prompt need not have the word."""
+    state = kohya(chosen(flat_layers(pipeline()), ["attn2_to"]))
+    layers = write(tmp_path / "layers.safetensors", state)
+    word = write(tmp_path / "moody.safetensors", {"emb_params": rows(2)})
+    apart = read_extra_networks(loras=[str(layers)], embeddings=[str(word)])
+    for key in ("emb_params", "string_to_param.*"):
+        both = write(tmp_path / "both.safetensors", state | {f"bundle_emb.moody.{key}": rows(2)})
+        together = read_extra_networks(loras=[str(both)])
+        text = "a moody photo of a person"
+        assert together.expand(text) != text
+        assert np.array_equal(drawn(bare, together, text), drawn(bare, apart, text))
+        together.require_use(["a photo"], bare)
+
+
 def test_what_is_refused(bare, tmp_path):
     layers = chosen(flat_layers(pipeline()), ["attn2_to"])
     plain = kohya(layers)
     name = next(iter(layers))
     wide = {**plain, f"{name}.lora_down.weight": torch.zeros(4, 2048)}
     cases = {
-        "DoRA": {**plain, f"{name}.dora_scale": torch.ones(8, 1)},
-        "LoHa": {f"{name}.hada_w1_a": torch.ones(8, 4)},
-        "LoKr": {f"{name}.lokr_w1": torch.ones(8, 4)},
+        "DoRA": {**plain, "unet.mid_block.x.dora_scale": torch.ones(8, 1)},
+        "is not whole .hada_w1_a": {f"{name}.hada_w1_a": torch.ones(8, 4)},
+        "is not whole .lokr_w1;": {f"{name}.lokr_w1": torch.ones(8, 4)},
+        "OFT": {f"{name}.oft_blocks": torch.ones(2, 4, 4)},
+        "differences of biases": {**plain, f"{name}.diff_b": torch.ones(8)},
+        "another size .*for a weight": {f"{name}.diff": torch.ones(3, 5)},
         "GLoRA": {f"{name}.a1.weight": torch.ones(4, 8), f"{name}.b1.weight": torch.ones(8, 4)},
         "norms": {**plain, "lora_unet_conv_norm_out.w_norm": torch.ones(8)},
         "Flux": {
             "lora_unet_double_blocks_0_img_attn_proj.lora_down.weight": torch.ones(4, 8),
             "lora_unet_double_blocks_0_img_attn_proj.lora_up.weight": torch.ones(8, 4),
         },
-        "Tucker": {**plain, f"{name}.lora_mid.weight": torch.ones(4, 4, 3, 3)},
+        "of another size .*4, 4, 3, 3": {
+            **plain,
+            f"{name}.lora_mid.weight": torch.ones(4, 4, 3, 3),
+        },
         "2 of its .* no place .* lora_te2_": {
             **plain,
             "lora_te2_x.lora_down.weight": torch.ones(4, 4),
@@ -396,6 +576,16 @@ def rows(count: int, width: int = 16, seed: int = 3) -> torch.Tensor:
             {
                 "string_to_token": {"*": torch.tensor(265)},
                 "string_to_param": torch.nn.ParameterDict({"*": torch.nn.Parameter(rows(3))}),
+            },
+        ),
+        # Trainers put numpy's numbers beside the vectors.
+        (
+            "numbers.pt",
+            {
+                "string_to_param": {"*": rows(3)},
+                "step": np.int64(9),
+                "loss": np.float32(0.1),
+                "losses": np.zeros(3),
             },
         ),
     ],
@@ -550,7 +740,8 @@ def test_pictures_say_what_they_were_drawn_with(subject, tmp_path):
     assert record["embeddings"][0]["word"] == "moody" and record["embeddings"][0]["vectors"] == 2
     assert record["with"][0]["name"] == "jane" and record["with"][0]["weight"] == 0.5
     assert str(tmp_path).encode() not in first.path.read_bytes()
-    assert "moody <lora:film:0.5>" in provenance.read(first.path).parameters
+    loras = "<lora:jane:1> <lora:jane:0.5> <lora:film:0.5>"
+    assert f"moody {loras}\n" in provenance.read(first.path).parameters
     assert not run("a", networks, **texts).new
     stronger = replace(networks, loras=(replace(networks.loras[0], weight=1.0),))
     assert run("a", stronger, **texts).new

@@ -77,7 +77,8 @@ def test_what_is_no_lora_is_refused():
     first = next(iter(state)).split(".")[0]
     for change, words in (
         ({f"{first}.lora_up.weight": torch.zeros(5, 3)}, "of another size"),
-        ({f"{first}.hada_w1_a": torch.zeros(1)}, "none of a plain LoRA's"),
+        ({f"{first}.hada_w1_a": torch.zeros(1)}, "of a plain LoRA and LoHa at once"),
+        ({f"{first}.bias": torch.zeros(1)}, "none of a plain LoRA's"),
         ({"lora_unet_elsewhere.alpha": torch.ones(())}, "no place in this backbone"),
     ):
         with pytest.raises(UsageError, match=rf"--lora x\.safetensors: .*{words}"):
