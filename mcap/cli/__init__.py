@@ -6,10 +6,10 @@ This module and the command files import typer and the standard library only, so
 
 from __future__ import annotations
 
-import errno
 import importlib
 import io
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -203,7 +203,15 @@ def run(args: list[str]) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("always", RenamedKeyWarning)
         warnings.showwarning = show_warning
-        return run_app(args, wants_json, verbose)
+        try:
+            code = run_app(args, wants_json, verbose)
+            sys.stdout.flush()  # here and not as Python ends, where nothing can be said any more
+            return code
+        except BrokenPipeError:
+            # The reader of our stdout went away (``mcap ... | head``): nothing is left to be said,
+            # and the interpreter must not try to flush what nobody reads.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
 
 
 def show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
@@ -230,10 +238,7 @@ def run_app(args: list[str], wants_json: bool, verbose: bool) -> int:
     except typer.Abort:
         return report_error("Aborted.", 1, wants_json, verbose)
     except BrokenPipeError:
-        # The reader of our stdout went away (``mcap ... | head``): nothing is left to be said, and
-        # the interpreter must not try to flush what nobody reads.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        raise  # nobody is there to be told
     except Exception as error:
         if hasattr(error, "format_message"):  # typer's usage errors
             return report_usage_error(error, wants_json)
@@ -243,13 +248,8 @@ def run_app(args: list[str], wants_json: bool, verbose: bool) -> int:
                 "--low-memory, --precision, or --device cpu."
             )
             return report_error(message, 5, wants_json, verbose)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            where = f" ({error.filename})" if error.filename else ""
-            message = (
-                f"The disk is full{where}. What was written before is whole: make room and give "
-                "the same command again (mcap train: with --resume)."
-            )
-            return report_error(message, 1, wants_json, verbose)
+        if (failure := machine_failure(error)) is not None:
+            return report_error(failure, 1, wants_json, verbose)
         message = (
             f"Unexpected {type(error).__name__}: {error}. This is a defect of mcap or of a plugin; "
             "--verbose shows the traceback, which a bug report needs."
@@ -293,6 +293,27 @@ def report_error(
         print_json({"error": message, "exit_code": code, **(details or {})})
     error_console().print(f"mcap: {message}", markup=False, style="bold red")
     return code
+
+
+def machine_failure(error: BaseException) -> str | None:
+    """Return what to say of a disk that is full, read-only or gone; None for any other exception.
+
+    Libraries wrap the machine's error, those in Rust in a text that ends with its number.
+    """
+    from mcap.runtime.files import REASONS, why
+
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    while not isinstance(error, OSError) and error.__cause__ is not None:
+        error = error.__cause__
+    if not isinstance(error, OSError) and number:
+        error = OSError(int(number[1]), os.strerror(int(number[1])))
+    if not isinstance(error, OSError) or error.errno not in REASONS:
+        return None
+    reason = why(error)
+    where = f"{error.filename}: " if error.filename else ""
+    text = f"{where}{reason}. What was written before is whole: give the same command again "
+    text = text if where else text[:1].upper() + text[1:]
+    return f"{text}afterwards (mcap train: with --resume)."
 
 
 def is_out_of_memory(error: BaseException) -> bool:

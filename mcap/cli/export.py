@@ -62,11 +62,13 @@ def export(
     """
     from mcap.cli.output import emit, warn
     from mcap.errors import UsageError
+    from mcap.runtime.files import require_writable
     from mcap.subjects.export import export as write
     from mcap.subjects.subject import read_subject
 
     if name is not None and len(subjects) > 1:
         raise UsageError(f"--name {name}: names one subject, and {len(subjects)} are given.")
+    require_writable(Path() if out is None else out)
     found = []
     people = [read_subject(path) for path in subjects]  # all of them, before anything is written
     for person in people:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -115,7 +116,7 @@ def mask(
         raise InputRejectedError(
             f"No files in {', '.join(source)}. A folder stands for the files directly in it."
         )
-    if out is not None and out.exists() and not out.is_dir():
+    if out is not None and os.path.isfile(out):  # Path.is_file() raises for a name too long
         raise UsageError(f"--out {out}: is a file, and a folder is needed.")
     given = {"size": size, "face_height": face_height}
     mask_settings = MaskSettings.model_validate(
@@ -166,10 +167,13 @@ def masked_report(
     from mcap.masking.folder import EarlierRun, edited_masks, read_earlier, unchanged, write_masks
     from mcap.masking.report_json import describe
     from mcap.masking.select import mask_photos
+    from mcap.runtime.files import require_writable
 
     earlier = EarlierRun() if out is None else read_earlier(out, request)
     if out is not None and unchanged(out, earlier, request):
         return dict(earlier.report)
+    if out is not None:
+        require_writable(out)
     remember_more()
     made = FaceTools(**{kind: entry.factory() for kind, entry in tools.items()})
     passes = (2 if out is None else 3) * len(request.photos)

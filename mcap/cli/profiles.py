@@ -165,6 +165,7 @@ def new(
         )
     folder = folder or user_profile_folder()
     path = folder / f"{name}.toml"
+    files.require_writable(folder, "--dir")
     if path.exists():
         raise UsageError(f"{path} is there already; choose another name or take it away first.")
     references = folder / "refs" / name

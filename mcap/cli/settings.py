@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import tomllib
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +28,7 @@ from mcap.errors import UsageError
 from mcap.faces.settings import FaceSettings, with_current_names
 from mcap.framing.settings import FinishSettings
 from mcap.images.open import PhotoSettings
+from mcap.runtime import documents
 from mcap.style.folders import config_dir
 
 if TYPE_CHECKING:
@@ -135,8 +135,8 @@ def load_settings(options: Globals | None = None, **flags: Any) -> Settings:
 def read_toml(path: Path) -> dict[str, Any]:
     """Return a TOML file's tables; `UsageError` where it cannot be read."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return documents.read_toml(path)
+    except ValueError as error:
         raise UsageError(f"{path} is not valid TOML: {error}.") from error
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from error

@@ -134,6 +134,7 @@ def train(
     """
     from mcap.cli import train_output
     from mcap.cli.settings import load_settings
+    from mcap.runtime.files import require_writable
     from mcap.training.options import Options
     from mcap.training.request import state_at_out
 
@@ -160,6 +161,8 @@ def train(
         masks=masks,
         low_memory=low_memory,
     )
+    if not dry_run:
+        require_writable(request.out)
     state = state_at_out(request, resume=resume, force=force)
     if state == "complete" and not dry_run:
         train_output.tell_already_trained(ctx, request)

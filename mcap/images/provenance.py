@@ -27,6 +27,7 @@ from PIL import Image, UnidentifiedImageError
 from mcap.errors import InputRejectedError
 from mcap.images import a1111, exif, xmp
 from mcap.images.open import pixel_limit_lifted
+from mcap.runtime.documents import parse_json
 
 FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp"}
 METADATA = ("all", "label", "none")
@@ -163,7 +164,7 @@ def read_record(value: Any) -> dict[str, Any] | None:
     if not value:
         return None
     try:
-        record = json.loads(str(value))
+        record = parse_json(str(value))
     except ValueError:
         return None
     return with_current_keys(record) if isinstance(record, dict) else None

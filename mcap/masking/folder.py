@@ -7,7 +7,6 @@ written has been edited by hand: it wins, and no run writes over it.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from mcap.masking.records import KnownPhotos, MaskedPhoto
 from mcap.masking.report_json import READABLE, describe, face_from_json
 from mcap.masking.sheet import accepted_tiles, draw_sheets, refused_tiles
 from mcap.runtime import files
+from mcap.runtime.documents import MEBIBYTE, read_json
 from mcap.runtime.parallel import cores, ordered_map
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from mcap.masking.records import MaskedSet, MaskSettings, RefusedPhoto
     from mcap.results.contact_sheet import Tile
 
+LARGEST_REPORT = 64 * MEBIBYTE
+"""Of a report.json; a photo takes a few kilobytes of it, each face in it as many."""
 MEASURES = 3
 """Raised when a face is measured otherwise, so that what an earlier mcap measured is not reused."""
 
@@ -80,11 +82,13 @@ class MaskRequest:
 def read_earlier(out: Path, request: MaskRequest) -> EarlierRun:
     """Return the folder's earlier run, without its faces where they were measured otherwise."""
     try:
-        report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+        report = read_json(out / "report.json", LARGEST_REPORT)
         if report["schema"] not in READABLE:
             return EarlierRun()
         photos = [item for item in report["photos"] if item["sha256"]]
-        names = {item["sha256"]: item["name"] for item in photos}
+        # A name becomes that of a mask and of a crop.
+        named = [(item["sha256"], item["name"]) for item in photos]
+        names = {sha256: name for sha256, name in named if Path(name).name == name}
         faces = {}
         if report["request"]["measured_with"] == request.measures():
             faces = {
@@ -219,7 +223,7 @@ def remove_stale(out: Path, earlier: EarlierRun, hashes: Mapping[str, str]) -> N
         ours = parts[:1] in (("masks",), ("faces",)) or re.fullmatch(
             r"contact-sheet-\d+\.jpg", path
         )
-        inside = bool(ours) and ".." not in parts
+        inside = bool(ours) and ".." not in parts and files.is_inside(out, path)
         if path in hashes or not inside or not file.is_file():
             continue
         if files.sha256_of(file) == digest:

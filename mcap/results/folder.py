@@ -18,6 +18,7 @@ from mcap.errors import InputRejectedError, UsageError
 from mcap.images import provenance
 from mcap.results.names import RESULTS
 from mcap.runtime import files
+from mcap.runtime.documents import parse_json
 from mcap.runtime.text import json_bytes
 
 COMMANDS = {
@@ -29,12 +30,11 @@ COMMANDS = {
 
 
 def require_own(out: Path, kind: str) -> None:
-    """Raise `UsageError` where ``out`` is a file or holds the results of another kind of pictures.
+    """Raise `UsageError` where ``out`` is a file, takes none, or holds another kind of pictures.
 
     Reads results.jsonl alone and imports nothing heavy, so a command can ask before it begins.
     """
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out}: is a file; give a folder.")
+    files.require_writable(out)
     for entry in read_results(out):
         other = entry.get("kind", "generate")
         if other != kind:
@@ -48,7 +48,7 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
     """Return the lines of a folder's results.jsonl; [] where there is none of ours."""
     try:
         lines = (folder / RESULTS).read_text(encoding="utf-8").splitlines()
-        entries = [json.loads(line) for line in lines]
+        entries = [parse_json(line) for line in lines]
     except (OSError, ValueError):
         return []  # none, or somebody else's file of that name, which knows nothing of ours
     return [
@@ -85,7 +85,11 @@ class OutputFolder:
         """Return the lines of results.jsonl that hold a whole record of this kind of picture."""
         wanted = cls.location_keys | cls.record_keys
         entries = (entry for entry in read_results(folder) if set(entry) >= wanted)
-        return [entry for entry in entries if isinstance(entry["file"], str)]
+        return [
+            entry
+            for entry in entries
+            if isinstance(entry["file"], str) and files.is_inside(folder, entry["file"])
+        ]
 
     @classmethod
     def record_of(cls, entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import secrets
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from mcap.errors import UsageError
 from mcap.runtime.text import json_bytes
+
+REASONS = {
+    errno.ENOSPC: "the disk is full. To go on, make room",
+    errno.EDQUOT: "your share of the disk (its quota) is used up; make room or ask for more",
+    errno.EROFS: "the disk is mounted read-only; choose a place on another one",
+    errno.EACCES: "you have no permission; choose another place, or change its permissions",
+    errno.EPERM: "the system does not allow it (the place is protected); choose another one",
+    errno.ENAMETOOLONG: "a name is longer than the disk takes (255 bytes as a rule); shorten it",
+    errno.EFBIG: "the file would be larger than the disk or a limit of yours allows",
+    errno.EIO: "the disk failed to read or write; look whether it is sound",
+    errno.ENODEV: "the disk is gone; look whether it is still connected",
+    errno.ESTALE: "the network's disk has lost the file; look whether it is still connected",
+    errno.EMFILE: "too many files are open at once; raise the limit (ulimit -n)",
+    errno.ENFILE: "too many files are open on this machine; close other programs",
+    errno.ELOOP: "links lead round in a circle",
+    errno.ENOTDIR: "a part of the path is a file, and a folder is needed",
+    errno.EISDIR: "it is a folder, and a file is needed",
+    errno.EBUSY: "another program has it in use",
+    errno.ENOENT: "it is not there; it was moved or removed, or never written",
+    errno.EEXIST: "something else is there already",
+}
+"""Number of an OSError -> why it came, for people, and what to do about it."""
+
+PROBE_BYTES = 4096
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -53,6 +80,45 @@ def flush_to_disk(file: IO[Any]) -> None:
     """Wait until what was written to an open file is on the disk."""
     file.flush()
     os.fsync(file.fileno())
+
+
+def require_writable(out: Path, option: str = "--out") -> None:
+    """Raise `UsageError` where nothing can be written into the folder ``out``, now and not later.
+
+    A file is written and removed again: no permission bit tells of a read-only disk, a full one
+    or an immutable folder. ``out`` need not exist, and does not afterwards.
+    """
+    try:
+        place = out
+        while not place.exists():
+            if place.is_symlink():
+                raise UsageError(f"{option} {out}: {place} is a link to a place that is not there.")
+            place = place.parent
+        if not place.is_dir():
+            which = "" if place == out else f"{place} "
+            raise UsageError(f"{option} {out}: {which}is a file; give a folder.")
+        for part in out.parts[len(place.parts) :]:
+            with suppress(FileNotFoundError):
+                (place / part).lstat()  # raises where a name is too long
+        with tempfile.TemporaryDirectory(prefix=".mcap-", dir=place) as folder:
+            write_bytes(Path(folder) / "probe", bytes(PROBE_BYTES))
+    except OSError as error:
+        raise UsageError(f"{option} {out}: nothing can be written there: {why(error)}.") from None
+
+
+def why(error: OSError) -> str:
+    """Return what the machine has against a file, and what to do about it."""
+    if error.errno in REASONS:
+        return REASONS[error.errno]
+    return error.strerror or str(error)
+
+
+def is_inside(folder: Path, name: str) -> bool:
+    """Return whether the file ``name`` of ``folder`` lies in it, after links are resolved."""
+    try:
+        return (folder / name).resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL in it, links in a circle
+        return False
 
 
 def sha256_of(path: Path) -> str:

@@ -7,7 +7,6 @@ picture's height or width, from the top left corner.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -23,6 +22,7 @@ from pydantic import (
 )
 
 from mcap.errors import UsageError
+from mcap.runtime.documents import read_toml
 from mcap.style.fields import (
     NAME,
     Aspect,
@@ -184,12 +184,12 @@ def read_profile(path: Path | str) -> StyleProfile:
     """
     path = Path(path)
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = read_toml(path)
     except FileNotFoundError:
         raise UsageError(f"{path}: there is no such profile.") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}).") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UsageError(f"{path}: is not TOML: {error}.") from None
     try:
         profile = StyleProfile.model_validate(data)

@@ -17,15 +17,15 @@ Every file is written under a temporary name and renamed.
 from __future__ import annotations
 
 import hashlib
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 import mcap
 from mcap.errors import UsageError
+from mcap.runtime.documents import read_json
 
 SCHEMA = 1
 SUFFIX = ".mcap"
@@ -74,6 +74,13 @@ class TokenRecord(Record):
     """The words whose mean embedding the token started from."""
     file: str
     """Relative to the subject folder."""
+
+    @field_validator("token")
+    @classmethod
+    def names_a_file(cls, token: str) -> str:
+        """Refuse what is no token: other programs' files are named after it."""
+        token_file(token)
+        return token
 
 
 class WeightRecord(Record):
@@ -131,12 +138,12 @@ def read_manifest(path: Path) -> Manifest:
     """Return manifest.json of a subject folder in whatever state; `UsageError` where it is none."""
     file = path / MANIFEST
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = read_json(file)
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(
             f"{path}: is not a subject folder (it has no {MANIFEST}); `mcap train` writes one."
         ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"{file}: cannot be read: {error}.") from None
     found = data.get("schema") if isinstance(data, dict) else None
     if found != SCHEMA:

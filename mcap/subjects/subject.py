@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mcap.diffusion.pipeline_tokens import load_token, quiet_libraries, unload
 from mcap.errors import InputRejectedError
-from mcap.runtime.files import sha256_of
+from mcap.runtime.files import is_inside, sha256_of
 from mcap.subjects.manifest import ADAPTER, IDENTITY, MANIFEST, SUFFIX, Manifest, read_manifest
 
 if TYPE_CHECKING:
@@ -95,6 +95,11 @@ def read_subject(path: Path | str) -> Subject:
         )
     for name, expected in manifest.files.items():
         file = path / name
+        if not is_inside(path, name):
+            raise InputRejectedError(
+                f"{path / MANIFEST}: key 'files': {name} leads outside the subject's own folder. "
+                "Get the subject anew from where it came from, or train again."
+            )
         if not file.is_file():
             raise InputRejectedError(f"{file}: is missing; the manifest lists it. Train again.")
         if sha256_of(file) != expected:

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from mcap.errors import InputRejectedError, UsageError
+from mcap.runtime.documents import parse_json
 from mcap.runtime.files import flush_to_disk, sha256_of
 from mcap.training.recipe import with_current_names
 
@@ -95,7 +96,7 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
     damaged = []
     for path in reversed(checkpoint_folders(folder)):
         try:
-            meta = json.loads((path / META).read_text(encoding="utf-8"))
+            meta = parse_json((path / META).read_text(encoding="utf-8"))
             whole = meta["sha256"] == sha256_of(path / STATE)
         except (OSError, ValueError, KeyError):
             whole = False

@@ -10,7 +10,6 @@ two. Only JSON and a file's header are read, so this is quick and light.
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 from collections.abc import Collection, Mapping
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mcap.errors import MissingResourceError, UsageError
+from mcap.runtime.documents import parse_json
 
 Architecture = Literal["sd", "sdxl"]
 
@@ -234,7 +234,7 @@ def read_header(path: Path) -> FileHeader:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > _LARGEST_HEADER:
                 raise ValueError("its header cannot be that long")
-            header = json.loads(file.read(length))
+            header = parse_json(file.read(length))
             metadata = header.pop("__metadata__", None) or {}
             shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
     except (ValueError, struct.error, AttributeError, KeyError, TypeError) as error:
@@ -354,7 +354,7 @@ def file_architecture(path: Path) -> Architecture:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object, empty where there is no such file; `UsageError` for a damaged one."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:

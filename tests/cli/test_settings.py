@@ -159,3 +159,21 @@ def test_the_page_on_settings_is_a_valid_file_and_names_every_key(places):
         shown = shown_keys[table]
         defaults = getattr(Settings(), table).model_dump(mode="json")
         assert shown == {key: defaults[key] for key in shown}
+
+
+def test_a_byte_order_mark_as_notepad_writes_it_is_read(places):
+    local, _ = places
+    local.write_bytes(b"\xef\xbb\xbfseed = 5\r\n[photos]\r\nmax_side = 1000\r\n")
+    settings = load_settings()
+    assert settings.seed == 5
+    assert settings.photos.max_side == 1000
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"seed = " + b"[" * 5_000, b"# " + b"x" * 2**21, "seed = 5".encode("utf-16"), b"a = 1" * 5],
+)
+def test_settings_that_cannot_be_read_are_refused_by_name(places, data):
+    places[0].write_bytes(data)
+    with pytest.raises(UsageError, match=r"mcap\.toml"):
+        load_settings()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import threading
 
 import pytest
 
+from mcap.errors import UsageError
+from mcap.runtime import files
 from mcap.runtime.files import write_bytes, write_json, write_with
 
 WRITERS = {
@@ -81,3 +84,49 @@ def test_the_umask_is_left_alone_while_others_write(tmp_path, monkeypatch):
 def test_json_is_for_people_too(tmp_path):
     write_json(tmp_path / "a.json", {"name": "Zoë", "n": 1})
     assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n  "name": "Zoë",\n  "n": 1\n}\n'
+
+
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO]
+)
+def test_a_folder_that_takes_no_file_is_refused_with_the_reason(tmp_path, monkeypatch, number):
+    """The place is tried and not asked: who may do anything is stopped by a read-only disk too."""
+
+    def fail(file) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files, "flush_to_disk", fail)
+    with pytest.raises(UsageError, match=r"--out .*nothing can be written there: ") as told:
+        files.require_writable(tmp_path / "a" / "b")
+    assert files.REASONS[number] in str(told.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_can_be_written_is_left_as_it_was(tmp_path):
+    files.require_writable(tmp_path / "not" / "yet")
+    files.require_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_and_links_that_cannot_become_a_folder_are_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for out, word in (
+        (tmp_path / ("x" * 300), "longer than the disk takes"),
+        (tmp_path / "new" / ("x" * 300) / "y", "longer than the disk takes"),
+        (tmp_path / "file" / "below", "file is a file"),
+        (tmp_path / "link" / "below", "not there"),
+    ):
+        with pytest.raises(UsageError, match=word):
+            files.require_writable(out)
+
+
+def test_a_name_stays_inside_its_folder_after_links_are_resolved(tmp_path):
+    folder = tmp_path / "folder"
+    (folder / "in").mkdir(parents=True)
+    (folder / "out").symlink_to(tmp_path)
+    (tmp_path / "shortcut").symlink_to(folder)
+    for name in ("a", "in/a", "in/../a", "./a"):
+        assert files.is_inside(folder, name) and files.is_inside(tmp_path / "shortcut", name)
+    for name in ("../a", "in/../../a", "out/a", "/etc/passwd", "a\0b"):
+        assert not files.is_inside(folder, name)

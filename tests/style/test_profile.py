@@ -346,3 +346,17 @@ def test_completion_knows_profiles(tmp_path, monkeypatch):
 def test_a_profile_made_in_memory():
     profile = StyleProfile.model_validate({"schema": 1, "name": "x"})
     assert profile.path is None and profile.reference_paths() == []
+
+
+def test_a_profile_with_a_byte_order_mark_is_read(tmp_path):
+    path = tmp_path / "passport.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + FULL.replace("\n", "\r\n").encode())
+    assert read_profile(path).name == "passport"
+
+
+@pytest.mark.parametrize("data", ["a = " + "[" * 5_000, "# " + "x" * 2**21])
+def test_profiles_of_any_size_and_depth_are_refused_by_name(tmp_path, data):
+    path = tmp_path / "passport.toml"
+    path.write_text(data)
+    with pytest.raises(UsageError, match=r"passport\.toml: .*(deep|larger)"):
+        read_profile(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from safetensors import safe_open
 
 from mcap.diffusion.tokens import install
 from mcap.errors import InputRejectedError, UsageError
+from mcap.subjects.manifest import MANIFEST
 from mcap.subjects.subject import read_subject
 from mcap.training.events import StepEvent
+from tests.support.subjects import make_subject
 from tests.support.tiny import tiny_backbone
 from tests.support.tiny_run import run, tiny_recipe
 
@@ -167,3 +170,22 @@ def test_tokens_only_subjects_have_no_adapter(tmp_path):
     subject = read_subject(folder)
     assert subject.adapter is None
     subject.load_into(tiny_backbone().pipeline())
+
+
+@pytest.mark.parametrize("way", ["dots", "absolute", "link"])
+def test_a_name_that_leads_outside_its_folder_is_refused(tmp_path, way):
+    """Also where the file is there and its hash is right."""
+    folder = make_subject(tmp_path / "a.mcap").path
+    manifest = json.loads((folder / MANIFEST).read_text())
+    outside = tmp_path / "out.safetensors"
+    token = manifest["tokens"][0]
+    inside = folder / token["file"]
+    shutil.move(inside, outside)
+    name = {"dots": "../out.safetensors", "absolute": str(outside), "link": token["file"]}[way]
+    if way == "link":
+        inside.symlink_to(outside)
+    manifest["files"][name] = manifest["files"].pop(token["file"])
+    token["file"] = name
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(InputRejectedError, match="leads outside the subject's own folder"):
+        read_subject(folder)

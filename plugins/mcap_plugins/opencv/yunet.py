@@ -42,6 +42,9 @@ SURE = 0.92
 """Score in the patch below which sideways and overhead are tried as well. Of 24 faces upright ones
 had 0.94 to 0.96, the same upside down 0.74 to 0.905, with the landmarks of an upright face."""
 
+LOG_LEVEL = threading.Lock()
+"""Held by the thread that has OpenCV's log level lowered."""
+
 
 class YuNetDetector:
     """``detect(uint8[H, W, 3] RGB)`` -> faces in pixels of that picture, largest first."""
@@ -114,13 +117,15 @@ class YuNetDetector:
         """This thread's own."""
         if not hasattr(self._networks, "network"):
             # OpenCV 5 warns on stderr that its new engine takes no target, which nobody asked for.
-            level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
-            try:
-                self._networks.network = cv2.FaceDetectorYN.create(
-                    str(self._weights), "", (320, 320), self._score, 0.3, 500
-                )
-            finally:
-                cv2.utils.logging.setLogLevel(level)
+            # Its level is the whole process's: one thread alone sets it and puts it back.
+            with LOG_LEVEL:
+                level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+                try:
+                    self._networks.network = cv2.FaceDetectorYN.create(
+                        str(self._weights), "", (320, 320), self._score, 0.3, 500
+                    )
+                finally:
+                    cv2.utils.logging.setLogLevel(level)
         return self._networks.network
 
     def refined(self, image: UInt8Image, face: Face) -> Face:

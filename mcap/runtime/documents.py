@@ -1,0 +1,89 @@
+"""TOML and JSON that somebody else may have written: read up to a size and a depth.
+
+Without these two limits a file of a few megabytes takes all memory, and brackets in brackets end
+the interpreter's stack. A file that breaks one is refused by its name.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from mcap.errors import UsageError
+
+MEBIBYTE = 2**20
+DEEPEST = 64
+"""Tables and lists in each other; what mcap writes has at most eight."""
+
+
+def read_toml(path: Path, largest: int = MEBIBYTE) -> dict[str, Any]:
+    """Return the tables of a TOML file, with or without a byte order mark.
+
+    Raises `UsageError` where it is larger than ``largest`` bytes or nested too deeply, OSError
+    where it cannot be read, ValueError where it is no TOML in UTF-8.
+    """
+    text = read_text(path, largest)
+    # A header of many thousand parts, [a.a.a...], takes the parser quadratic time.
+    if any(line.count(".") > 10 * DEEPEST and '"' not in line for line in text.splitlines()):
+        raise too_deep(path)
+    try:
+        found = tomllib.loads(text)
+    except RecursionError:
+        raise too_deep(path) from None
+    require_shallow(found, path)
+    return found
+
+
+def read_json(path: Path, largest: int = MEBIBYTE) -> Any:
+    """Return what a JSON file holds; raises as `read_toml`, ValueError where it is no JSON."""
+    try:
+        found = json.loads(read_text(path, largest))
+    except RecursionError:
+        raise too_deep(path) from None
+    require_shallow(found, path)
+    return found
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return what JSON text holds; ValueError where it is none or nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def read_text(path: Path, largest: int) -> str:
+    """Return a file's UTF-8 text without a byte order mark, its lines ending as on Unix."""
+    with path.open("rb") as file:
+        data = file.read(largest + 1)  # a device or a pipe has no size to ask for
+    if len(data) > largest:
+        raise UsageError(
+            f"{path}: is larger than {largest // MEBIBYTE} MiB, and no file of its kind is; look "
+            "whether it is the right one."
+        )
+    return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def require_shallow(value: Any, path: Path) -> None:
+    """Raise `UsageError` where tables and lists lie in each other more than `DEEPEST` deep."""
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return
+    raise too_deep(path)
+
+
+def too_deep(path: Path) -> UsageError:
+    """Return the refusal of a file that is nested too deeply."""
+    return UsageError(
+        f"{path}: tables or lists in it lie more than {DEEPEST} deep in each other, and no file "
+        "of its kind does so; look whether it is the right one."
+    )
