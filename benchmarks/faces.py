@@ -14,6 +14,12 @@ reported counts as an extra.
 Every masker that can run here draws the mask of the face that YuNet found; pairs of maskers are
 compared by the intersection of their masks over the union.
 
+    python benchmarks/faces.py --pictures FOLDER --second-opinion
+
+measures what makes a finding a face instead: SFace's quality of the portraits' faces and of their
+copies, and of what YuNet finds in pictures without a face: scikit-image's (but the astronaut), cuts
+of them enlarged and turned, and smoothed noise. The cameraman's face is real and not counted.
+
 Times are processor time, so that other work on the machine does not count, with one thread for
 OpenCV; MediaPipe's threads are all counted. Prints Markdown tables and writes OUT/faces.md and
 OUT/faces.json.
@@ -27,7 +33,7 @@ import itertools
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +45,7 @@ from PIL import Image
 from mcap.contracts import Face
 from mcap.errors import McapError
 from mcap.faces.masks import iou
+from mcap.faces.measure import find_faces
 from mcap.faces.settings import FaceSettings
 from mcap.images.find import find_photos
 from mcap.images.photo import read_photo
@@ -335,6 +342,81 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+FACELESS = (
+    *("brick", "chelsea", "clock", "coffee", "coins", "colorwheel", "grass", "gravel"),
+    *("horse", "hubble_deep_field", "immunohistochemistry", "moon", "page", "retina", "rocket"),
+    *("text", "checkerboard", "cell"),
+)
+"""Pictures of scikit-image that show no person; those that are not installed are left out."""
+
+
+def faceless(cuts: int = 40, noises: int = 60) -> Iterator[np.ndarray]:
+    """Yield pictures without a face uint8[H, W, 3]."""
+    from skimage import data
+
+    for seed, name in enumerate(FACELESS):
+        try:
+            picture = np.asarray(getattr(data, name)())
+        except Exception:  # of a registry that asks for the network, of whatever kind
+            print(f"{name} is not here", flush=True)
+            continue
+        if picture.dtype == bool:
+            picture = picture.astype(np.uint8) * 255
+        image = np.stack([picture] * 3, axis=2) if picture.ndim == 2 else picture[..., :3]
+        yield np.ascontiguousarray(image)
+        rng = np.random.default_rng(seed)
+        for number in range(cuts):
+            side = int(rng.uniform(0.15, 0.7) * min(image.shape[:2]))
+            y, x = (int(rng.integers(0, room - side + 1)) for room in image.shape[:2])
+            cut = np.ascontiguousarray(image[y : y + side, x : x + side])
+            large = cv2.resize(cut, (384, 384), interpolation=cv2.INTER_CUBIC)
+            yield np.ascontiguousarray(np.rot90(large, number % 4))
+    for seed in range(noises):
+        rng = np.random.default_rng(seed)
+        noise = np.zeros((384, 384, 3))
+        for octave in range(1, 8):
+            layer = rng.normal(size=(2**octave, 2**octave, 3))
+            large = cv2.resize(layer, (384, 384), interpolation=cv2.INTER_CUBIC)
+            noise += large * 2.0 ** (-0.7 * octave)
+        yield ((noise - noise.min()) / np.ptp(noise) * 255).astype(np.uint8)
+
+
+def second_opinion(options: argparse.Namespace) -> str:
+    """Return a table: pictures, with a finding, its quality, with a face that counts."""
+    cv2.setNumThreads(1)
+    detector = registry().create("detector", "yunet")
+    identity = registry().create("identity", "sface")
+    least = identity.info.face_quality
+    paths = find_photos([options.pictures])[: options.count]
+    options.out.mkdir(parents=True, exist_ok=True)
+    best: dict[str, list[float | None]] = {title: [] for title in TRANSFORMS}
+
+    def quality(image: np.ndarray) -> float | None:
+        """The best of a picture's findings; None where there is none."""
+        found = find_faces(np.ascontiguousarray(image), detector, identity)
+        return max((each.quality for each in found), default=None)
+
+    for number, path in enumerate(paths):
+        images = [read_photo(each).image for each in (path, paths[number - 1])]
+        for title, transform in TRANSFORMS.items():
+            if title == "plain" or number % options.every == 0:
+                best[title].append(quality(transform(images, options.out, number).image))
+    (options.out / "turned.jpg").unlink(missing_ok=True)
+    best["without a face"] = [quality(image) for image in faceless()]
+    lines = [
+        "| pictures | count | with a finding | its quality: least, median, most | with a face |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for title, values in best.items():
+        seen = [value for value in values if value is not None]
+        low, middle, high = np.quantile(seen, (0, 0.5, 1)) if seen else [float("nan")] * 3
+        lines.append(
+            f"| {title} | {len(values)} | {len(seen)} | {low:.1f}, {middle:.1f}, {high:.1f} "
+            f"| {sum(value >= least for value in seen)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def compare(
     maskers: dict[str, Any],
     image: np.ndarray,
@@ -390,7 +472,13 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=660)
     parser.add_argument("--every", type=int, default=4, help="copies of every so many-th picture")
     parser.add_argument("--out", type=Path, default=Path("out/faces"))
+    parser.add_argument("--second-opinion", action="store_true", help="what makes it a face")
     options = parser.parse_args()
+    if options.second_opinion:
+        text = second_opinion(options)
+        (options.out / "second-opinion.md").write_text(text, encoding="utf-8")
+        print("\n" + text)
+        return
     result = measure(options)
     text = tables(result)
     (options.out / "faces.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -28,6 +28,12 @@ ALIKE = 0.85
 face's embedding little (SFace: 0.88 to 1 where 2 to 12 % are cut off each side, 62 cuts), another
 photo of the same person more."""
 
+ALIKE_CUT = 0.5
+"""The same where the photo's edge cuts one of the two faces (SFace: 0.70 with a third outside)."""
+
+HALVES = tuple(np.arange(1.0, 0.45, -0.06))
+"""Sides of the cut that are tried then, as parts of the whole."""
+
 NEIGHBOURS = 8
 """So many of the photos with the most similar faces are looked at for parts."""
 
@@ -56,12 +62,14 @@ def near_duplicates(
     thumbnails: Sequence[UInt8Image],
     threshold: float,
     embeddings: Sequence[Float32Array] | None = None,
+    cut: Sequence[bool] | None = None,
 ) -> dict[int, Near]:
     """Return the number of a photo -> the earlier photo that it nearly is, the most alike.
 
     The measure is the correlation of the thumbnails, of one and the other's mirror image or, where
     ``embeddings`` (float32[K, D], the faces of each photo) say that it may be, of one and a part of
-    the other, at least three quarters of each side.
+    the other, at least three quarters of each side; half, where ``cut`` says that the photo's edge
+    cuts a face of one of them.
 
     Measured: two portraits of strangers in one framing at most 0.90 (330 portraits), two photos of
     one person at most 0.953 (44 pairs of similar ones); saved at JPEG quality 40, halved, warmed or
@@ -84,30 +92,43 @@ def near_duplicates(
         if best[index] >= threshold:
             found[later] = Near(index, float(best[index]), bool(mirrored[index] > plain[index]))
         elif embeddings is not None:
-            for index in with_similar_faces(embeddings, later):
+            any_cut = cut is not None and any(cut)
+            for index in with_similar_faces(embeddings, later, ALIKE_CUT if any_cut else ALIKE):
+                halves = cut is not None and (cut[index] or cut[later])
+                if not halves and (embeddings[index] @ embeddings[later].T).max() < ALIKE:
+                    continue
                 pair = thumbnails[index], thumbnails[later]
-                shared = max(part_of(*pair), part_of(*pair[::-1]))
+                shared = max(part_of(*pair, halves), part_of(*pair[::-1], halves))
                 if shared >= threshold:
                     found[later] = Near(index, shared, False)
                     break
     return found
 
 
-def part_of(whole: UInt8Image, part: UInt8Image) -> float:
-    """Return the best correlation of one thumbnail with a part of another, over place and size."""
+def part_of(whole: UInt8Image, part: UInt8Image, halves: bool = False) -> float:
+    """Return the best correlation of one thumbnail with a part of another, over place and size.
+
+    ``halves``: parts down to a half of either side, however much more is cut from one.
+    """
     if whole.std() < 1 or part.std() < 1:
         return 0.0  # one colour is a part of anything
     small = compared(part)
+    if halves:
+        best = best_match(whole, small, HALVES, skew=1.0)
+        finer = tuple(np.arange(1.0, 0.45, -0.03))
+        return max(best, best_match(whole, small, finer, 1.0)) if best >= PROMISING else best
     best = best_match(whole, small, COARSE)
     return max(best, best_match(whole, small, FINE)) if best >= PROMISING else best
 
 
-def best_match(whole: UInt8Image, small: UInt8Image, parts: Sequence[float]) -> float:
+def best_match(
+    whole: UInt8Image, small: UInt8Image, parts: Sequence[float], skew: float = SKEW
+) -> float:
     """Return the best correlation of uint8[SMALL, SMALL] with parts of those sizes, anywhere."""
     best = 0.0
     for across in parts:
         for down in parts:
-            if abs(across - down) > SKEW:
+            if abs(across - down) > skew:
                 continue
             size = (round(SMALL / across), round(SMALL / down))
             resized = cv2.resize(whole, size, interpolation=cv2.INTER_AREA)
@@ -115,7 +136,9 @@ def best_match(whole: UInt8Image, small: UInt8Image, parts: Sequence[float]) -> 
     return best
 
 
-def with_similar_faces(embeddings: Sequence[Float32Array], later: int) -> list[int]:
+def with_similar_faces(
+    embeddings: Sequence[Float32Array], later: int, alike: float = ALIKE
+) -> list[int]:
     """Return the earlier photos with a face like one of this photo's, the most alike first."""
     mine = embeddings[later]
     if not len(mine):
@@ -125,7 +148,7 @@ def with_similar_faces(embeddings: Sequence[Float32Array], later: int) -> list[i
         for index in range(later)
         if len(embeddings[index])
     ]
-    likely = sorted((item for item in likeness if item[0] >= ALIKE), reverse=True)
+    likely = sorted((item for item in likeness if item[0] >= alike), reverse=True)
     return [index for _, index in likely[:NEIGHBOURS]]
 
 

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
     from mcap.contracts import FaceTools, Float32Array, Masker, UInt8Image
     from mcap.faces.eyes import MeshFinder
+    from mcap.faces.settings import FaceSettings
 
 OnPhoto = Callable[[Path], None]
 """Called for each photo after each of the two passes, so 2 x len(paths) times in all."""
@@ -252,13 +253,17 @@ def masks_by_name(masks: Path | str | Mapping[str, Path] | None) -> Mapping[str,
     return {path.stem: path for path in sorted(Path(masks).glob("*.png"))}
 
 
-def near_duplicates_of(seen: Mapping[str, Look], threshold: float) -> dict[str, NearDuplicate]:
+def near_duplicates_of(seen: Mapping[str, Look], faces: FaceSettings) -> dict[str, NearDuplicate]:
     """Return the photos that are nearly an earlier one, by their sha256."""
+    threshold, soft_outside = faces.near_duplicate, faces.soft_outside
     looks = list(seen.values())
+    # The whole photo first: what is refused for its cut is a part of it, and not the reverse.
+    looks.sort(key=lambda each: any(face.outside > faces.max_outside for face in each.faces))
     found = near_duplicates(
         [each.thumbnail for each in looks],
         threshold,
         [np.array([face.embedding for face in each.faces]) for each in looks],
+        [any(face.outside > soft_outside for face in each.faces) for each in looks],
     )
     return {
         looks[later].photo.sha256: NearDuplicate(
@@ -289,7 +294,7 @@ class Judge:
         on_photo: OnPhoto | None,
     ) -> list[MaskedPhoto | RefusedPhoto]:
         """Return every photo, accepted or refused, in the order of the first pass."""
-        near = near_duplicates_of(seen, self.settings.faces.near_duplicate)
+        near = near_duplicates_of(seen, self.settings.faces)
 
         def judged(item: Look | RefusedPhoto) -> MaskedPhoto | RefusedPhoto:
             if isinstance(item, RefusedPhoto):
@@ -320,6 +325,8 @@ class Judge:
         wrong = [check for check in made if check.verdict == "refused"]
         if wrong:
             reason = "; ".join(check.text for check in wrong)
+            if near is not None and any(check.name == "outside" for check in wrong):
+                reason += f"; it is a part of {near.file}"
             return replace(refused, reason=reason, kinds=tuple(check.name for check in wrong))
         own = self.own_masks.get(photo.name) or self.own_masks.get(photo.path.name)
         try:

@@ -32,3 +32,18 @@ def test_near_duplicates():
     assert near_duplicates(cut, 0.97, [*faces[:2], faces[1]]) == {}
     assert near_duplicates(cut, 0.97, [*faces[:2], np.array([])]) == {}
     assert near_duplicates([], 0.98) == near_duplicates([thumbnail(image)], 0.98) == {}
+
+
+def test_a_photo_cut_through_the_face_is_still_a_part_of_the_whole():
+    image = astronaut()
+    half = np.ascontiguousarray(image[:, 225:])  # from the middle of the face on
+    other = np.ascontiguousarray(np.rot90(image, 2))
+    thumbnails = [thumbnail(each) for each in (image, other, half)]
+    # Half a face is less like the whole one than two whole ones of one picture are.
+    faces = [np.float32([vector]) for vector in ([1, 0, 0], [0, 1, 0], [0.7, 0, 0.714])]
+    assert near_duplicates(thumbnails, 0.97, faces) == {}
+    cut = [False, False, True]
+    assert near_duplicates(thumbnails, 0.97, faces, cut)[2].index == 0
+    found = near_duplicates(thumbnails[::-1], 0.97, faces[::-1], cut[::-1])
+    assert list(found) == [2] and found[2].index == 0
+    assert near_duplicates(thumbnails, 0.97, [*faces[:2], np.float32([[0.4, 0, 0.917]])], cut) == {}

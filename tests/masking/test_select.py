@@ -152,3 +152,9 @@ def test_a_face_that_the_edge_of_the_photo_cuts_is_noted_or_refused(tmp_path):
     assert [isinstance(entry, MaskedPhoto) for entry in found] == [True, True, False]
     assert "edge cuts the face" in found[1].notes[0]
     assert "edge cuts the face" in found[2].reason and "at most 25%" in found[2].reason
+    # Told beside the whole photo, in whatever order they come; the whole is no copy of its part.
+    whole = photos(tmp_path)[0]
+    cv2.imwrite(str(tmp_path / "cut.png"), np.ascontiguousarray(cv2.imread(str(whole))[:, :235]))
+    found = mask_photos([tmp_path / "cut.png", whole], tools, MaskSettings(size=256)).entries
+    assert [isinstance(entry, MaskedPhoto) for entry in found] == [False, True]
+    assert "a part of 0.png" in found[0].reason and found[1].near is None
