@@ -17,6 +17,7 @@ own machine does not have, so mcap writes none.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -130,8 +131,10 @@ def read(path: Path) -> Provenance:
     """
     try:
         # Nothing is decoded here, and an enhanced picture may well have 400 megapixels.
-        with pixel_limit_lifted(), Image.open(path, formats=("PNG", "JPEG", "WEBP")) as picture:
-            return found(path, picture)
+        with pixel_limit_lifted(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about oddities in metadata; what matters raises
+            with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as picture:
+                return found(path, picture)
     except FileNotFoundError:
         raise InputRejectedError(f"{path}: no such file.") from None
     except UnidentifiedImageError:

@@ -13,6 +13,7 @@ from mcap.enhancement import (
 )
 from mcap.errors import McapError
 from mcap.faces.masks import LandmarkMasker
+from mcap.registry import registry
 from tests.support.restoring import (
     FACE,
     FINDS,
@@ -170,3 +171,16 @@ def test_similarity_to_the_person_is_measured_before_and_after(photo, tmp_path):
     assert other.faces[0]["compared_with"] == "itself"
     assert "No face is the person's" in other.notes[0]
     assert done.notes == []
+
+
+# The edge of the picture.
+
+
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_a_plain_picture_is_tinted_at_no_edge(value, photo, tmp_path):
+    path = photo(image=np.full((40, 60, 3), value, np.uint8))
+    demo = Stage("demo-sr", registry().get("restorer", "demo-sr").factory())
+    done = run([path], [demo], tmp_path / "out", detector=Finds((60, 40))).pictures[0]
+    found = pixels(done.path).astype(int)
+    assert found.shape == (160, 240, 3)
+    assert np.abs(found - found[80, 120]).max() <= 1

@@ -1,0 +1,206 @@
+"""Damaged pictures and metadata: read or refused with a reason, and written; nothing else.
+
+``MCAP_FUZZ=2000`` tries so many mutations of each format instead of a few dozen.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import resource
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import ExifTags, Image, features
+from PIL.PngImagePlugin import PngInfo
+
+from mcap.errors import InputRejectedError
+from mcap.images import provenance
+from mcap.images.open import PhotoSettings
+from mcap.images.photo import read_photo
+from mcap.images.picture import read_picture
+from mcap.images.provenance import Label
+from mcap.images.write import write_generated, write_picture
+from tests.support.pictures import GENERATED, gradient, profile
+
+MUTATIONS = int(os.environ.get("MCAP_FUZZ", "60"))
+LIMITS = PhotoSettings(max_megapixels=1, max_file_megabytes=1)
+MEMORY = 512 * 2**20
+"""Bytes by which the process may grow over all mutations of a format."""
+
+FORMATS = {
+    "PNG": {},
+    "JPEG": {},
+    "WEBP": {},
+    "TIFF": {},
+    "GIF": {},
+    "BMP": {},
+    **({"AVIF": {}} if features.check("avif") else {}),
+}
+
+
+@functools.cache
+def whole(kind: str) -> bytes:
+    """A small picture with EXIF, GPS, a profile, a resolution, XMP and text, as far as it goes."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    exif[ExifTags.Base.Make] = "maker"
+    exif[ExifTags.Base.XResolution] = exif[ExifTags.Base.YResolution] = 72.0
+    own = exif.get_ifd(ExifTags.IFD.Exif)
+    own[ExifTags.Base.UserComment] = b"UNICODE\0" + "words".encode("utf-16-be")
+    own[ExifTags.Base.MakerNote] = b"n" * 40
+    own[0x9214] = (20, 18, 9, 9)
+    exif.get_ifd(ExifTags.IFD.GPSInfo)[2] = (1.0, 2.0, 3.0)
+    texts = PngInfo()
+    texts.add_text("parameters", "words", zip=True)
+    texts.add_itxt("XML:com.adobe.xmp", Label(GENERATED).packet().decode())
+    options = {
+        "PNG": {"pnginfo": texts, "exif": exif, "icc_profile": profile(), "dpi": (72, 72)},
+        "JPEG": {"exif": exif, "icc_profile": profile(), "dpi": (72, 72), "xmp": packet()},
+        "WEBP": {"exif": exif, "icc_profile": profile(), "xmp": packet()},
+        "TIFF": {"exif": exif, "icc_profile": profile(), "dpi": (72, 72)},
+        "AVIF": {"exif": exif, "icc_profile": profile(), "xmp": packet()},
+    }.get(kind, {})
+    data = io.BytesIO()
+    Image.fromarray(gradient(32, 40)).save(data, kind, **options)
+    return data.getvalue()
+
+
+def packet() -> bytes:
+    return Label(GENERATED).packet()
+
+
+@st.composite
+def mutated(draw: st.DrawFn, kind: str) -> bytes:
+    """A picture with bytes changed, doubled, taken out, and perhaps its end cut off."""
+    data = bytearray(whole(kind))
+    for _ in range(draw(st.integers(1, 6))):
+        # Heads, with lengths and offsets, are hit as often as all the rest.
+        last = draw(st.sampled_from([64, 400, len(data) - 1]))
+        place = draw(st.integers(0, max(0, min(last, len(data) - 1))))
+        length = draw(st.integers(1, 8))
+        way = draw(st.sampled_from(["set", "set", "set", "out", "twice", "cut"]))
+        if way == "set":
+            value = st.one_of(
+                st.binary(min_size=length, max_size=length),
+                st.sampled_from([b"\0" * length, b"\xff" * length, b"\x7f" + b"\xff" * 3]),
+            )
+            changed = draw(value)
+            data[place : place + len(changed)] = changed
+        elif way == "out":
+            del data[place : place + length]
+        elif way == "twice":
+            data[place:place] = data[place : place + draw(st.integers(1, 200))]
+        else:
+            del data[max(place, 1) :]
+    return bytes(data)
+
+
+def grown() -> int:
+    """The most that the process has held, in bytes."""
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return held if sys.platform == "darwin" else held * 1024
+
+
+def read_and_write(path: Path) -> None:
+    """All that mcap does with a picture; `InputRejectedError` is the one error there may be."""
+    for look in (read_photo, read_picture):
+        try:
+            look(path, LIMITS)
+        except InputRejectedError as error:
+            assert str(path) in str(error)
+    try:
+        provenance.read(path)
+    except InputRejectedError as error:
+        assert str(path) in str(error)
+    try:
+        picture = read_picture(path, LIMITS)
+    except InputRejectedError:
+        return
+    record = {**GENERATED, "kind": "enhance"}
+    for number, suffix in enumerate((".png", ".jpg", ".webp")):
+        out = path.with_name(f"out-{number}{suffix}")
+        write_picture(out, picture.pixels, picture.alpha, picture, Label(record))
+        again = read_picture(out, LIMITS)
+        assert again.size == picture.size
+        assert again.record is not None
+        assert again.record["kind"] == "enhance"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_mutations_of_a_format_are_read_or_refused_by_name(kind):
+    before = grown()
+
+    @settings(
+        max_examples=MUTATIONS,
+        deadline=None,
+        derandomize="MCAP_FUZZ" not in os.environ,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(data=mutated(kind))
+    def tried(data):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"a.{kind.lower()}"
+            path.write_bytes(data)
+            read_and_write(path)
+
+    tried()
+    assert grown() - before < MEMORY
+
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=60)
+VALUES = st.one_of(
+    st.integers(-(2**40), 2**40),
+    st.floats(),
+    TEXT,
+    st.binary(max_size=40),
+    st.tuples(st.integers(0, 2**33), st.integers(0, 2**33)),
+    st.lists(st.floats(), max_size=4).map(tuple),
+)
+TAGS = st.one_of(
+    st.sampled_from([int(tag) for tag in ExifTags.Base]), st.integers(0, 0xFFFF)
+).filter(lambda tag: tag not in (0x8769, 0x8825, 0x014A, 0xA005))
+
+
+@settings(max_examples=MUTATIONS, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    main=st.dictionaries(TAGS, VALUES, max_size=4),
+    own=st.dictionaries(TAGS, VALUES, max_size=4),
+    texts=st.dictionaries(TEXT, TEXT, max_size=3),
+    parameters=st.one_of(st.none(), TEXT),
+    xmp=st.one_of(st.none(), st.binary(max_size=80), TEXT.map(str.encode)),
+)
+def test_metadata_of_every_kind_is_written_as_far_as_it_can_be(main, own, texts, parameters, xmp):
+    from dataclasses import replace
+
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / "plain.png"
+        Image.fromarray(gradient(8, 9)).save(plain)
+        exif = Image.Exif()
+        exif.update(main)
+        exif.get_ifd(ExifTags.IFD.Exif).update(own)
+        keys = {key[:70].encode("latin-1", "ignore").decode("latin-1"): texts[key] for key in texts}
+        source = replace(read_picture(plain), exif=exif, texts=keys, parameters=parameters, xmp=xmp)
+        for suffix in (".png", ".jpg", ".webp"):
+            out = Path(folder) / f"out{suffix}"
+            write_picture(out, source.pixels, None, source, Label(GENERATED))
+            again = read_picture(out)
+            assert np.array_equal(again.pixels, source.pixels) or suffix != ".png"
+            assert again.record is not None and again.generated
+
+
+@settings(max_examples=MUTATIONS, deadline=None, suppress_health_check=list(HealthCheck))
+@given(prompt=TEXT, name=TEXT)
+def test_words_of_every_kind_are_written_and_read_back(prompt, name):
+    record = {**GENERATED, "prompt": prompt, "subject": {"name": name, "sha256": "00"}}
+    with tempfile.TemporaryDirectory() as folder:
+        for suffix in (".png", ".jpg", ".webp"):
+            out = Path(folder) / f"out{suffix}"
+            write_generated(out, gradient(8, 9), Label(record))
+            assert provenance.read(out).record == record
