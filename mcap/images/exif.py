@@ -71,6 +71,16 @@ UNDEFINED = {
 """Tags whose values are bytes of TIFF's type UNDEFINED. Pillow writes bytes as BYTE, which piexif,
 and with it AUTOMATIC1111's web UI, takes for numbers."""
 
+UNWRITABLE = (
+    struct.error,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
+"""All that Pillow raises over a value that its tag's type does not hold."""
+
 _BYTE, _UNDEFINED = 1, 7
 _MAX_DPI = 65_535.0  # what JPEG's own header holds
 
@@ -159,7 +169,7 @@ def block(exif: Image.Exif, limit: int | None = None) -> tuple[bytes | None, lis
     left_out = []
     try:
         data = serialised(values)
-    except (struct.error, OverflowError, TypeError, ValueError, ZeroDivisionError):
+    except UNWRITABLE:
         for tag in [tag for tag in values if _length({tag: values[tag]}) is None]:
             del values[tag]
             left_out.append(f"{name_of(tag)} (damaged)")
@@ -175,7 +185,7 @@ def block(exif: Image.Exif, limit: int | None = None) -> tuple[bytes | None, lis
 def _length(values: dict[Tag, Any]) -> int | None:
     try:
         return len(serialised(values))
-    except (struct.error, OverflowError, TypeError, ValueError, ZeroDivisionError):
+    except UNWRITABLE:
         return None
 
 

@@ -23,6 +23,9 @@ EXIF_LIMIT = 65_533
 """Bytes of EXIF, its head "Exif\\0\\0" included, that a segment holds (ITU-T T.81, section B.1.1.4:
 two bytes give the length, themselves included)."""
 
+LONGEST_SIDE = {".jpg": 65_500, ".webp": 16_383}
+"""Pixels of the longer side that the format, or libjpeg, holds."""
+
 XMP_LIMIT = 65_000  # the same of XMP, less its head
 
 

@@ -13,9 +13,10 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from mcap.errors import InputRejectedError
 from mcap.images import a1111, exif, xmp
 from mcap.images.colour import on_white, to_eight_bits
-from mcap.images.jpeg import EXIF_LIMIT, XMP_LIMIT, lossy_options
+from mcap.images.jpeg import EXIF_LIMIT, LONGEST_SIDE, XMP_LIMIT, lossy_options
 from mcap.images.png import write_png
 from mcap.images.provenance import FORMATS, PNG_XMP, Label, Metadata, as_json
 from mcap.runtime import files
@@ -162,8 +163,17 @@ def png_texts(label: Label, parameters: str | None, source: PictureFile | None =
 def _write_lossy(
     path: Path, image: UInt8Image, tags: Image.Exif, embedded: dict[str, Any], quality: int
 ) -> None:
-    """Write uint8 [H, W], [H, W, 3] or, for WebP, [H, W, 4] as JPEG or WebP, by the suffix."""
+    """Write uint8 [H, W], [H, W, 3] or, for WebP, [H, W, 4] as JPEG or WebP, by the suffix.
+
+    Raises `InputRejectedError` for more pixels than the format holds.
+    """
     suffix = path.suffix.lower()
+    height, width = image.shape[:2]
+    if max(height, width) > LONGEST_SIDE[suffix]:
+        raise InputRejectedError(
+            f"{path}: {width} x {height} pixels are more than the {LONGEST_SIDE[suffix]} a side "
+            f"that {suffix} holds; write PNG (--format png), or make the picture smaller (--scale)"
+        )
     block, _ = exif.block(tags, EXIF_LIMIT if suffix == ".jpg" else None)
     if block is not None:
         embedded["exif"] = block
