@@ -11,7 +11,8 @@
 #   MODEL      diffusers folder of the version before (default the packaged one): its autoencoder
 #              and its tokenizer go on
 #   WEIGHTS    safetensors with a trained UNet to begin with (begin.py). On a new machine none is
-#              needed where STATE/run holds average.fp16.safetensors: it goes on at its own row
+#              needed: it goes on from STATE/run/average.fp16.safetensors, or from that file in
+#              progress/ beside this script, at the row that the file names
 #   SEGMENTER  selfie_segmentation.tflite; without, npm fetches it
 #   SFACE      its ONNX file (default: where `mcap models path sface` says)
 #   ROWS       of the UNet (default 1000000)
@@ -31,7 +32,7 @@ fi
 python=${PYTHON:-python}
 model=${MODEL:-$here/../../plugins/mcap_plugins/demo/model}
 rows=${ROWS:-1000000} pictures=${PICTURES:-30000} parts=${PARTS:-16} threads=${THREADS:-auto}
-data=$state/data run=$state/run
+data=$state/data run=$state/run kept=$here/progress/average.fp16.safetensors
 latents=(--data "$data" --vae "$model/vae" --out "$run")
 
 next_stage() {
@@ -79,6 +80,8 @@ stage() {
     encode) work "$here/encode_latents.py" "${latents[@]}" --parts 1 ;;
     unet)
         local first=$run/average.fp16.safetensors
+        # A new machine goes on from the weights that the repository keeps, at their row.
+        [ -f "$first" ] || [ ! -f "$kept" ] || cp "$kept" "$first"
         [ -f "$first" ] || first=$run/start.safetensors
         "$python" "$here/encode_latents.py" "${latents[@]}" --parts "$parts" &
         local encoder=$!
