@@ -12,6 +12,7 @@ import typer
 from mcap.cli import options
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -141,7 +142,7 @@ def mask(
     report = masked_report(ctx, request, tools, out)
     result = for_scripts(report, out)
     if preview and not ctx.obj.json:
-        emit(ctx, result, lambda console: console.print(number_table(report)))
+        emit(ctx, result, lambda console: print_numbers(console, report))
     if not report["accepted"]:
         reasons = [(item["path"], item["reason"]) for item in report["photos"]]
         text = no_usable_photo(reasons, [item["text"] for item in report["advice"]])
@@ -225,26 +226,56 @@ NUMBERS = {
     "alike": ("identity", "{:.2f}"),
 }
 """Column of `number_table` -> name of the check and how its value is written."""
+WIDE = 110
+"""Columns of a terminal from which the reasons have room beside the numbers."""
+NARROW = 70
+"""Columns below which the numbers have none beside the names."""
 
 
 def verdict_table(report: dict[str, Any]) -> Table:
     """Return the verdict on each photo, and its reason."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("photo", "verdict", "why", box=None, pad_edge=False)
+    table = Table(
+        Column("photo", overflow="fold"),
+        Column("verdict", no_wrap=True),
+        Column("why", overflow="fold"),
+        box=None,
+        pad_edge=False,
+    )
     for item in report["photos"]:
         table.add_row(*named_verdict(item), reason(item))
     return table
 
 
-def number_table(report: dict[str, Any]) -> Table:
+def print_numbers(console: Console, report: dict[str, Any]) -> None:
+    """Print the numbers of each photo; the reasons below them where the terminal is narrow."""
+    if console.width < NARROW:
+        console.print(verdict_table(report))
+        return
+    wide = console.width >= WIDE
+    console.print(number_table(report, reasons=wide))
+    for item in () if wide else report["photos"]:
+        if text := reason(item).plain:
+            console.print(f"{Path(item['path']).name}: {text}", markup=False)
+
+
+def number_table(report: dict[str, Any], *, reasons: bool = True) -> Table:
     """Return the same with the numbers, and short."""
     from rich.table import Column, Table
     from rich.text import Text
 
     colours = {"refused": "red", "note": "yellow"}
-    columns = [Column(name, justify="right") for name in NUMBERS]
-    table = Table("photo", "verdict", *columns, "why", box=None, pad_edge=False)
+    columns = [Column(name, justify="right", no_wrap=True) for name in NUMBERS]
+    table = Table(
+        Column("photo", overflow="fold"),
+        Column("verdict", no_wrap=True),
+        *columns,
+        *(["why"] if reasons else []),
+        box=None,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     for item in report["photos"]:
         found = {check["name"]: check for check in item["checks"]}
         cells = []
@@ -253,7 +284,7 @@ def number_table(report: dict[str, Any]) -> Table:
             known = check["value"] is not None
             text = shape.format(check["value"]) if known else "-"
             cells.append(Text(text, colours.get(check["verdict"], "")))
-        table.add_row(*named_verdict(item), *cells, reason(item))
+        table.add_row(*named_verdict(item), *cells, *([reason(item)] if reasons else []))
     return table
 
 

@@ -372,3 +372,20 @@ def test_pictures_without_a_face_are_refused_although_the_detector_sees_one(tmp_
     # A small face in profile is one.
     code, result = mask(write(tmp_path / "man.png", cameraman()), "--preview", "--size", 64)
     assert code == 0 and result["photos"][0]["quality"] > 9
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_tables_can_be_read_in_a_terminal_of_any_width(width):
+    from rich.console import Console
+
+    from mcap.cli.mask import NUMBERS, print_numbers
+
+    why = "the face is too small: 40 pixels, and 100 are needed"
+    checks = [{"name": name, "value": 0.5, "verdict": "fine"} for name, _ in NUMBERS.values()]
+    photo = {"path": "a/01-living-room.jpg", "accepted": False, "reason": why, "notes": []}
+    console = Console(file=io.StringIO(), width=width)
+    print_numbers(console, {"photos": [{**photo, "mask": None, "checks": checks}]})
+    lines = console.file.getvalue().splitlines()
+    assert "refused" in "\n".join(lines) and "01-living" in "\n".join(lines)
+    assert "…" not in "\n".join(lines) and all(len(line) <= width for line in lines)
+    assert len(lines) <= (8 if width == 40 else 4)
