@@ -56,42 +56,12 @@ def load_token(
             )
 
 
-def pool_at_end(pipeline: Any, tokens: Sequence[str]) -> None:
-    """Take SDXL's pooled vector at the text's end where the highest token is one of ``tokens``.
-
-    Its second text encoder (``eos_token_id`` 2) pools at a prompt's highest token id, which would
-    be an embedding's; ComfyUI and AUTOMATIC1111 pool at the end token. A subject's own tokens,
-    higher still, are pooled at as in training. `unload` takes the hook out again.
-    """
-    import torch
-
-    if getattr(pipeline, "text_encoder_2", None) is None or not tokens:
-        return
-    encoder, tokenizer = pipeline.text_encoder_2, pipeline.tokenizer_2
-    known = torch.tensor(tokenizer.convert_tokens_to_ids(list(tokens)))
-
-    def hook(module: Any, args: Any, kwargs: Any, output: Any) -> Any:
-        ids = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
-        rows = torch.isin(ids.max(dim=-1).values, known.to(ids.device))
-        if rows.any():
-            end = (ids == tokenizer.eos_token_id).int().argmax(dim=-1)
-            hidden = output.last_hidden_state
-            pooled = module.text_projection(hidden[torch.arange(len(ids), device=ids.device), end])
-            output.text_embeds = torch.where(rows[:, None], pooled, output.text_embeds)
-        return output
-
-    encoder.mcap_pooling = encoder.register_forward_hook(hook, with_kwargs=True)
-
-
 def unload(pipeline: Any, tokens: Sequence[str]) -> None:
     """Remove every LoRA layer, and those of ``tokens`` that a pipeline has."""
     encoders = text_encoders(pipeline)
     if any(getattr(m, "peft_config", None) for m in (pipeline.unet, *(e for e, _ in encoders))):
         pipeline.unload_lora_weights()
     for encoder, tokenizer in encoders:
-        pooling = encoder.__dict__.pop("mcap_pooling", None)
-        if pooling is not None:
-            pooling.remove()
         there = [token for token in tokens if token in tokenizer.get_added_vocab()]
         if there:
             pipeline.unload_textual_inversion(there, tokenizer=tokenizer, text_encoder=encoder)

@@ -154,7 +154,6 @@ class ExtraNetworks:
 
         Where one of them is refused the pipeline is left as it was.
         """
-        from mcap.diffusion.pipeline_tokens import pool_at_end
         from mcap.runtime.randomness import preserve_rng_state
 
         weights: dict[str, float] = {}
@@ -167,7 +166,6 @@ class ExtraNetworks:
                     weights[f"lora-{number}"] = lora.weight
                 for embedding in self.embeddings:
                     embedding.load_into(pipeline)
-                pool_at_end(pipeline, [t for item in self.embeddings for t in item.tokens])
             for item in self.companions:
                 name = f"mcap-{item.number}"
                 item.subject.load_into(

@@ -630,10 +630,6 @@ def test_several_vectors_in_both_of_sdxls_encoders(bare, tmp_path):
                 text_encoder=encoder,
                 tokenizer=tokenizer,
             )
-    # ComfyUI and AUTOMATIC1111 pool at the end of the text; plain diffusers at the highest token,
-    # unless it is told the end token's number.
-    plain.text_encoder_2.text_model.eos_token_id = plain.tokenizer_2.eos_token_id
-    plain.text_encoder_2.config.eos_token_id = plain.tokenizer_2.eos_token_id
     expected = picture(plain, "a photo, <plain0> <plain1>", "dark")
     networks = read_extra_networks(embeddings=[str(path)])
     assert difference(drawn(bare, networks, "a photo, moody", "dark", "sdxl"), expected) < 1e-6
