@@ -155,7 +155,10 @@ def _picture(backbone):
 @pytest.mark.parametrize("kind", ["sd", "sdxl"])
 @pytest.mark.parametrize("inside", [True, False])
 def test_a_vae_in_a_file_beside_the_model_goes_first(states, tiny_layouts, tmp_path, kind, inside):
-    """As in A1111: NAME.vae.safetensors, whatever the tensors begin with."""
+    """As in A1111: NAME.vae.safetensors, whatever the tensors begin with.
+
+    In double precision, as above.
+    """
     path, beside = tmp_path / "v1.5.safetensors", tmp_path / "v1.5.vae.safetensors"
     state = states[kind]
     save_file(state if inside else _without(state, "first_stage_model."), path)
@@ -164,14 +167,14 @@ def test_a_vae_in_a_file_beside_the_model_goes_first(states, tiny_layouts, tmp_p
             describe(find_model(path))
     vae = _only(state, "first_stage_model.")
     save_file(vae, beside)
-    plain = _picture(tiny_backbone(kind=kind))
-    first = load("cpu", torch.float32, path)
+    plain = _picture(tiny_backbone(kind=kind, dtype=torch.float64))
+    first = load("cpu", torch.float64, path)
     assert (_picture(first) == plain).all()
     key = backbone_facts(choose_backbone(str(path))[0], str(path)).weights_key
 
     brighter = {**vae, "decoder.conv_out.bias": vae["decoder.conv_out.bias"] + 0.5}
     save_file({f"first_stage_model.{name}": value for name, value in brighter.items()}, beside)
-    other = load("cpu", torch.float32, path)
+    other = load("cpu", torch.float64, path)
     assert _picture(other).mean() > plain.mean() + 20
     assert len({other.info.sha256, first.info.sha256, hash_file(path)}) == 3
     assert backbone_facts(choose_backbone(str(path))[0], str(path)).weights_key != key
@@ -179,7 +182,7 @@ def test_a_vae_in_a_file_beside_the_model_goes_first(states, tiny_layouts, tmp_p
     for wrong in ({"emb_params": torch.ones(1, 4)}, _without(vae, "decoder.mid")):
         save_file(wrong, beside)
         with pytest.raises(UsageError, match=r"v1\.5\.vae\.safetensors' (lacks|cannot be read)"):
-            load("cpu", torch.float32, path)
+            load("cpu", torch.float64, path)
 
 
 def test_of_weights_that_are_there_twice_the_plain_ones_are_read(
