@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from mcap.results.typeface import Typeface
 
 if TYPE_CHECKING:
     from mcap.contracts import UInt8Image
@@ -56,15 +58,15 @@ def contact_sheet(
     width, height = (tile_size, tile_size) if isinstance(tile_size, int) else tile_size
     base = max(11, round(min(width, height) / 18))
     title_font, text_font, heading_font = (
-        typeface(base * 1.15),
-        typeface(base),
-        typeface(base * 1.6),
+        Typeface(base * 1.15),
+        Typeface(base),
+        Typeface(base * 1.6),
     )
     margin, padding = max(8, base), max(4, base // 2)
     line_height = round(base * 1.35)
     bar = max(3, base // 3)
 
-    texts: list[list[tuple[str, ImageFont.FreeTypeFont, tuple[int, int, int]]]] = []
+    texts: list[list[tuple[str, Typeface, tuple[int, int, int]]]] = []
     for tile in tiles:
         room = width - 2 * padding
         title = [(cut_text(tile.title, title_font, room), title_font, INK)] if tile.title else []
@@ -85,7 +87,7 @@ def contact_sheet(
     draw = ImageDraw.Draw(sheet)
     if heading_height:
         text = cut_text(heading or "nothing to show", heading_font, sheet_width - 2 * margin)
-        draw.text((margin, margin), text, font=heading_font, fill=INK)
+        heading_font.draw(draw, (margin, margin), text, INK)
 
     y = heading_height + margin
     for row, text_height in zip(rows, text_heights, strict=True):
@@ -102,7 +104,7 @@ def contact_sheet(
             draw.rectangle((x, y + height, x + width - 1, y + height + bar - 1), fill=tile.colour)
             line_y = y + height + bar + padding
             for text, font, colour in texts[index]:
-                draw.text((x + padding, line_y), text, font=font, fill=colour)
+                font.draw(draw, (x + padding, line_y), text, colour)
                 line_y += line_height
         y += height + bar + text_height + margin
     return np.asarray(sheet)
@@ -116,7 +118,7 @@ def fitted(image: UInt8Image, width: int, height: int) -> Image.Image:
     return picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
-def wrap_text(text: str, font: ImageFont.FreeTypeFont, width: int, limit: int) -> list[str]:
+def wrap_text(text: str, font: Typeface, width: int, limit: int) -> list[str]:
     """Break a text into at most ``limit`` lines of ``width`` pixels, the last one cut to fit."""
     lines: list[str] = []
     words = text.split()
@@ -124,24 +126,17 @@ def wrap_text(text: str, font: ImageFont.FreeTypeFont, width: int, limit: int) -
         if len(lines) == limit - 1:
             return [*lines, cut_text(" ".join(words), font, width)]
         count = 1
-        while count < len(words) and font.getlength(" ".join(words[: count + 1])) <= width:
+        while count < len(words) and font.length(" ".join(words[: count + 1])) <= width:
             count += 1
         lines.append(cut_text(" ".join(words[:count]), font, width))
         words = words[count:]
     return lines
 
 
-def cut_text(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+def cut_text(text: str, font: Typeface, width: int) -> str:
     """Return the text, its end cut off where it is wider than ``width`` pixels."""
-    text = "".join(letter if letter.isprintable() else " " for letter in text)
-    if font.getlength(text) <= width:
+    if font.length(text) <= width:
         return text
-    while text and font.getlength(text + "...") > width:
+    while text and font.length(text + "...") > width:
         text = text[:-1]
     return text + "..."
-
-
-def typeface(size: float) -> ImageFont.FreeTypeFont:
-    """Return Pillow's own scalable typeface: the same sheet on every machine."""
-    # Pillow gives its bitmap font, the other type, only where it was built without FreeType.
-    return cast(ImageFont.FreeTypeFont, ImageFont.load_default(size=size))

@@ -1,16 +1,23 @@
 """Reports as one HTML page each, from the templates in ``mcap/results/templates``.
 
 All of them extend ``page.html``, which holds the look they share. A page has no scripts and takes
-nothing from elsewhere; what it links to lies beside it.
+nothing from elsewhere; what it links to lies beside it. Writing that not every system has a font
+for comes with its glyphs.
 """
 
 from __future__ import annotations
 
+import base64
+import unicodedata
 from pathlib import Path
 from typing import Any
 
+from mcap.results import typeface
 from mcap.runtime import files
 from mcap.runtime.text import printable
+
+FIRST_RARE = "\u0530"
+COMMON_SYMBOLS = frozenset(map(chr, range(0x2000, 0x2C00)))
 
 
 def write_page(path: Path, template: str, **values: Any) -> None:
@@ -30,4 +37,34 @@ def write_page(path: Path, template: str, **values: Any) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    files.write_bytes(path, environment.get_template(template).render(**values).encode())
+    page = environment.get_template(template).render(**values)
+    page = page.replace("<style>", f"<style>\n{font_faces(page)}", 1)
+    files.write_bytes(path, page.encode())
+
+
+def font_faces(text: str) -> str:
+    """Return CSS with the glyphs for what ``text`` holds beyond Latin, Greek and Cyrillic.
+
+    The family is called ``names``; each file in it holds the letters of its ``unicode-range``
+    alone. Punctuation, arrows and the like are left to the fonts of whoever reads the page.
+    """
+    # Whoever shapes Thai and Lao takes some vowels apart, which is their NFKD.
+    wanted = {
+        letter
+        for letter in set(text) | set(unicodedata.normalize("NFKD", text))
+        if letter >= FIRST_RARE
+        and letter not in COMMON_SYMBOLS
+        and (unicodedata.category(letter)[0] in "LM" or unicodedata.category(letter) == "So")
+    }
+    rules = []
+    for font in typeface.fonts_for("".join(wanted)) if wanted else ():
+        letters = sorted(letter for letter in wanted if ord(letter) in font.characters)
+        wanted.difference_update(letters)
+        if letters:
+            data = typeface.subset(font, "".join(letters) + typeface.JOINERS)
+            ranges = ", ".join(f"U+{ord(letter):x}" for letter in letters)
+            rules.append(
+                f'@font-face {{ font-family: "names"; font-weight: 100 900; src: url("data:font/'
+                f'woff;base64,{base64.b64encode(data).decode()}"); unicode-range: {ranges}; }}\n'
+            )
+    return "".join(rules)

@@ -22,7 +22,7 @@ def printable(text: str, keep: str = "\n\t") -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(
-        letter if letter in keep or not _unfit(letter) else _escaped(letter) for letter in text
+        letter if letter in keep or not _unfit(letter) else escaped(letter) for letter in text
     )
 
 
@@ -36,7 +36,8 @@ def _unfit(letter: str) -> bool:
     )
 
 
-def _escaped(letter: str) -> str:
+def escaped(letter: str) -> str:
+    r"""Return a character in ASCII: ``\x1b``, ``\u202e``, ``\u1f9ff``."""
     code = ord(letter)
     if code in _SURROGATE_ESCAPES:
         code -= 0xDC00

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw, ImageFont
 
 from mcap.results.contact_sheet import BAD, GOOD, Tile, contact_sheet
+from mcap.results.typeface import Typeface
 
 RED, BLUE = (np.full((40, 80, 3), colour, np.uint8) for colour in ((255, 0, 0), (0, 0, 255)))
 
@@ -51,3 +53,14 @@ def test_empty_and_missing_pictures():
     assert contact_sheet([Tile(None, "unreadable")], tile_size=(90, 60)).ndim == 3
     pixel = np.zeros((1, 1, 3), np.uint8)
     assert count(contact_sheet([Tile(pixel, "dot")], 1, 100), (0, 0, 0)) >= 100 * 100 * 0.98
+
+
+def test_plain_text_is_drawn_as_pillow_draws_it():
+    """Sheets with plain names have the pixels that they had before other scripts were drawn."""
+    face = Typeface(17.25)
+    for text in ("06-close.jpg", "likeness 0.53  (of 2)", "AV To “fi”"):
+        sheets = [Image.new("RGB", (300, 40), "white") for _ in range(2)]
+        ImageDraw.Draw(sheets[0]).text((5, 7), text, font=ImageFont.load_default(17.25), fill=BAD)
+        face.draw(ImageDraw.Draw(sheets[1]), (5, 7), text, BAD)
+        assert sheets[0].tobytes() == sheets[1].tobytes()
+        assert face.length(text) == ImageFont.load_default(17.25).getlength(text)

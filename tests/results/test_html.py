@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import re
+from io import BytesIO
 from pathlib import Path
 
 import jinja2
 import numpy as np
 import pytest
+from fontTools.ttLib import TTFont
 from PIL import Image
 
 import mcap
@@ -47,3 +51,24 @@ def test_pages_share_their_look_and_take_nothing_from_elsewhere(path):
     text = path.read_text(encoding="utf-8")
     assert path.name == "page.html" or text.startswith('{% extends "page.html" %}')
     assert "<script" not in text and "http" not in text
+
+
+def test_a_page_brings_the_glyphs_of_writing_that_not_every_system_has(tmp_path):
+    names = "自拍 한국 ภาพถ่ายน้ำ 😀 Müller Жанна → ★"
+    write_page(tmp_path / "a.html", "enhance.html", **{**NOTHING, "notice": names})
+    text = (tmp_path / "a.html").read_text(encoding="utf-8")
+    faces = re.findall(r'@font-face .*?base64,([^"]+)"\); unicode-range: ([^;]+);', text)
+    ranges = {int(code[2:], 16) for _, codes in faces for code in codes.split(", ")}
+    assert ranges.issuperset(map(ord, "自拍한국ภาพถ่ายน้ำ😀"))
+    assert not ranges.intersection(map(ord, "Müller Жанна → ★"))
+    assert "\u0e4d" in map(chr, ranges), "of which ำ is made while it is shaped"
+    for data, codes in faces:
+        with TTFont(BytesIO(base64.b64decode(data))) as font:
+            assert {int(code[2:], 16) for code in codes.split(", ")} <= set(font.getBestCmap())
+            assert font["fvar"].axes[0].axisTag == "wght", "headings are bold"
+    assert len(text) < 100_000
+
+
+def test_a_page_of_plain_names_brings_none(tmp_path):
+    write_page(tmp_path / "a.html", "enhance.html", **{**NOTHING, "notice": "Müller, Жанна: 3 → 4"})
+    assert "@font-face" not in (tmp_path / "a.html").read_text(encoding="utf-8")
