@@ -6,10 +6,10 @@ The TOML holds one table a variant, recipe keys as `mcap train --set` takes them
 trains every cell (a person of ``--people`` in a style; ``--cells all``: each in each style,
 ``--cells turns``: person i in style i modulo the number of styles) with the command that users
 type, and draws the same seeds. Likeness and leak are centred cosines by dlib's ResNet, which
-training never sees; look is how far the faces are from the photos when laid over them
-(face_look.py), for a face network alone can be pleased by what is no face to anybody; style is the
-share of pictures that lie nearest to their style's reference photos (style_match.py). Each cell's
-figures are kept in OUT, so a run goes on where it was cut; OUT/recipes.md is the table.
+training never sees; look is how far the faces are from the photos when laid over them (the measure
+of that name), for a face network alone can be pleased by what is no face to anybody; style is the
+share of pictures that lie nearest to their style's reference photos (by the measure's description).
+Each cell's figures are kept in OUT, so a run goes on where it was cut; OUT/recipes.md is the table.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ from pathlib import Path
 
 import numpy as np
 from centred_dlib import Measure
-from face_look import FaceLook, is_grey
-from style_match import StyleMatch, describe
 
 from mcap.diffusion.sampling import SamplingSettings, generate_images
 from mcap.images.find import find_photos
@@ -37,6 +35,8 @@ from mcap.style.profile import find_profile
 from mcap.style.prompts import composed_prompts, negative_prompt_of
 from mcap.subjects.manifest import is_subject_folder, read_manifest
 from mcap.subjects.subject import read_subject
+from mcap_plugins.measures.look import FaceLook, is_grey
+from mcap_plugins.measures.style import StyleMatch, describe
 
 HERE = Path(__file__).parent
 STYLES = ("passport", "business", "studio-bw")
@@ -53,7 +53,7 @@ class Cell:
     best_half: float
     nearest_reference: float  # to the reference person that comes nearest
     by_nature: float  # of the person's own photos to that same reference person
-    look: float  # distance of the faces to the nearest of the person's photos (face_look.py)
+    look: float  # distance of the faces to the nearest of the person's photos, as the measure look
     own_look: float  # the same between these photos
     style_share: float
     faces: int
@@ -116,7 +116,6 @@ class Judge:
 
     def __init__(self, styles) -> None:
         self.measure = Measure()
-        self.aligning = registry().create("identity", "sface")
         self.profiles = {name: find_profile(name, registry().profile_dirs) for name in styles}
         self.references = {
             name: [read_photo(path).image for path in profile.reference_paths()]
@@ -140,7 +139,7 @@ class Judge:
         own = [read_photo(path).image for path in find_photos([person])]
         seen = self.seen(own)
         match = StyleMatch({**self.groups, "own photos": [describe(*each) for each in seen]})
-        look = FaceLook(self.aligning, seen, is_grey(self.references[style]))
+        look = FaceLook(seen, is_grey(self.references[style]))
         found = [self.measure.image(image) for image in own]
         target = self.measure.mean([each for each in found if each is not None])
         found = [self.measure.image(image) for image in self.references[style]]

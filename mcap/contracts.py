@@ -14,6 +14,7 @@ This module is light: numpy and torch are named in annotations only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,10 +37,10 @@ by name, with what has changed since."""
 
 CHANGES: Mapping[int, str] = MappingProxyType(
     {
-        1: "what a detector, identity network, masker or restorer can do is data, the frozen "
-        "dataclass 'info' (mcap.contracts.RestorerInfo and so on) on the object and, as info=..., "
-        "in the call of register; attributes such as kind, scale and thread_safe, and metadata of "
-        "a plugin's own, are no longer read",
+        1: "what a detector, identity network, masker, restorer or metric can do is data, the "
+        "frozen dataclass 'info' (mcap.contracts.RestorerInfo and so on) on the object and, as "
+        "info=..., in the call of register; attributes such as kind, scale and thread_safe, and "
+        "metadata of a plugin's own, are no longer read",
     }
 )
 """Contract -> what it changed."""
@@ -279,12 +280,76 @@ class MovesToDevice(Protocol):
         ...
 
 
+MetricNeed = Literal[
+    "identity", "photos", "references", "prompt", "profile", "strangers", "training"
+]
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """The meaning of a metric's numbers, and what it must be given."""
+
+    better: Literal["higher", "lower", "neither"] = "higher"
+    range: tuple[float, float] = (-math.inf, math.inf)
+    unit: str = ""
+    each: Literal["picture", "subject"] = "picture"
+    """One number for each picture, or one for all pictures of a subject together."""
+    needs: tuple[MetricNeed, ...] = ()
+    """The parts of `MetricInput` without which it cannot be computed; it is then left out by name.
+    ``identity`` stands for the pictures' embeddings."""
+    model: str = ""
+    """The network that it runs itself; one that needs ``identity`` measures by that network."""
+    licence: str = ""
+    """Of that model's weights."""
+
+
+@dataclass(frozen=True)
+class SeenPicture:
+    """A picture, and what was found in it."""
+
+    image: UInt8Image
+    faces: Sequence[Face] = ()  # largest first
+    embedding: Float32Array | None = None
+    """float32[D], unit length, of the largest face by the network that measures; None where there
+    is no face or no such network."""
+    prompt: str = ""
+    """The text that it was drawn from, with plain words in place of the learned ones."""
+
+    @property
+    def face(self) -> Face | None:
+        """The largest face."""
+        return self.faces[0] if self.faces else None
+
+
+@dataclass(frozen=True)
+class MetricInput:
+    """All that is known of one subject's pictures; what is not known is empty or None."""
+
+    pictures: Sequence[SeenPicture]
+    photos: Sequence[SeenPicture] = ()
+    """The person's own, each with a face."""
+    references: Sequence[SeenPicture] = ()
+    """The style's photos, each with a face."""
+    strangers: Sequence[SeenPicture] = ()
+    """Drawn by the trained model without the identity word ..."""
+    untouched: Sequence[SeenPicture] = ()
+    """... and from the same seeds by the model as it was before training."""
+    profile: Any = None
+    """`mcap.style.profile.StyleProfile` that the pictures were drawn in."""
+    training: Mapping[str, float] = field(default_factory=dict)
+    """Cost of the training: ``seconds``, ``memory_mb``, ``bytes``."""
+
+
 @runtime_checkable
 class Metric(Protocol):
-    def measure(
-        self, images: Sequence[UInt8Image], references: Sequence[UInt8Image]
-    ) -> list[float]:
-        """One number for each of ``images``, against ``references`` where the metric needs them."""
+    @property
+    def info(self) -> MetricInfo: ...
+
+    def measure(self, given: MetricInput) -> Sequence[float | None]:
+        """A number for each of ``given.pictures``, or one in all, as ``info.each`` says.
+
+        None where there is nothing to measure, in a picture without a face for example.
+        """
         ...
 
 

@@ -74,7 +74,11 @@ def register_backbones(register: Register) -> None:
 
 @hookspec
 def register_metrics(register: Register) -> None:
-    """Register `mcap.contracts.Metric` factories: ``factory() -> Metric``."""
+    """Register `mcap.contracts.Metric` factories: ``factory() -> Metric``.
+
+    ``info``: `mcap.contracts.MetricInfo`; its defaults where none is given. ``mcap evaluate`` asks
+    all that are registered, and leaves out by name those whose weights or input are missing.
+    """
 
 
 @hookspec

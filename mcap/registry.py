@@ -54,6 +54,7 @@ INFOS: Mapping[str, type] = MappingProxyType(
         "masker": contracts.MaskerInfo,
         "restorer": contracts.RestorerInfo,
         "backbone": contracts.BackbonePlan,
+        "metric": contracts.MetricInfo,
     }
 )
 """Kind -> the dataclass that ``register(..., info=...)`` takes."""
@@ -69,7 +70,7 @@ METHODS: Mapping[str, str] = MappingProxyType(
 )
 """A field of ``info`` that promises a method, and the method."""
 
-PLANNED_BY = ("kind", "scale", "differentiable")
+PLANNED_BY = ("kind", "scale", "differentiable", "each", "better")
 """Fields of ``info`` that commands plan by; the object that is made must have the same."""
 
 EXTRAS = MappingProxyType(
@@ -99,8 +100,7 @@ class Entry:
     reads: tuple[str, ...] = ()
     """Suffixes of files that the factory makes a restorer of: ``factory(path)``."""
     info: Any = None
-    """Of the kind's class in `INFOS`; None where only the file that is read tells, and for
-    metrics."""
+    """Of the kind's class in `INFOS`; None where only the file that is read tells."""
 
 
 METADATA = ("summary", "licence", "commercial", "needs", "reads", "info")
@@ -402,8 +402,6 @@ def wrong_object(made: Any, entry: Entry) -> list[str]:
     lacking = [name for name in members if not name.startswith("_") and not hasattr(made, name)]
     if lacking:
         return [f"{', '.join(lacking)} is missing"]
-    if entry.kind == "metric":
-        return []
     loaded = contracts.BackboneInfo if entry.kind == "backbone" else INFOS[entry.kind]
     problems = wrong_info(made.info, loaded)
     if problems:

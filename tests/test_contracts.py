@@ -16,6 +16,7 @@ from mcap.contracts import (
     Face,
     IdentityInfo,
     MaskerInfo,
+    MetricInfo,
     RestorerInfo,
 )
 from mcap.registry import METHODS, wrong_fields
@@ -31,7 +32,14 @@ def test_moving_a_face_moves_all_of_it():
     assert face.moved().box == face.box
 
 
-INFOS = (DetectorInfo(), IdentityInfo(), MaskerInfo(), RestorerInfo("image", 2), BackbonePlan())
+INFOS = (
+    DetectorInfo(),
+    IdentityInfo(),
+    MaskerInfo(),
+    RestorerInfo("image", 2),
+    BackbonePlan(),
+    MetricInfo(),
+)
 
 
 @pytest.mark.parametrize("info", INFOS, ids=lambda info: type(info).__name__)

@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from mcap import cli, hookspecs
-from mcap.contracts import BackbonePlan, DetectorInfo, IdentityInfo, MaskerInfo, RestorerInfo
+from mcap.contracts import (
+    BackbonePlan,
+    DetectorInfo,
+    IdentityInfo,
+    MaskerInfo,
+    MetricInfo,
+    RestorerInfo,
+)
 from mcap.errors import MissingResourceError
 from mcap.registry import KINDS, Registry, registry
 from tests.support import ROOT
@@ -86,7 +93,7 @@ def test_each_kind_is_registered_through_its_hook(plugin, kind, hook):
         "masker": MaskerInfo(),
         "restorer": RestorerInfo("image", 2),
         "backbone": BackbonePlan(),
-        "metric": None,
+        "metric": MetricInfo(),
     }
     assert entry.info == infos[kind]
     assert found.names(kind) == ["probe"]

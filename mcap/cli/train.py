@@ -319,47 +319,23 @@ def learn(
     from mcap.cli.repeat_command import repeat_command
     from mcap.cli.train_output import show_events
     from mcap.errors import Interrupted
-    from mcap.masking import mask_references
-    from mcap.subjects.writer import SubjectWriter
-    from mcap.training import train as train_subject
+    from mcap.training import run as training
     from mcap.training.events import Stopped
-    from mcap.training.identity_guide import GuideNetworks
-    from mcap.training.manifest import completed_metrics, requested_manifest
-    from mcap.training.prepare import (
-        REFERENCES_DRAWN,
-        draw_references,
-        refused_records,
-        training_data,
-    )
-    from mcap.training.tiny_autoencoder import load_tiny_autoencoder
 
-    recipe = plan.recipe
-    if how.resume:
-        writer = SubjectWriter.reopen(request.out)
-    else:
-        writer = SubjectWriter.create(request.out, requested_manifest(request, plan, backbone))
-    if photos.references is None:
-        with progress(ctx, "drawing the style", REFERENCES_DRAWN, unit="photos") as bar:
-            drawn = draw_references(
-                backbone,
-                request.profile,
-                writer.references,
-                request.seed,
-                on_image=lambda _: bar.advance(1),
+    writer = training.open_subject(request, plan, backbone, resume=how.resume)
+    if plan.references_to_draw:
+        with progress(ctx, "drawing the style", plan.references_to_draw, unit="photos") as bar:
+            photos = training.with_references(
+                photos, request, backbone, tools, writer, on_image=lambda _: bar.advance(1)
             )
-        photos = replace(photos, references=mask_references(drawn, tools, request.masking))
-    # A run may go on with other keys that only say how it is computed.
-    writer.amend(refused=refused_records(photos), threads=plan.threads, recipe=recipe.model_dump())
-    data = training_data(photos, request.profile, backbone, recipe.crops)
-    tiny_vae = load_tiny_autoencoder(recipe, request.backbone.architecture, backbone)
-    networks = GuideNetworks(tools.identity, tools.detector, tiny_vae)
     with stop_on_interrupt() as asked_to_stop:
-        how = replace(how, latents=writer.latents, should_stop=asked_to_stop)
-        last = show_events(ctx, train_subject(data, recipe, backbone, writer, networks, how))
+        how = replace(how, should_stop=asked_to_stop)
+        events = training.learn(request, plan, photos, tools, backbone, writer, how)
+        last = show_events(ctx, events)
     if isinstance(last, Stopped):
         raise Interrupted(
             f"Interrupted after step {last.step} of {last.steps}; everything is saved. Go on with: "
             f"{repeat_command(ctx, leave_out=('--resume', '--force'), add=('--resume',))}",
             details={"subject": str(request.out), "step": last.step, "steps": last.steps},
         )
-    return writer.complete(completed_metrics(last, photos))
+    return writer.manifest

@@ -261,6 +261,47 @@ _ALL = (
         used_for="SCRFD detector and ArcFace identity, 512 numbers (extra insightface)",
     ),
     Weight(
+        name="clip-l14",
+        file="clip-vit-large-patch14",
+        sha256="",
+        bytes=1_713_000_000,
+        licence="MIT",
+        commercial=True,
+        sources=(
+            HubFolder(
+                "openai/clip-vit-large-patch14",
+                "32bd64288804d66eefd0ccbe215aa642df71cc41",
+                (
+                    "config.json",
+                    "preprocessor_config.json",
+                    "tokenizer_config.json",
+                    "special_tokens_map.json",
+                    "vocab.json",
+                    "merges.txt",
+                    "model.safetensors",
+                ),
+                what="CLIP",
+            ),
+        ),
+        used_for="measures style-clip, words and aesthetics of mcap evaluate",
+    ),
+    Weight(
+        name="aesthetics",
+        file="sac+logos+ava1-l14-linearMSE.pth",
+        sha256="21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
+        bytes=3_714_759,
+        licence="Apache-2.0",
+        commercial=True,
+        sources=(
+            HttpsSource(
+                "https://raw.githubusercontent.com/christophschuhmann/"
+                "improved-aesthetic-predictor/6934dd81792f086e613a121dbce43082cb8be85e/"
+                "sac%2Blogos%2Bava1-l14-linearMSE.pth"
+            ),
+        ),
+        used_for="measure aesthetics of mcap evaluate, on CLIP",
+    ),
+    Weight(
         name="demo-sr",
         file="model.safetensors",
         sha256="b98017caea8298e7a953a3f87f6e19ad0c80d8404d8ef82c36dc5d433b3a8322",

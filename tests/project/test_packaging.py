@@ -108,6 +108,7 @@ def test_the_wheel_has_entry_points_licence_and_metadata(wheel):
             "stable_diffusion",
             "demo",
             "spandrel",
+            "measures",
         )
     }
     assert "Requires-Python: >=3.11" in metadata

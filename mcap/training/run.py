@@ -1,0 +1,80 @@
+"""A request -> a complete subject, in two steps: open the folder, then learn.
+
+What ``mcap train`` does between its plan and its last line, for whoever trains: events come out,
+no progress is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mcap.masking.select import mask_references
+from mcap.subjects.writer import SubjectWriter
+from mcap.training.events import Event, TrainingFinished
+from mcap.training.identity_guide import GuideNetworks
+from mcap.training.loop import train
+from mcap.training.manifest import completed_metrics, requested_manifest
+from mcap.training.prepare import OnPhoto, draw_references, refused_records, training_data
+from mcap.training.tiny_autoencoder import load_tiny_autoencoder
+
+if TYPE_CHECKING:
+    from mcap.contracts import Backbone, FaceTools
+    from mcap.training.options import Options
+    from mcap.training.plan import Plan
+    from mcap.training.prepare import PreparedPhotos
+    from mcap.training.request import TrainingRequest
+
+
+def open_subject(
+    request: TrainingRequest, plan: Plan, backbone: Backbone, *, resume: bool = False
+) -> SubjectWriter:
+    """Start the subject folder at ``request.out`` or, with ``resume``, go on with it."""
+    if resume:
+        return SubjectWriter.reopen(request.out)
+    return SubjectWriter.create(request.out, requested_manifest(request, plan, backbone))
+
+
+def with_references(
+    photos: PreparedPhotos,
+    request: TrainingRequest,
+    backbone: Backbone,
+    tools: FaceTools,
+    writer: SubjectWriter,
+    on_image: OnPhoto | None = None,
+) -> PreparedPhotos:
+    """Return the photos with the style's, drawn by the backbone where the profile has none."""
+    if photos.references is not None:
+        return photos
+    drawn = draw_references(
+        backbone, request.profile, writer.references, request.seed, on_image=on_image
+    )
+    return replace(photos, references=mask_references(drawn, tools, request.masking))
+
+
+def learn(
+    request: TrainingRequest,
+    plan: Plan,
+    photos: PreparedPhotos,
+    tools: FaceTools,
+    backbone: Backbone,
+    writer: SubjectWriter,
+    how: Options,
+) -> Iterator[Event]:
+    """Train, and complete the subject folder before the last event, `TrainingFinished`, is told.
+
+    After a `Stopped` the folder is as a run leaves it that goes on later. ``photos`` have their
+    references (`with_references`). Raises as `mcap.training.train`.
+    """
+    recipe = plan.recipe
+    # A run may go on with other keys that only say how it is computed.
+    writer.amend(refused=refused_records(photos), threads=plan.threads, recipe=recipe.model_dump())
+    data = training_data(photos, request.profile, backbone, recipe.crops)
+    tiny_vae = load_tiny_autoencoder(recipe, request.backbone.architecture, backbone)
+    networks = GuideNetworks(tools.identity, tools.detector, tiny_vae)
+    how = replace(how, latents=writer.latents)
+    for event in train(data, recipe, backbone, writer, networks, how):
+        if isinstance(event, TrainingFinished):
+            writer.complete(completed_metrics(event, photos))
+        yield event
