@@ -30,6 +30,8 @@ from mcap.subjects.weight_deltas import PARTS, as_lora, weight_delta
 if TYPE_CHECKING:
     import torch
 
+    from mcap.subjects.rotations import InputOft
+
 COMFYUI_PREFIXES = {
     "diffusion_model.": "lora_unet_",
     "text_encoders.clip_l.transformer.": "lora_te1_",
@@ -37,6 +39,15 @@ COMFYUI_PREFIXES = {
 }
 """How ComfyUI's own names begin (``model_lora_keys_unet`` and ``model_lora_keys_clip`` of its
 lora.py), which OneTrainer writes: module names of the original code, with dots."""
+DOTTED_PREFIXES = COMFYUI_PREFIXES | {
+    "unet.": "lora_unet_",
+    "base_model.model.": "lora_unet_",
+    "text_encoder.": "lora_te1_",
+    "text_encoder_2.": "lora_te2_",
+}
+"""diffusers' and peft's as well, which are read here where they are of no plain LoRA."""
+FLAT_PREFIXES = {"oft_unet_": "lora_unet_", "lycoris_": "lora_unet_"}
+"""Of sd-scripts' OFT and of LyCORIS' own wrapper."""
 KOHYA_PARTS = ("lora_down.weight", "lora_up.weight", "alpha")
 DIFFUSERS_PARTS = {
     ".lora_A.weight": "down",
@@ -88,11 +99,15 @@ def to_kohya(
 
 
 def from_kohya(
-    path: Path, state: Mapping[str, torch.Tensor], pipeline: Any
+    path: Path,
+    state: Mapping[str, torch.Tensor],
+    pipeline: Any,
+    input_oft: InputOft | None = None,
 ) -> dict[str, torch.Tensor]:
     """Rename a LoRA for ``pipeline`` to diffusers' names; alpha / rank goes into ``lora_B``.
 
-    Layers of other kinds (`mcap.subjects.weight_deltas`) come as exact LoRA of a high rank.
+    Layers of other kinds (`mcap.subjects.weight_deltas`) come as exact LoRA of a high rank;
+    ``input_oft`` says how those of OFT over inputs are meant.
     ``path`` is named in a `UsageError` for a layer that the pipeline does not have, that is of
     another size or not whole, and for a tensor that is no part of any of these.
     """
@@ -116,7 +131,7 @@ def from_kohya(
             down, up = plain_pair(path, name, parts, layer.weight)
         else:
             try:
-                down, up = as_lora(weight_delta(parts, layer.weight))
+                down, up = as_lora(weight_delta(parts, layer.weight, input_oft))
             except ValueError as error:
                 raise UsageError(f"--lora {path}: layer {name} {error}.") from None
             except KeyError as error:
@@ -164,8 +179,8 @@ def plain_pair(
 
 
 def flat_key(key: str) -> tuple[str, str]:
-    """Return a tensor's layer in kohya's names and its part, of a key in kohya's or ComfyUI's."""
-    for prefix, flat_prefix in COMFYUI_PREFIXES.items():
+    """Return a tensor's layer in kohya's names and its part, of a key in anybody's."""
+    for prefix, flat_prefix in DOTTED_PREFIXES.items():
         if key.startswith(prefix):
             name, part = split_part(key.removeprefix(prefix))
             part = {"lora_A.weight": "lora_down.weight", "lora_B.weight": "lora_up.weight"}.get(
@@ -173,6 +188,9 @@ def flat_key(key: str) -> tuple[str, str]:
             )
             return flat_prefix + flat(name), part
     name, _, part = key.partition(".")
+    for prefix, flat_prefix in FLAT_PREFIXES.items():
+        if name.startswith(prefix):
+            name = flat_prefix + name.removeprefix(prefix)
     return name, part
 
 

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from mcap.diffusion.pipeline_tokens import quiet_libraries, text_encoders
 from mcap.errors import UsageError
-from mcap.subjects.kohya import COMFYUI_PREFIXES, from_kohya
+from mcap.runtime.documents import read_json
+from mcap.subjects.kohya import COMFYUI_PREFIXES, FLAT_PREFIXES, from_kohya
+from mcap.subjects.rotations import InputOft
 from mcap.weights.model_source import read_header
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ DIFFUSERS_PAIRS = {
 """How diffusers' names have ended over the years: of the second factor and of the first."""
 OTHER_KINDS = {
     r"lora_magnitude_vector": "DoRA as peft writes it",
-    r"oft_\w+": "OFT or BOFT, which turns weights and adds nothing to them",
+    r"oft_(r|s|embedding_R)": "OFT as peft wrote it before version 0.14, or of an embedding",
     r"w_norm|b_norm": "LyCORIS' norms",
     r"[ab][12]": "GLoRA",
     r"diff_b": "differences of biases",
@@ -38,8 +40,13 @@ OTHER_KINDS = {
 """Part of a key -> the kind of a file that is refused; `mcap.subjects.weight_deltas` has others."""
 BUNDLED = "bundle_emb."
 """How the keys of embeddings in a LoRA file begin, as OneTrainer and kohya's tools write them."""
-FLAT_PREFIXES = ("lora_unet_", "lora_te", *COMFYUI_PREFIXES)
+LOOKED_UP = ("lora_unet_", "lora_te", *COMFYUI_PREFIXES, *FLAT_PREFIXES)
 """How the names begin that are looked up among the model's own."""
+PEFT = "base_model.model."
+"""How peft's own names begin, which do not say of which model they are."""
+UNET_NAMES = re.compile(r"(down_blocks|mid_block|up_blocks|conv_|time_embedding|add_embedding)")
+TURNED = re.compile(r"\.(oft_R\.weight|boft_R)$")
+"""How the keys end of the kinds that peft writes and diffusers cannot load."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +69,11 @@ class Lora:
         everything = read_tensors("--lora", self.path)
         # Embeddings that lie beside the layers are read by `mcap.subjects.embedding_file`.
         state = {key: value for key, value in everything.items() if not key.startswith(BUNDLED)}
-        looked_up = bool(state) and all(key.startswith(FLAT_PREFIXES) for key in state)
+        turned = any(TURNED.search(key) for key in state)
+        looked_up = turned or (bool(state) and all(key.startswith(LOOKED_UP) for key in state))
         for key in state:
-            if key.startswith("base_model.model."):
+            unet = turned and UNET_NAMES.match(key.removeprefix(PEFT))
+            if key.startswith(PEFT) and not unet:
                 raise UsageError(
                     f"--lora {self.path}: was saved by peft alone and does not say for which "
                     "module; load it with diffusers and save it with save_lora_weights."
@@ -77,7 +86,10 @@ class Lora:
                         f"--lora {self.path}: is no plain LoRA but {kind} (tensor {key}), which "
                         "mcap cannot draw with."
                     )
-        source: Any = from_kohya(self.path, state, pipeline) if looked_up else state
+        source: Any = state
+        if looked_up:
+            oft = peft_oft(self.path, state) if turned else None
+            source = from_kohya(self.path, state, pipeline, oft)
         ups = [key for key in source if key.endswith(("up.weight", "lora_B.weight"))]
         if not ups or not all("lora" in key for key in ups):
             first = min(state, default="nothing")
@@ -109,6 +121,32 @@ class Lora:
                 f"--lora {self.path}: {len(ups) - found} of its {len(ups)} layers have no place in "
                 "this backbone; it is for another kind of model."
             )
+
+
+def peft_oft(path: Path, state: Mapping[str, torch.Tensor]) -> InputOft | None:
+    """Return how a file of OFT over inputs is meant, None where it is not one of peft's.
+
+    peft's have dotted names, and its adapter_config.json beside them where peft wrote the file.
+    `UsageError` for COFT, and for a configuration that cannot be read.
+    """
+    if all(key.startswith(LOOKED_UP) for key in state):
+        return None
+    config = path.parent / "adapter_config.json"
+    if config.is_file() and any(key.startswith(PEFT) for key in state):
+        try:
+            facts = read_json(config)
+            terms = int(facts.get("num_cayley_neumann_terms", 5))
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise UsageError(f"--lora {path}: {config} cannot be read ({error}).") from None
+        if facts.get("coft"):
+            raise UsageError(
+                f"--lora {path}: is COFT, OFT whose rotations are held near none while it runs, "
+                "which mcap cannot draw with."
+            )
+        if not facts.get("use_cayley_neumann", True):
+            return InputOft(terms=None, by_pixels=True)
+        return InputOft(terms, by_pixels=True)
+    return InputOft(by_pixels=True)
 
 
 def read_tensors(flag: str, path: Path) -> dict[str, torch.Tensor]:

@@ -8,9 +8,10 @@
                                                               arXiv 2402.09353, equation 5
     IA3     W * l, one factor an output or an input           arXiv 2205.05638, section 3.3
     full    the difference itself
+    OFT     the difference to the turned weight           `mcap.subjects.rotations`, BOFT with it
 
-Each is multiplied by alpha / rank, DoRA's change before it is normalised. A strength multiplies the
-finished change, as AUTOMATIC1111 and ComfyUI do. All float32.
+Each product is multiplied by alpha / rank, DoRA's change before it is normalised. A strength
+multiplies the finished change, as AUTOMATIC1111 and ComfyUI do. All float32.
 
 Legend: O, I a weight's outputs and inputs, K what follows them (kernel), r a rank.
 """
@@ -21,6 +22,8 @@ import math
 from collections.abc import Mapping
 
 import torch
+
+from mcap.subjects.rotations import InputOft, peft_butterfly, turned_inputs, turned_outputs
 
 Parts = Mapping[str, torch.Tensor]
 
@@ -33,21 +36,27 @@ KINDS = {
     ),
     "a full difference": ("diff",),
     "IA3": ("weight", "on_input"),
+    "OFT of outputs": ("oft_blocks", "oft_diag", "rescale"),
+    "OFT of inputs": ("oft_R.weight", "oft_R.scaled_oft"),
+    "BOFT of inputs": ("boft_R", "boft_s"),
 }
 """Kind -> the parts that are its own."""
 PARTS = frozenset({"alpha", "dora_scale"}.union(*KINDS.values()))
 """All parts that `weight_delta` takes."""
 
 
-def weight_delta(parts: Parts, weight: torch.Tensor) -> torch.Tensor:
+def weight_delta(
+    parts: Parts, weight: torch.Tensor, input_oft: InputOft | None = None
+) -> torch.Tensor:
     """Return float32[O, I, *K], what a layer adds to ``weight`` at strength 1.
 
-    ``parts`` have names of `PARTS`. ValueError for parts of no kind or of two, KeyError for one
-    that is missing, RuntimeError for sizes that do not fit each other or the weight.
+    ``parts`` have names of `PARTS`; ``input_oft`` is OneTrainer's by default. ValueError for parts
+    of no kind, of two or of one that is no change of a weight, KeyError for one that is missing,
+    RuntimeError for sizes that do not fit each other or the weight.
     """
     kinds = [kind for kind, own in KINDS.items() if parts.keys() & set(own)]
     if len(kinds) != 1:
-        raise ValueError(f"is of {' and '.join(kinds) or 'no kind'} at once")
+        raise ValueError(f"is of {' and '.join(kinds)} at once" if kinds else "is of no kind")
     parts = {name: tensor.float() for name, tensor in parts.items()}
     base = weight.detach().float().cpu()
     if kinds == ["IA3"]:
@@ -57,6 +66,12 @@ def weight_delta(parts: Parts, weight: torch.Tensor) -> torch.Tensor:
         change = base * parts["weight"].reshape(shape)
     elif kinds == ["a full difference"]:
         change = parts["diff"].reshape(base.shape)
+    elif kinds == ["OFT of outputs"]:
+        change = turned_outputs(parts, base) - base
+    elif kinds == ["OFT of inputs"]:
+        change = turned_inputs(parts, base, input_oft or InputOft()) - base
+    elif kinds == ["BOFT of inputs"]:
+        change = peft_butterfly(parts, base) - base
     else:
         change, rank = product(parts)
         change = change.reshape(base.shape)

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from mcap.errors import UsageError
 from mcap.generation import generate
@@ -389,7 +390,60 @@ def _tucker(out: int, *inside: int):
     return parts, lambda _: change
 
 
+def _rotation(q: torch.Tensor) -> torch.Tensor:
+    one = torch.eye(len(q))
+    return (one + q) @ torch.inverse(one - q)
+
+
+def _oft(out: int, *inside: int):
+    blocks = 0.3 * _random(out // 4, 4, 4)
+
+    def change(weight: torch.Tensor) -> torch.Tensor:
+        turned = [
+            torch.einsum("nm,n...->m...", _rotation(q), rows)
+            for q, rows in zip(blocks - blocks.mT, weight.split(4), strict=True)
+        ]
+        return torch.cat(turned) - weight
+
+    return {"oft_blocks": blocks, "alpha": torch.tensor(0.0)}, change
+
+
+def _boft(out: int, *inside: int):
+    """Two factors over pairs of outputs: next to each other, and two apart."""
+    blocks = 0.3 * _random(2, out // 2, 2, 2)
+    scale = 1 + 0.2 * _random(out).reshape(-1, *[1] * len(inside))
+
+    def change(weight: torch.Tensor) -> torch.Tensor:
+        turned = weight.clone()
+        for level, factors in enumerate(blocks - blocks.mT):
+            first = [row for row in range(out) if not row & 2**level]
+            for q, row in zip(factors, first, strict=True):
+                pair = [row, row + 2**level]
+                turned[pair] = torch.einsum("ij,j...->i...", _rotation(q), turned[pair])
+        return scale * turned - weight
+
+    return {"oft_blocks": blocks, "rescale": scale, "alpha": torch.tensor(0.0)}, change
+
+
+def _onetrainers_oft(out: int, *inside: int):
+    """One block for all; with kernels it turns the weights, else what comes in."""
+    above = 0.3 * _random(1, 6)
+    q = torch.zeros(4, 4)
+    q[tuple(torch.triu_indices(4, 4, 1))] = above[0]
+    q = q - q.T
+    r = torch.eye(4) + 2 * q + 2 * q @ q + 2 * q @ q @ q + q @ q @ q @ q
+
+    def change(weight: torch.Tensor) -> torch.Tensor:
+        turn = r.T if weight.ndim == 2 else r
+        return (weight.reshape(-1, 4) @ turn).reshape(weight.shape) - weight
+
+    return {"oft_R.weight": above}, change
+
+
 OTHER_KINDS = {
+    "Diag-OFT": _oft,
+    "BOFT": _boft,
+    "OneTrainer's OFT": _onetrainers_oft,
     "LoHa": _loha,
     "LoKr": _lokr,
     "DoRA, a magnitude an input": lambda *size: _dora(*size, by_output=False),
@@ -420,6 +474,74 @@ def test_other_kinds_of_files_are_applied(bare, tmp_path, kind, words):
     expected = picture(plain)
     assert difference(found, expected) < 1e-5
     assert difference(picture(pipeline()), expected) > 1e-3
+
+
+@pytest.mark.parametrize("prefix", ["oft_unet_", "lycoris_"])
+def test_other_prefixes_of_the_unet(bare, tmp_path, prefix):
+    """sd-scripts' OFT and LyCORIS' own wrapper."""
+    layers = chosen(flat_layers(pipeline()), ["attn2_to_q"])
+    state = {
+        f"{name}.{part}": value
+        for name, layer in layers.items()
+        for part, value in _oft(*layer.weight.shape)[0].items()
+    }
+    pictures = [
+        drawn(
+            bare, read_extra_networks(loras=[str(write(tmp_path / f"{index}.safetensors", keys))])
+        )
+        for index, keys in enumerate(
+            (state, {key.replace("lora_unet_", prefix): value for key, value in state.items()})
+        )
+    ]
+    assert np.array_equal(*pictures)
+
+
+PEFTS = {
+    "OFT": ("OFTConfig", {"oft_block_size": 4}),
+    "OFT, exact": ("OFTConfig", {"oft_block_size": 4, "use_cayley_neumann": False}),
+    "BOFT": ("BOFTConfig", {"boft_block_size": 4}),
+}
+
+
+@pytest.mark.parametrize("kind", PEFTS)
+def test_files_that_peft_writes(bare, tmp_path, kind, monkeypatch):
+    """A folder of peft's own with its configuration, and the same tensors in diffusers' names."""
+    import peft
+    from peft.tuners.boft import layer as boft_layer
+
+    monkeypatch.setattr(boft_layer, "get_fbd_cuda", lambda: None)  # it would compile a program
+    name, options = PEFTS[kind]
+    theirs = pipeline()
+    config = getattr(peft, name)(target_modules=["to_q", "to_k", "proj_in"], **options)
+    model = peft.get_peft_model(theirs.unet, config)
+    with torch.no_grad():
+        for key, weight in model.named_parameters():
+            if "oft_" in key and "boft_s" not in key:
+                weight.copy_(0.3 * _random(*weight.shape))
+    model.save_pretrained(tmp_path)
+    expected = picture(theirs)
+    path = tmp_path / "adapter_model.safetensors"
+    found = drawn(bare, read_extra_networks(loras=[str(path)]))
+    assert difference(found, expected) < 1e-5
+    assert difference(picture(pipeline()), expected) > 1e-3
+    if kind != "OFT, exact":  # which only the configuration says
+        state = {
+            key.replace("base_model.model.", "unet."): value
+            for key, value in load_file(path).items()
+        }
+        (tmp_path / "alone").mkdir()
+        alone = write(tmp_path / "alone" / "theirs.safetensors", state)
+        assert difference(drawn(bare, read_extra_networks(loras=[str(alone)])), expected) < 1e-5
+    if kind == "OFT":
+        facts = json.loads((tmp_path / "adapter_config.json").read_text())
+        for text, words in (
+            (json.dumps(facts | {"coft": True}), "is COFT"),
+            ("[]", "adapter_config.json cannot be read"),
+            ("{", "adapter_config.json cannot be read"),
+        ):
+            (tmp_path / "adapter_config.json").write_text(text)
+            with pytest.raises(UsageError, match=f"adapter_model.safetensors: .*{words}"):
+                drawn(bare, read_extra_networks(loras=[str(path)]))
 
 
 @pytest.mark.parametrize("down", [2, 4])
@@ -497,7 +619,24 @@ def test_what_is_refused(bare, tmp_path):
         "DoRA": {**plain, "unet.mid_block.x.dora_scale": torch.ones(8, 1)},
         "is not whole .hada_w1_a": {f"{name}.hada_w1_a": torch.ones(8, 4)},
         "is not whole .lokr_w1;": {f"{name}.lokr_w1": torch.ones(8, 4)},
-        "OFT": {f"{name}.oft_blocks": torch.ones(2, 4, 4)},
+        "another size .*4, 4, 4.* for a weight": {f"{name}.oft_blocks": torch.ones(4, 4, 4)},
+        "another size .*for a weight of .8": {f"{name}.oft_blocks": torch.ones(4, 4)},
+        "another size .*3, 6.*": {f"{name}.oft_R.weight": torch.ones(3, 6)},
+        "OFT as peft wrote it before": {f"{name}.oft_r": torch.ones(2, 4, 4)},
+        "OFT of outputs and OFT of inputs at once": {
+            f"{name}.oft_blocks": torch.ones(2, 4, 4),
+            f"{name}.oft_R.weight": torch.ones(2, 6),
+        },
+        "3 butterfly factors": {
+            "unet.mid_block.attentions.0.proj_in.boft_R": torch.ones(3, 4, 4, 4),
+            "unet.mid_block.attentions.0.proj_in.boft_s": torch.ones(16),
+        },
+        "pixels under a kernel": {
+            "unet.conv_out.oft_R.weight": torch.ones(18, 6),
+        },
+        "peft alone .*": {
+            "base_model.model.encoder.layers.0.q_proj.oft_R.weight": torch.ones(4, 6)
+        },
         "differences of biases": {**plain, f"{name}.diff_b": torch.ones(8)},
         "another size .*for a weight": {f"{name}.diff": torch.ones(3, 5)},
         "GLoRA": {f"{name}.a1.weight": torch.ones(4, 8), f"{name}.b1.weight": torch.ones(8, 4)},
