@@ -27,6 +27,7 @@ import numpy as np
 from PIL import Image
 
 from mcap.framing.finish import FinishedPicture, finish
+from mcap.framing.settings import FinishSettings
 from mcap.images.find import find_photos
 from mcap.images.photo import read_photo
 from mcap.registry import registry
@@ -119,7 +120,9 @@ def run(arguments: argparse.Namespace) -> tuple[list[Measured], list[Tile]]:
         image = read_photo(paths[index]).image
         faces = detector.detect(image)
         started = time.process_time()
-        finished = finish(image, faces, profile, masker=masker, mesh=mesh)
+        # The pictures are close-ups: what is measured is where the head lies.
+        settings = FinishSettings(extrapolated_person=1)
+        finished = finish(image, faces, profile, masker=masker, mesh=mesh, settings=settings)
         seconds = time.process_time() - started
         results.append(
             Measured(

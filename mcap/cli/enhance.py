@@ -166,7 +166,8 @@ def enhance(
         how = load_enhancement(ctx, choices, settings, finish, subject)
         finished = run(ctx, paths, out, how)
     emit(ctx, result(out, finished), partial(print_result, finished=finished))
-    if finished.refused:  # told one by one; the others are done
+    # Told one by one; the others are done.
+    if finished.refused or any(picture.unmet for picture in finished.pictures):
         raise typer.Exit(InputRejectedError.exit_code)
 
 
@@ -354,6 +355,7 @@ def result(out: Path, finished: EnhancementFinished) -> dict[str, Any]:
                 "held_back": picture.held_back,
                 "notes": picture.notes,
                 "finish": picture.record["finish"],
+                "unmet": picture.unmet,
                 "sheet": picture.sheet,
                 "new": picture.new,
             }

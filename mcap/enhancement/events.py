@@ -55,6 +55,12 @@ class Enhanced:
         return None if subject is None else bool(subject["in_picture"])
 
     @property
+    def unmet(self) -> list[str]:
+        """Sentences on what the style profile asks for and could not be had."""
+        finish = self.record.get("finish") or {}
+        return finish.get("unmet", [])
+
+    @property
     def held_back(self) -> list[str]:
         """Sentences on restorations that the identity guard held back, or would have."""
         return [face["held_back"] for face in self.faces if face["held_back"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -9,11 +10,30 @@ import numpy as np
 
 from mcap.images.colour import to_srgb
 from mcap.images.picture import PictureFile
+from mcap.runtime.text import printable
 
 if TYPE_CHECKING:
     from mcap.enhancement.picture import Canvas
     from mcap.enhancement.plan import Enhancement
     from mcap.faces.eyes import MeshFinder
+    from mcap.framing.finish import FinishedPicture
+
+
+def remedies(made: FinishedPicture, profile: str, source: PictureFile) -> list[str]:
+    """Return what to do about a picture that ends too soon for its profile; [] for all others."""
+    if not any(made.lacking):
+        return []
+    record: Any = source.record
+    while isinstance(record, dict):  # somebody else may have written it
+        subject, seed = record.get("subject"), record.get("seed")
+        if record.get("kind") == "generate" and isinstance(subject, dict) and isinstance(seed, int):
+            name = shlex.quote(printable(f"{subject.get('name', 'SUBJECT')}.mcap"))
+            return [
+                f"What to do: generate others with other seeds, such as mcap generate {name} "
+                f"--style {profile} --seed {seed + 100}, and take one with more room."
+            ]
+        record = record.get("made_from")
+    return ["What to do: take one with more room, further away or with the camera held upright."]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +83,6 @@ def finish(run: Enhancement, canvas: Canvas) -> FinishedCanvas:
         alpha=None if alpha is None else np.ascontiguousarray(made.image[..., 3]),
         source=source,
         dpi=made.dpi,
-        notes=[*canvas.notes, *made.notes],
+        notes=[*canvas.notes, *made.notes, *remedies(made, options.profile.name, source)],
         record=made.record(),
     )

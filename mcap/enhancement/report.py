@@ -33,6 +33,8 @@ def verdict(picture: Enhanced) -> tuple[str, tuple[int, int, int]]:
         after = [face["to_person_after"] for face in mine if face["to_person_after"] is not None]
         if after and max(after) < least:
             return "no longer the person", BAD
+    if picture.unmet:
+        return "not as the style asks", BAD
     if picture.held_back:
         stages = [stage for face in picture.faces for stage in face["stages"]]
         if any(stage["weight"] == 1 and not stage["allowed"] for stage in stages):

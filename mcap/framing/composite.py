@@ -26,12 +26,12 @@ STRIP = 512  # rows of a large picture that are in memory as floats
 
 def composite(
     image: NDArray[Any], white: float, box: Box, cutout: Cutout | None, colour: str | None
-) -> NDArray[Any]:
-    """Return the finished picture before it is scaled, [height, width, C] of ``box``.
+) -> tuple[NDArray[Any], float]:
+    """Return the finished picture before it is scaled, and the extrapolated share of its person.
 
-    ``image`` [H, W, C] has values from 0 to ``white``; ``box`` may reach outside where there is a
-    ``cutout``, whose background becomes ``colour`` (None: stays as it is). The result is of the
-    type and with the channels of the input.
+    [height, width, C] of ``box``, of the type and with the channels of ``image`` [H, W, C], whose
+    values are 0 to ``white``. ``box`` may reach outside where there is a ``cutout``, whose
+    background becomes ``colour`` (None: stays as it is).
     """
     x0, y0, x1, y1 = box
     inner = clip(box, image.shape[1::-1])
@@ -39,8 +39,8 @@ def composite(
     known = (inner[0] - x0, inner[1] - y0, inner[2] - x0, inner[3] - y0)
     whole = inner == box
     if cutout is None or (whole and colour is None):
-        return np.ascontiguousarray(inside)
-    canvas, layers = finished_canvas(cutout, box, colour, extend=not whole)
+        return np.ascontiguousarray(inside), 0.0
+    canvas, layers, extrapolated = finished_canvas(cutout, box, colour, extend=not whole)
     kind, channels = image.dtype, image.shape[2]
     result = np.empty((y1 - y0, x1 - x0, channels), kind)
     for start in range(0, len(result), STRIP):
@@ -75,16 +75,16 @@ def composite(
         result[start : start + rows] = strip.astype(kind)
     if colour is None:
         result[known[1] : known[3], known[0] : known[2]] = inside
-    return result
+    return result, extrapolated
 
 
 def finished_canvas(
     cutout: Cutout, box: Box, colour: str | None, *, extend: bool
-) -> tuple[Float32Array, Layers]:
-    """Return the box at the working size: the finished RGBA float32[h, w, 4], and its layers.
+) -> tuple[Float32Array, Layers, float]:
+    """Return the box at the working size: finished RGBA float32[h, w, 4], layers, and a share.
 
-    ``extend`` draws out the person where the box reaches beyond the picture; the background goes
-    on by itself, or becomes ``colour``.
+    ``extend`` draws out the person where the box reaches beyond the picture; the share of them that
+    this makes is returned. The background goes on by itself, or becomes ``colour``.
     """
     height, width = cutout.image.shape[:2]
     x0, y0 = round(box[0] * cutout.scale), round(box[1] * cutout.scale)
@@ -100,17 +100,19 @@ def finished_canvas(
 
     image, seen = on_canvas(cutout.image), on_canvas(cutout.layers.matte)
     layers = Layers(seen, on_canvas(cutout.layers.person), on_canvas(cutout.layers.background))
-    own, matte = foreground_colour(image, seen, layers), seen
+    own, matte, share = foreground_colour(image, seen, layers), seen, 0.0
     if extend:
         middle = cutout.head.center_x - x0
         own, matte = extend_person(own, matte, known, cutout.head.height, cutout.skin, middle)
+        inside = matte[known[1] : known[3], known[0] : known[2]].sum(dtype=np.float64)
+        share = 1.0 - float(inside) / max(float(matte.sum(dtype=np.float64)), 1.0)
     if colour is not None:
         finished = over_colour(own, matte, colour)
     else:
         background = extend_background(image, seen, known)
         finished = matte[..., None] * own + (1 - matte[..., None]) * background
     canvas = np.dstack([finished, np.ones_like(matte)]).astype(np.float32)
-    return canvas, Layers(matte, layers.person, layers.background)
+    return canvas, Layers(matte, layers.person, layers.background), max(share, 0.0)
 
 
 def over_colour(own: Float32Array, matte: Float32Array, colour: str) -> Float32Array:

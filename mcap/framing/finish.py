@@ -27,7 +27,7 @@ from mcap.framing.crop import Box, MeasuredFraming, measure_framing
 from mcap.framing.head import Head, crown_to_chin
 from mcap.framing.main_face import main_face, with_mesh
 from mcap.framing.matting import cut_out, flattened
-from mcap.framing.placement import Room, Sides, outside, place, room_around
+from mcap.framing.placement import Room, Sides, lacking_room, outside, place, room_around
 from mcap.framing.resize import divide, print_size, resize, spare_reduction, white_level
 from mcap.framing.settings import FinishSettings
 
@@ -56,12 +56,19 @@ class FinishedPicture:
     """The part taken, in pixels of the input; outside of it where something was extrapolated."""
     extrapolated: Sides
     """Shares beyond the input's left, upper, right and lower side."""
+    extrapolated_person: float
+    """Share of the finished person's pixels that were extrapolated."""
+    lacking: Sides
+    """Shares of a picture framed as the profile asks that lie beyond the input's sides and were
+    not extrapolated; zeros where the framing is met, or no head was found."""
     enlarged: float | None
     """Finished pixels per pixel of the input along a side; None where nothing was scaled."""
     background: str | None
     """The colour that the background was replaced by."""
+    unmet: tuple[str, ...]
+    """Sentences on what the profile asks for and could not be had."""
     notes: tuple[str, ...]
-    """Sentences for a person: what was extrapolated, what could not be met."""
+    """Sentences for a person: what was extrapolated, and all of ``unmet``."""
     notice: str
     """The profile's own notice, for whoever uses the picture."""
 
@@ -76,6 +83,9 @@ class FinishedPicture:
             "framing": asdict(self.framed) if self.framed else None,
             "cut": list(self.cut),
             "extrapolated": [round(share, 4) for share in self.extrapolated],
+            "extrapolated_person": round(self.extrapolated_person, 4),
+            "lacking": [round(share, 4) for share in self.lacking],
+            "unmet": list(self.unmet),
             "enlarged": None if self.enlarged is None else round(self.enlarged, 4),
             "background": self.background,
             "dpi": list(self.dpi) if self.dpi else None,
@@ -104,15 +114,8 @@ def finish(
     settings = settings or FinishSettings()
     white = white_level(image)
     found = [faces] if isinstance(faces, Face) else list(faces or ())
-    face = chosen = main_face(found, image.shape[1::-1])
-    roll = pose(face.landmarks).roll if face else 0.0
-    notes = [] if face else [say.NO_FACE]
-    if abs(roll) > UPRIGHT:
-        face, notes = None, [say.tilted(roll)]
-    elif len(found) > 1:
-        notes.append(f"The largest of {len(found)} faces was framed.")
-    if face and mesh is not None and face.mesh is None:
-        face = with_mesh(image, white, face, mesh)
+    face, others, unmet = face_to_frame(found, image, white, mesh)
+    notes = [f"The largest of {len(found)} faces was framed."] if face and others else []
     head = crown_to_chin(face) if face else None
     size = print_size(profile, settings.dpi)
     aspect = size[0] / size[1] if size else profile.aspect_ratio
@@ -133,28 +136,35 @@ def finish(
             notes.append(say.LAID_ON_WHITE)
         shown = flat.shown if flat else None
         cutout = cut_out(image, white, face, masker, profile.background.color, shown)
-        room = room_around(cutout, settings, flat.open_sides if flat else frozenset())
+        beside = cutout.beside_head()
+        open_sides = flat.open_sides if flat else frozenset()
+        room = room_around(cutout, settings, open_sides | beside)
         top = cutout.top_of_hair()
         colour = profile.background.color if cutout.sure else None
-        notes += cutout.notes
-        others = [other for other in found if other is not chosen]
-        if cutout.shows(face.moved(-corner[0], -corner[1], 1 / reduced) for face in others):
-            notes.append(say.TOUCHES)
-    box = place(image.shape[1::-1], aspect, head, profile.framing, room, top=top)
+        touches = cutout.shows(face.moved(-corner[0], -corner[1], 1 / reduced) for face in others)
+        unmet += [*cutout.notes, *([say.TOUCHES] if touches else [say.BESIDE] if beside else [])]
+    for here in (room, room.without_person()):
+        box = place(image.shape[1::-1], aspect, head, profile.framing, here, top=top)
+        picture, of_person = composite(image, white, box, cutout, colour)
+        framed = measure_framing(box, head, profile.framing) if head else None
+        # Part of what is missing helps nobody: all of it is extrapolated, or none of the person.
+        if of_person <= settings.extrapolated_person and (framed is None or framed.met):
+            break
     beyond = outside(box, image.shape[1::-1])
-    picture = composite(image, white, box, cutout, colour)
+    lacking: Sides = (0.0, 0.0, 0.0, 0.0)
 
     enlarged = None
     if size is not None:
         enlarged = size[1] / (box[3] - box[1]) / reduced
         picture = resize(picture, size)
-        if enlarged > 1.005:
-            notes.append(say.enlarged(enlarged, size, profile, settings.dpi))
-    framed = measure_framing(box, head, profile.framing) if head else None
+        notes += say.enlarged(enlarged, size, profile, settings.dpi)
     if cutout is not None:
         notes += say.extrapolated(beyond, cutout, colour)
-    if framed is not None and not framed.met:
-        notes.append(say.missed(framed, profile))
+    if head is not None and framed is not None and not framed.met:
+        lacking, person = lacking_room(
+            image.shape[1::-1], aspect, head, profile.framing, room, top=top
+        )
+        unmet.append(say.missed(framed, profile, lacking, person))
     if top is not None and top < box[1] - 0.01 * (box[3] - box[1]):
         notes.append(say.HAIR_CUT)
     x0, y0, x1, y1 = (edge + start for edge, start in zip(box, (*corner, *corner), strict=True))
@@ -164,11 +174,40 @@ def finish(
         dpi=(float(settings.dpi), float(settings.dpi)) if size else None,
         cut=(x0 * reduced, y0 * reduced, x1 * reduced, y1 * reduced),
         extrapolated=beyond,
+        extrapolated_person=of_person,
+        lacking=lacking,
         enlarged=enlarged,
         background=colour,
-        notes=tuple(notes),
+        unmet=tuple(unmet) if asks_for_more_than_a_cut(profile) else (),
+        notes=(*unmet, *notes),
         notice=profile.notice,
     )
+
+
+def face_to_frame(
+    faces: Sequence[Face], image: NDArray[Any], white: float, mesh: MeshFinder | None
+) -> tuple[Face | None, list[Face], list[str]]:
+    """Return a picture's main face, the others, and why there is none to frame: None, and a note.
+
+    The main face has the points that ``mesh`` finds; the other arguments are those of `finish`.
+    """
+    face = main_face(faces, image.shape[1::-1])
+    if face is None:
+        return None, [], [say.NO_FACE]
+    others = [other for other in faces if other is not face]
+    roll = pose(face.landmarks).roll
+    if abs(roll) > UPRIGHT:
+        return None, others, [say.tilted(roll)]
+    if mesh is not None and face.mesh is None:
+        face = with_mesh(image, white, face, mesh)
+    return face, others, []
+
+
+def asks_for_more_than_a_cut(profile: StyleProfile) -> bool:
+    """Return whether a profile says where the head belongs, or what is behind it."""
+    framing = profile.framing
+    ranges = (framing.head_height, framing.eye_line, framing.head_center_x)
+    return profile.background.color is not None or any(ranges)
 
 
 def needs_cutout(size: tuple[int, int], aspect: float, head: Head, profile: StyleProfile) -> bool:

@@ -14,6 +14,10 @@ SIDES = ("left", "upper", "right", "lower")
 
 NO_FACE = "No face was found: cut about the middle, background left as it is."
 TOUCHES = "Somebody touches the person in the picture and stays in it."
+BESIDE = (
+    "At the height of the head something else than the head was taken for the person (somebody who "
+    "stands close by, or a hand) and stays in the picture."
+)
 HAIR_CUT = "The hair reaches over the upper edge."
 LAID_ON_WHITE = (
     "The picture's transparency is not the person's outline: it was laid on white, and the person "
@@ -29,14 +33,16 @@ def tilted(roll: float) -> str:
     )
 
 
-def enlarged(by: float, size: tuple[int, int], profile: StyleProfile, dpi: int) -> str:
-    """Say that there are too few pixels for the printed ``size`` = (width, height)."""
+def enlarged(by: float, size: tuple[int, int], profile: StyleProfile, dpi: int) -> list[str]:
+    """Say where there are too few pixels for the printed ``size`` = (width, height); else []."""
     assert profile.size_mm is not None  # there is a printed size
-    return (
+    if by <= 1.005:
+        return []
+    return [
         f"Enlarged {by:.2f} times: {round(size[0] / by)} x {round(size[1] / by)} pixels are there "
         f"for the {size[0]} x {size[1]} of {profile.size_mm[0]:g} x {profile.size_mm[1]:g} mm at "
         f"{dpi} DPI."
-    )
+    ]
 
 
 def extrapolated(beyond: Sequence[float], cutout: Cutout, colour: str | None) -> list[str]:
@@ -54,8 +60,14 @@ def extrapolated(beyond: Sequence[float], cutout: Cutout, colour: str | None) ->
     return notes
 
 
-def missed(result: MeasuredFraming, profile: StyleProfile) -> str:
-    """Say which of the profile's ranges the framing does not keep."""
+def missed(
+    result: MeasuredFraming, profile: StyleProfile, lacking: Sequence[float], person: float
+) -> str:
+    """Say which of the profile's ranges the framing does not keep, and what is missing for them.
+
+    ``lacking`` are the shares of a picture framed as asked that lie beyond each side, ``person`` is
+    that of its person; zeros where nothing could help.
+    """
     framing = profile.framing
     parts = [
         f"{name} {value:.2f} is not within {wanted[0]:.2f} to {wanted[1]:.2f}"
@@ -66,8 +78,14 @@ def missed(result: MeasuredFraming, profile: StyleProfile) -> str:
         )
         if wanted is not None and not wanted[0] <= value <= wanted[1]
     ]
+    sides = [
+        f"{share:.0%} of the {'height' if side % 2 else 'width'} at the {SIDES[side]} edge"
+        for side, share in enumerate(lacking)
+        if share >= 0.005
+    ]
+    missing = f": missing are {', '.join(sides)}" if sides else ""
+    missing += f", with {person:.0%} of the person" if sides and person >= 0.005 else ""
     return (
         f"The framing of '{profile.name}' could not be met: {'; '.join(parts)}. The picture ends "
-        "too near to the head, and what lies beyond cannot be extrapolated; take one with more "
-        "room."
+        f"too near to the head{missing}, and what lies beyond is not invented."
     )

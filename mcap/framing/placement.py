@@ -10,15 +10,18 @@ top, right, bottom; shares are of the finished picture's width (left, right) or 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from mcap.framing.crop import Box, clamped, largest_box
-from mcap.framing.extend_canvas import roughness
+from mcap.framing.crop import Box, clamped, largest_box, measure_framing
+from mcap.framing.extend_canvas import STEEPEST, roughness
+from mcap.framing.silhouette import crown_overhang, silhouette, touches
+from mcap.geometry.similarity_transform import clip
 
 if TYPE_CHECKING:
+    from mcap.contracts import Float32Array
     from mcap.framing.head import Head
     from mcap.framing.matting import Cutout
     from mcap.framing.settings import FinishSettings
@@ -50,17 +53,84 @@ ASIDE = 0.4
 an arm no more than a rim can be extrapolated."""
 
 
-@dataclass(frozen=True)
+class PersonInPicture:
+    """The share of a person that a box would have beyond the edges of their picture.
+
+    Beyond the lower edge the shoulders go on as they were, above the upper one a head closes as a
+    circle does, beyond a side the last column goes on: as `mcap.framing.extend_canvas` draws them.
+    """
+
+    def __init__(self, matte: Float32Array, scale: float, head_height: float) -> None:
+        """``matte`` float32[h, w] has ``scale`` of the picture's pixels on a side."""
+        self.scale = scale
+        self.cut_off = tuple(touches(matte, side) for side in range(4))
+        self.sums = np.pad(matte.cumsum(axis=0, dtype=np.float64).cumsum(axis=1), ((1, 0), (1, 0)))
+        strip = max(3, round(0.06 * head_height))
+        below = silhouette(matte, strip, top=False) if self.cut_off[3] else None
+        above = silhouette(matte, strip, top=True) if self.cut_off[1] else None
+        slopes = (below.left_slope, below.right_slope) if below else ()
+        self.spread = sum(min(max(slope, -0.2), STEEPEST) for slope in slopes)
+        self.rise = crown_overhang(above) if above else 0.0
+
+    def share_beyond(self, box: Box) -> float:
+        """Return the share of the person's pixels in a box that lie beyond the picture, 0 to 1.
+
+        ``box`` in the picture's pixels.
+        """
+        height, width = self.sums.shape[0] - 1, self.sums.shape[1] - 1
+        here = cast("Box", tuple(round(edge * self.scale) for edge in box))
+        x0, y0, x1, y1 = clip(here, (width, height))
+
+        def mass(left: int, top: int, right: int, bottom: int) -> float:
+            corners = self.sums[[top, top, bottom, bottom], [left, right, left, right]]
+            return float(corners @ (1.0, -1.0, -1.0, 1.0))
+
+        left, up, right, down = (
+            max(0, far) for far in (-here[0], -here[1], here[2] - width, here[3] - height)
+        )
+        beyond = 0.0
+        if self.cut_off[3] and down:
+            wide = mass(x0, height - 1, x1, height)
+            beyond += min(wide * down + self.spread * down**2 / 2, float((x1 - x0) * down))
+        if self.cut_off[1] and up:
+            # Two thirds of its chord times its height: a flat segment of a circle.
+            beyond += mass(x0, 0, x1, 1) * min(up, self.rise) * 2 / 3
+        if self.cut_off[0]:
+            beyond += mass(0, y0, 1, y1) * left
+        if self.cut_off[2]:
+            beyond += mass(width - 1, y0, width, y1) * right
+        return beyond / max(beyond + mass(x0, y0, x1, y1), 1.0)
+
+
+@dataclass(frozen=True, eq=False)
 class Room:
     """The limit and the penalty of extrapolating beyond each side.
 
     ``limits`` are the largest shares of the finished picture; ``penalties`` weigh a share against
     leaving the middle of the profile's ranges (1: a tenth of the picture costs as much as the
-    inner end of one range).
+    inner end of one range). Of a ``person`` at most ``most`` of the pixels is extrapolated.
     """
 
     limits: Sides = (0.0, 0.0, 0.0, 0.0)
     penalties: Sides = (1.0, 1.0, 1.0, 1.0)
+    person: PersonInPicture | None = None
+    most: float = 1.0
+
+    def without_person(self) -> Room:
+        """Return the room that is left where nobody is extrapolated."""
+        if self.person is None:
+            return self
+        limits = (
+            0.0 if cut_off else limit
+            for cut_off, limit in zip(self.person.cut_off, self.limits, strict=True)
+        )
+        return replace(self, limits=cast("Sides", tuple(limits)))
+
+    def allows(self, box: Box, shares: Sides) -> bool:
+        """Return whether a box that reaches ``shares`` beyond the sides keeps to the limits."""
+        if any(share > limit + 1e-9 for share, limit in zip(shares, self.limits, strict=True)):
+            return False
+        return self.person is None or not any(shares) or self.person.share_beyond(box) <= self.most
 
 
 def room_around(
@@ -68,7 +138,8 @@ def room_around(
 ) -> Room:
     """Return how far a picture may go on beyond each side, by what its background is like there.
 
-    Nobody is drawn out beyond ``open_sides``, at which the picture itself ends sooner.
+    Nobody is drawn out beyond ``open_sides``, at which the picture itself ends sooner or somebody
+    else stands.
     """
     matte = cutout.layers.matte
     rough = [roughness(cutout.image, matte, side, cutout.head.height) for side in range(4)]
@@ -86,7 +157,13 @@ def room_around(
         limits.append(most if plain else 0.0)
         plain_penalty = COLOUR_PENALTY if cutout.coloured else BACKGROUND_PENALTY
         penalties.append(PERSON_PENALTIES[side] if cut_off else plain_penalty)
-    return Room(cast("Sides", tuple(limits)), cast("Sides", tuple(penalties)))
+    person = PersonInPicture(matte, cutout.scale, cutout.head.height) if cutout.sure else None
+    return Room(
+        cast("Sides", tuple(limits)),
+        cast("Sides", tuple(penalties)),
+        person,
+        settings.extrapolated_person,
+    )
 
 
 def place(
@@ -118,7 +195,7 @@ def place(
         for y0 in candidate_tops(height, size[1], head, framing):
             box = (x0, y0, x0 + width, y0 + height)
             shares = outside(box, size)
-            if any(share > limit + 1e-9 for share, limit in zip(shares, room.limits, strict=True)):
+            if not room.allows(box, shares):
                 continue
             cost = framing_penalty(box, head, framing, top)
             cost += sum(s * penalty for s, penalty in zip(shares, room.penalties, strict=True))
@@ -128,6 +205,26 @@ def place(
         width, height = largest_box(size, aspect)
         return 0, 0, width, height
     return best[1]
+
+
+def lacking_room(
+    size: tuple[int, int],
+    aspect: float,
+    head: Head,
+    framing: Framing,
+    room: Room,
+    *,
+    top: float | None = None,
+) -> tuple[Sides, float]:
+    """Return how far a picture framed as asked, had it the room, reaches beyond each side.
+
+    Shares of it, and the share of its person that lies there; zeros where nothing helps. Arguments
+    as those of `place`.
+    """
+    box = place(size, aspect, head, framing, Room((1.0,) * 4, room.penalties), top=top)
+    if not measure_framing(box, head, framing).met:
+        return (0.0,) * 4, 0.0
+    return outside(box, size), room.person.share_beyond(box) if room.person else 0.0
 
 
 def outside(box: Box, size: tuple[int, int]) -> Sides:

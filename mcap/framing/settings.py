@@ -18,6 +18,9 @@ class FinishSettings(BaseModel):
     extend_person: float = Field(default=0.25, ge=0, le=0.5)
     """The same where the picture cuts the person off: shoulders below a close-up. Two fifths of it
     on the other sides."""
+    extrapolated_person: float = Field(default=0.03, ge=0, le=1)
+    """Share of the finished person's pixels that may be extrapolated. Where the framing needs more,
+    nobody is: the picture is cut as near to it as it can be, and said to lack the rest."""
     plain: float = Field(default=0.05, ge=0)
     """A background whose brightness varies less than this next to the picture's edge is extended
     (`mcap.framing.extend_canvas.roughness`). Of 102 sides of portraits, paper and painted walls

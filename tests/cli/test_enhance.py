@@ -191,6 +191,25 @@ def test_a_passport_photo_and_its_print_sheet(enhance, woman, tmp_path, weights)
         assert sheet.info["dpi"] == pytest.approx((300, 300), abs=0.1)
 
 
+def test_a_picture_that_lacks_room_is_left_and_says_what_to_do(enhance, woman, tmp_path, weights):
+    """Smeared clothes are worse than a picture that is known to be too close."""
+    weights("selfie-segmentation")
+    close = tmp_path / "close.jpg"
+    with Image.open(woman) as file:
+        width, height = file.size
+        file.convert("RGB").crop((0, 0, width, round(0.4 * height))).save(close)
+    code, result, told = enhance(
+        close, "--restorer", "none", "--profile", "passport", "--out", tmp_path / "out"
+    )
+    assert code == 3
+    (picture,) = result["pictures"]
+    assert picture["finish"]["extrapolated_person"] == 0 and picture["finish"]["lacking"][3] > 0
+    assert "lower edge" in " ".join(picture["unmet"]) and "lower edge" in told
+    assert "What to do: take one with more room" in told
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "not as the style asks" in page and "lower edge" in page
+
+
 def test_a_dry_run_says_what_would_be_fetched_and_makes_nothing(enhance, restorer, woman, tmp_path):
     out = tmp_path / "out"
     code, plan, _ = enhance(woman, "--restorer", "twice,realesrgan", "--dry-run", "--out", out)

@@ -103,9 +103,11 @@ def test_a_large_picture_is_finished_like_a_small_one(monkeypatch):
 
 def test_a_close_up_gets_what_it_lacks_and_says_so():
     someone = person(size=(420, 420), middle=(210, 200), head=360)
-    result = finish(someone.image, someone.face, passport(), masker=KnownMasker(someone.matte, 2))
-    assert result.framed.met
-    assert result.extrapolated[3] > 0.05
+    everything = FinishSettings(extrapolated_person=1)
+    masker = KnownMasker(someone.matte, 2)
+    result = finish(someone.image, someone.face, passport(), masker=masker, settings=everything)
+    assert result.framed.met and result.unmet == () and result.lacking == (0, 0, 0, 0)
+    assert result.extrapolated[3] > 0.05 and result.extrapolated_person > 0.05
     text = " ".join(result.notes)
     assert "lower edge" in text and "person drawn out" in text and "Enlarged" in text
     kept = finish(
@@ -119,6 +121,49 @@ def test_a_close_up_gets_what_it_lacks_and_says_so():
     assert "could not be met" in " ".join(kept.notes)
 
 
+def test_no_more_than_a_rim_of_a_person_is_invented():
+    """Shoulders that end too soon stay as they are, and the picture says what is missing."""
+    someone = person(size=(420, 420), middle=(210, 200), head=360)
+    masker = KnownMasker(someone.matte, 2)
+    result = finish(someone.image, someone.face, passport(), masker=masker)
+    assert result.extrapolated_person == 0 and result.extrapolated[3] == 0
+    assert not result.framed.met and result.lacking[3] > 0.05
+    (said,) = result.unmet
+    assert "lower edge" in said and "of the person" in said and said in result.notes
+    assert result.record()["unmet"] == [said] and result.record()["extrapolated_person"] == 0
+    x0, y0, x1, y1 = result.cut
+    inside = someone.matte[max(0, y0) : y1, max(0, x0) : x1]
+    assert inside.shape[0] > 400  # as near as can be: the whole picture
+
+    # Of a head that is cut by little, the little is drawn; it is measured on the picture itself.
+    low = person(size=(620, 506), middle=(310, 262), head=330)
+    drawn = finish(low.image, low.face, passport(size_mm=None), masker=KnownMasker(low.matte, 2))
+    assert drawn.framed.met and 0 < drawn.extrapolated_person <= 0.03
+    box, before = drawn.cut, low.image.shape[0]
+    rows = drawn.image[before - box[1] :]
+    there = np.abs(rows.astype(int) - 0xF5).max(axis=-1) > 40
+    known = np.abs(drawn.image[: before - box[1]].astype(int) - 0xF5).max(axis=-1) > 40
+    assert there.sum() / (there.sum() + known.sum()) == pytest.approx(
+        drawn.extrapolated_person, abs=0.01
+    )
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_somebody_else_s_head_is_not_drawn_out_and_is_told_of(apart):
+    """Whom the detector does not see, from behind, the segmenter takes for the person."""
+    someone = person(size=(700, 700), middle=(280, 300), head=300)
+    matte, image = someone.matte.copy(), someone.image.copy()
+    x = 640 if apart else 520
+    for values, colour in ((matte, 1.0), (image, (90, 60, 40))):
+        cv2.circle(values, (x, 330), 120, colour, -1)
+        cv2.rectangle(values, (x - 60, 430), (x + 60, 700), colour, -1)
+    result = finish(image, someone.face, passport(), masker=KnownMasker(matte, 2))
+    assert any("something else than the head" in said for said in result.unmet)
+    assert result.extrapolated[2] == 0
+    alone = finish(someone.image, someone.face, passport(), masker=KnownMasker(someone.matte, 2))
+    assert alone.unmet == ()
+
+
 def test_a_plain_background_is_extended_and_a_busy_one_is_not():
     rng = np.random.default_rng(4)
     busy = np.repeat((rng.random((75, 75, 1)) > 0.5).astype(np.float32), 3, axis=2)
@@ -128,7 +173,13 @@ def test_a_plain_background_is_extended_and_a_busy_one_is_not():
     for name, background in (("plain", (0.6, 0.6, 0.62)), ("busy", busy)):
         someone = person(size=(600, 600), middle=(300, 330), head=340, background=background)
         masker = KnownMasker(someone.matte, 2)
-        results[name] = finish(someone.image, someone.face, profile, masker=masker)
+        results[name] = finish(
+            someone.image,
+            someone.face,
+            profile,
+            masker=masker,
+            settings=FinishSettings(extrapolated_person=1),
+        )
         x0, y0, x1, y1 = results[name].cut
         seen = results[name].image[max(0, -y0) :, max(0, -x0) :][:600, :600]
         assert np.array_equal(seen, someone.image[max(0, y0) : y1, max(0, x0) : x1])
@@ -266,6 +317,9 @@ def test_what_cannot_be_done_is_said():
     someone = person()
     nobody = finish(someone.image, [], passport())
     assert nobody.image.shape == (531, 413, 3) and nobody.framed is None
+    assert nobody.unmet == nobody.notes
+    plain = finish(someone.image, [], make_profile(aspect="4:5"))
+    assert plain.unmet == ()  # a style that asks for nothing has it
     assert "No face" in nobody.notes[0]
 
     no_masker = finish(someone.image, someone.face, passport())
@@ -294,7 +348,7 @@ def test_what_cannot_be_done_is_said():
     lying = replace(someone.face, landmarks=someone.face.landmarks[:, ::-1] * [1, -1] + [0, 700])
     tilted = finish(someone.image, lying, passport(), masker=masker)
     assert tilted.framed is None and tilted.background is None
-    assert "tilted by 90 degrees" in tilted.notes[0]
+    assert "tilted by 90 degrees" in tilted.unmet[0]
 
 
 @pytest.mark.parametrize(
