@@ -392,6 +392,8 @@ class BackbonePlan:
     """One forward pass of the UNet for one row, GFLOP."""
     decode_rows: float | None = None
     """Cost of one decode, in rows."""
+    notice: str = ""
+    """What to know of its pictures, in a sentence or two, for plans; "" where there is nothing."""
 
 
 @dataclass(frozen=True)
@@ -416,6 +418,8 @@ class BackboneInfo:
     generate_defaults: Mapping[str, Any] = field(default_factory=dict)
     """``steps``, ``guidance_scale``, ``scheduler``, ``negative_prompt``, where a profile's would
     suit this backbone badly: these go before the profile's, and what a user says before both."""
+    notice: str = ""
+    """As in `BackbonePlan`, for sheets and reports."""
 
 
 @dataclass(frozen=True)

@@ -242,6 +242,7 @@ def load_enhancement(
     subject: Path | None,
 ) -> Enhancement:
     """Load the models, and embed the person of ``--subject``."""
+    from mcap.cli.output import note
     from mcap.cli.restorers import load_restorers
     from mcap.enhancement import Enhancement, Tools
     from mcap.enhancement.known_person import known_person
@@ -257,6 +258,9 @@ def load_enhancement(
         masker=made.create("masker", settings.masker),
         person_masker=None if finish is None else load_person_masker(ctx),
     )
+    notice = "" if subject is None else backbone_notice(subject)
+    if notice:
+        note(ctx, notice)
     return Enhancement(
         stages=load_restorers(ctx, choices, settings.enhance),
         tools=tools,
@@ -269,9 +273,22 @@ def load_enhancement(
         else known_person(
             subject, tools.detector, tools.identity, photos=settings.photos, faces=settings.faces
         ),
+        notice=notice,
         device=device,
         half=device.type == "cuda" and settings.precision in ("auto", "fp16"),
     )
+
+
+def backbone_notice(subject: Path) -> str:
+    """Return what the backbone of a subject folder has to say of its pictures; "" for photos."""
+    from mcap.registry import registry
+    from mcap.subjects.manifest import is_subject_folder, read_manifest
+
+    if not is_subject_folder(subject):
+        return ""
+    trained = read_manifest(subject).backbone
+    entry = registry().entries["backbone"].get(trained.name)
+    return entry.info.notice if entry is not None and trained.source is None else ""
 
 
 def load_person_masker(ctx: typer.Context) -> Masker | None:

@@ -55,6 +55,8 @@ def follow(
                 + (f", {there} are there already" if there else "")
                 + f"; backbone {backbone.info.id} on {backbone.device}.",
             )
+            if backbone.info.notice:
+                note(ctx, backbone.info.notice)
             yield plan
             with progress(ctx, TITLES[verb], plan.steps, unit="steps") as bar:
                 for event in events:

@@ -91,10 +91,12 @@ def plan_lines(plan: Plan) -> list[tuple[str, str]]:
     missing = [f"{line.name} ({human_bytes(line.bytes)})" for line in plan.weights if not line.here]
     weights = [f"here: {', '.join(here)}"] if here else []
     weights += [f"to fetch: {', '.join(missing)}"] if missing else []
+    backbone = [("backbone", f"{plan.backbone}, {plan.size} x {plan.size} pixels")]
+    backbone += [("", plan.notice)] if plan.notice else []
     return [
         ("person", f"{len(plan.accepted('source'))} of {all_of['source']} photos usable"),
         ("style", f"{plan.style}, {style}"),
-        ("backbone", f"{plan.backbone}, {plan.size} x {plan.size} pixels"),
+        *backbone,
         ("recipe", f"{recipe.name}: {recipe.phase1_steps} + {recipe.phase2_steps} steps, {rows}"),
         ("device", f"{plan.device}, {plan.precision}, {plan.threads} CPU threads"),
         ("memory", memory),

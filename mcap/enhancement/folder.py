@@ -8,7 +8,7 @@ from pathlib import Path
 from mcap.enhancement.events import Enhanced, Refused
 from mcap.enhancement.plan import Job
 from mcap.results import names
-from mcap.results.folder import OutputFolder
+from mcap.results.folder import OutputFolder, read_results
 from mcap.results.previews import find_previews
 
 
@@ -20,6 +20,13 @@ class EnhancedFolder(OutputFolder):
 
     def __init__(self, out: Path, extension: str) -> None:
         super().__init__(out, extension, "enhance")
+        self._refused_earlier = {
+            entry["input_file"]: entry["refused"]
+            for entry in read_results(out)
+            if entry.get("file") is None
+            and isinstance(entry.get("input_file"), str)
+            and isinstance(entry.get("refused"), str)
+        }
 
     def print_sheet(self, path: Path) -> Path:
         """Return where the print sheet of a picture lies."""
@@ -34,6 +41,29 @@ class EnhancedFolder(OutputFolder):
                 there = sheet if sheet.is_file() else None
                 return Enhanced(path, job.path, record, False, previews, there)
         return None
+
+    def with_earlier(
+        self, done: Sequence[Enhanced], refused: Sequence[Refused]
+    ) -> tuple[list[Enhanced], list[Refused]]:
+        """Return a run's pictures and refused inputs, and behind them those of earlier runs: the
+        pictures that lie in the folder as they were written, the inputs that are not in this run.
+        """
+        pictures, inputs = list(done), list(refused)
+        mine = {picture.path for picture in done}
+        for file, entry in self._listed.items():
+            path = self.out / file
+            previews, sheet = find_previews(self.out, path.stem), self.print_sheet(path)
+            if path in mine or previews is None or not isinstance(entry["input_file"], str):
+                continue
+            if path.is_file() and self.sha256_of(path) == entry["sha256"]:
+                there = sheet if sheet.is_file() else None
+                source, record = Path(entry["input_file"]), self.record_of(entry)
+                pictures.append(Enhanced(path, source, record, False, previews, there))
+        known = {picture.source.name for picture in done} | {item.source.name for item in refused}
+        for name, reason in self._refused_earlier.items():
+            if name not in known:
+                inputs.append(Refused(Path(name), reason))
+        return pictures, inputs
 
     def write_results(self, done: Sequence[Enhanced], refused: Sequence[Refused]) -> Path:
         """Write results.jsonl: the pictures, then the refused inputs, with ``"file": null``."""

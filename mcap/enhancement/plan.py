@@ -118,6 +118,8 @@ class Enhancement:
     person: Float32Array | None = None
     """float32[D], the mean embedding by ``tools.identity`` of the person whom the pictures show
     (`mcap.enhancement.known_person`); None: each face is compared with itself before."""
+    notice: str = ""
+    """What to know of the pictures, for the sheet and the report; "" where there is nothing."""
     device: Any = "cpu"
     half: bool = False
     """Half precision where a restorer allows it."""

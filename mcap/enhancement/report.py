@@ -51,8 +51,8 @@ def verdict(picture: Enhanced) -> tuple[str, tuple[int, int, int]]:
     return "the person is kept", GOOD
 
 
-def write_contact_sheet(out: Path, pictures: Sequence[Enhanced]) -> Path:
-    """Write before, after, and the largest face of both, a picture a row."""
+def write_contact_sheet(out: Path, pictures: Sequence[Enhanced], *, notice: str = "") -> Path:
+    """Write before, after, and the largest face of both, a picture a row; ``notice`` above."""
 
     def image(path: Path | None) -> UInt8Image | None:
         if path is None:
@@ -74,7 +74,7 @@ def write_contact_sheet(out: Path, pictures: Sequence[Enhanced]) -> Path:
         ]
     path = out / CONTACT_SHEET
     heading = "Enhanced: before and after" if tiles else "Nothing was enhanced"
-    write_jpeg(path, contact_sheet(tiles, 4, 320, heading=heading))
+    write_jpeg(path, contact_sheet(tiles, 4, 320, heading=heading, notice=notice))
     return path
 
 
@@ -123,11 +123,12 @@ def write_report(
     refused: Sequence[Refused],
     *,
     identity: str,
-    notice: str = "",
+    notices: Sequence[str] = (),
 ) -> Path:
     """Write one HTML page; it links to the files beside it.
 
-    ``identity`` is the network that likeness was measured by, ``notice`` the style profile's own.
+    ``identity`` is the network that likeness was measured by, ``notices`` what the backbone and the
+    style profile have to say.
     """
 
     def href(path: Path | None) -> str | None:
@@ -157,5 +158,7 @@ def write_report(
             }
         )
     path = out / REPORT
-    write_page(path, "enhance.html", cards=cards, refused=refused, identity=identity, notice=notice)
+    write_page(
+        path, "enhance.html", cards=cards, refused=refused, identity=identity, notices=notices
+    )
     return path

@@ -5,8 +5,8 @@
       sheets/NAME.png        where asked: the print sheet
       previews/              small JPEG files for the report, before and after
       contact-sheet.jpg      before and after, the picture and its largest face
-      results.jsonl          one line a picture of this run, similarity of every face in it; then
-                             those of earlier pictures that hold no record of their own
+      results.jsonl          one line a picture, similarity of every face in it: those of this
+                             run, then those of earlier ones that lie there
       report.html            the same to look at
 
 Every file is whole or not there, and a picture that is there already, made of the same input with
@@ -76,11 +76,16 @@ def enhance(paths: Sequence[Path], out: Path, run: Enhancement) -> Generator[Eve
         else:
             done.append(event)
             if event.new:
-                folder.write_results(done, refused)  # what is there is known, whatever comes next
+                # What is there is known, whatever comes next.
+                folder.write_results(*folder.with_earlier(done, refused))
         yield event
 
-    results = folder.write_results(done, refused)
-    sheet = report.write_contact_sheet(out, done)
-    notice = run.finish.profile.notice if run.finish else ""
-    page = report.write_report(out, done, refused, identity=run.tools.identity.name, notice=notice)
+    shown, shown_refused = folder.with_earlier(done, refused)
+    results = folder.write_results(shown, shown_refused)
+    profile_notice = run.finish.profile.notice if run.finish else ""
+    notices = [notice for notice in (run.notice, profile_notice) if notice]
+    sheet = report.write_contact_sheet(out, shown, notice=run.notice)
+    page = report.write_report(
+        out, shown, shown_refused, identity=run.tools.identity.name, notices=notices
+    )
     yield EnhancementFinished(tuple(done), tuple(refused), results, sheet, page)

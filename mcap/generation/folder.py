@@ -21,7 +21,6 @@ class RankedFolder(OutputFolder):
     folders = (".", REST)
     reserved = frozenset({CONTACT_SHEET, ATTENTION_MAPS})
     location_keys = frozenset({"rank", "file", "kept", "sha256"})
-    record_keys = OutputFolder.record_keys | {"similarity"}
 
     def find(self, stem: str, wanted: str) -> Picture | None:
         """Return the picture called ``stem`` (-2, ...) whose ``settings_sha256`` is ``wanted``."""

@@ -39,9 +39,16 @@ SHARED_SETTINGS = {
 
 
 def write_contact_sheet(
-    path: Path, pictures: Sequence[Picture], name: str, same_person: float | None = None
+    path: Path,
+    pictures: Sequence[Picture],
+    name: str,
+    same_person: float | None = None,
+    notice: str = "",
 ) -> Path:
-    """Write the ranked pictures, at most `SHEET_PICTURES`, with rank, similarity, style, seed."""
+    """Write the ranked pictures, at most `SHEET_PICTURES`, with rank, similarity, style, seed.
+
+    ``notice`` is the backbone's own.
+    """
     styles = {picture.style for picture in pictures}
     tiles: list[Tile] = []
     aspects: list[float] = []
@@ -61,7 +68,7 @@ def write_contact_sheet(
     size = (side, round(side / aspect)) if aspect <= 1 else (round(side * aspect), side)
     columns = 4 if len(tiles) <= 16 else 8
     heading = f"{name}, {', '.join(sorted(styles))}: most similar first" if tiles else ""
-    write_jpeg(path, contact_sheet(tiles, columns, size, heading=heading))
+    write_jpeg(path, contact_sheet(tiles, columns, size, heading=heading, notice=notice))
     return path
 
 
@@ -90,10 +97,11 @@ def write_report(
     *,
     same_person: float | None = None,
     attention: Path | None = None,
+    notice: str = "",
 ) -> Path:
     """Write one HTML page; it links to the pictures beside it.
 
-    ``pictures`` in the order of the ranking, those in ``rest/`` too.
+    ``pictures`` in the order of the ranking, those in ``rest/`` too; ``notice`` the backbone's own.
     """
     similarities = [p.similarity for p in pictures if p.similarity is not None]
     cards = []
@@ -118,6 +126,7 @@ def write_report(
         settings=shared_settings([picture.record for picture in pictures]),
         attention=attention.name if attention else None,
         identity=subject.identity_network,
+        notices=[text for text in (notice, *(profile.notice for profile in profiles)) if text],
     )
     return path
 

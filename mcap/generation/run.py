@@ -125,10 +125,17 @@ def generate(
     results = folder.write_results(ordered)
     kept = [picture for picture in ordered if picture.kept]
     same = models.identity.info.same_person
-    sheet = report.write_contact_sheet(out / CONTACT_SHEET, kept, subject.name, same)
+    notice = models.backbone.info.notice
+    sheet = report.write_contact_sheet(out / CONTACT_SHEET, kept, subject.name, same, notice)
     maps = report.write_attention_maps(out / ATTENTION_MAPS, attention)
     page = report.write_report(
-        out / REPORT, ordered, subject, profiles, same_person=same, attention=maps
+        out / REPORT,
+        ordered,
+        subject,
+        profiles,
+        same_person=same,
+        attention=maps,
+        notice=notice,
     )
     yield GenerationFinished(tuple(ordered), sheet, results, page, maps)
 

@@ -46,12 +46,14 @@ def contact_sheet(
     tile_size: int | tuple[int, int] = 256,
     *,
     heading: str = "",
+    notice: str = "",
 ) -> UInt8Image:
     """Draw a sheet, uint8[H, W, 3].
 
     ``tile_size`` is the side, or (width, height), of the place for each picture; pictures keep
     their aspect, and small ones are enlarged (Lanczos). Text that is too long is wrapped, at most
-    two lines each, and then cut. No tiles give a sheet that says so.
+    two lines each, and then cut; the ``notice`` under the heading takes up to eight. No tiles give
+    a sheet that says so.
     """
     if columns < 1:
         raise ValueError(f"columns must be 1 or more, not {columns}")
@@ -78,8 +80,9 @@ def contact_sheet(
     text_heights = [
         max(len(texts[index]) for index in row) * line_height + 2 * padding for row in rows
     ]
-    heading_height = round(base * 3) if heading or not tiles else 0
     sheet_width = columns * width + (columns + 1) * margin
+    notices = wrap_text(notice, text_font, sheet_width - 2 * margin, limit=8)
+    heading_height = (round(base * 3) if heading or not tiles else 0) + len(notices) * line_height
     sheet_height = (
         heading_height + margin + sum(height + bar + text + margin for text in text_heights)
     )
@@ -88,6 +91,9 @@ def contact_sheet(
     if heading_height:
         text = cut_text(heading or "nothing to show", heading_font, sheet_width - 2 * margin)
         heading_font.draw(draw, (margin, margin), text, INK)
+        for line, part in enumerate(notices):
+            line_y = margin + round(base * 2.6) + line * line_height
+            text_font.draw(draw, (margin, line_y), part, FAINT)
 
     y = heading_height + margin
     for row, text_height in zip(rows, text_heights, strict=True):

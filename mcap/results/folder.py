@@ -17,8 +17,9 @@ from typing import Any, ClassVar
 from mcap.errors import InputRejectedError, UsageError
 from mcap.images import provenance
 from mcap.results.names import RESULTS
+from mcap.results.records import is_whole
 from mcap.runtime import files
-from mcap.runtime.documents import parse_json
+from mcap.runtime.documents import MEBIBYTE, parse_json, read_text
 from mcap.runtime.text import json_bytes
 
 COMMANDS = {
@@ -28,6 +29,9 @@ COMMANDS = {
 }
 """A record's ``kind`` -> the command that makes such pictures."""
 
+LARGEST = 256 * MEBIBYTE
+"""Of results.jsonl, which has some kilobytes a picture."""
+
 
 def require_own(out: Path, kind: str) -> None:
     """Raise `UsageError` where ``out`` is a file, takes none, or holds another kind of pictures.
@@ -35,7 +39,17 @@ def require_own(out: Path, kind: str) -> None:
     Reads results.jsonl alone and imports nothing heavy, so a command can ask before it begins.
     """
     files.require_writable(out)
-    for entry in read_results(out):
+    try:
+        entries = parse_results(out)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        said = files.why(error) if isinstance(error, OSError) else str(error)
+        raise UsageError(
+            f"--out {out}: {RESULTS} in it is not mcap's, or it is damaged ({said}); move it away "
+            "or give another folder, so that it is not lost."
+        ) from None
+    for entry in entries:
         other = entry.get("kind", "generate")
         if other != kind:
             raise UsageError(
@@ -47,15 +61,29 @@ def require_own(out: Path, kind: str) -> None:
 def read_results(folder: Path) -> list[dict[str, Any]]:
     """Return the lines of a folder's results.jsonl; [] where there is none of ours."""
     try:
-        lines = (folder / RESULTS).read_text(encoding="utf-8").splitlines()
-        entries = [parse_json(line) for line in lines]
-    except (OSError, ValueError):
+        return parse_results(folder)
+    except (OSError, ValueError, UsageError):
         return []  # none, or somebody else's file of that name, which knows nothing of ours
-    return [
-        provenance.with_current_keys(entry)
-        for entry in entries
-        if isinstance(entry, dict) and "file" in entry
-    ]
+
+
+def parse_results(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of a folder's results.jsonl.
+
+    Raises OSError where there is none, `UsageError` where it is too large, ValueError that names
+    the line which no command of mcap has written.
+    """
+    entries = []
+    for number, line in enumerate(read_text(folder / RESULTS, LARGEST).split("\n"), start=1):
+        if not line:
+            continue
+        try:
+            entry = parse_json(line)
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from None
+        if not isinstance(entry, dict) or not isinstance(entry.get("file", 0), str | None):
+            raise ValueError(f"line {number}: says nothing of a file")
+        entries.append(provenance.with_current_keys(entry))
+    return entries
 
 
 class OutputFolder:
@@ -71,8 +99,6 @@ class OutputFolder:
     """Names, in lower case, of files that are written beside the pictures."""
     location_keys: ClassVar[frozenset[str]]
     """Keys of a line of results.jsonl that say where the picture lies; the rest is its record."""
-    record_keys: ClassVar[frozenset[str]] = frozenset({"settings_sha256"})
-    """Keys that every record has."""
 
     def __init__(self, out: Path, extension: str, kind: str) -> None:
         require_own(out, kind)
@@ -82,13 +108,14 @@ class OutputFolder:
 
     @classmethod
     def listed(cls, folder: Path) -> list[dict[str, Any]]:
-        """Return the lines of results.jsonl that hold a whole record of this kind of picture."""
-        wanted = cls.location_keys | cls.record_keys
-        entries = (entry for entry in read_results(folder) if set(entry) >= wanted)
+        """Return the lines of results.jsonl that hold a whole record of a picture."""
         return [
             entry
-            for entry in entries
-            if isinstance(entry["file"], str) and files.is_inside(folder, entry["file"])
+            for entry in read_results(folder)
+            if set(entry) >= cls.location_keys
+            and isinstance(entry["file"], str)
+            and files.is_inside(folder, entry["file"])
+            and is_whole(entry, entry.get("kind", "generate"))
         ]
 
     @classmethod
@@ -111,7 +138,7 @@ class OutputFolder:
                 if files.sha256_of(path) != entry["sha256"]:
                     continue
                 record = self.record_of(entry)
-            if record.get("settings_sha256") == wanted:
+            if record.get("settings_sha256") == wanted and is_whole(record, self.kind):
                 yield path, record
 
     def _named(self, stem: str) -> list[Path]:

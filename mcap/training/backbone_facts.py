@@ -32,6 +32,7 @@ class BackboneFacts:
     decode_rows: float | None  # cost of one decode, in rows
     weights_key: str  # changes where a local model's weights do; "" where there is none
     local: bool  # the weights lie in a folder or file here
+    notice: str  # what to know of its pictures; "" where there is nothing
 
     @property
     def given(self) -> str:
@@ -80,6 +81,7 @@ def backbone_facts(entry: Entry, source: str | None) -> BackboneFacts:
         decode_rows=plan.decode_rows if alike else None,
         weights_key=weights_key(local) if local is not None else "",
         local=local is not None,
+        notice=plan.notice if source is None else "",
     )
 
 

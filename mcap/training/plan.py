@@ -65,6 +65,7 @@ class Plan:
     weights: Sequence[WeightLine]
     licences: Sequence[str] = field(default_factory=tuple)  # notices: non-commercial parts
     advice: Sequence[str] = field(default_factory=tuple)  # who was passed over, what to photograph
+    notice: str = ""  # what to know of the backbone's pictures
 
     def accepted(self, role: PhotoRole) -> list[PhotoLine]:
         return [line for line in self.photos if line.role == role and line.accepted]
@@ -92,6 +93,7 @@ class Plan:
             "weights": [vars(line) for line in self.weights],
             "licences": list(self.licences),
             "advice": list(self.advice),
+            "notice": self.notice,
         }
 
 
@@ -140,6 +142,7 @@ def plan_training(request: TrainingRequest, photos: PreparedPhotos) -> Plan:
         weights=required_weights(request),
         licences=licence_notices(request),
         advice=advice,
+        notice=facts.notice,
     )
 
 

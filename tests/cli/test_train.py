@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
+import mcap_plugins.demo
 from mcap.cli import run
 from mcap.cli.context import Globals
 from mcap.cli.train_output import show_events
@@ -169,6 +170,19 @@ def test_dry_run_prints_the_plan_and_writes_nothing(place, capsys):
     assert any("phase2_steps=2 became 1," in text for text in printed(capsys)["advice"])
     assert run(["--json", *command("--dry-run", "--set", "phase2_steps=7")]) == 0
     assert not any("became" in text for text in printed(capsys)["advice"])
+
+
+def test_the_plan_says_what_the_backbone_is_for(place, capsys):
+    """The demo backbone's own words; another model in its place has none."""
+    with_demo = [*command("--dry-run"), "--backbone", "demo"]
+    assert run(["--json", *with_demo]) == 0
+    notice = printed(capsys)["notice"]
+    assert notice == mcap_plugins.demo.NOTICE
+    assert "for trying mcap out" in notice and "--backbone sd15" in notice
+    assert run(with_demo) == 0
+    assert notice in " ".join(capsys.readouterr().out.split())
+    assert run(["--json", *command("--dry-run")]) == 0
+    assert printed(capsys)["notice"] == ""
 
 
 @pytest.mark.parametrize("first_step", [0, 5, 12, 13, 47])

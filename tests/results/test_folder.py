@@ -108,10 +108,15 @@ def test_a_command_that_is_not_known_is_named_as_it_is(results_of):
 
 
 @pytest.mark.parametrize("text", ["", "{}\n", "no JSON\n", "[1]\n", '{"file": "a"}\nno JSON\n'])
-def test_somebody_else_s_results_say_nothing(tmp_path, text):
+def test_somebody_else_s_results_say_nothing_and_are_not_overwritten(tmp_path, text):
     (tmp_path / RESULTS).write_text(text)
     assert read_results(tmp_path) == []
-    require_own(tmp_path, "enhance")
+    if not text:
+        require_own(tmp_path, "enhance")
+        return
+    with pytest.raises(UsageError, match=r"results\.jsonl in it is not mcap's, .*\(line [12]: "):
+        require_own(tmp_path, "enhance")
+    assert (tmp_path / RESULTS).read_text() == text
 
 
 class Plain(OutputFolder):

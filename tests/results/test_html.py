@@ -18,7 +18,7 @@ from mcap.images.jpeg import write_jpeg
 from mcap.results.html import write_page
 
 TEMPLATES = Path(mcap.__file__).parent / "results" / "templates"
-NOTHING = {"cards": [], "refused": [], "identity": "sface", "notice": ""}
+NOTHING = {"cards": [], "refused": [], "identity": "sface", "notices": []}
 
 
 def test_a_jpeg_of_the_picture_that_was_given(tmp_path):
@@ -32,7 +32,7 @@ def test_a_jpeg_of_the_picture_that_was_given(tmp_path):
 
 
 def test_text_is_escaped(tmp_path):
-    write_page(tmp_path / "a.html", "enhance.html", **{**NOTHING, "notice": "<b>Ask</b> & wait"})
+    write_page(tmp_path / "a.html", "enhance.html", **{**NOTHING, "notices": ["<b>Ask</b> & wait"]})
     text = (tmp_path / "a.html").read_text(encoding="utf-8")
     assert "&lt;b&gt;Ask&lt;/b&gt; &amp; wait" in text
     assert text.startswith("<!doctype html>") and text.rstrip().endswith("</html>")
@@ -41,7 +41,7 @@ def test_text_is_escaped(tmp_path):
 def test_a_value_that_is_missing_leaves_the_page_that_was_there(tmp_path):
     (tmp_path / "a.html").write_text("before")
     with pytest.raises(jinja2.UndefinedError, match="identity"):
-        write_page(tmp_path / "a.html", "enhance.html", cards=[], refused=[], notice="")
+        write_page(tmp_path / "a.html", "enhance.html", cards=[], refused=[], notices=[])
     assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
     assert (tmp_path / "a.html").read_text() == "before"
 
@@ -55,7 +55,7 @@ def test_pages_share_their_look_and_take_nothing_from_elsewhere(path):
 
 def test_a_page_brings_the_glyphs_of_writing_that_not_every_system_has(tmp_path):
     names = "自拍 한국 ภาพถ่ายน้ำ 😀 Müller Жанна → ★"
-    write_page(tmp_path / "a.html", "enhance.html", **{**NOTHING, "notice": names})
+    write_page(tmp_path / "a.html", "enhance.html", **{**NOTHING, "notices": [names]})
     text = (tmp_path / "a.html").read_text(encoding="utf-8")
     faces = re.findall(r'@font-face .*?base64,([^"]+)"\); unicode-range: ([^;]+);', text)
     ranges = {int(code[2:], 16) for _, codes in faces for code in codes.split(", ")}
@@ -70,5 +70,6 @@ def test_a_page_brings_the_glyphs_of_writing_that_not_every_system_has(tmp_path)
 
 
 def test_a_page_of_plain_names_brings_none(tmp_path):
-    write_page(tmp_path / "a.html", "enhance.html", **{**NOTHING, "notice": "Müller, Жанна: 3 → 4"})
+    plain = {**NOTHING, "notices": ["Müller, Жанна: 3 → 4"]}
+    write_page(tmp_path / "a.html", "enhance.html", **plain)
     assert "@font-face" not in (tmp_path / "a.html").read_text(encoding="utf-8")

@@ -114,7 +114,8 @@ def edit(
             yield PictureReady(picture)
     ordered = [pictures[index] for index in range(len(jobs))]
     results = folder.write_results(ordered)
-    sheet = write_edit_sheet(out / CONTACT_SHEET, jobs, ordered, redrawn, subject.name)
+    notice = models.backbone.info.notice
+    sheet = write_edit_sheet(out / CONTACT_SHEET, jobs, ordered, redrawn, subject.name, notice)
     yield EditFinished(tuple(ordered), sheet, results)
 
 

@@ -27,10 +27,12 @@ def write_edit_sheet(
     pictures: Sequence[Picture],
     redrawn: Mapping[int, Redrawn],
     name: str,
+    notice: str = "",
 ) -> Path:
     """Write one row a picture, at most `SHEET_PICTURES`.
 
-    ``redrawn``: number of the job -> its images, where they were sampled in this run.
+    ``redrawn``: number of the job -> its images, where they were sampled in this run; ``notice``:
+    the backbone's own.
     """
 
     def shown(similarity: float | None) -> str:
@@ -59,7 +61,8 @@ def write_edit_sheet(
     scale = 256 / max(width, height)
     place = (round(scale * width), round(scale * height))
     heading = f"{name}: before and after"
-    write_jpeg(path, contact_sheet(tiles, 3 if local else 2, place, heading=heading))
+    sheet = contact_sheet(tiles, 3 if local else 2, place, heading=heading, notice=notice)
+    write_jpeg(path, sheet)
     return path
 
 

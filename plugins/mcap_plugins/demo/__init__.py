@@ -14,6 +14,11 @@ MODEL = Path(__file__).parent / "model"
 # light module cannot import.
 FACE_HEIGHT = 0.742
 
+NOTICE = (
+    "The demo backbone is for trying mcap out: its pictures are small and smooth. For portraits to "
+    "hand over: --backbone sd15 or --backbone sdxl."
+)
+
 # What two CPU cores do in three to four minutes. A small model takes higher rates than Stable
 # Diffusion does. docs/benchmarks.md compares.
 RECIPE = {
@@ -55,6 +60,7 @@ def register_backbones(register: Any) -> None:
             recipe_overrides=RECIPE,
             memory_mb=1500,
             gflop_row=0.88,
+            notice=NOTICE,
             decode_rows=9.0,  # the face network's share in it: on small pictures half of the decode
         ),
     )
@@ -81,6 +87,7 @@ def load_demo(device: Any, dtype: Any, source: str | Path | None = None) -> Any:
         face_height=FACE_HEIGHT,
         recipe_overrides=RECIPE,
         square_only=True,
+        notice=NOTICE,
         # Of what profiles want left out it knows two, "dark" and "black and white", as styles of
         # the whole picture: led away from these, every face turns orange.
         generate_defaults={"steps": 20, "guidance_scale": 3.0, "negative_prompt": ""},
