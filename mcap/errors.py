@@ -7,6 +7,15 @@ Anything else that escapes is a defect of ours and ends with exit code 1.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?``, to be put behind a sentence, or "" where nothing is close."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean '{close[0]}'?" if close else ""
+
 
 class McapError(Exception):
     """Something failed that the user can understand. Exit code 1."""

@@ -7,7 +7,6 @@ stops nothing else. ``MCAP_PLUGINS=a,b`` is an allow-list of entry-point names.
 
 from __future__ import annotations
 
-import difflib
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,7 +21,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, ov
 import pluggy
 
 from mcap import TELEMETRY_OFF, contracts, hookspecs
-from mcap.errors import McapError, MissingResourceError
+from mcap.errors import McapError, MissingResourceError, did_you_mean
 
 KINDS = MappingProxyType(
     {
@@ -246,8 +245,7 @@ class Registry:
         if entry is not None:
             return entry
         known = ", ".join(self.names(kind)) or "none"
-        close = difflib.get_close_matches(name, self.entries[kind], n=1)
-        hint = f" Did you mean '{close[0]}'?" if close else ""
+        hint = did_you_mean(name, self.entries[kind])
         message = f"No {kind} called '{name}' is installed; there are: {known}.{hint}"
         if self.failures:
             failed = "; ".join(str(failure) for failure in self.failures)
@@ -381,9 +379,7 @@ def unknown_key(key: str, info: type | None) -> str:
         return (
             f"unknown key '{key}': it is a field of info=mcap.contracts.{info.__name__}({key}=...)"
         )
-    near = difflib.get_close_matches(key, METADATA, n=1)
-    hint = f"did you mean '{near[0]}'? " if near else ""
-    return f"unknown key '{key}': {hint}there are {', '.join(METADATA)}"
+    return f"unknown key '{key}'.{did_you_mean(key, METADATA)} There are {', '.join(METADATA)}"
 
 
 def wrong_info(info: Any, wanted: type | None) -> list[str]:

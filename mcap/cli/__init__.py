@@ -34,6 +34,8 @@ Examples:
   mcap generate me.mcap --count 8 --out portraits
 """
 
+FREQUENT_VARIABLES = {"MCAP_CACHE_DIR", "MCAP_CONFIG_DIR", "MCAP_OFFLINE", "MCAP_PLUGINS"}
+
 FLAGS = ("--offline", "--quiet", "--verbose", "--json")
 
 
@@ -154,7 +156,20 @@ def global_callback(
     if quiet and verbose:
         raise typer.BadParameter("--quiet and --verbose exclude each other")
     ctx.obj = Globals(config=config, offline=offline, quiet=quiet, verbose=verbose, json=json)
+    warn_of_variables(ctx)
     prepare_downloads(ctx)
+
+
+def warn_of_variables(ctx: typer.Context) -> None:
+    """Warn of each variable in the environment that looks like a setting and is none."""
+    given = {name.upper() for name in os.environ if name.upper().startswith("MCAP_")}
+    if given <= FREQUENT_VARIABLES:
+        return  # and the settings, which take a while to import, need not be known
+    from mcap.cli.output import warn
+    from mcap.cli.settings import unknown_variables
+
+    for text in unknown_variables():
+        warn(ctx, text)
 
 
 def prepare_downloads(ctx: typer.Context) -> None:

@@ -38,7 +38,7 @@ def plugins(
       mcap plugins realesrgan
     """
     from mcap.cli.output import emit
-    from mcap.errors import MissingResourceError
+    from mcap.errors import MissingResourceError, did_you_mean
     from mcap.registry import registry
 
     found = registry()
@@ -58,6 +58,7 @@ def plugins(
             known = ", ".join(sorted(found.plugins)) or "none"
             raise MissingResourceError(
                 f"No plugin called '{name}' is installed; there are: {known}."
+                f"{did_you_mean(name, found.plugins)}"
             )
     result = {
         "plugins": [{"name": item, "from": found.origins[item]} for item in shown],

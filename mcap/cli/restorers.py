@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mcap.cli.output import note, warn
-from mcap.errors import UsageError
+from mcap.errors import UsageError, did_you_mean
 from mcap.registry import registry
 from mcap.runtime.files import sha256_of
 from mcap.weights.catalogue import WEIGHTS
@@ -66,7 +66,7 @@ def choose_restorer(given: str) -> RestorerChoice:
         known = ", ".join(found.names("restorer")) or "none"
         raise UsageError(
             f"--restorer {given}: there is no such file, and no restorer of that name; there are: "
-            f"{known}."
+            f"{known}.{did_you_mean(given, found.names('restorer'))}"
         )
     for entry in found.entries["restorer"].values():
         if path.suffix.lower() in entry.reads:

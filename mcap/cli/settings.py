@@ -7,10 +7,11 @@ tables in TOML and double underscores in the environment: ``MCAP_PHOTOS__MAX_SID
 
 from __future__ import annotations
 
-import difflib
 import os
+import re
 import typing
 from collections.abc import Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,9 +25,10 @@ from pydantic_settings import (
 )
 
 from mcap.enhancement.settings import EnhanceSettings
-from mcap.errors import UsageError
+from mcap.errors import UsageError, did_you_mean
 from mcap.faces.settings import FaceSettings, with_current_names
 from mcap.framing.settings import FinishSettings
+from mcap.hookspecs import GROUP
 from mcap.images.open import PhotoSettings
 from mcap.runtime import documents
 from mcap.style.folders import config_dir
@@ -35,13 +37,16 @@ if TYPE_CHECKING:
     from mcap.cli.context import Globals
 
 FILE_NAME = "mcap.toml"
+PREFIX = "MCAP_"
+OTHER_VARIABLES = ("PLUGINS", "CONFIG_DIR")
+"""Read where the settings are not known yet."""
 
 
 class Settings(BaseSettings):
     """Every setting that has a place outside a single command."""
 
     model_config = SettingsConfigDict(
-        env_prefix="MCAP_",
+        env_prefix=PREFIX,
         env_nested_delimiter="__",
         # `MCAP_THREADS=` switches a variable off in a shell script; it is no empty number.
         env_ignore_empty=True,
@@ -64,6 +69,14 @@ class Settings(BaseSettings):
     faces: FaceSettings = FaceSettings()
     enhance: EnhanceSettings = EnhanceSettings()
     finish: FinishSettings = FinishSettings()
+
+
+TABLES: dict[str, type[BaseModel]] = {
+    name: field.annotation
+    for name, field in Settings.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+}
+"""Settings that hold settings."""
 
 
 class TomlLayer(InitSettingsSource):
@@ -123,7 +136,7 @@ def load_settings(options: Globals | None = None, **flags: Any) -> Settings:
     except ValidationError as error:
         raise UsageError(explain_invalid(error, given, layers)) from error
     except SettingsError as error:
-        raise UsageError(f"A setting in the environment cannot be read: {error}.") from error
+        raise UsageError(explain_unreadable(error)) from error
     # Two settings concern the one downloader, which every stage shares.
     if found.offline:
         set_offline(True)
@@ -142,6 +155,41 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
 
 
+def explain_unreadable(error: SettingsError) -> str:
+    """Return the sentence about a variable that stands for a table and is no JSON."""
+    named = re.search(r'for field "(\w+)"', str(error))
+    table = named[1] if named else ""
+    if table not in TABLES:
+        return f"A setting in the environment cannot be read: {error}."
+    key = next(iter(TABLES[table].model_fields))
+    return (
+        f"environment variable MCAP_{table.upper()}: is a table, and must be JSON, such as "
+        f'{{"{key}": ...}}; or set its keys one by one: MCAP_{table.upper()}__{key.upper()}=...'
+    )
+
+
+def unknown_variables() -> list[str]:
+    """Return a sentence for each ``MCAP_`` variable that nothing reads.
+
+    Variables that begin with the name of an installed plugin are that plugin's: those of a plugin
+    ``my-booth`` with ``MCAP_MY_BOOTH_``. A wrong key of a table is an error of `load_settings`.
+    """
+    keys = [field.upper() for field in Settings.model_fields]
+    keys += [f"{table}__{key}".upper() for table in TABLES for key in TABLES[table].model_fields]
+    keys += OTHER_VARIABLES
+    plugins = [re.sub(r"\W", "_", point.name).upper() + "_" for point in entry_points(group=GROUP)]
+    tables = [table.upper() + "__" for table in TABLES]
+    told = []
+    for name in sorted(os.environ):
+        if not name.upper().startswith(PREFIX):
+            continue
+        key = name.upper().removeprefix(PREFIX)
+        if key not in keys and not key.startswith((*plugins, *tables)):
+            close = did_you_mean(key, keys).replace("'", f"'{PREFIX}", 1)
+            told.append(f"environment variable {name}: nothing reads it.{close}")
+    return told
+
+
 def refuse_unknown_keys(
     values: Mapping[str, Any], model: type[BaseModel], file: str, parents: tuple[str, ...]
 ) -> None:
@@ -150,8 +198,7 @@ def refuse_unknown_keys(
     for key, value in values.items():
         dotted = ".".join((*parents, key))
         if key not in allowed:
-            close = difflib.get_close_matches(key, allowed, n=1)
-            hint = f" Did you mean '{close[0]}'?" if close else ""
+            hint = did_you_mean(key, allowed)
             where = f"in [{'.'.join(parents)}]" if parents else "at the top level"
             raise UsageError(
                 f"{file}: unknown key '{dotted}'.{hint} "
@@ -173,6 +220,13 @@ def explain_invalid(
         path = settings_path(location)
         value = item.get("input")
         where = origin_of(path, given, layers)
+        if item["type"] == "extra_forbidden":
+            known = TABLES[path[0]].model_fields if path[0] in TABLES else Settings.model_fields
+            parts.append(
+                f"{where}: unknown key '{'.'.join(path)}'.{did_you_mean(path[-1], known)} Allowed "
+                f"keys: {', '.join(sorted(known))}"
+            )
+            continue
         allowed = allowed_values(path)
         parts.append(
             f"{where}: {'.'.join(path)} = {value!r} is not allowed: {item['msg']}"
@@ -200,17 +254,18 @@ def origin_of(
     """Return where a value was given: a flag, an environment variable or a file."""
     if path[0] in given:
         return f"--{path[0].replace('_', '-')}"
-    variable = "MCAP_" + "__".join(path).upper()
+    variable = PREFIX + "__".join(path).upper()
     names = {name.upper(): name for name in os.environ}
-    if variable in names:
-        return f"environment variable {names[variable]}"
+    for upper, name in names.items():
+        if upper == variable or upper.startswith(f"{variable}__"):
+            return f"environment variable {name}"
     for name, values in layers.items():
         inner: Any = values
         for part in path:
             inner = inner.get(part) if isinstance(inner, Mapping) else None
         if inner is not None:
             return name
-    table = "MCAP_" + path[0].upper()
+    table = PREFIX + path[0].upper()
     return f"environment variable {names[table]}" if table in names else "settings"
 
 

@@ -8,13 +8,12 @@ lie stay the model's. Light: diffusers is imported when a scheduler is made.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mcap.errors import UsageError
+from mcap.errors import UsageError, did_you_mean
 
 MODEL = "model"
 """The name of the scheduler that the model came with."""
@@ -103,8 +102,7 @@ def find(name: str) -> str:
     """As `lookup`; `UsageError`, with the names that there are, for what is no scheduler."""
     found = lookup(name)
     if found is None:
-        close = difflib.get_close_matches(name.lower(), names(), n=1)
-        hint = f" Did you mean '{close[0]}'?" if close else ""
+        hint = did_you_mean(name.lower(), names())
         raise UsageError(
             f"--scheduler {name}: there is no such scheduler.{hint} There are: "
             f"{', '.join(names())}.",

@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from mcap.errors import UsageError
+from mcap.errors import UsageError, did_you_mean
 from mcap.runtime.documents import read_toml
 from mcap.style.fields import (
     NAME,
@@ -216,7 +216,9 @@ def profile_error(path: Path, error: ValidationError) -> UsageError:
             continue
         key = dotted_key(location)
         if item["type"] == "extra_forbidden":
-            message = f"is unknown; allowed here: {', '.join(allowed_keys(location[:-1]))}"
+            allowed = allowed_keys(location[:-1])
+            hint = did_you_mean(str(location[-1]), allowed)
+            message = f"is unknown.{hint} Allowed here: {', '.join(allowed)}"
         elif item["type"] == "missing" and isinstance(location[-1], int):
             key, message = dotted_key(location[:-1]), "must be a list of two numbers"
         elif item["type"] == "missing":
@@ -305,7 +307,7 @@ def find_profile(
             return read_profile(candidate)
     names = sorted({path.stem for folder in folders for path in folder.path.glob("*.toml")})
     raise UsageError(
-        f"There is no style profile '{name_or_path}'; there are: {', '.join(names) or 'none'}. "
-        "`mcap profiles new` writes one to start from.",
+        f"There is no style profile '{name_or_path}'; there are: {', '.join(names) or 'none'}."
+        f"{did_you_mean(str(name_or_path), names)} `mcap profiles new` writes one to start from.",
         details={"profile": str(name_or_path), "known": names},
     )

@@ -11,7 +11,6 @@ Sources: MagiCapture (arXiv 2309.06895), sections 3.3 to 4; its released code
 
 from __future__ import annotations
 
-import difflib
 import math
 import tomllib
 import warnings
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from mcap.errors import RenamedKeyWarning, UsageError
+from mcap.errors import RenamedKeyWarning, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from mcap.registry import Failure
@@ -292,7 +291,8 @@ def plugin_recipe(name: str) -> Layer:
     if name not in found.recipes:
         known = recipe_names()
         failed = "; ".join(map(str, found.failures))
-        hint = f" These plugins could not be loaded: {failed}." if failed else ""
+        hint = did_you_mean(name, known)
+        hint += f" These plugins could not be loaded: {failed}." if failed else ""
         raise UsageError(
             f"Recipe '{name}' is unknown; there are: {', '.join(known)}.{hint}",
             details={"recipe": name, "known": known},
@@ -388,9 +388,8 @@ def _usage_error(origin: str, error: ValidationError) -> UsageError:
         keys.append(key)
         if item["type"] == "extra_forbidden":
             known = [name for name in Recipe.model_fields if name != "name"]
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean '{near[0]}'? " if near else ""
-            problems.append(f"key '{key}' is unknown; {hint}allowed are {', '.join(known)}")
+            hint = did_you_mean(key, known)
+            problems.append(f"key '{key}' is unknown.{hint} Allowed are {', '.join(known)}")
             continue
         allowed = allowed_values(key)
         problems.append(f"key '{key}': {item['input']!r} is not allowed; allowed: {allowed}")

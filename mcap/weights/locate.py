@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
-from mcap.errors import MissingResourceError, UsageError
+from mcap.errors import MissingResourceError, UsageError, did_you_mean
 from mcap.weights import cache, catalogue
 from mcap.weights.catalogue import HubFolder, InstalledSource, LibrarySource, Source, Weight
 from mcap.weights.hub import hub_snapshot
@@ -23,7 +23,8 @@ def weight(name: str | Weight) -> Weight:
         return catalogue.WEIGHTS[name]
     except KeyError:
         known = ", ".join(sorted(catalogue.WEIGHTS))
-        raise UsageError(f"There is no weight called '{name}'; there are: {known}.") from None
+        hint = did_you_mean(name, catalogue.WEIGHTS)
+        raise UsageError(f"There is no weight called '{name}'; there are: {known}.{hint}") from None
 
 
 def local_path(name: str | Weight) -> Path | None:

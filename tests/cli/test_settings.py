@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
+from mcap.cli import run
 from mcap.cli.context import Globals
-from mcap.cli.settings import Settings, load_settings
+from mcap.cli.settings import Settings, load_settings, unknown_variables
 from mcap.errors import UsageError
 from mcap.weights.cache import cache_dir, offline, set_cache_dir, set_offline
 from tests.support import ROOT
@@ -177,3 +180,97 @@ def test_settings_that_cannot_be_read_are_refused_by_name(places, data):
     places[0].write_bytes(data)
     with pytest.raises(UsageError, match=r"mcap\.toml"):
         load_settings()
+
+
+WRONG_VARIABLES = {
+    "MCAP_DETECTR": "MCAP_DETECTOR",
+    "MCAP_CACHEDIR": "MCAP_CACHE_DIR",
+    "MCAP_FACES_MAX_YAW": "MCAP_FACES__MAX_YAW",
+    "MCAP_FACE__MAX_YAW": "MCAP_FACES__MAX_YAW",
+    "MCAP_PLUGIN": "MCAP_PLUGINS",
+    "MCAP_MASKER__X": "MCAP_MASKER",
+    "mcap_sed": "MCAP_SEED",
+    "MCAP_WHATEVER": None,
+}
+
+
+@pytest.mark.parametrize("name", WRONG_VARIABLES)
+def test_a_variable_that_nothing_reads_is_warned_of_by_every_command(
+    places, monkeypatch, capsys, name
+):
+    monkeypatch.setenv(name, "7")
+    assert run(["profiles", "list"]) == 0
+    told = capsys.readouterr().err
+    assert f"warning: environment variable {name}: nothing reads it." in told
+    close = WRONG_VARIABLES[name]
+    assert (f"Did you mean '{close}'?" in told) if close else ("Did you mean" not in told)
+
+
+def test_variables_that_are_read_are_not_warned_of(places, monkeypatch):
+    for name in list(os.environ):
+        if name.startswith("MCAP_"):
+            monkeypatch.delenv(name)
+    for key in Settings.model_fields:
+        monkeypatch.setenv(f"MCAP_{key.upper()}", "1")
+    for name in ("MCAP_FACES__MAX_YAW", "mcap_photos__max_side", "MCAP_PLUGINS", "MCAP_CONFIG_DIR"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("MCAP_FACES__NAME", "1")  # an error of whatever reads the settings
+    assert unknown_variables() == []
+
+
+def test_a_plugin_s_own_variables_begin_with_its_name(places, monkeypatch):
+    points = [EntryPoint(name, "nothing", "mcap") for name in ("my-booth", "lamp")]
+    monkeypatch.setattr("mcap.cli.settings.entry_points", lambda group: points)
+    for name in ("MCAP_MY_BOOTH_PORT", "MCAP_LAMP_COLOUR", "MCAP_BOOTH_PORT"):
+        monkeypatch.setenv(name, "7")
+    told = [text for text in unknown_variables() if "BOOTH" in text or "LAMP" in text]
+    assert told == ["environment variable MCAP_BOOTH_PORT: nothing reads it."]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("MCAP_FACES__MAX_YAWW", "4", r"MCAP_FACES__MAX_YAWW: unknown key .*mean 'max_yaw'\?"),
+        ("MCAP_FACES", '{"max_yaww": 4}', r"MCAP_FACES: unknown key .*mean 'max_yaw'\?"),
+        ("MCAP_PHOTOS", "{", "MCAP_PHOTOS: is a table, and must be JSON, .* MCAP_PHOTOS__MAX_"),
+        ("MCAP_PHOTOS__MAX_SIDE__A", "4", "variable MCAP_PHOTOS__MAX_SIDE__A: photos.max_side = "),
+    ],
+)
+def test_wrong_keys_of_tables_in_the_environment_are_named(places, monkeypatch, name, value, told):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=told):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("words", "close"),
+    [
+        ("profiles show pasport", "passport"),
+        ("models pull yunt", "yunet"),
+        ("plugins opncv", "opencv"),
+        ("train --source . --style pasport --out o.mcap", "passport"),
+        ("train --source a.jpg --style passport --recipe relesed --out o.mcap", "released"),
+        (
+            "train --source a.jpg --style passport --set phase1_step=5 --out o.mcap",
+            "phase1_steps",
+        ),
+        ("enhance a.jpg --restorer demo-rs", "demo-sr"),
+        ("enhance a.jpg --restorer demo-sr.pth", "demo-sr"),
+        ("mask a.jpg --preview --masker landmark", "landmarks"),
+        ("profiles check aspct.toml", "aspect"),
+        ("profiles check trian.toml", "train"),
+        ("profiles check head.toml", "head_height"),
+    ],
+)
+def test_mistyped_names_and_keys_get_did_you_mean(places, capsys, words, close):
+    work = places[0].parent
+    (work / "a.jpg").write_bytes((ROOT / "examples" / "selfies" / "06-close.jpg").read_bytes())
+    for name, text in {
+        "aspct": 'aspct = "4:5"\n',
+        "trian": "[trian]\nphase1_steps = 3\n",
+        "head": "[framing]\nhead_heigth = [0.4, 0.5]\n",
+    }.items():
+        (work / f"{name}.toml").write_text(f'schema = 1\nname = "{name}"\n{text}')
+    assert run(words.split()) != 0
+    output = capsys.readouterr()
+    assert f"Did you mean '{close}'?" in " ".join((output.out + output.err).split())

@@ -222,7 +222,7 @@ def test_broken_it_is_named_with_what_is_wrong(stranger, capsys, old, new, told)
         (
             "licence=",
             "license=",
-            "restorer 'stranger-twice': unknown key 'license': did you mean 'licence'? there are "
+            "restorer 'stranger-twice': unknown key 'license'. Did you mean 'licence'? There are "
             "summary, licence, commercial, needs, reads, info",
         ),
         (
@@ -285,8 +285,8 @@ def test_an_object_that_is_not_what_was_registered_is_a_defect_of_the_plugin(str
         (
             "phase2_lora_lr",
             "phase2_lora_rate",
-            "recipe 'stranger-soft' of the plugin 'stranger': key 'phase2_lora_rate' is unknown; "
-            "did you mean 'phase2_lora_lr'? allowed are ",
+            "recipe 'stranger-soft' of the plugin 'stranger': key 'phase2_lora_rate' is unknown. "
+            "Did you mean 'phase2_lora_lr'? Allowed are ",
         ),
         (
             "5e-5",
