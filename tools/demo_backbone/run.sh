@@ -117,6 +117,11 @@ main() {
     fi
     echo $$ >"$state/pid"
     renice -n 19 -p $$ >/dev/null
+    # Where Linux groups processes by session, nice counts within a session alone; a session of our
+    # own (setsid) gives way to the others by its group's value.
+    if [ -w /proc/$$/autogroup ] && [ "$(($(ps -o sid= -p $$)))" = $$ ]; then
+        echo 19 >/proc/$$/autogroup
+    fi
     # Threads that wait by spinning take the time of those that work where the machine is shared.
     export OMP_WAIT_POLICY=PASSIVE PYTHONUNBUFFERED=1
     trap stop TERM INT
