@@ -20,8 +20,12 @@ LINE_FRACTION = 0.1
 class Progress(Protocol):
     """A task on stderr, being done."""
 
-    def advance(self, n: float = 1, **fields: Any) -> None:
-        """``n`` more are done; ``fields`` (loss=0.12, ...) are shown beside the bar."""
+    def advance(self, n: float = 1, left: float | None = None, **fields: Any) -> None:
+        """``n`` more are done; ``fields`` (loss=0.12, ...) are shown beside the bar.
+
+        ``left`` are the seconds until all is done where this task is one of several; None: the
+        task's own, from its speed so far.
+        """
         ...
 
     def note(self, text: str) -> None:
@@ -56,7 +60,7 @@ def progress(
 class SilentProgress:
     """With ``--quiet``."""
 
-    def advance(self, n: float = 1, **fields: Any) -> None:
+    def advance(self, n: float = 1, left: float | None = None, **fields: Any) -> None:
         """Nothing is shown."""
 
     def note(self, text: str) -> None:
@@ -67,8 +71,18 @@ class SilentProgress:
 def terminal_bar(title: str, total: float | None, unit: str) -> Iterator[Progress]:
     """Show rich's bar, with the amount done and the time left."""
     from rich import progress as rich_progress
+    from rich.text import Text
 
     from mcap.cli.output import error_console
+
+    class TimeLeftColumn(rich_progress.TimeRemainingColumn):
+        """The task's own time left, or that of the whole where it was told."""
+
+        def render(self, task: rich_progress.Task) -> Text:
+            left = task.fields["left"]
+            if left is None:
+                return Text("left ").append_text(super().render(task))
+            return Text(f"left in all {format_seconds(left)}", style="progress.remaining")
 
     amount: list[rich_progress.ProgressColumn] = [rich_progress.MofNCompleteColumn()]
     if unit == "bytes":
@@ -78,18 +92,17 @@ def terminal_bar(title: str, total: float | None, unit: str) -> Iterator[Progres
         rich_progress.BarColumn(),
         *amount,
         rich_progress.TimeElapsedColumn(),
-        rich_progress.TextColumn("left"),
-        rich_progress.TimeRemainingColumn(),
+        TimeLeftColumn(),
         rich_progress.TextColumn("{task.fields[shown]}", style="dim"),
         console=error_console(),
         transient=False,
     )
     with display:
-        task = display.add_task(title, total=total, shown="")
+        task = display.add_task(title, total=total, shown="", left=None)
 
         class Bar:
-            def advance(self, n: float = 1, **fields: Any) -> None:
-                display.update(task, advance=n, shown=format_fields(fields))
+            def advance(self, n: float = 1, left: float | None = None, **fields: Any) -> None:
+                display.update(task, advance=n, left=left, shown=format_fields(fields))
 
             def note(self, text: str) -> None:
                 display.console.print(text, markup=False)
@@ -109,7 +122,7 @@ class LineProgress:
         size = f", {self.quantity(total)}" if unit == "bytes" and total else ""
         print_line(f"{title}{size} ...")
 
-    def advance(self, n: float = 1, **fields: Any) -> None:
+    def advance(self, n: float = 1, left: float | None = None, **fields: Any) -> None:
         self.done += n
         self.shown = format_fields(fields)
         now = time.monotonic()
@@ -119,7 +132,7 @@ class LineProgress:
         if self.total and step < self.total * LINE_FRACTION and self.done < self.total:
             return
         self.printed_at, self.printed_done = now, self.done
-        print_line(f"{self.title}: {self.amount()}{self.time_left(now)}{self.suffix()}")
+        print_line(f"{self.title}: {self.amount()}{self.time_left(now, left)}{self.suffix()}")
 
     def note(self, text: str) -> None:
         print_line(text)
@@ -142,8 +155,10 @@ class LineProgress:
         percent = 100 * self.done / self.total if self.total else 100.0
         return f"{self.quantity(self.done)}/{self.quantity(self.total)} ({percent:.0f} %)"
 
-    def time_left(self, now: float) -> str:
+    def time_left(self, now: float, left: float | None = None) -> str:
         """Return the time left after a comma; nothing where it is not known."""
+        if left is not None:
+            return f", {format_seconds(left)} left in all"
         if not self.total or not self.done:
             return ""
         return (

@@ -70,6 +70,11 @@ MASKS = typer.Option(
 RESUME = typer.Option("--resume", help="Go on with an interrupted run; never start a new one.")
 FORCE = typer.Option("--force", help="Start over, and replace a subject that lies at --out.")
 DRY_RUN = typer.Option("--dry-run", help="Look at the photos, print the plan and stop.")
+TIME_STEPS = typer.Option(
+    "--time-steps/--no-time-steps",
+    help="Time a few steps for the plan, or only estimate. Default: time them where the model "
+    "lies here and that takes a few seconds.",
+)
 SEED = typer.Option(
     help="Where training's random numbers start: another seed, another result. Default: 0.",
     metavar="N",
@@ -108,6 +113,7 @@ def train(
     resume: Annotated[bool, RESUME] = False,
     force: Annotated[bool, FORCE] = False,
     dry_run: Annotated[bool, DRY_RUN] = False,
+    time_steps: Annotated[bool | None, TIME_STEPS] = None,
     seed: Annotated[int | None, SEED] = None,
     device: Annotated[str | None, options.DEVICE] = None,
     precision: Annotated[str | None, options.PRECISION] = None,
@@ -173,7 +179,7 @@ def train(
         checkpoint_every=checkpoint_every,
         preview_every=preview_every,
     )
-    run(ctx, request, settings.threads, how, dry_run=dry_run)
+    run(ctx, request, settings.threads, how, dry_run=dry_run, time_steps=time_steps)
 
 
 def make_request(
@@ -254,19 +260,27 @@ def run(
     how: Options,
     *,
     dry_run: bool,
+    time_steps: bool | None,
 ) -> None:
-    """Prepare the photos, show the plan, and train; with ``dry_run`` not the last."""
+    """Prepare the photos, show the plan, and train; with ``dry_run`` not the last.
+
+    A model that is loaded in a second or two is loaded before the plan, and its steps are timed;
+    any other after it.
+    """
+    import time
+    from dataclasses import replace
+
     from mcap.cli import train_output
     from mcap.cli.output import note, note_left_out
     from mcap.cli.progress import progress
     from mcap.contracts import FaceTools
     from mcap.registry import registry
     from mcap.runtime.device import set_threads
-    from mcap.runtime.memory import translate_oom
     from mcap.training.checkpoint import latest_checkpoint
-    from mcap.training.memory_advice import LOADING_ADVICE
     from mcap.training.plan import plan_training, required_weights
     from mcap.training.prepare import prepare_photos
+    from mcap.training.run import timed_plan
+    from mcap.training.timing import is_light, is_worth_timing
     from mcap.weights.locate import require_here
 
     checkpoint = latest_checkpoint(request.out / "checkpoints") if how.resume else None
@@ -282,24 +296,53 @@ def run(
         registry().create("masker", request.entries["masker"].name),
     )
     count = 2 * (len(request.photos.sources) + len(request.photos.references))
+    began = time.perf_counter()
     with progress(ctx, "finding faces", count, unit="photos") as bar:
         photos = prepare_photos(request, tools, on_photo=lambda _: bar.advance(1))
-    plan = plan_training(request, photos)
+    plan = plan_training(request, photos, how, checkpoint.step if checkpoint else 0)
+    plan = replace(plan, taken={"photos": time.perf_counter() - began})
+    if time_steps is None:
+        time_steps = is_worth_timing(plan.recipe, request.backbone, plan.time, dry_run=dry_run)
+    time_steps = time_steps and photos.usable and all(line.here for line in plan.weights)
+    backbone = None
+    if time_steps and (dry_run or is_light(request.backbone)):
+        backbone, plan = load_backbone(ctx, request, plan)
+        plan = timed_plan(request, plan, photos, tools, backbone)
     train_output.show_plan(ctx, plan, dry_run=dry_run)
     photos.require_usable()
     if dry_run:
         return
-    facts = request.backbone
+    if backbone is None:
+        backbone, plan = load_backbone(ctx, request, plan)
+        if time_steps:
+            plan = timed_plan(request, plan, photos, tools, backbone)
+            train_output.note_time(ctx, plan)
+    if how.resume:
+        note(ctx, f"Going on with {request.out} after step {plan.done} of {plan.recipe.steps}.")
+    manifest = learn(ctx, request, plan, photos, tools, backbone)
+    train_output.show_result(ctx, request, manifest)
+
+
+def load_backbone(
+    ctx: typer.Context, request: TrainingRequest, plan: Plan
+) -> tuple[Backbone, Plan]:
+    """Load the backbone; return the plan with the time that it took."""
+    import time
+    from dataclasses import replace
+
+    from mcap.cli.output import note
+    from mcap.registry import registry
+    from mcap.runtime.memory import translate_oom
+    from mcap.training.memory_advice import LOADING_ADVICE
+
+    began, facts = time.perf_counter(), request.backbone
     with translate_oom("loading the backbone", LOADING_ADVICE):
         note(ctx, f"Loading backbone {plan.backbone} ...")
         backbone = registry().create(
             "backbone", facts.name, request.device, request.dtype, source=facts.source
         )
-    if how.resume:
-        done = checkpoint.step if checkpoint else 0
-        note(ctx, f"Going on with {request.out} after step {done} of {plan.recipe.steps}.")
-    manifest = learn(ctx, request, plan, photos, tools, backbone, how)
-    train_output.show_result(ctx, request, manifest)
+    taken = {**plan.taken, "loading": time.perf_counter() - began}
+    return backbone, replace(plan, taken=taken)
 
 
 def learn(
@@ -309,7 +352,6 @@ def learn(
     photos: PreparedPhotos,
     tools: FaceTools,
     backbone: Backbone,
-    how: Options,
 ) -> Manifest:
     """Train and complete the subject folder; `Interrupted`, with the way on, after Ctrl-C."""
     from dataclasses import replace
@@ -321,7 +363,9 @@ def learn(
     from mcap.errors import Interrupted
     from mcap.training import run as training
     from mcap.training.events import Stopped
+    from mcap.training.timing import TimeLeft
 
+    how = plan.how
     writer = training.open_subject(request, plan, backbone, resume=how.resume)
     if plan.references_to_draw:
         with progress(ctx, "drawing the style", plan.references_to_draw, unit="photos") as bar:
@@ -331,7 +375,7 @@ def learn(
     with stop_on_interrupt() as asked_to_stop:
         how = replace(how, should_stop=asked_to_stop)
         events = training.learn(request, plan, photos, tools, backbone, writer, how)
-        last = show_events(ctx, events)
+        last = show_events(ctx, events, TimeLeft(plan.time, plan.recipe, how))
     if isinstance(last, Stopped):
         raise Interrupted(
             f"Interrupted after step {last.step} of {last.steps}; everything is saved. Go on with: "

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mcap.training.request import TrainingRequest
+    from mcap.training.timing import TimeLeft
 
 PHASES = {1: "phase 1, tokens", 2: "phase 2, tokens and LoRA"}
 
@@ -49,6 +50,12 @@ def show_plan(ctx: typer.Context, plan: Plan, *, dry_run: bool) -> None:
         emit(ctx, {"dry_run": True, **plan.as_json()}, lambda console: print_plan(console, plan))
     elif not ctx.obj.json and not ctx.obj.quiet:
         print_plan(error_console(), plan)
+
+
+def note_time(ctx: typer.Context, plan: Plan) -> None:
+    """Say how long the run takes where its steps were timed after the plan was shown."""
+    if plan.time.timed and plan.seconds is not None:
+        note(ctx, f"Timed on this machine: {about(plan.seconds)}.")
 
 
 def print_plan(console: Console, plan: Plan) -> None:
@@ -85,7 +92,9 @@ def plan_lines(plan: Plan) -> list[tuple[str, str]]:
     memory = "not known" if plan.memory_mb is None else f"about {plan.memory_mb / 1000:.1f} GB"
     if plan.device_memory_mb is not None:
         memory += f", of {plan.device_memory_mb / 1000:.0f} GB that this device has"
-    time = "known after the first steps" if plan.seconds is None else about(plan.seconds)
+    time = "known after the first steps"
+    if plan.seconds is not None:
+        time = about(plan.seconds) + (", timed" if plan.time.timed else ", a rough estimate")
     rows = f"{plan.rows[1]:.3g} and {plan.rows[2]:.3g} rows a step"
     here = [line.name for line in plan.weights if line.here]
     missing = [f"{line.name} ({human_bytes(line.bytes)})" for line in plan.weights if not line.here]
@@ -111,12 +120,16 @@ def about(seconds: float) -> str:
     if seconds < 90:
         return f"about {max(10, round(seconds, -1)):.0f} seconds"
     if seconds < 5400:
-        return f"about {seconds / 60:.0f} minutes"
+        minutes = seconds / 60
+        return f"about {minutes:.1f} minutes" if minutes < 10 else f"about {minutes:.0f} minutes"
     return f"about {seconds / 3600:.1f} hours"
 
 
-def show_events(ctx: typer.Context, events: Iterable[Event]) -> TrainingFinished | Stopped:
-    """Draw training's events as one bar a phase; return the last event."""
+def show_events(
+    ctx: typer.Context, events: Iterable[Event], time_left: TimeLeft
+) -> TrainingFinished | Stopped:
+    """Draw training's events as one bar a phase, with the time left of the run; return the last
+    event."""
     with ExitStack() as stack:
         bar: Progress | None = None
         for event in events:
@@ -132,7 +145,7 @@ def show_events(ctx: typer.Context, events: Iterable[Event]) -> TrainingFinished
                 if "identity" in event.losses:
                     # L_id is 1 - cos: what people want to see is the similarity.
                     shown["similarity"] = 1 - event.losses["identity"]
-                bar.advance(1, **shown)
+                bar.advance(1, time_left.after(event), **shown)
             elif isinstance(event, DecodeChosen) and event.measured:
                 measured = ", ".join(
                     f"{name} {found.cosine:.3f} (gradient {found.gradient_cosine:.2f})"

@@ -31,8 +31,13 @@ class BackboneFacts:
     gflop_row: float | None  # one forward pass of the UNet for one row
     decode_rows: float | None  # cost of one decode, in rows
     weights_key: str  # changes where a local model's weights do; "" where there is none
-    local: bool  # the weights lie in a folder or file here
+    weights_bytes: int | None  # their size, where they lie in a folder or file here
     notice: str  # what to know of its pictures; "" where there is nothing
+
+    @property
+    def local(self) -> bool:
+        """True where the weights lie in a folder or file here."""
+        return self.weights_bytes is not None
 
     @property
     def given(self) -> str:
@@ -80,7 +85,7 @@ def backbone_facts(entry: Entry, source: str | None) -> BackboneFacts:
         gflop_row=plan.gflop_row if alike else None,
         decode_rows=plan.decode_rows if alike else None,
         weights_key=weights_key(local) if local is not None else "",
-        local=local is not None,
+        weights_bytes=weights_bytes(local) if local is not None else None,
         notice=plan.notice if source is None else "",
     )
 
@@ -91,11 +96,7 @@ def weights_key(place: Path) -> str:
     Of their bytes where they are small, else of size and time.
     """
     digest = hashlib.sha256()
-    if place.is_dir():
-        files = sorted(place.glob("*/*.safetensors"))
-    else:
-        files = [file for file in (place, vae_beside(place)) if file is not None]
-    for file in files:
+    for file in weight_files(place):
         status = file.stat()
         digest.update(f"{file.parent.name}/{file.name} {status.st_size} ".encode())
         if status.st_size < 200e6:
@@ -103,3 +104,15 @@ def weights_key(place: Path) -> str:
         else:
             digest.update(str(status.st_mtime_ns).encode())
     return digest.hexdigest()
+
+
+def weights_bytes(place: Path) -> int:
+    """Return the size of a model's weight files."""
+    return sum(file.stat().st_size for file in weight_files(place))
+
+
+def weight_files(place: Path) -> list[Path]:
+    """Return the weight files of a folder in diffusers' layout, or a single file and its VAE."""
+    if place.is_dir():
+        return sorted(place.glob("*/*.safetensors"))
+    return [file for file in (place, vae_beside(place)) if file is not None]

@@ -52,8 +52,10 @@ EFFICIENCY = 0.6
 0.62 at 512 pixels on two cores and 0.70 at 256 on one (benchmarks/README.md)."""
 
 
-def estimate_seconds(recipe: Recipe, backbone: BackboneFacts, gflops: float) -> float | None:
-    """Return the training time at ``gflops``; None where the backbone's cost is not known."""
+def estimate_step_seconds(
+    recipe: Recipe, backbone: BackboneFacts, gflops: float
+) -> dict[int, float] | None:
+    """Return phase -> time of a step at ``gflops``; None where the backbone's cost is not known."""
     if not backbone.gflop_row:
         return None
     rows = rows_per_step(recipe)
@@ -61,8 +63,8 @@ def estimate_seconds(recipe: Recipe, backbone: BackboneFacts, gflops: float) -> 
     share = {"window": WINDOW_SHARE + 0.05, "tiny": 0.1}.get(recipe.identity_decode, 1.0)
     decode = decodes_per_step(recipe) * (backbone.decode_rows or 0.0) * share
     repeat = 1.0 if recipe.gradient_checkpointing else 0.0  # the forward pass runs twice
-    work = recipe.phase1_steps * rows[1] + recipe.phase2_steps * (rows[2] + decode)
-    return work * backbone.gflop_row * (1 + BACKWARD + repeat) / (gflops * EFFICIENCY)
+    row = backbone.gflop_row * (1 + BACKWARD + repeat) / (gflops * EFFICIENCY)
+    return {1: row * rows[1], 2: row * (rows[2] + decode)}
 
 
 def measure_gflops(device: torch.device, dtype: torch.dtype) -> float:

@@ -15,12 +15,14 @@ from mcap.runtime.device import precision_name
 from mcap.training.costs import (
     HEADROOM,
     estimate_memory_mb,
-    estimate_seconds,
+    estimate_step_seconds,
     measure_gflops,
     rows_per_step,
 )
+from mcap.training.options import Options
 from mcap.training.prepare import REFERENCES_DRAWN
 from mcap.training.recipe import low_memory
+from mcap.training.timing import RunTime, estimated_time
 from mcap.training.tiny_autoencoder import tiny_autoencoder
 from mcap.weights.required import WeightLine, weight_lines
 
@@ -61,7 +63,10 @@ class Plan:
     rows: Mapping[int, float]  # UNet rows a step in each phase, on average
     memory_mb: float | None
     device_memory_mb: float | None
-    seconds: float | None
+    time: RunTime
+    how: Options  # previews and checkpoints take time, too
+    done: int  # steps of an interrupted run that goes on
+    taken: Mapping[str, float]  # seconds of what came before the plan: "photos", "loading"
     weights: Sequence[WeightLine]
     licences: Sequence[str] = field(default_factory=tuple)  # notices: non-commercial parts
     advice: Sequence[str] = field(default_factory=tuple)  # who was passed over, what to photograph
@@ -73,8 +78,14 @@ class Plan:
     def refused(self) -> list[PhotoLine]:
         return [line for line in self.photos if not line.accepted]
 
+    @property
+    def seconds(self) -> float | None:
+        """The time of everything that comes after the plan; None where it is not known."""
+        return self.time.left(self.recipe, self.how, self.done)
+
     def as_json(self) -> dict[str, Any]:
         """Return the plan as ``mcap train --dry-run --json`` prints it."""
+        parts = self.time.parts(self.recipe, self.how, self.done) if self.time.known else {}
         return {
             "out": str(self.out),
             "style": self.style,
@@ -90,6 +101,10 @@ class Plan:
             "memory_mb": self.memory_mb,
             "device_memory_mb": self.device_memory_mb,
             "seconds": self.seconds,
+            "timed": self.time.timed,
+            "seconds_of": {**self.taken, **parts},
+            "seconds_a_step": dict(self.time.steps) if self.time.known else {},
+            "timing_seconds": self.time.spent,
             "weights": [vars(line) for line in self.weights],
             "licences": list(self.licences),
             "advice": list(self.advice),
@@ -97,8 +112,13 @@ class Plan:
         }
 
 
-def plan_training(request: TrainingRequest, photos: PreparedPhotos) -> Plan:
-    """Return the plan, with the steps for the photos that were accepted."""
+def plan_training(
+    request: TrainingRequest, photos: PreparedPhotos, how: Options | None = None, done: int = 0
+) -> Plan:
+    """Return the plan, with the steps for the photos that were accepted, and its time estimated.
+
+    ``done`` are the steps that an interrupted run has taken already.
+    """
     count = len(photos.sources.accepted)
     recipe = request.recipe.for_photos(count)
     device, dtype, facts = request.device, request.dtype, request.backbone
@@ -138,7 +158,12 @@ def plan_training(request: TrainingRequest, photos: PreparedPhotos) -> Plan:
         rows=rows_per_step(recipe),
         memory_mb=needed,
         device_memory_mb=room,
-        seconds=estimate_seconds(recipe, facts, measure_gflops(device, dtype)),
+        time=estimated_time(
+            recipe, estimate_step_seconds(recipe, facts, measure_gflops(device, dtype))
+        ),
+        how=how or Options(),
+        done=done,
+        taken={},
         weights=required_weights(request),
         licences=licence_notices(request),
         advice=advice,

@@ -43,6 +43,12 @@ class PreparedPhotos:
     references: MaskedSet | None
     """None: the backbone draws them later."""
 
+    @property
+    def usable(self) -> bool:
+        """True where something is left to train on."""
+        references = self.references
+        return bool(self.sources.accepted) and (references is None or bool(references.accepted))
+
     def require_usable(self) -> None:
         """Raise `InputRejectedError`, with the reasons, where nothing is left to train on."""
         require_accepted(self.sources)

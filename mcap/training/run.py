@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from mcap.errors import McapError
 from mcap.masking.select import mask_references
 from mcap.subjects.writer import SubjectWriter
 from mcap.training.events import Event, TrainingFinished
@@ -17,6 +18,7 @@ from mcap.training.identity_guide import GuideNetworks
 from mcap.training.loop import train
 from mcap.training.manifest import completed_metrics, requested_manifest
 from mcap.training.prepare import OnPhoto, draw_references, refused_records, training_data
+from mcap.training.timing import number_of_images, time_run
 from mcap.training.tiny_autoencoder import load_tiny_autoencoder
 
 if TYPE_CHECKING:
@@ -25,6 +27,33 @@ if TYPE_CHECKING:
     from mcap.training.plan import Plan
     from mcap.training.prepare import PreparedPhotos
     from mcap.training.request import TrainingRequest
+
+
+def timed_plan(
+    request: TrainingRequest,
+    plan: Plan,
+    photos: PreparedPhotos,
+    tools: FaceTools,
+    backbone: Backbone,
+) -> Plan:
+    """Return the plan with the time as a few steps of the run say it (`time_run`).
+
+    Where they fail the plan is as it was, and its advice tells why.
+    """
+    # Photos of the style that are drawn come later: any photo is as long in the making.
+    draws = photos.references is None
+    known = replace(photos, references=photos.sources) if draws else photos
+    data = training_data(known, request.profile, backbone)
+    tiny_vae = load_tiny_autoencoder(plan.recipe, request.backbone.architecture, backbone)
+    networks = GuideNetworks(tools.identity, tools.detector, tiny_vae)
+    images = number_of_images(photos, plan.recipe)
+    try:
+        found = time_run(
+            data, plan.recipe, backbone, networks, plan.how, images=images, draws=draws
+        )
+    except McapError as error:  # the plan is still of use, and the run may fare better
+        return replace(plan, advice=[*plan.advice, f"No step could be timed: {error}"])
+    return replace(plan, time=found)
 
 
 def open_subject(

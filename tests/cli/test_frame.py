@@ -446,3 +446,26 @@ def test_a_command_is_repeated_as_it_was_given(capsys, monkeypatch):
     args = ["probe", "--source", "my photos", "--quiet", "--force", "--source", "b", "--seed", "0"]
     assert run(capsys, *args)[0] == 0
     assert said == ["mcap --quiet probe --source 'my photos' --source b --seed 0 --again"]
+
+
+def test_the_time_left_in_all_is_shown_where_it_is_told(monkeypatch):
+    stream = io.StringIO()
+    clock = iter(range(0, 10_000, 6))
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setattr("mcap.cli.progress.time.monotonic", lambda: float(next(clock)))
+    with progress(Globals(), "phase 1", 10) as bar:
+        bar.advance(1, 200.0, loss=0.5)
+    assert "phase 1: 1/10 (10 %), 3:20 left in all  loss 0.5" in stream.getvalue()
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("NO_COLOR", "1")
+    with progress(Globals(), "phase 1", 10) as bar:
+        bar.advance(1, 200.0)
+    assert "left in all 3:20" in stream.getvalue()

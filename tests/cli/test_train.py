@@ -26,7 +26,10 @@ from mcap.registry import Entry, registry
 from mcap.subjects.manifest import read_manifest
 from mcap.subjects.subject import read_subject
 from mcap.training.events import Event, PhaseStarted, StepEvent, TrainingFinished
+from mcap.training.options import Options
+from mcap.training.timing import TimeLeft, estimated_time
 from tests.support.tiny import TinyIdentity, tiny_folder
+from tests.support.tiny_run import tiny_recipe
 
 SIDE = 160
 
@@ -198,10 +201,79 @@ def test_progress_counts_the_steps_that_are_left(capsys, first_step):
                 StepEvent(number, step, 48, {"loss": 1.0}, {}, {}, 0.0, 0.0)
                 for step in range(begin + 1, last + 1)
             ]
-    show_events(Globals(), [*events, TrainingFinished(48, 0.0)])
+    recipe = tiny_recipe(phase1_steps=12, phase2_steps=36)
+    left = TimeLeft(estimated_time(recipe, {1: 1.0, 2: 2.0}), recipe, Options())
+    show_events(Globals(), [*events, TrainingFinished(48, 0.0)], left)
     shown = re.findall(r"(-?\d+)/(-?\d+) \((-?\d+) %\), \d", capsys.readouterr().err)
     left = [12 - first_step, 36] if first_step < 12 else [48 - first_step]
     assert shown == [(str(count), str(count), "100") for count in left]
+
+
+def test_a_plan_is_timed_where_the_model_lies_here_and_is_small(place, capsys):
+    assert run(["--json", *command("--dry-run")]) == 0
+    plan = printed(capsys)
+    assert plan["timed"] and plan["seconds"] > 0
+    assert set(plan["seconds_a_step"]) == {"1", "2"}
+    later = dict(plan["seconds_of"])
+    assert later.pop("photos") > 0 and later.pop("loading") > 0
+    assert set(later) == {
+        *("encoding", "identity decode", "phase 1", "phase 2", "previews", "checkpoints")
+    }
+    assert sum(later.values()) == pytest.approx(plan["seconds"])
+    assert later["phase 2"] == pytest.approx(2 * plan["seconds_a_step"]["2"])
+    assert 0 < plan["timing_seconds"] < 60
+    assert list(place.glob("*.mcap")) == []
+
+    assert run(["--json", *command("--dry-run", "--no-time-steps")]) == 0
+    plan = printed(capsys)
+    # A model in a folder tells its size and not what a step of it costs.
+    assert not plan["timed"] and plan["seconds"] is None and plan["seconds_a_step"] == {}
+    assert run(command("--dry-run", "--no-time-steps")) == 0
+    assert "known after the first steps" in capsys.readouterr().out
+
+    assert run(["--json", *command(*SD15, "--dry-run")]) == 0
+    plan = printed(capsys)
+    assert not plan["timed"] and plan["seconds"] > 0 and plan["timing_seconds"] == 0
+    assert run(command(*SD15, "--dry-run")) == 0
+    assert "a rough estimate" in capsys.readouterr().out
+
+
+def test_timing_loads_the_model_once_and_leaves_the_subject_as_it_is(place, capsys, monkeypatch):
+    loaded = []
+    create = type(registry()).create
+
+    def counted(self, kind, *given, **options):
+        loaded.append(kind)
+        return create(self, kind, *given, **options)
+
+    monkeypatch.setattr(type(registry()), "create", counted)
+    drawn = [text for text in command(out="") if text not in ("--reference", "style")]
+    for folder, extra in (("timed", "--time-steps"), ("plain", "--no-time-steps")):
+        assert run([*drawn, "--out", f"{folder}.mcap", "--preview-every", "2", extra]) == 0
+        told = capsys.readouterr().err
+        assert ("timed" in told) == (folder == "timed")
+        assert re.search(r"phase 2, tokens and LoRA: 2/2", told)
+    assert loaded.count("backbone") == 2
+    names = [path.relative_to(place / "plain.mcap") for path in (place / "plain.mcap").rglob("*")]
+    weights = [name for name in names if name.suffix in (".safetensors", ".jpg", ".png")]
+    assert len(weights) == 4 + 8 + 2  # the drawn photos of the style, and two previews
+    for name in weights:
+        one, other = (place / folder / name for folder in ("timed.mcap", "plain.mcap"))
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_steps_that_cannot_be_timed_are_told_and_the_plan_is_printed(place, capsys, monkeypatch):
+    from mcap.errors import OutOfMemory
+    from mcap.training import timing
+
+    def too_large(*_):
+        raise OutOfMemory("Out of memory while timing its steps: 2 GiB.")
+
+    monkeypatch.setattr(timing, "take_step", too_large)
+    assert run(["--json", *command("--dry-run")]) == 0
+    plan = printed(capsys)
+    assert not plan["timed"]
+    assert any("No step could be timed: Out of memory" in text for text in plan["advice"])
 
 
 SD15 = ("--backbone", "sd15", "--device", "cpu", "--precision", "fp32")

@@ -14,7 +14,7 @@ from mcap.training.backbone_facts import backbone_facts
 from mcap.training.costs import (
     decodes_per_step,
     estimate_memory_mb,
-    estimate_seconds,
+    estimate_step_seconds,
     measure_gflops,
     rows_per_step,
 )
@@ -40,13 +40,17 @@ def test_rows_and_decodes_of_a_step():
 def test_estimates_grow_with_what_is_asked():
     found = backbone_facts(entry(**FACTS), None)
     plain = with_keys()
-    seconds = estimate_seconds(plain, found, 1e4)
-    assert seconds > 0
-    assert estimate_seconds(plain, found, 2e4) == pytest.approx(seconds / 2)
-    assert estimate_seconds(with_keys(identity_every=5), found, 1e4) < seconds
-    assert estimate_seconds(with_keys(gradient_checkpointing=True), found, 1e4) > seconds
-    window = estimate_seconds(with_keys(identity_decode="window"), found, 1e4)
-    assert estimate_seconds(with_keys(identity_decode="tiny"), found, 1e4) < window < seconds
+
+    def seconds(recipe, gflops=1e4):
+        return estimate_step_seconds(recipe, found, gflops)[2]
+
+    whole = seconds(plain)
+    assert whole > estimate_step_seconds(plain, found, 1e4)[1] > 0
+    assert seconds(plain, 2e4) == pytest.approx(whole / 2)
+    assert seconds(with_keys(identity_every=5)) < whole
+    assert seconds(with_keys(gradient_checkpointing=True)) > whole
+    window = seconds(with_keys(identity_decode="window"))
+    assert seconds(with_keys(identity_decode="tiny")) < window < whole
     assert estimate_memory_mb(plain, found) == 6000
     assert 3000 <= estimate_memory_mb(plain, found, half=True) < 6000
     small = recipe("magicapture", [Layer("--low-memory", low_memory(plain))])
@@ -98,7 +102,7 @@ def test_the_numbers_are_those_of_the_architecture():
 
 def test_what_is_not_known_is_not_guessed():
     found = backbone_facts(entry(), None)
-    assert estimate_seconds(with_keys(), found, 1e4) is None
+    assert estimate_step_seconds(with_keys(), found, 1e4) is None
     assert estimate_memory_mb(with_keys(), found) is None
 
 
