@@ -104,6 +104,7 @@ def edit(
     """
     from mcap.cli.backbone import load_generation_models
     from mcap.cli.follow import follow
+    from mcap.cli.lock_folder import lock_folder
     from mcap.cli.notify_plugins import tell_plugins
     from mcap.cli.output import emit, warn
     from mcap.cli.settings import load_settings
@@ -116,6 +117,7 @@ def edit(
     from mcap.subjects.subject import read_subject
 
     require_own(out, "edit")
+    lock_folder(ctx, out)
     settings = load_settings(ctx.obj, device=device, precision=precision)
     wanted = EditSettings(
         replace=replacements(replace or ()), weights=factors(weigh or ()), add=tuple(add or ()),

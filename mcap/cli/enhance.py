@@ -126,6 +126,7 @@ def enhance(
 
       mcap enhance portraits --subject me.mcap --restorer realesrgan,codeformer --fidelity 0.8
     """
+    from mcap.cli.lock_folder import lock_folder
     from mcap.cli.output import emit
     from mcap.cli.restorers import choose_restorer, restorer_names
     from mcap.cli.settings import load_settings
@@ -134,6 +135,7 @@ def enhance(
     from mcap.runtime.memory import translate_oom
 
     require_own(out, "enhance")
+    lock_folder(ctx, out)
     settings = load_settings(
         ctx.obj,
         detector=detector,

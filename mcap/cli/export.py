@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from mcap.style.profile import StyleProfile
     from mcap.subjects.subject import Subject
 
+EXPORT_WAIT = 30.0
+"""Seconds to wait for another export into the same program's folder: it takes a few."""
+
 Program = Literal["diffusers", "kohya", "a1111", "comfyui"]
 
 
@@ -60,6 +63,7 @@ def export(
 
       mcap export me.mcap --format diffusers
     """
+    from mcap.cli.lock_folder import lock_folder
     from mcap.cli.output import emit, warn
     from mcap.errors import UsageError
     from mcap.runtime.files import require_writable
@@ -68,7 +72,9 @@ def export(
 
     if name is not None and len(subjects) > 1:
         raise UsageError(f"--name {name}: names one subject, and {len(subjects)} are given.")
-    require_writable(Path() if out is None else out)
+    folder = Path() if out is None else out
+    require_writable(folder)
+    lock_folder(ctx, folder, wait=EXPORT_WAIT)
     found = []
     people = [read_subject(path) for path in subjects]  # all of them, before anything is written
     for person in people:

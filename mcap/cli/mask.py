@@ -162,6 +162,7 @@ def masked_report(
 
     A folder that holds what this run would write is left as it is, and no tool is loaded.
     """
+    from mcap.cli.lock_folder import lock_folder
     from mcap.cli.progress import progress
     from mcap.contracts import FaceTools
     from mcap.images.photo import remember_more
@@ -170,11 +171,14 @@ def masked_report(
     from mcap.masking.select import mask_photos
     from mcap.runtime.files import require_writable
 
-    earlier = EarlierRun() if out is None else read_earlier(out, request)
-    if out is not None and unchanged(out, earlier, request):
-        return dict(earlier.report)
+    earlier = EarlierRun()
     if out is not None:
+        earlier = read_earlier(out, request)
+        if unchanged(out, earlier, request):
+            return dict(earlier.report)
         require_writable(out)
+        lock_folder(ctx, out)
+        earlier = read_earlier(out, request)  # of a run that was just done, perhaps
     remember_more()
     made = FaceTools(**{kind: entry.factory() for kind, entry in tools.items()})
     passes = (2 if out is None else 3) * len(request.photos)

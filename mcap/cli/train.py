@@ -72,8 +72,8 @@ FORCE = typer.Option("--force", help="Start over, and replace a subject that lie
 DRY_RUN = typer.Option("--dry-run", help="Look at the photos, print the plan and stop.")
 TIME_STEPS = typer.Option(
     "--time-steps/--no-time-steps",
-    help="Time a few steps for the plan, or only estimate. Default: time them where the model "
-    "lies here and that takes a few seconds.",
+    help="Take a few steps to say how long a run takes; --no-time-steps: only estimate. "
+    "Default: where the model lies here and that takes a few seconds.",
 )
 SEED = typer.Option(
     help="Where training's random numbers start: another seed, another result. Default: 0.",
@@ -139,6 +139,7 @@ def train(
       mcap train --source selfies --style passport --set identity_weight=0.5 --preview-every 100
     """
     from mcap.cli import train_output
+    from mcap.cli.lock_folder import lock_folder
     from mcap.cli.settings import load_settings
     from mcap.runtime.files import require_writable
     from mcap.training.options import Options
@@ -169,6 +170,7 @@ def train(
     )
     if not dry_run:
         require_writable(request.out)
+        lock_folder(ctx, request.out)
     state = state_at_out(request, resume=resume, force=force)
     if state == "complete" and not dry_run:
         train_output.tell_already_trained(ctx, request)

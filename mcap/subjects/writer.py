@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcap.runtime.files import sha256_of, write_bytes, write_json
+from mcap.runtime.lock import OWN_NAMES
 from mcap.runtime.safetensors import safetensors_bytes
 from mcap.subjects.manifest import (
     ADAPTER,
@@ -152,4 +153,4 @@ def is_free(path: Path) -> bool:
     """Return True where a new subject may be written: nothing is there, or an empty folder."""
     if not path.exists():
         return True
-    return path.is_dir() and not os.listdir(path)
+    return path.is_dir() and OWN_NAMES.issuperset(os.listdir(path))
