@@ -104,7 +104,7 @@ def edit(
     """
     from mcap.cli.backbone import load_generation_models
     from mcap.cli.follow import follow
-    from mcap.cli.lock_folder import lock_folder
+    from mcap.cli.lock_folder import take_folder
     from mcap.cli.notify_plugins import tell_plugins
     from mcap.cli.output import emit, warn
     from mcap.cli.settings import load_settings
@@ -113,11 +113,9 @@ def edit(
     from mcap.generation.editing.job import require_source
     from mcap.generation.editing.settings import EditSettings
     from mcap.generation.extra_networks import read_extra_networks
-    from mcap.results.folder import require_own
     from mcap.subjects.subject import read_subject
 
-    require_own(out, "edit")
-    lock_folder(ctx, out)
+    take_folder(ctx, out, "edit")
     settings = load_settings(ctx.obj, device=device, precision=precision)
     wanted = EditSettings(
         replace=replacements(replace or ()), weights=factors(weigh or ()), add=tuple(add or ()),

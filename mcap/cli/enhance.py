@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from mcap.contracts import Masker
     from mcap.enhancement import Enhancement, EnhancementFinished, FinishOptions
 
+PERSON_MASKER = "person"
+"""Name of the masker that tells a person from the background."""
+
 INPUTS = typer.Argument(
     metavar="INPUT", help="Pictures, folders of them, or - for paths on standard input."
 )
@@ -135,7 +138,8 @@ def enhance(
     from mcap.runtime.memory import translate_oom
 
     require_own(out, "enhance")
-    lock_folder(ctx, out)
+    if not dry_run:
+        lock_folder(ctx, out)
     settings = load_settings(
         ctx.obj,
         detector=detector,
@@ -254,11 +258,17 @@ def load_enhancement(
     set_threads(settings.threads)
     device = choose_device(settings.device)
     made = registry()
+    person_masker = None if finish is None else load_person_masker(ctx)
     tools = Tools(
         detector=made.create("detector", settings.detector),
         identity=made.create("identity", settings.identity),
         masker=made.create("masker", settings.masker),
-        person_masker=None if finish is None else load_person_masker(ctx),
+        person_masker=person_masker,
+        names=(
+            made.get("detector", settings.detector).name,
+            made.get("masker", settings.masker).name,
+            None if person_masker is None else PERSON_MASKER,
+        ),
     )
     notice = "" if subject is None else backbone_notice(subject)
     if notice:
@@ -303,7 +313,7 @@ def load_person_masker(ctx: typer.Context) -> Masker | None:
     from mcap.registry import registry
 
     try:
-        return registry().create("masker", "person")
+        return registry().create("masker", PERSON_MASKER)
     except MissingResourceError as missing:
         warn(ctx, f"The background is not replaced: {missing}")
         return None

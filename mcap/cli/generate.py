@@ -142,7 +142,7 @@ def generate(
     """
     from mcap.cli.backbone import load_generation_models
     from mcap.cli.follow import follow
-    from mcap.cli.lock_folder import lock_folder
+    from mcap.cli.lock_folder import take_folder
     from mcap.cli.notify_plugins import tell_plugins
     from mcap.cli.output import emit
     from mcap.cli.settings import load_settings
@@ -152,11 +152,9 @@ def generate(
     from mcap.generation.extra_networks import read_extra_networks
     from mcap.generation.run import check_backbone
     from mcap.generation.settings import GenerateSettings
-    from mcap.results.folder import require_own
     from mcap.subjects.subject import read_subject
 
-    require_own(out, "generate")
-    lock_folder(ctx, out)
+    take_folder(ctx, out, "generate")
     settings = load_settings(ctx.obj, seed=seed, device=device, precision=precision)
     wanted = GenerateSettings(
         count=count, seed=settings.seed or 0, prompts=tuple(prompt or ()), all_prompts=all_prompts,

@@ -21,3 +21,15 @@ def lock_folder(ctx: typer.Context, folder: Path, wait: float = 0.0) -> None:
     weakness = ctx.with_resource(locked_folder(folder, ctx.command_path, wait=wait))
     if weakness:
         warn(ctx, weakness)
+
+
+def take_folder(ctx: typer.Context, out: Path, kind: str) -> None:
+    """Hold the lock of a folder that takes pictures of ``kind``.
+
+    `UsageError` where it cannot be had, or holds what another command has made; nothing heavy is
+    imported before that is known.
+    """
+    from mcap.results.folder import require_own
+
+    require_own(out, kind)
+    lock_folder(ctx, out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from mcap.enhancement.events import Enhanced, Refused
@@ -35,7 +36,10 @@ class EnhancedFolder(OutputFolder):
     def find(self, job: Job) -> Enhanced | None:
         """Return the picture of the very same input and settings; None where it is not there, or
         its previews are not."""
-        for path, record in self.matching(job.stem, job.settings_sha256):
+        for path, record in chain(
+            self.matching(job.stem, job.settings_sha256),
+            self.matching(job.stem, job.earlier_sha256),
+        ):
             previews, sheet = find_previews(self.out, path.stem), self.print_sheet(path)
             if previews is not None:
                 there = sheet if sheet.is_file() else None

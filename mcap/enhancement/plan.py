@@ -65,6 +65,15 @@ class Tools:
     """Where a face is, for pasting it back."""
     person_masker: Masker | None = None
     """Where the whole person is, for the background that a profile asks for."""
+    names: tuple[str, str, str | None] | None = None
+    """Those by which detector, masker and person masker are registered; None: of their classes."""
+
+    def class_names(self) -> tuple[str | None, ...]:
+        """Return module and class of detector, masker and person masker."""
+        return tuple(
+            None if tool is None else f"{type(tool).__module__}.{type(tool).__qualname__}"
+            for tool in (self.detector, self.masker, self.person_masker)
+        )
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,8 @@ class Job:
     """An estimate of the work; how many tiles there are is known once the memory is."""
     settings_sha256: str
     """Of the input and of everything that decides about the result."""
+    earlier_sha256: str = ""
+    """The same as mcap wrote it when tools were known by their classes, which move."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,11 +152,17 @@ class Enhancement:
         }
 
     @cached_property
-    def fingerprint(self) -> str:
-        """All that decides about the results, as JSON. The version is left out: a new mcap that
-        makes the same need not make it again."""
-        tools, person = self.tools, self.person
-        seeing = [tools.detector, tools.masker, tools.person_masker]
+    def fingerprints(self) -> tuple[str, str]:
+        """All that decides about the results, as JSON: now, and as it was written earlier.
+
+        The version is left out: a new mcap that makes the same need not make it again.
+        """
+        classes = self.tools.class_names()
+        return self.fingerprint(self.tools.names or classes), self.fingerprint(classes)
+
+    def fingerprint(self, tools: Sequence[str | None]) -> str:
+        """Return all that decides about the results, with ``tools`` for what looks at pictures."""
+        person = self.person
         decisive = {key: value for key, value in self.record.items() if key != "mcap"} | {
             "min_face": self.settings.min_face,
             "max_yaw": self.settings.max_yaw,
@@ -154,10 +171,7 @@ class Enhancement:
             "format": self.settings.format,
             "quality": self.settings.quality,
             "metadata": self.settings.metadata,
-            "tools": [
-                None if tool is None else f"{type(tool).__module__}.{type(tool).__qualname__}"
-                for tool in seeing
-            ],
+            "tools": list(tools),
             "person": None
             if person is None
             else hashlib.sha256(np.asarray(person, np.float32).tobytes()).hexdigest(),
@@ -213,13 +227,17 @@ class Enhancement:
             else:
                 tiles += 1
         sha256 = files.sha256_of(path)
+        now, earlier = (
+            hashlib.sha256(f"{sha256} {text}".encode()).hexdigest() for text in self.fingerprints
+        )
         return Job(
             path=path,
             stem=file_stem(path.stem),
             sha256=sha256,
             size=(width, height),
             tiles=max(1, tiles),
-            settings_sha256=hashlib.sha256(f"{sha256} {self.fingerprint}".encode()).hexdigest(),
+            settings_sha256=now,
+            earlier_sha256=earlier,
         )
 
 

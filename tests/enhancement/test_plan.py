@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mcap.enhancement import (
@@ -9,10 +11,12 @@ from mcap.enhancement import (
     EnhanceSettings,
     Stage,
     TilesDone,
+    enhance,
 )
 from mcap.enhancement.plan import SizePlan, TileBudget, dry_run, result_size
 from mcap.images.open import PhotoSettings
 from tests.support.restoring import (
+    FACE,
     FINDS,
     SIZE,
     Restore,
@@ -79,3 +83,27 @@ def test_the_tiles_of_a_budget_add_up_whatever_is_spent():
     spent = [event for tiles in (2, 0, -1, 9, 3) for event in budget.spend(tiles)]
     assert spent == [TilesDone(2), TilesDone(3)]
     assert budget.left == 0
+
+
+def test_a_class_that_moves_makes_no_picture_again(photo, tmp_path):
+    """Tools are known by the names under which they are registered."""
+    named = replace(tools(FINDS), names=("yunet", "landmarks", None))
+    moved = type("Elsewhere", (type(FINDS),), {"__module__": "another.place"})(SIZE, FACE)
+    (job,) = Enhancement([stage()], named).jobs([photo()])
+    (again,) = Enhancement([stage()], replace(named, detector=moved)).jobs([photo()])
+    assert again.settings_sha256 == job.settings_sha256
+    other = replace(named, names=("blazeface", "landmarks", None))
+    (differs,) = Enhancement([stage()], other).jobs([photo()])
+    assert differs.settings_sha256 != job.settings_sha256
+
+
+def test_pictures_of_when_tools_were_known_by_their_classes_are_still_there(photo, tmp_path):
+    def enhanced(looking):
+        *_, finished = enhance([photo()], tmp_path / "out", Enhancement([stage()], looking))
+        return finished.pictures[0]
+
+    first = enhanced(tools(FINDS))
+    assert first.new
+    named = replace(tools(FINDS), names=("yunet", "landmarks", None))
+    second = enhanced(named)
+    assert not second.new and second.path == first.path
