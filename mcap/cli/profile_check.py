@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Literal
 
 from mcap.diffusion.prompt_length import too_long
-from mcap.errors import InputRejectedError, McapError
+from mcap.errors import InputRejectedError, McapError, MissingResourceError
 from mcap.images.open import PhotoSettings
 from mcap.images.photo import read_photo
 from mcap.style.prompts import composed_prompts, fill, reference_prompts, source_prompts
 
 if TYPE_CHECKING:
-    from mcap.contracts import Backbone
     from mcap.style.profile import StyleProfile
 
 SMALLEST_REFERENCE = 512  # pixels of the shorter side
@@ -63,7 +64,65 @@ def check_references(profile: StyleProfile, settings: PhotoSettings) -> Iterator
         )
 
 
-def check_prompts(profile: StyleProfile, backbone: Backbone) -> Iterator[Finding]:
+@dataclass(frozen=True)
+class PromptReaders:
+    """The parts of a backbone that say how long a prompt may be."""
+
+    backbone: str
+    tokenizers: Sequence[Any]
+    text_encoders: Sequence[Any]
+    """Or anything else that has their ``config``."""
+
+
+def prompt_readers(given: str) -> PromptReaders:
+    """Return those of a backbone's name, folder, file or hub id.
+
+    A model in diffusers' layout that lies here has them in small files of their own; any other is
+    loaded. `MissingResourceError` where it is not here, and nothing is fetched.
+    """
+    from mcap.cli.backbone import choose_backbone
+    from mcap.registry import registry
+    from mcap.weights.locate import local_path, require_here
+    from mcap.weights.model_source import cached_configs, find_model
+
+    entry, source = choose_backbone(given)
+    folder = entry.info.folder
+    if source is not None:
+        place = find_model(source)
+        folder = place.path if place.kind != "hub" else cached_configs(place)
+        if folder is None:
+            raise MissingResourceError(
+                f"{source}: its tokenizer is not here; 'mcap train --backbone {source} --dry-run' "
+                "fetches it."
+            )
+    elif folder is None:
+        require_here(entry.needs)
+        folder = next(filter(None, map(local_path, entry.needs)), None)
+    if folder is not None and (folder / "tokenizer" / "tokenizer_config.json").is_file():
+        return PromptReaders(given, *read_tokenizers(folder))
+    import torch
+
+    backbone = registry().create("backbone", entry.name, "cpu", torch.float32, source=source)
+    return PromptReaders(given, backbone.tokenizers, backbone.text_encoders)
+
+
+def read_tokenizers(folder: Path) -> tuple[list[Any], list[Any]]:
+    """Return the tokenizers of a model in diffusers' layout, and its text encoders' ``config``s."""
+    from transformers import AutoTokenizer, CLIPTextConfig
+
+    names = [name for name in ("", "_2") if (folder / f"tokenizer{name}").is_dir()]
+    tokenizers = [
+        AutoTokenizer.from_pretrained(folder / f"tokenizer{name}", local_files_only=True)
+        for name in names
+    ]
+    configs = [
+        CLIPTextConfig.from_pretrained(folder / f"text_encoder{name}", local_files_only=True)
+        for name in names
+    ]
+    return tokenizers, [SimpleNamespace(config=config) for config in configs]
+
+
+def check_prompts(profile: StyleProfile, readers: PromptReaders) -> Iterator[Finding]:
     """Does every prompt that training and drawing use fit the backbone's tokenizers?"""
     noun = profile.class_noun
     texts = [
@@ -73,8 +132,8 @@ def check_prompts(profile: StyleProfile, backbone: Backbone) -> Iterator[Finding
         *(fill(text, noun) for text in profile.references.prompts),
         profile.prompts.negative,
     ]
-    for found in too_long(dict.fromkeys(texts), backbone.tokenizers, backbone.text_encoders):
-        yield Finding("error", "prompts", f"{found} in backbone '{backbone.info.id}'.")
+    for found in too_long(dict.fromkeys(texts), readers.tokenizers, readers.text_encoders):
+        yield Finding("error", "prompts", f"{found} in backbone '{readers.backbone}'.")
 
 
 def check_train(profile: StyleProfile) -> Iterator[Finding]:

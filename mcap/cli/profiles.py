@@ -241,19 +241,22 @@ def check(
 
 def findings_of(profile: StyleProfile, settings: Settings) -> list[Finding]:
     """Check a profile that could be read, its photos and its prompts."""
-    import torch
-
-    from mcap.cli.profile_check import Finding, check_prompts, check_references, check_train
+    from mcap.cli.profile_check import (
+        Finding,
+        check_prompts,
+        check_references,
+        check_train,
+        prompt_readers,
+    )
     from mcap.errors import MissingResourceError
-    from mcap.registry import registry
 
     findings = [*check_train(profile), *check_references(profile, settings.photos)]
     try:
-        backbone = registry().create("backbone", settings.backbone, "cpu", torch.float32)
+        readers = prompt_readers(settings.backbone)
     except MissingResourceError as error:
         message = f"whether the prompts fit was not looked at: {error}"
         return [*findings, Finding("warning", "prompts", message)]
-    return [*findings, *check_prompts(profile, backbone)]
+    return [*findings, *check_prompts(profile, readers)]
 
 
 def find(name: str) -> StyleProfile:

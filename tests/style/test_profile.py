@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from mcap.cli.profile_check import check_prompts, check_references, check_train, new_profile
-from mcap.errors import UsageError
+from mcap.cli.context import Globals
+from mcap.cli.profile_check import (
+    PromptReaders,
+    check_prompts,
+    check_references,
+    check_train,
+    new_profile,
+    prompt_readers,
+)
+from mcap.cli.profiles import findings_of
+from mcap.cli.settings import load_settings
+from mcap.errors import MissingResourceError, UsageError
+from mcap.registry import Registry
 from mcap.style.profile import (
     StyleProfile,
     builtin_profile_folders,
@@ -18,6 +30,7 @@ from mcap.style.profile import (
     profile_folders,
     read_profile,
 )
+from tests.support.tiny import tiny_backbone, tiny_folder
 
 FULL = """\
 schema = 1
@@ -273,23 +286,63 @@ def test_check_looks_at_the_reference_photos(tmp_path):
 
 
 def test_check_looks_at_lengths_and_recipe_keys(tmp_path):
-    from tests.support.tiny import tiny_backbone
-
+    readers = prompt_readers(str(tiny_folder()))
     text = change("plain white background", "plain white background, " * 40)
     text = text.replace("identity_weight", "identity_wieght")
     profile = read_profile(write(tmp_path, text))
-    messages = [item.message for item in check_prompts(profile, tiny_backbone())]
-    assert messages and all("of which 77 fit in backbone 'tiny'" in item for item in messages)
+    messages = [item.message for item in check_prompts(profile, readers)]
+    assert messages and all(
+        f"of which 77 fit in backbone '{tiny_folder()}'" in item for item in messages
+    )
     (finding,) = check_train(profile)
     assert "identity_wieght" in finding.message and "passport.toml" in finding.message
 
 
-def test_new_writes_what_check_accepts(tmp_path):
-    from tests.support.tiny import tiny_backbone
+@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+def test_prompts_are_counted_as_the_loaded_model_counts_them(tmp_path, monkeypatch, kind):
+    folder = tiny_folder(kind=kind)
+    backbone = tiny_backbone(kind=kind)
+    loaded = []
+    monkeypatch.setattr(Registry, "create", lambda *given, **more: loaded.append(given))
+    readers = prompt_readers(str(folder))
+    assert loaded == []
+    assert len(readers.tokenizers) == len(backbone.tokenizers)
+    text = change("plain white background", "plain white background, " * 40)
+    profile = read_profile(write(tmp_path, text))
+    whole = PromptReaders(str(folder), backbone.tokenizers, backbone.text_encoders)
+    messages = [item.message for item in check_prompts(profile, whole)]
+    assert messages
+    assert [item.message for item in check_prompts(profile, readers)] == messages
+    readers = prompt_readers("demo")
+    assert loaded == [] and len(readers.tokenizers) == 1
+    # Where there is no tokenizer by itself, as in a single file, the model is loaded.
+    lacking = tmp_path / "model"
+    shutil.copytree(folder, lacking)
+    (lacking / "tokenizer" / "tokenizer_config.json").unlink()
+    monkeypatch.setattr(Registry, "create", lambda *given, **more: loaded.append(more) or backbone)
+    assert prompt_readers(str(lacking)).tokenizers is backbone.tokenizers
+    assert loaded == [{"source": str(lacking)}]
 
+
+def test_nothing_is_fetched_to_count_words(tmp_path, monkeypatch):
+    profile = read_profile(write(tmp_path, FULL))
+    monkeypatch.setattr("mcap.weights.locate.local_path", lambda _: None)
+    for name in ("sd15", "owner/name"):
+        with pytest.raises(MissingResourceError):
+            prompt_readers(name)
+        (warning,) = [
+            item
+            for item in findings_of(profile, load_settings(Globals(), backbone=name))
+            if item.kind == "prompts"
+        ]
+        assert warning.level == "warning" and "was not looked at" in warning.message
+
+
+def test_new_writes_what_check_accepts(tmp_path):
+    readers = prompt_readers(str(tiny_folder()))
     profile = read_profile(write(tmp_path, new_profile("my-style"), "my-style"))
     assert not list(check_train(profile))
-    assert not list(check_prompts(profile, tiny_backbone()))
+    assert not list(check_prompts(profile, readers))
     # The optional keys that it shows are right too.
     lines = new_profile("my-style").splitlines()
     shown = [line[2:] if line.startswith("# ") and " = " in line else line for line in lines]
