@@ -116,7 +116,7 @@ def own_files(folder: Path, children: Sequence[Path], results: bool) -> set[Path
     names = {child.name for child in children}
     listed = read_lines(folder / "results.jsonl") if "results.jsonl" in names else []
     reports = read_lines(folder / "report.json", whole=True) if "report.json" in names else []
-    listed = [entry for entry in listed if "file" in entry]
+    listed = [entry for entry in listed if isinstance(entry.get("file", ...), str | None)]
     if not listed and not any({"schema", "request"} <= set(report) for report in reports):
         return set()
     own = {child for child in children if OWN_FILE.fullmatch(child.name)}

@@ -82,6 +82,8 @@ def parse_results(folder: Path) -> list[dict[str, Any]]:
             raise ValueError(f"line {number}: {error}") from None
         if not isinstance(entry, dict) or not isinstance(entry.get("file", 0), str | None):
             raise ValueError(f"line {number}: says nothing of a file")
+        if not isinstance(entry.get("kind", ""), str):
+            raise ValueError(f"line {number}: its kind is none")
         entries.append(provenance.with_current_keys(entry))
     return entries
 

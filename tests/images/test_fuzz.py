@@ -1,12 +1,14 @@
 """Damaged pictures and metadata: read or refused with a reason, and written; nothing else.
 
-``MCAP_FUZZ=2000`` tries so many mutations of each format instead of a few dozen.
+``MCAP_FUZZ=2000``, as in continuous integration, tries so many mutations of each format instead of
+a few dozen: always the same ones. Of more, every run draws its own.
 """
 
 from __future__ import annotations
 
 import functools
 import io
+import json
 import os
 import resource
 import sys
@@ -15,23 +17,40 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, features
 from PIL.PngImagePlugin import PngInfo
+from rich.console import Console
 
-from mcap.errors import InputRejectedError
+from mcap.cli.inspect import describe, print_picture
+from mcap.enhancement.folder import EnhancedFolder
+from mcap.errors import InputRejectedError, UsageError
+from mcap.generation.editing.job import read_source, require_networks
+from mcap.generation.extra_networks import ExtraNetworks
+from mcap.generation.folder import RankedFolder
 from mcap.images import provenance
+from mcap.images.find import find_photos, is_generated
 from mcap.images.jpeg import LONGEST_SIDE
 from mcap.images.open import PhotoSettings
 from mcap.images.photo import read_photo
-from mcap.images.picture import read_picture
-from mcap.images.provenance import Label
+from mcap.images.picture import read_picture, size_of
+from mcap.images.provenance import Label, Provenance
 from mcap.images.write import write_generated, write_picture
+from mcap.masking.select import read_mask
+from mcap.results.folder import require_own
+from mcap.runtime.files import sha256_of
 from tests.support.pictures import GENERATED, gradient, profile
 
 MUTATIONS = int(os.environ.get("MCAP_FUZZ", "60"))
+FUZZED = settings(
+    max_examples=MUTATIONS,
+    deadline=None,
+    derandomize=MUTATIONS <= 2000,
+    suppress_health_check=list(HealthCheck),
+)
 LIMITS = PhotoSettings(max_megapixels=1, max_file_megabytes=1)
 MEMORY = 512 * 2**20
 """Bytes by which the process may grow over all mutations of a format."""
@@ -44,6 +63,7 @@ FORMATS = {
     "GIF": {},
     "BMP": {},
     **({"AVIF": {}} if features.check("avif") else {}),
+    "HEIF": {},
 }
 
 
@@ -68,7 +88,10 @@ def whole(kind: str) -> bytes:
         "WEBP": {"exif": exif, "icc_profile": profile(), "xmp": packet()},
         "TIFF": {"exif": exif, "icc_profile": profile(), "dpi": (72, 72)},
         "AVIF": {"exif": exif, "icc_profile": profile(), "xmp": packet()},
+        "HEIF": {"exif": exif.tobytes(), "icc_profile": profile(), "xmp": packet()},
     }.get(kind, {})
+    if kind == "HEIF":
+        pillow_heif.register_heif_opener()
     data = io.BytesIO()
     Image.fromarray(gradient(32, 40)).save(data, kind, **options)
     return data.getvalue()
@@ -110,17 +133,26 @@ def grown() -> int:
     return held if sys.platform == "darwin" else held * 1024
 
 
+def inspected(found: Provenance) -> None:
+    """Print all that ``mcap inspect`` has to say."""
+    json.dumps(describe(found), default=str)
+    print_picture(Console(file=io.StringIO(), width=80), found)
+
+
 def read_and_write(path: Path) -> None:
     """All that mcap does with a picture; `InputRejectedError` is the one error there may be."""
-    for look in (read_photo, read_picture):
+    for look in (
+        lambda: read_mask(path, read_photo(path, LIMITS)),
+        lambda: size_of(path, LIMITS),
+        lambda: inspected(provenance.read(path)),
+        lambda: read_source(path),
+    ):
         try:
-            look(path, LIMITS)
+            look()
         except InputRejectedError as error:
             assert str(path) in str(error)
-    try:
-        provenance.read(path)
-    except InputRejectedError as error:
-        assert str(path) in str(error)
+    find_photos([path.parent])
+    is_generated(path)
     try:
         picture = read_picture(path, LIMITS)
     except InputRejectedError:
@@ -143,12 +175,7 @@ def read_and_write(path: Path) -> None:
 def test_mutations_of_a_format_are_read_or_refused_by_name(kind):
     before = grown()
 
-    @settings(
-        max_examples=MUTATIONS,
-        deadline=None,
-        derandomize="MCAP_FUZZ" not in os.environ,
-        suppress_health_check=list(HealthCheck),
-    )
+    @FUZZED
     @given(data=mutated(kind))
     def tried(data):
         with tempfile.TemporaryDirectory() as folder:
@@ -174,7 +201,7 @@ TAGS = st.one_of(
 ).filter(lambda tag: tag not in (0x8769, 0x8825, 0x014A, 0xA005))
 
 
-@settings(max_examples=MUTATIONS, deadline=None, suppress_health_check=list(HealthCheck))
+@FUZZED
 @given(
     main=st.dictionaries(TAGS, VALUES, max_size=4),
     own=st.dictionaries(TAGS, VALUES, max_size=4),
@@ -199,7 +226,7 @@ def test_metadata_of_every_kind_is_written_as_far_as_it_can_be(main, own, texts,
             assert again.record is not None and again.generated
 
 
-@settings(max_examples=MUTATIONS, deadline=None, suppress_health_check=list(HealthCheck))
+@FUZZED
 @given(prompt=TEXT, name=TEXT)
 def test_words_of_every_kind_are_written_and_read_back(prompt, name):
     record = {**GENERATED, "prompt": prompt, "subject": {"name": name, "sha256": "00"}}
@@ -208,6 +235,53 @@ def test_words_of_every_kind_are_written_and_read_back(prompt, name):
             out = Path(folder) / f"out{suffix}"
             write_generated(out, gradient(8, 9), Label(record))
             assert provenance.read(out).record == record
+
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), TEXT),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(sorted(GENERATED)), inner)
+    ),
+    max_leaves=6,
+)
+
+
+@FUZZED
+@given(
+    values=st.dictionaries(
+        st.sampled_from([*GENERATED, "with", "loras", "embeddings", "edits", "file", "rank"]), JSON
+    ),
+    kind=st.sampled_from(["generate", "edit", "enhance", None]),
+)
+def test_records_and_lists_with_values_of_any_kind_are_read_as_far_as_they_go(values, kind):
+    """Whoever wrote them: another version, another program, a hand."""
+    record = {**GENERATED, "settings_sha256": "0", "similarity": None, **values}
+    if kind is not None:
+        record["kind"] = kind
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.png"
+        texts = PngInfo()
+        texts.add_text("mcap", json.dumps(record))
+        Image.fromarray(gradient(8, 9)).save(path, pnginfo=texts)
+        Image.fromarray(gradient(8, 9)).save(path.with_name("b.png"))
+        lines = [{"file": "b.png", "sha256": sha256_of(path.with_name("b.png")), **record}]
+        lines += [{**record, "file": "c.png"}, values]
+        (path.parent / "results.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        inspected(provenance.read(path))
+        assert set(find_photos([path.parent], results=True)) >= {path}
+        find_photos([path.parent])
+        for own in ("generate", "edit", "enhance"):
+            try:
+                require_own(path.parent, own)
+                (RankedFolder if own != "enhance" else EnhancedFolder).listed(path.parent)
+            except UsageError as error:
+                assert "holds the results of" in str(error) or "is not mcap's" in str(error)
+        for picture in (path, path.with_name("b.png")):
+            try:
+                _, _, known = read_source(picture)
+                require_networks(picture, known, ExtraNetworks())
+            except (InputRejectedError, UsageError) as error:
+                assert str(picture) in str(error)
 
 
 def test_more_pixels_than_a_format_holds_are_refused_with_the_way_out(tmp_path):

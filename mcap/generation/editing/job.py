@@ -211,11 +211,14 @@ def require_networks(path: Path, record: Mapping[str, Any], networks: ExtraNetwo
         was, now = record.get(key, []), given.get(key, [])
         if was == now:
             continue
-        names = [
-            f"{item.get('name', item.get('word'))}"
-            + (f":{item['weight']:g}" if "weight" in item else "")
-            for item in was
-        ]
+        try:
+            names = [
+                f"{item.get('name', item.get('word'))}"
+                + (f":{item['weight']:g}" if "weight" in item else "")
+                for item in was
+            ]
+        except (TypeError, ValueError, AttributeError):
+            raise InputRejectedError(f"{path}: its record has {key} wrong.") from None
         said = f"with {flag} {' '.join(names)}" if names else f"without {flag}"
         raise UsageError(
             f"{path}: was drawn {said}; give the same files in the same order with the same "
