@@ -31,7 +31,7 @@ def follow(
     from mcap.cli.interruption import with_pictures_kept
     from mcap.cli.output import note
     from mcap.cli.progress import Progress, progress
-    from mcap.generation.events import GenerationPlanned, PictureReady
+    from mcap.generation.events import BorderBegun, GenerationPlanned, PictureReady
     from mcap.runtime.memory import translate_oom
 
     bar: Progress | None = None
@@ -61,6 +61,8 @@ def follow(
             with progress(ctx, TITLES[verb], plan.steps, unit="steps") as bar:
                 for event in events:
                     ready += isinstance(event, PictureReady)
+                    if isinstance(event, BorderBegun):
+                        bar.extend(event.steps)
                     yield event
     except KeyboardInterrupt:
         events.close()

@@ -19,10 +19,18 @@ if TYPE_CHECKING:
     from mcap.style.profile import StyleProfile
     from mcap.subjects.subject import Subject
 
+NO_FRAME = "none"
 SUBJECT = typer.Argument(help="The subject folder that mcap train wrote.", metavar="SUBJECT")
 STYLE = typer.Option(
     help="Style profile, by name or path; more than once for several. Default: the one that the "
     "subject was trained with.",
+    metavar="PROFILE",
+    autocompletion=complete.profiles,
+)
+FRAME = typer.Option(
+    help="Frame the pictures as this style profile asks, whatever their style, and draw the border "
+    "that a picture lacks for it, with the same subject; 'none': cut, and draw no border. Default: "
+    "as their own style asks.",
     metavar="PROFILE",
     autocompletion=complete.profiles,
 )
@@ -98,6 +106,7 @@ def generate(
     ctx: typer.Context,
     subject: Annotated[Path, SUBJECT],
     style: Annotated[list[str] | None, STYLE] = None,
+    frame: Annotated[str | None, FRAME] = None,
     prompt: Annotated[list[str] | None, PROMPT] = None,
     all_prompts: Annotated[bool, ALL_PROMPTS] = False,
     negative: Annotated[str | None, NEGATIVE] = None,
@@ -165,6 +174,7 @@ def generate(
     )  # fmt: skip
     person = read_subject(subject)
     profiles = choose_profiles(ctx, person, style or (), wanted.prompts, force)
+    profiles = [with_frame(profile, frame) for profile in profiles]
     networks = read_extra_networks(with_ or (), lora or (), embedding or ())
     warn_of_unnamed(ctx, networks, wanted.prompts)
     models = load_generation_models(person, settings, backbone)
@@ -173,9 +183,8 @@ def generate(
             check_backbone(one, models.backbone.info)
 
     def begin(on_step: Callable[[int], None]) -> Generator[GenerationEvent]:
-        return stage(
-            person, profiles, models, out, wanted, extra_networks=networks, on_step=on_step
-        )
+        return stage(person, profiles, models, out, wanted, extra_networks=networks,
+                     on_step=on_step)  # fmt: skip
 
     title = f"{person.name}, {', '.join(profile.name for profile in profiles)}"
     *_, finished = follow(ctx, begin, out, title, "draw", models.backbone)
@@ -215,6 +224,32 @@ def choose_profiles(
     return profiles
 
 
+def with_frame(profile: StyleProfile, frame: str | None) -> StyleProfile:
+    """Return a profile with the framing of the one called ``frame``, as ``--frame`` says.
+
+    Raises `UsageError` where there is none, or it says nothing of where a head belongs.
+    """
+    from mcap.errors import UsageError
+    from mcap.registry import registry
+    from mcap.style.profile import find_profile
+
+    if frame is None:
+        return profile
+    if frame == NO_FRAME:
+        framing = profile.framing.model_copy(update={"draw_border": False})
+        return profile.model_copy(update={"framing": framing})
+    other = find_profile(frame, registry().profile_dirs)
+    if other.framing.head_height is None:
+        raise UsageError(
+            f"--frame {frame}: {other.path} has no head_height under [framing], so that it does "
+            "not say how a head is framed."
+        )
+    framing = other.framing.model_copy(update={"draw_border": True})
+    return profile.model_copy(
+        update={"framing": framing, "aspect": other.aspect, "size_mm": other.size_mm}
+    )
+
+
 def warn_of_unnamed(ctx: typer.Context, networks: ExtraNetworks, prompts: Sequence[str]) -> None:
     """Warn of each ``--with`` whose tokens stand in no prompt."""
     from mcap.cli.output import warn
@@ -241,6 +276,8 @@ def result(subject: Subject, out: Path, finished: GenerationFinished) -> dict[st
                 "seed": picture.record["seed"],
                 "kept": picture.kept,
                 "new": picture.new,
+                "framing": picture.record["framing"],
+                "border": picture.record.get("border"),
             }
             for picture in finished.pictures
         ],
@@ -265,6 +302,7 @@ def print_result(console: Console, finished: GenerationFinished) -> None:
     for picture in finished.pictures:
         remarks = ["no face found"] if picture.similarity is None else []
         remarks += [] if picture.new else ["was there already"]
+        remarks += [picture.border] if picture.border else []
         table.add_row(
             str(picture.rank),
             "-" if picture.similarity is None else f"{picture.similarity:.3f}",

@@ -176,6 +176,7 @@ negative = ""
 # head_height = [0.70, 0.80]       # crown to chin, of the height
 # eye_line = [0.55, 0.65]          # the eyes above the bottom edge, of the height
 # head_center_x = [0.45, 0.55]     # of the width
+# draw_border = true               # mcap generate draws the room that a picture lacks for that
 
 # What `mcap enhance --profile` puts behind the person.
 [background]

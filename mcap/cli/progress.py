@@ -28,6 +28,10 @@ class Progress(Protocol):
         """
         ...
 
+    def extend(self, n: float) -> None:
+        """``n`` more are to be done than was known."""
+        ...
+
     def note(self, text: str) -> None:
         """A line of its own, above the bar."""
         ...
@@ -61,6 +65,9 @@ class SilentProgress:
     """With ``--quiet``."""
 
     def advance(self, n: float = 1, left: float | None = None, **fields: Any) -> None:
+        """Nothing is shown."""
+
+    def extend(self, n: float) -> None:
         """Nothing is shown."""
 
     def note(self, text: str) -> None:
@@ -104,6 +111,9 @@ def terminal_bar(title: str, total: float | None, unit: str) -> Iterator[Progres
             def advance(self, n: float = 1, left: float | None = None, **fields: Any) -> None:
                 display.update(task, advance=n, left=left, shown=format_fields(fields))
 
+            def extend(self, n: float) -> None:
+                display.update(task, total=(display.tasks[task].total or 0) + n)
+
             def note(self, text: str) -> None:
                 display.console.print(text, markup=False)
 
@@ -133,6 +143,10 @@ class LineProgress:
             return
         self.printed_at, self.printed_done = now, self.done
         print_line(f"{self.title}: {self.amount()}{self.time_left(now, left)}{self.suffix()}")
+
+    def extend(self, n: float) -> None:
+        if self.total is not None:
+            self.total += n
 
     def note(self, text: str) -> None:
         print_line(text)

@@ -152,10 +152,12 @@ def denoise(
     seeds: Sequence[int],
     settings: SamplingSettings,
     after_call: AfterCall,
+    start: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return one batch's scaled latents float[B, C, h, w]; row i starts from noise of ``seeds[i]``.
 
-    ``after_call`` sees and may give back ``latents``.
+    ``after_call`` sees and may give back ``latents``. ``start`` is noise of that shape to start
+    from instead; the seeds are then those of what noise the scheduler adds on its way.
     """
     pipeline.set_progress_bar_config(disable=True)
     width, height = settings.size
@@ -170,6 +172,7 @@ def denoise(
         width=width,
         height=height,
         generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+        latents=start,
         output_type="latent",
         callback_on_step_end=after_call,
         callback_on_step_end_tensor_inputs=["latents"],

@@ -29,8 +29,8 @@ def remedies(made: FinishedPicture, profile: str, source: PictureFile) -> list[s
         if record.get("kind") == "generate" and isinstance(subject, dict) and isinstance(seed, int):
             name = shlex.quote(printable(f"{subject.get('name', 'SUBJECT')}.mcap"))
             return [
-                f"What to do: generate others with other seeds, such as mcap generate {name} "
-                f"--style {profile} --seed {seed + 100}, and take one with more room."
+                "What to do: generate it again with its border drawn: mcap generate "
+                f"{name} --frame {profile} --seed {seed} --count 1"
             ]
         record = record.get("made_from")
     return ["What to do: take one with more room, further away or with the camera held upright."]

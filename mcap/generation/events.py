@@ -21,6 +21,14 @@ class GenerationPlanned:
 
 
 @dataclass(frozen=True)
+class BorderBegun:
+    """A picture lacks room for its profile's frame, and its border is drawn."""
+
+    steps: int
+    """Calls of the UNet beyond those of `GenerationPlanned`."""
+
+
+@dataclass(frozen=True)
 class PictureReady:
     """A picture is written, or was there already (``picture.new``)."""
 
@@ -38,4 +46,4 @@ class GenerationFinished:
     attention_maps: Path | None
 
 
-GenerationEvent = GenerationPlanned | PictureReady | GenerationFinished
+GenerationEvent = GenerationPlanned | BorderBegun | PictureReady | GenerationFinished

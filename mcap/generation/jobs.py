@@ -74,10 +74,12 @@ def plan_jobs(
             },
             "aspect": profile.aspect,
             "size_mm": profile.size_mm,
-            "framing": profile.framing.model_dump(),
+            "framing": profile.framing.model_dump(exclude={"draw_border"}),
             "quality": settings.quality,
             "metadata": settings.metadata,
         }
+        if profile.framing.draw_border:  # pictures of before there were borders stay known
+            unseen["draw_border"] = True
         for index in range(settings.count or profile.generate.count):
             record: dict[str, Any] = {
                 "schema": 1,

@@ -30,6 +30,14 @@ class Picture:
         return self.record["similarity"]
 
     @property
+    def border(self) -> str:
+        """A word on the border that its style's frame lacked; "" where none was."""
+        border = self.record.get("border")
+        if border is None:
+            return ""
+        return "border drawn" if border["drawn"] else f"no border: {border['reason']}"
+
+    @property
     def style(self) -> str:
         return self.record["profile"]
 

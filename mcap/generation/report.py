@@ -110,6 +110,7 @@ def write_report(
         cards.append(
             {
                 "picture": picture,
+                "border": picture.border,
                 "href": Path(os.path.relpath(picture.path, path.parent)).as_posix(),
                 "verdict": word,
                 "colour": "#{:02x}{:02x}{:02x}".format(*colour),

@@ -17,21 +17,22 @@ A picture of other settings is never overwritten; the new one gets a number (-2,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mcap.diffusion import schedulers
 from mcap.diffusion.prompt_length import require_fit
 from mcap.diffusion.sampling import GeneratedImage, SamplingSettings, stream_images
 from mcap.errors import UsageError
 from mcap.faces.similarity import likeness
-from mcap.framing.crop import cut, dots_per_inch, measure_framing
+from mcap.framing.crop import dots_per_inch, measure_framing
 from mcap.framing.head import head_from_box
 from mcap.generation import report
+from mcap.generation.border import FramedImage, framed
 from mcap.generation.events import (
     GenerationEvent,
     GenerationFinished,
@@ -48,7 +49,7 @@ from mcap.images.write import write_generated
 from mcap.results.names import ATTENTION_MAPS, CONTACT_SHEET, REPORT
 
 if TYPE_CHECKING:
-    from mcap.contracts import BackboneInfo, UInt8Image
+    from mcap.contracts import BackboneInfo
     from mcap.style.profile import StyleProfile
     from mcap.subjects.subject import Subject
 
@@ -111,10 +112,11 @@ def generate(
         yield PictureReady(picture)
 
     attention: list[GeneratedImage] = []
-    # Closed at once and not when somebody forgets it: it gives the backbone back.
-    with closing(sample_jobs(waiting, subject, models, settings, networks, on_step)) as samples:
+    with loaded(subject, networks, models, settings) if waiting else nullcontext() as pipeline:
+        samples = sample_jobs(waiting, pipeline, subject, models, settings, networks, on_step)
         for job, generated in samples:
-            picture = write_picture(job, generated.image, subject, models, folder, settings)
+            image = yield from framed(job, generated.image, networks, pipeline, models, on_step)
+            picture = write_picture(job, image, subject, models, folder, settings)
             pictures.append(picture)
             folder.write_results(pictures)  # what is there is known, whatever happens next
             yield PictureReady(picture)
@@ -169,73 +171,75 @@ def require_plan(
         )
 
 
+@contextmanager
+def loaded(
+    subject: Subject, networks: ExtraNetworks, models: GenerationModels, settings: GenerateSettings
+) -> Iterator[Any]:
+    """Give a pipeline with ``subject`` and ``networks`` in the backbone's modules, for a while."""
+    pipeline = models.backbone.pipeline()
+    networks.load_into(pipeline, subject, settings.adapter_scale, settings.token_scale)
+    try:
+        yield pipeline
+    finally:
+        networks.unload_from(pipeline, subject)
+
+
 def sample_jobs(
     jobs: Sequence[GenerationJob],
+    pipeline: Any,
     subject: Subject,
     models: GenerationModels,
     settings: GenerateSettings,
     networks: ExtraNetworks,
     on_step: Callable[[int], None] | None,
-) -> Generator[tuple[GenerationJob, GeneratedImage]]:
+) -> Iterator[tuple[GenerationJob, GeneratedImage]]:
     """Yield each job with its image; those of a style, which differ in prompt and seed, in batches.
 
-    While it runs, ``subject`` and ``networks`` are in the backbone's modules.
+    ``pipeline`` is that of `loaded`.
     """
-    if not jobs:
-        return
-    backbone = models.backbone
-    pipeline = backbone.pipeline()
-    networks.load_into(pipeline, subject, settings.adapter_scale, settings.token_scale)
-    try:
-        for _, members in groupby(jobs, key=lambda job: job.profile.name):
-            group = list(members)
-            record = group[0].record
-            width, height = record["drawn_size"]
-            pipeline.scheduler = group[0].scheduler
-            images = stream_images(
-                backbone,
-                [networks.expand(job.record["prompt"]) for job in group],
-                [job.seed for job in group],
-                SamplingSettings(
-                    steps=record["steps"],
-                    guidance_scale=record["guidance_scale"],
-                    size=(width, height),
-                    negative_prompt=networks.expand(record["negative_prompt"]),
-                    batch_size=settings.batch_size,
-                ),
-                pipeline=pipeline,
-                watch=tuple(subject.embeddings) if settings.attention_maps else (),
-                on_step=on_step,
-            )
-            yield from zip(group, images, strict=True)
-    finally:
-        networks.unload_from(pipeline, subject)
+    for _, members in groupby(jobs, key=lambda job: job.profile.name):
+        group = list(members)
+        record = group[0].record
+        width, height = record["drawn_size"]
+        pipeline.scheduler = group[0].scheduler
+        images = stream_images(
+            models.backbone,
+            [networks.expand(job.record["prompt"]) for job in group],
+            [job.seed for job in group],
+            SamplingSettings(
+                steps=record["steps"],
+                guidance_scale=record["guidance_scale"],
+                size=(width, height),
+                negative_prompt=networks.expand(record["negative_prompt"]),
+                batch_size=settings.batch_size,
+            ),
+            pipeline=pipeline,
+            watch=tuple(subject.embeddings) if settings.attention_maps else (),
+            on_step=on_step,
+        )
+        yield from zip(group, images, strict=True)
 
 
 def write_picture(
     job: GenerationJob,
-    image: UInt8Image,
+    drawn: FramedImage,
     subject: Subject,
     models: GenerationModels,
     folder: RankedFolder,
     settings: GenerateSettings,
 ) -> Picture:
-    """Cut an image to the profile's aspect, measure its face and write it."""
-    profile = job.profile
-    height, width = image.shape[:2]
-    faces = models.detector.detect(image)
-    head = head_from_box(max(faces, key=lambda face: face.area)) if faces else None
-    box = cut((width, height), profile.aspect_ratio, head, profile.framing)
-    image = image[box[1] : box[3], box[0] : box[2]]
+    """Measure the face of a framed image and write it."""
+    profile, image = job.profile, drawn.image
     # Measured on the picture as it is written, so that anybody who measures the file agrees.
     found = likeness(image, models.detector, models.identity, subject.identity_embedding)
-    size = (box[2] - box[0], box[3] - box[1])
+    size = (image.shape[1], image.shape[0])
     face = found.face
     whole = (0, 0, *size)
     record = {
         **job.record,
         "size": list(size),
-        "cut": list(box),
+        "cut": list(drawn.box),
+        **({} if drawn.border is None else {"border": drawn.border}),
         "similarity": None if found.similarity is None else round(found.similarity, 6),
         "face": [round(float(value), 1) for value in face.box] if face else None,
         "framing": asdict(measure_framing(whole, head_from_box(face), profile.framing))

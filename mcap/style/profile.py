@@ -94,6 +94,8 @@ class Framing(Table):
     eye_line: Range | None = None
     """Height of the eyes above the *bottom* edge, as passport rules state it."""
     head_center_x: Range | None = None
+    draw_border: Switch = False
+    """True: `mcap generate` draws the room that a picture lacks for ``head_height``."""
 
 
 class Background(Table):

@@ -189,3 +189,20 @@ def test_ctrl_c_keeps_what_is_drawn_and_says_how_to_go_on(subject, capsys, monke
     code, _, err = run(capsys, subject)
     assert code == 130 and "1 of the pictures are in portraits" in err
     assert saved[0].path.is_file()
+
+
+def test_frame_takes_another_profile_s_framing(subject, tmp_path, capsys):
+    framed = PROFILE.format("card") + "[framing]\nhead_height = [0.3, 0.35]\n"
+    (tmp_path / "profiles" / "card.toml").write_text(framed)
+    code, out, err = run(capsys, subject, "--frame", "other", "--out", tmp_path / "a")
+    assert code == 2 and "no head_height" in err
+    code, out, err = run(
+        capsys, subject, "--frame", "card", "--count", 1, "--out", tmp_path / "b", "--json"
+    )
+    assert code == 0, err
+    (picture,) = json.loads(out)["pictures"]
+    assert picture["style"] == "test" and picture["border"] is not None
+    code, out, _ = run(
+        capsys, subject, "--frame", "none", "--count", 1, "--out", tmp_path / "c", "--json"
+    )
+    assert code == 0 and json.loads(out)["pictures"][0]["border"] is None

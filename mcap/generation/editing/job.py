@@ -65,6 +65,8 @@ class SourceRecord(BaseModel):
     backbone: dict[str, Any]
     subject: dict[str, Any]
     settings_sha256: str
+    border: dict[str, Any] | None = None
+    """Of a picture whose border was drawn: the edit is of the part inside it."""
     source_prompt: str | None = None
     edits: tuple[dict[str, Any], ...] = ()
 

@@ -179,6 +179,9 @@ def source_difference(job: EditJob, redrawn: UInt8Image) -> float | None:
         return 0.0
     x0, y0, x1, y1 = job.source.cut
     file, again = read_pixels(job.path), redrawn[y0:y1, x0:x1]
+    if job.source.border is not None and job.source.border.get("drawn"):
+        left, top = x0 - job.source.border["box"][0], y0 - job.source.border["box"][1]
+        file = file[top : top + y1 - y0, left : left + x1 - x0]
     if file.shape != again.shape:
         return None
     return float(np.abs(file.astype(np.float32) - again.astype(np.float32)).mean())
