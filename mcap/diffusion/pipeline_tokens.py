@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from mcap.diffusion.pooling import forget_pooling
 from mcap.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,11 +58,12 @@ def load_token(
 
 
 def unload(pipeline: Any, tokens: Sequence[str]) -> None:
-    """Remove every LoRA layer, and those of ``tokens`` that a pipeline has."""
+    """Remove every LoRA layer, those of ``tokens`` that a pipeline has, and their pooling."""
     encoders = text_encoders(pipeline)
     if any(getattr(m, "peft_config", None) for m in (pipeline.unet, *(e for e, _ in encoders))):
         pipeline.unload_lora_weights()
     for encoder, tokenizer in encoders:
+        forget_pooling(encoder)
         there = [token for token in tokens if token in tokenizer.get_added_vocab()]
         if there:
             pipeline.unload_textual_inversion(there, tokenizer=tokenizer, text_encoder=encoder)

@@ -5,10 +5,6 @@ and, beside it, float32 rows for the new tokens. `LearnedTokens.remove` puts the
 and tokenizer back; do that before a text encoder is saved or given to
 ``load_textual_inversion``. Nothing is resized, so no random number is drawn and no table copied.
 
-Pooling: a CLIP text encoder whose config says ``eos_token_id = 2`` (SD1.5's does) pools at the
-highest token id of the prompt, which is a learned token wherever there is one. Only SDXL reads
-the pooled vector, and plain diffusers computes it the same way, so it is left as it is.
-
 Legend: B prompts, L tokens of a padded prompt, D the embedding's width, K learned tokens.
 """
 

@@ -158,8 +158,8 @@ class ExtraNetworks:
 
         weights: dict[str, float] = {}
         try:
-            # The subject's tokens come last and so have the highest numbers: SDXL's pooled vector
-            # is taken at the highest of a prompt, which is one of the subject's in training.
+            # The subject's tokens come last and so have the highest numbers: the pooled vector of
+            # a subject of mcap 0.1 on SDXL is taken at the highest of a prompt.
             with preserve_rng_state(pipeline.device):
                 for number, lora in enumerate(self.loras, start=1):
                     lora.load_into(pipeline, f"lora-{number}")

@@ -35,6 +35,9 @@ def diffusers_script(
     loads = ""
     for token, stem in stems.items():
         loads += f'load("{stem}.safetensors", "{words[token]}")\n'
+    if model_version(subject) == "SDXL" and subject.manifest.pooling == "end":
+        end = "pipeline.tokenizer_2.eos_token_id"
+        loads += f"pipeline.text_encoder_2.text_model.eos_token_id = {end}  # 2 in its config\n"
     if subject.adapter is not None:
         loads += f'pipeline.load_lora_weights(here, weight_name="{name}.safetensors")\n'
     return f'''"""Draws {name} with diffusers: python {name}.py {"[MODEL]" if hub else "MODEL"}

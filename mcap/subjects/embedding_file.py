@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcap.diffusion.pipeline_tokens import quiet_libraries, text_encoders
+from mcap.diffusion.pooling import METADATA_KEY, Pooling, pool_as_configured
 from mcap.errors import UsageError
 from mcap.runtime.files import sha256_of
 from mcap.subjects.lora_file import BUNDLED, read_tensors
@@ -38,6 +39,8 @@ class Embedding:
     """float32[n, D], one a text encoder (SDXL: clip_l, then clip_g), n the same in all."""
     number: int
     """The file's number in the run, from 1; the tokens are named by it."""
+    pooling: Pooling = "end"
+    """Files say so where mcap exported a subject that was trained otherwise."""
     bundled: bool = False
     """Comes with a LoRA and need not be used."""
 
@@ -78,6 +81,8 @@ class Embedding:
                     text_encoder=encoder,
                     tokenizer=tokenizer,
                 )
+        if self.pooling == "config" and len(pairs) == 2:
+            pool_as_configured(*pairs[1], self.tokens)
 
 
 def read_embedding_file(path: Path, number: int) -> Embedding:
@@ -91,7 +96,11 @@ def read_embedding_file(path: Path, number: int) -> Embedding:
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--embedding {path}: is none of {', '.join(SUFFIXES)}.")
     vectors = embedding_vectors(f"--embedding {path}", read_state(path))
-    return Embedding(path, path.stem, sha256_of(path), vectors, number)
+    pooling: Pooling = "end"
+    if path.suffix.lower() == ".safetensors":
+        config = read_header(path).metadata.get(METADATA_KEY) == "config"
+        pooling = "config" if config else "end"
+    return Embedding(path, path.stem, sha256_of(path), vectors, number, pooling)
 
 
 def bundled_embeddings(path: Path, first: int) -> list[Embedding]:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Literal
 
 import mcap
 from mcap.contracts import ID_TOKEN, STYLE_TOKEN
+from mcap.diffusion.pooling import METADATA_KEY
 from mcap.errors import UsageError
 from mcap.images import a1111
 from mcap.images.provenance import public_name
@@ -109,7 +110,7 @@ def export(
             files[beside / f"{name}.json"] = text.encode()
     for token, stem in stems.items():
         place = folder / TOKEN_FOLDER.get(format, "") / f"{stem}.safetensors"
-        files[place] = embedding_bytes(subject.embeddings[token], format, words[token])
+        files[place] = embedding_bytes(subject, token, format, words[token])
     if format == "diffusers":
         script = diffusers_script(subject, name, stems, words, prompt, negative)
         files[folder / f"{name}.py"] = script.encode()
@@ -175,17 +176,19 @@ def lora_bytes(subject: Subject, format: Format, name: str, prompt: str) -> byte
     return safetensors_bytes(tensors, metadata)
 
 
-def embedding_bytes(path: Path, format: Format, word: str) -> bytes:
+def embedding_bytes(subject: Subject, token: str, format: Format, word: str) -> bytes:
     """Return a learned token's file for another program, a row [1, D] for each text encoder.
 
     Two dimensions, as AUTOMATIC1111 takes SDXL's first dimension for a count of rows.
     """
-    rows = [vector.reshape(1, -1) for vector in read_token_vectors(path)]
+    rows = [vector.reshape(1, -1) for vector in read_token_vectors(subject.embeddings[token])]
+    metadata = {"format": "pt"}
     if len(rows) == 2:
         tensors = {"clip_l": rows[0], "clip_g": rows[1]}
+        metadata[METADATA_KEY] = subject.manifest.pooling
     else:
         tensors = {word if format == "diffusers" else "emb_params": rows[0]}
-    return safetensors_bytes(tensors, {"format": "pt"})
+    return safetensors_bytes(tensors, metadata)
 
 
 def example_prompts(
@@ -223,10 +226,18 @@ def compatibility_notes(subject: Subject, format: Format) -> tuple[str, ...]:
             "This subject was trained on mcap's own small model, which no other program has. Train "
             "it on Stable Diffusion (mcap train --backbone sd15) for them."
         )
-    if model_version(subject) == "SDXL" and format != "diffusers":
+    sdxl, pooling = model_version(subject) == "SDXL", subject.manifest.pooling
+    if sdxl and pooling == "config" and format != "diffusers":
         found.append(
-            "SDXL's pooled text vector is taken at the learned word by mcap and diffusers and at "
-            "the end of the text by other programs; pictures differ somewhat."
+            "This subject was trained by mcap 0.1, with SDXL's pooled text vector at the learned "
+            "word. Other programs take it at the end of the text; pictures differ somewhat, "
+            "unless it is trained again."
+        )
+    if sdxl and pooling == "end" and format == "diffusers":
+        found.append(
+            "diffusers takes SDXL's pooled text vector at the learned word unless it is told, as "
+            "in the script, where a text ends: "
+            "pipeline.text_encoder_2.text_model.eos_token_id = pipeline.tokenizer_2.eos_token_id"
         )
     if format == "a1111":
         found.append(

@@ -24,6 +24,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 import mcap
+from mcap.diffusion.pooling import Pooling
 from mcap.errors import UsageError
 from mcap.runtime.documents import read_json
 
@@ -112,6 +113,8 @@ class Manifest(Record):
     profile: ProfileRecord
     recipe: dict[str, Any]
     tokens: list[TokenRecord]
+    pooling: Pooling = "config"
+    """How SDXL's pooled vector was taken in training; manifests of before do not say."""
     seed: int
     device: str
     precision: str

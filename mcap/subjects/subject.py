@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mcap.diffusion.pipeline_tokens import load_token, quiet_libraries, unload
+from mcap.diffusion.pipeline_tokens import load_token, quiet_libraries, text_encoders, unload
+from mcap.diffusion.pooling import pool_as_configured
 from mcap.errors import InputRejectedError
 from mcap.runtime.files import is_inside, sha256_of
 from mcap.subjects.manifest import ADAPTER, IDENTITY, MANIFEST, SUFFIX, Manifest, read_manifest
@@ -62,10 +63,14 @@ class Subject:
         # A larger embedding table and new LoRA layers are filled from the global random state
         # before the values that we have are put in.
         with preserve_rng_state(pipeline.device):
+            own = [record.token for record in self.manifest.tokens]
+            names = {token: (rename or {}).get(token, token) for token in own}
             for record in self.manifest.tokens:
                 vectors = read_token_vectors(self.embeddings[record.token])
-                token = (rename or {}).get(record.token, record.token)
-                load_token(pipeline, token, record.initial, vectors, token_scale)
+                load_token(pipeline, names[record.token], record.initial, vectors, token_scale)
+            encoders = text_encoders(pipeline)
+            if self.manifest.pooling == "config" and len(encoders) == 2:
+                pool_as_configured(*encoders[1], names.values())
             if self.adapter is not None and adapter_scale != 0:
                 with quiet_libraries():
                     pipeline.load_lora_weights(

@@ -20,6 +20,7 @@ import torch
 
 from mcap.diffusion.compile import compile_blocks, plain_blocks, translate_compile_errors
 from mcap.diffusion.offload import Offloaded, idle_parts
+from mcap.diffusion.pooling import trained_pooling
 from mcap.diffusion.prompt_cache import PromptCache
 from mcap.diffusion.tokens import ID_TOKEN, STYLE_TOKEN, install
 from mcap.errors import InputRejectedError, McapError, UsageError
@@ -95,6 +96,8 @@ def train(
         stack.enter_context(translate_oom("training", advice))
         stack.enter_context(frozen(backbone, recipe))
         state = stack.enter_context(new_state(data, recipe, backbone, options))
+        pooling = writer.manifest.pooling
+        stack.enter_context(trained_pooling(backbone, state.tokens.tokens, pooling))
         state.done = checkpoint.step if checkpoint else 0
         writer.cut_metrics(state.done)
         log = stack.enter_context(RunLog(writer, state.done))

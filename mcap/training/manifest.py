@@ -60,6 +60,7 @@ def first_manifest(
             TokenRecord(token=token, initial=words, file=token_file(token))
             for token, words in initial.items()
         ],
+        pooling="end",
         seed=seed,
         device=str(backbone.device),
         precision=precision_name(backbone.dtype),

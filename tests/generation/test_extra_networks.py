@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 
 from mcap.errors import UsageError
@@ -33,7 +34,7 @@ from tests.support.foreign_files import (
     write,
 )
 from tests.support.subjects import make_profile, make_subject, models
-from tests.support.tiny import tiny_backbone
+from tests.support.tiny import tiny_backbone, tiny_folder
 
 ATTENTION = ("attn2_to", "attn1_to", "self_attn")
 EVERYTHING = ("",)
@@ -757,7 +758,7 @@ def test_several_vectors_in_both_of_sdxls_encoders(bare, tmp_path):
     """kohya's clip_l and clip_g, and what is refused where one of them is missing."""
     both = {"clip_l": rows(2, 16).half(), "clip_g": rows(2, 24, seed=4).half()}
     path = write(tmp_path / "moody.safetensors", both)
-    plain = pipeline("sdxl")
+    plain = DiffusionPipeline.from_pretrained(tiny_folder(kind="sdxl"))
     for encoder, tokenizer, key in (
         (plain.text_encoder, plain.tokenizer, "clip_l"),
         (plain.text_encoder_2, plain.tokenizer_2, "clip_g"),
@@ -769,7 +770,12 @@ def test_several_vectors_in_both_of_sdxls_encoders(bare, tmp_path):
                 text_encoder=encoder,
                 tokenizer=tokenizer,
             )
+    # As ComfyUI and AUTOMATIC1111 do; plain diffusers pools at <plain1> unless it is told the end.
+    assert plain.text_encoder_2.config.eos_token_id == 2
+    elsewhere = picture(plain, "a photo, <plain0> <plain1>", "dark")
+    plain.text_encoder_2.text_model.eos_token_id = plain.tokenizer_2.eos_token_id
     expected = picture(plain, "a photo, <plain0> <plain1>", "dark")
+    assert difference(expected, elsewhere) > 1e-3
     networks = read_extra_networks(embeddings=[str(path)])
     assert difference(drawn(bare, networks, "a photo, moody", "dark", "sdxl"), expected) < 1e-6
     pivotal = {"text_encoders_0": both["clip_l"], "text_encoders_1": both["clip_g"]}

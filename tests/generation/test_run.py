@@ -210,6 +210,23 @@ def test_every_format_carries_the_record(subject, backbone, tmp_path, kind):
     assert run(subject, backbone, tmp_path, profile, count=1, format=kind)[0].to_generate == 0
 
 
+@pytest.mark.parametrize("kind", ["png", "jpg", "webp"])
+def test_another_program_reads_how_it_was_drawn(subject, backbone, tmp_path, kind):
+    """sd-parsers, which knows AUTOMATIC1111's text in PNG chunks and in EXIF."""
+    sd_parsers = pytest.importorskip("sd_parsers", reason="sd-parsers is not installed")
+    prompts = {"composed": ["a photo (studio) of a {id} {noun}, {style}, Grüße 漢字"], "negative": "dark"}
+    profile = make_profile(prompts=prompts)
+    *_, finished = run(subject, backbone, tmp_path, profile, count=1, format=kind)
+    picture = finished.pictures[0]
+    found = sd_parsers.ParserManager().parse(str(picture.path))
+    assert found.generator.name == "AUTOMATIC1111"
+    (sampler,), (prompt,), (negative,) = found.samplers, found.prompts, found.negative_prompts
+    assert prompt.value.startswith("a photo \\(studio\\) of a ")
+    assert "Grüße 漢字" in prompt.value and negative.value == "dark"
+    assert sampler.parameters["seed"] == str(picture.record["seed"])
+    assert sampler.parameters["steps"] == "2"
+
+
 def test_out_must_be_a_folder(subject, backbone, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UsageError, match="is a file"):

@@ -46,6 +46,9 @@ for folder, subject, out in json.loads(requests):
                 tokenizer=getattr(pipeline, "tokenizer" + end),
             )
     pipeline.load_lora_weights(subject, weight_name="adapter.safetensors")
+    if "clip_l" in state:  # where the text ends, and not at the highest token id
+        assert pipeline.text_encoder_2.config.eos_token_id == 2
+        pipeline.text_encoder_2.text_model.eos_token_id = pipeline.tokenizer_2.eos_token_id
     latents = pipeline(
         prompt,
         num_inference_steps=3,

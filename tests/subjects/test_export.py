@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -21,7 +22,8 @@ from mcap.diffusion.pipeline_tokens import text_encoders
 from mcap.errors import UsageError
 from mcap.generation.extra_networks import read_extra_networks
 from mcap.subjects.export import FORMATS, export, file_name
-from tests.support.foreign_files import difference, merged, picture, pipeline
+from mcap.subjects.subject import read_subject
+from tests.support.foreign_files import difference, flat_layers, merged, picture, pipeline
 from tests.support.subjects import make_profile, make_subject
 from tests.support.tiny import tiny_folder
 
@@ -48,7 +50,7 @@ def subject(kind, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ours(subject, kind):
-    found = pipeline(kind)
+    found = pipeline(kind).to(torch.float64)
     plain = picture(found, TEXT.format("", ""))
     subject.load_into(found)
     expected = picture(found, TEXT.format("<mcap-id>", "<mcap-style>"))
@@ -90,7 +92,7 @@ def test_the_same_picture(subject, kind, ours, tmp_path, format):
     if format != "diffusers":
         loads = [lambda p: merged(p, load_file(lora)), *(loads if format == "kohya" else [])]
     for load in loads:
-        found = pipeline(kind)
+        found = pipeline(kind).to(torch.float64)
         load(found)
         load_words(found, dict(zip(WORDS, words, strict=True)))
         assert difference(picture(found, TEXT.format(*WORDS)), ours) < 1e-5
@@ -105,16 +107,86 @@ def test_the_same_picture(subject, kind, ours, tmp_path, format):
         assert any(key.startswith("lora_te2_") for key in keys) == (kind == "sdxl")
 
 
+def test_lycoris_reads_every_layer(subject, kind, tmp_path):
+    """Its own modules, made from the file, add alpha / rank * up @ down to a weight."""
+    pytest.importorskip("lycoris", reason="lycoris-lora is not installed")
+    from lycoris.modules import get_module, make_module
+
+    done = export(subject, "kohya", tmp_path)
+    state = load_file(next(path for path in done.files if path.name == "jane-doe.safetensors"))
+    plain, expected = flat_layers(pipeline(kind)), flat_layers(merged(pipeline(kind), state))
+    names = {key.split(".")[0] for key in state}
+    assert len(names) * 3 == len(state)
+    for name in names:
+        maker, tensors = get_module(state, name)
+        module = make_module(maker, tensors, name, plain[name])
+        assert module.name == "locon"
+        change = module.get_diff_weight()[0]
+        wanted = expected[name].weight - plain[name].weight
+        assert (change - wanted).abs().max() < 1e-6 < wanted.abs().max()
+
+
 def test_it_comes_back(subject, kind, ours, tmp_path):
     """What was exported for kohya, drawn as files of another program."""
     done = export(subject, "kohya", tmp_path)
     lora, first, second = (str(path) for path in done.files if path.suffix == ".safetensors")
     networks = read_extra_networks(loras=[lora], embeddings=[first, second])
-    found = pipeline(kind)
+    found = pipeline(kind).to(torch.float64)
     nobody = make_subject(tmp_path / "nobody.mcap", kind=kind)
     networks.load_into(found, nobody, adapter_scale=0)
     prompt = networks.expand(TEXT.format("jane-doe-id", "jane-doe-style"))
     assert difference(picture(found, prompt), ours) < 1e-5
+
+
+def test_a_subject_of_version_0_1_on_sdxl(tmp_path):
+    """It is pooled at its words, as plain diffusers with SDXL's own configuration pools, here and
+    where it was exported and comes back; trained now it would draw another picture."""
+    folder = tmp_path / "jane.mcap"
+    now = make_subject(folder, scale=0.2, kind="sdxl")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest.pop("pooling") == "end"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    earlier = read_subject(folder)
+
+    texts = TEXT.format("<mcap-id>", "<mcap-style>"), "dark"
+    pictures = []
+    for subject in (now, earlier):
+        found = pipeline("sdxl").to(torch.float64)
+        subject.load_into(found)
+        pictures.append(picture(found, *texts))
+        subject.unload_from(found)
+        assert np.array_equal(
+            picture(found, TEXT, "dark"), picture(pipeline("sdxl").to(torch.float64), TEXT, "dark")
+        )
+    at_end, at_word = pictures
+    assert difference(at_end, at_word) > 1e-3
+
+    theirs = DiffusionPipeline.from_pretrained(tiny_folder(kind="sdxl")).to(torch.float64)
+    done = export(earlier, "kohya", tmp_path / "earlier")
+    lora, *files = (path for path in done.files if path.suffix == ".safetensors")
+    theirs.load_lora_weights(str(lora.parent), weight_name=lora.name)
+    load_words(theirs, dict(zip(("<mcap-id>", "<mcap-style>"), files, strict=True)))
+    assert difference(picture(theirs, *texts), at_word) < 1e-6
+    theirs.text_encoder_2.text_model.eos_token_id = theirs.tokenizer_2.eos_token_id
+    assert difference(picture(theirs, *texts), at_end) < 1e-6
+
+    nobody = make_subject(tmp_path / "nobody.mcap", kind="sdxl")
+    for subject, expected in ((earlier, at_word), (now, at_end)):
+        done = export(subject, "kohya", tmp_path / subject.manifest.pooling)
+        lora, *files = (str(path) for path in done.files if path.suffix == ".safetensors")
+        networks = read_extra_networks(loras=[lora], embeddings=files)
+        found = pipeline("sdxl").to(torch.float64)
+        networks.load_into(found, nobody, adapter_scale=0)
+        drawn = picture(found, networks.expand(TEXT.format("jane-id", "jane-style")), "dark")
+        assert difference(drawn, expected) < 1e-6
+        assert any("by mcap 0.1" in note for note in done.notes) == (subject is earlier)
+    for subject in (earlier, now):
+        out = tmp_path / "script" / subject.manifest.pooling
+        assert (
+            ("eos_token_id" in "".join(export(subject, "diffusers", out).notes))
+            == ("eos_token_id" in (out / "jane.py").read_text())
+            == (subject is now)
+        )
 
 
 def test_the_script_draws_the_subject(subject, kind, tmp_path, monkeypatch):

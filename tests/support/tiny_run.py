@@ -87,6 +87,7 @@ def tiny_manifest(backbone: Any, found: Recipe, seed: int = 0) -> Manifest:
                 token="<mcap-style>", initial="photo", file="embeddings/mcap-style.safetensors"
             ),
         ],
+        pooling="end",
         seed=seed,
         device="cpu",
         precision="fp32",

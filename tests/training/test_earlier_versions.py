@@ -41,6 +41,25 @@ def test_an_interrupted_run_goes_on(tmp_path):
     assert isinstance(events[-1], TrainingFinished)
 
 
+def test_an_interrupted_run_on_sdxl_pools_as_it_began(tmp_path):
+    """Version 0.1.0 had no ``pooling`` in its manifest, and pooled at the learned tokens."""
+    recipe_ = tiny_recipe(phase1_steps=2, phase2_steps=0)
+    backbone = tiny_backbone(kind="sdxl")
+    losses = {}
+    for version in ("now", "0.1.0"):
+        folder, seen = tmp_path / version, []
+        for event in run(folder, recipe_, backbone=backbone, should_stop=lambda seen=seen: seen):
+            seen += [event] if isinstance(event, StepEvent) else []
+        manifest = json.loads((folder / "manifest.json").read_text())
+        assert manifest.pop("pooling") == "end"
+        if version == "0.1.0":
+            (folder / "manifest.json").write_text(json.dumps(manifest))
+        events = run(folder, recipe_, backbone=backbone, resume=True)
+        (losses[version],) = [event.losses for event in events if isinstance(event, StepEvent)]
+        assert read_subject(folder).manifest.pooling == ("end" if version == "now" else "config")
+    assert losses["now"] != losses["0.1.0"]
+
+
 def test_what_changed_since_is_still_refused(tmp_path):
     folder = shutil.copytree(EARLIER / "interrupted", tmp_path / "me")
     changed = tiny_recipe(**{**KEYS, "attention_min_range": 0.2})

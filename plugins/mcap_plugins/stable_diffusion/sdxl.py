@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from mcap.contracts import BackboneInfo, PromptEmbedding
+from mcap.diffusion.pooling import pool_at_end
 from mcap_plugins.stable_diffusion.sd15 import StableDiffusionBackbone
 
 
@@ -30,14 +31,15 @@ class StableDiffusionXLBackbone(StableDiffusionBackbone):
         trained, and not from the embedding of an empty text (``force_zeros_for_empty_prompt`` in
         the model's model_index.json)."""
         super().__init__(info, modules, device, dtype)
+        pool_at_end(self.text_encoders[1], self.tokenizers[1])
         self.zero_empty = zero_empty
 
     def encode_prompt(self, input_ids: Sequence[torch.Tensor]) -> PromptEmbedding:
-        """Two int64[B, L] -> hidden B x L x (D1 + D2) and pooled B x P, as plain diffusers has it.
+        """Two int64[B, L] -> hidden B x L x (D1 + D2) and pooled B x P.
 
         The hidden states of both encoders are those before the last layer, without its norm; the
-        pooled vector is the second encoder's projection. With SDXL's own configuration that one is
-        read at the highest token id, which is a learned token wherever the prompt has one.
+        pooled vector is the second encoder's projection at the end of the text, see
+        `mcap.diffusion.pooling`.
         """
         hidden = []
         for encoder, ids in zip(self.text_encoders, input_ids, strict=True):
