@@ -240,7 +240,9 @@ class RestorerInfo:
     moves: bool = False
     """True where it has ``to(device, half=False)`` (`MovesToDevice`); others work on the CPU."""
     half_precision: bool = False
-    """True where ``to`` takes ``half=True``."""
+    """True where ``to`` takes ``half=True`` on a GPU ..."""
+    half_on_cpu: bool = False
+    """... and on a CPU, where its result keeps 45 dB of what it is in single precision."""
     controls: tuple[Control, ...] = ()
     """Which of these are attributes of it that may be set, float in [0, 1]: ``fidelity`` (0: best
     looking, 1: closest to the input), ``denoise`` (0: noise is kept, 1: taken away)."""
@@ -257,6 +259,10 @@ class RestorerInfo:
     template: tuple[tuple[float, float], ...] | None = None
     """Where the five landmarks belong in that frame, (x, y) in pixels; None: where FFHQ has
     them (`mcap.enhancement.face_restoration.FFHQ_512`)."""
+
+    def allows_half(self, device: torch.device | str) -> bool:
+        """Return True where half precision may be asked for on a device."""
+        return self.half_on_cpu if str(device).startswith("cpu") else self.half_precision
 
 
 @runtime_checkable
@@ -276,7 +282,8 @@ class MovesToDevice(Protocol):
     """A restorer with ``info.moves``."""
 
     def to(self, device: Any, half: bool = False) -> Any:
-        """Move the network; half precision is asked for only where ``info.half_precision``."""
+        """Move the network; half precision is asked for only where ``info.half_precision``, on a
+        CPU where ``info.half_on_cpu``."""
         ...
 
 

@@ -253,10 +253,18 @@ def load_enhancement(
     from mcap.enhancement import Enhancement, Tools
     from mcap.enhancement.known_person import known_person
     from mcap.registry import registry
-    from mcap.runtime.device import choose_device, set_threads
+    from mcap.runtime.device import choose_device, computes_bfloat16, set_threads
 
     set_threads(settings.threads)
     device = choose_device(settings.device)
+    stages = load_restorers(ctx, choices, settings.enhance)
+    # A run whose restorers all work in single precision makes what it made before.
+    half = any(stage.restorer.info.allows_half(device) for stage in stages)
+    precision = settings.precision
+    if device.type == "cpu":
+        half &= precision == "bf16" or (precision == "auto" and computes_bfloat16(device))
+    else:
+        half = device.type == "cuda" and precision in ("auto", "fp16")
     made = registry()
     person_masker = None if finish is None else load_person_masker(ctx)
     tools = Tools(
@@ -274,7 +282,7 @@ def load_enhancement(
     if notice:
         note(ctx, notice)
     return Enhancement(
-        stages=load_restorers(ctx, choices, settings.enhance),
+        stages=stages,
         tools=tools,
         settings=settings.enhance,
         photos=settings.photos,
@@ -287,7 +295,7 @@ def load_enhancement(
         ),
         notice=notice,
         device=device,
-        half=device.type == "cuda" and settings.precision in ("auto", "fp16"),
+        half=half,
     )
 
 

@@ -264,7 +264,8 @@ class PictureEnhancer:
         Raises `McapError` where single precision gives NaN or infinity, too.
         """
         info = stage.restorer.info
-        half = self.run.half and info.half_precision and stage.name not in self._in_single
+        half = self.run.half and info.allows_half(self.run.device)
+        half = half and stage.name not in self._in_single
         if info.moves:
             cast("MovesToDevice", stage.restorer).to(self.run.device, half=half)
         try:

@@ -125,8 +125,8 @@ class Tiling:
     `OVERLAP`."""
     device: torch.device | str = "cpu"
     half: bool = False
-    """Half precision where the restorer allows it and ``device`` is no CPU; a tile whose numbers it
-    cannot hold is done again in single precision, and so is the rest."""
+    """Half precision where the restorer allows it on ``device``; a tile whose numbers it cannot
+    hold is done again in single precision, and so is the rest."""
     dtype: Any = np.uint8
     """Of the result: uint8, uint16 or float32."""
     memory: int | None = None
@@ -170,7 +170,7 @@ def tile_by_tile(
     tiling = tiling or Tiling()
     source = TileSource(image)
     device = torch.device(tiling.device)
-    half = tiling.half and restorer.info.half_precision and device.type != "cpu"
+    half = tiling.half and restorer.info.allows_half(device)
     notes: list[str] = []
     job = TileJob(restorer, source, tiling.overlap, device, half, notes)
     side = job.first_side(tiling.tile, tiling.memory)

@@ -75,6 +75,20 @@ def choose_dtype(device: torch.device, precision: str = "auto") -> torch.dtype:
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
+def computes_bfloat16(device: torch.device) -> bool:
+    """Return True for a CPU with instructions for bfloat16 (AVX512-BF16, AMX), by its own word.
+
+    Without them bfloat16 is emulated on a CPU, and slower than float32.
+    """
+    if device.type != "cpu":
+        return False
+    try:
+        found = torch.cpu.get_capabilities()
+    except AttributeError:  # torch before 2.10
+        return False
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
 def precision_name(dtype: torch.dtype) -> str:
     """Return the name of a dtype as `choose_dtype` takes it: "fp32", "bf16" or "fp16"."""
     return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]

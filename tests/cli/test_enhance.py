@@ -242,6 +242,44 @@ def test_a_file_is_a_restorer(enhance, woman, tmp_path):
     assert str(tmp_path) not in json.dumps(record)
 
 
+class Moves(Restore):
+    """Remembers the precisions that it is asked for."""
+
+    def __init__(self, half_on_cpu: bool) -> None:
+        super().__init__("image")
+        self.info = replace(self.info, moves=True, half_precision=True, half_on_cpu=half_on_cpu)
+        self.asked: set[bool] = set()
+
+    def to(self, device, half=False):
+        self.asked.add(half)
+
+
+@pytest.mark.parametrize(
+    ("allows", "computes", "precision", "expected"),
+    [
+        (True, True, "auto", True),
+        (True, False, "auto", False),
+        (True, True, "fp32", False),
+        (True, False, "bf16", True),
+        (False, True, "bf16", False),
+    ],
+)
+def test_half_precision_on_a_cpu(
+    enhance, restorer, tmp_path, monkeypatch, allows, computes, precision, expected
+):
+    """By itself where the CPU has instructions for bfloat16; --precision decides otherwise."""
+    monkeypatch.setattr("mcap.runtime.device.computes_bfloat16", lambda device: computes)
+    made = restorer("moves", Moves(allows))
+    small = tmp_path / "small.png"
+    Image.fromarray(noise(40, 50)).save(small)
+    code, *_ = enhance(
+        small, "--restorer", "moves", "--precision", precision, "--device", "cpu",
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert code == 0
+    assert made.asked == {expected}
+
+
 def test_a_folder_s_own_sheets_are_no_portraits(enhance, woman, tmp_path):
     folder = woman.parent
     Image.fromarray(noise(64, 64)).save(folder / "contact-sheet.jpg")

@@ -105,7 +105,7 @@ class HalfFails(Restore):
 
     def __init__(self, kind):
         super().__init__(kind)
-        self.info = replace(self.info, moves=True, half_precision=True)
+        self.info = replace(self.info, moves=True, half_on_cpu=True)
 
     def to(self, device, half=False):
         self.half = half

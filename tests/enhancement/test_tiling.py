@@ -349,10 +349,13 @@ def test_half_precision_is_left_where_it_does_not_hold():
     np.testing.assert_allclose(result, untiled(Chain(2), image), atol=1e-5)
 
 
-def test_half_precision_is_not_for_the_cpu():
+@pytest.mark.parametrize("allowed", [False, True])
+def test_half_precision_on_the_cpu_is_for_restorers_that_allow_it(allowed):
     restorer = Halves()
-    restore_tiled(restorer, noise(40, 40), Tiling(half=True))
-    assert restorer.moves == [False]
+    restorer.info = dataclasses.replace(restorer.info, half_precision=True, half_on_cpu=allowed)
+    restore_tiled(restorer, noise(40, 40) / 2, Tiling(half=True))
+    restore_tiled(restorer, noise(40, 40) / 2, Tiling(half=False))
+    assert restorer.moves == [allowed, False]
 
 
 def test_what_is_no_picture_is_a_defect_that_is_named():

@@ -214,7 +214,10 @@ def test_every_format_carries_the_record(subject, backbone, tmp_path, kind):
 def test_another_program_reads_how_it_was_drawn(subject, backbone, tmp_path, kind):
     """sd-parsers, which knows AUTOMATIC1111's text in PNG chunks and in EXIF."""
     sd_parsers = pytest.importorskip("sd_parsers", reason="sd-parsers is not installed")
-    prompts = {"composed": ["a photo (studio) of a {id} {noun}, {style}, Grüße 漢字"], "negative": "dark"}
+    prompts = {
+        "composed": ["a photo (studio) of a {id} {noun}, {style}, Grüße 漢字"],
+        "negative": "dark",
+    }
     profile = make_profile(prompts=prompts)
     *_, finished = run(subject, backbone, tmp_path, profile, count=1, format=kind)
     picture = finished.pictures[0]

@@ -320,15 +320,33 @@ def test_codeformer_is_as_faithful_as_it_is_told():
         restorer.fidelity = -0.1
 
 
-def test_half_precision_is_used_where_it_is_asked_for(pth):
-    """The CPU computes it too, slowly; what goes in and out is single precision all the same."""
-    restorer = load(pth(compact()))
-    image = torch.rand(1, 3, 16, 16)
+def real_esrgan():
+    """Two of its 23 blocks, at a quarter of their width."""
+    torch.manual_seed(0)
+    return ESRGAN(num_filters=16, num_blocks=2, scale=4).state_dict()
+
+
+@pytest.mark.parametrize("network", [compact, real_esrgan])
+def test_half_precision_on_the_cpu_is_bfloat16(pth, network):
+    """What goes in and out is single precision all the same, and so is what comes after it."""
+    restorer = load(pth(network()))
+    assert restorer.info.half_on_cpu == (network is real_esrgan)
+    image = torch.rand(1, 3, 16, 20)
     single = restorer.restore(image)
     made = restorer.to("cpu", half=True).restore(image)
+    assert {weight.dtype for weight in restorer._descriptor.model.parameters()} == {torch.bfloat16}
     assert made.dtype == torch.float32
-    assert 0 < (made - single).abs().max() < 5e-3
+    assert 0 < (made - single).square().mean() < 10 ** (-heavy.KEPT / 10)
     assert torch.equal(restorer.to("cpu").restore(image), single)  # with weights as they were
+
+
+def test_a_network_that_bfloat16_does_not_hold_stays_in_single_precision(pth, monkeypatch):
+    restorer = load(pth(real_esrgan()))
+    image = torch.rand(1, 3, 16, 20)
+    single = restorer.restore(image)
+    monkeypatch.setattr(heavy, "KEPT", 150.0)
+    assert torch.equal(restorer.to("cpu", half=True).restore(image), single)
+    assert {weight.dtype for weight in restorer._descriptor.model.parameters()} == {torch.float32}
 
 
 def test_the_plugin_imports_neither_torch_nor_spandrel():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mcap.errors import UsageError
-from mcap.runtime.device import choose_device, choose_dtype, set_threads
+from mcap.runtime.device import choose_device, choose_dtype, computes_bfloat16, set_threads
 
 CPU = torch.device("cpu")
 
@@ -61,6 +61,26 @@ def test_of_half_precisions_a_gpu_gets_bf16_where_it_has_it(monkeypatch, native,
         lambda including_emulation=True: including_emulation or native,
     )
     assert choose_dtype(torch.device("cuda"), "auto") == dtype
+
+
+@pytest.mark.parametrize(
+    ("device", "capabilities", "expected"),
+    [
+        ("cpu", {"avx512_bf16": True, "amx_bf16": False}, True),
+        ("cpu", {"avx512_bf16": False, "amx_bf16": True}, True),
+        ("cpu", {"avx512_bf16": False}, False),
+        ("cpu", None, False),
+        ("mps", {"avx512_bf16": True}, False),
+    ],
+)
+def test_a_cpu_says_whether_it_has_instructions_for_bfloat16(
+    monkeypatch, device, capabilities, expected
+):
+    if capabilities is None:  # torch before 2.10
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert computes_bfloat16(torch.device(device)) == expected
 
 
 def test_threads():
