@@ -37,6 +37,10 @@ def restorers(incomplete: str) -> list[str]:
     return entries("restorer", incomplete)
 
 
+def metrics(incomplete: str) -> list[str]:
+    return entries("metric", incomplete)
+
+
 def recipes(incomplete: str) -> list[str]:
     from mcap.training.recipe import recipe_names
 

@@ -11,15 +11,13 @@ def repeat_command(ctx: Any, *, leave_out: Collection[str] = (), add: Sequence[s
     """Return the command that runs in ``ctx``, quoted for a shell.
 
     Without the words to ``leave_out``, and with those to ``add`` at the end.
-
-    Of a command with options only: an argument would come back as the option of its name.
     """
     words = ["mcap", *given_options(ctx.parent), ctx.info_name, *given_options(ctx)]
     return shlex.join([*(word for word in words if word not in leave_out), *add])
 
 
 def given_options(ctx: Any) -> list[str]:
-    """Return the options of one context that stood on the command line, as words."""
+    """Return the arguments and options of one context's command line, as words."""
     words: list[str] = []
     for parameter in ctx.command.params if ctx is not None else []:
         given = ctx.get_parameter_source(parameter.name)
@@ -27,7 +25,8 @@ def given_options(ctx: Any) -> list[str]:
             continue
         value = ctx.params[parameter.name]
         for item in value if isinstance(value, list | tuple) else [value]:
-            words.append(parameter.opts[0])
+            if parameter.param_type_name == "option":
+                words.append(parameter.opts[0])
             if not isinstance(item, bool):
                 words.append(str(item))
     return words

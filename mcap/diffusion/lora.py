@@ -86,7 +86,9 @@ def lora_state(backbone: Any) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         if facts["lora_alpha"] != facts["r"] or facts["alpha_pattern"] or facts["use_rslora"]:
             raise ValueError(f"the LoRA of {prefix} has an alpha other than its rank {facts['r']}")
         facts["base_model_name_or_path"] = None  # would tell the folders of this machine
-        state = get_peft_model_state_dict(module, adapter_name=ADAPTER)
+        # The words are saved in files of their own; left to itself, peft may add the whole table,
+        # and asks the hub whether it has changed.
+        state = get_peft_model_state_dict(module, adapter_name=ADAPTER, save_embedding_layers=False)
         if prefix != "unet":
             state = convert_state_dict_to_diffusers(state)
             # transformers 5 dropped this level of CLIP's names; tools of before expect it.

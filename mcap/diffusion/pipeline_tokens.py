@@ -67,6 +67,8 @@ def unload(pipeline: Any, tokens: Sequence[str]) -> None:
         there = [token for token in tokens if token in tokenizer.get_added_vocab()]
         if there:
             pipeline.unload_textual_inversion(there, tokenizer=tokenizer, text_encoder=encoder)
+            # Its table has its own size again; peft would take it for one that was enlarged.
+            encoder.config.vocab_size = encoder.get_input_embeddings().weight.shape[0]
 
 
 @contextmanager

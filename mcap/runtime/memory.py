@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import torch
 
@@ -15,7 +16,8 @@ from mcap.errors import OutOfMemory
 def peak_memory_mb(device: torch.device) -> float:
     """Return the peak memory in MiB: the device's where torch counts it, else the process's.
 
-    MPS has no peak: what its driver holds at the moment.
+    Since `reset_peak_memory`, on a CUDA device and on Linux. MPS has no peak: what its driver holds
+    at the moment.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
@@ -25,10 +27,22 @@ def peak_memory_mb(device: torch.device) -> float:
         import psutil
 
         return psutil.Process().memory_info().peak_wset / 2**20
+    with suppress(OSError):  # Linux alone has it, and only its peak can be put back
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
     import resource  # POSIX only
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Let the peak be counted from here on, where it can be: on a CUDA device and on Linux."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):  # proc(5): 5 resets the peak resident set size
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def total_memory_mb(device: torch.device) -> float:

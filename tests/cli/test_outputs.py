@@ -20,6 +20,7 @@ COMMANDS = {
     "generate": ["generate", "nobody.mcap", "--out"],
     "edit": ["edit", "nothing.png", "--replace", "a=b", "--out"],
     "enhance": ["enhance", SELFIE, "--out"],
+    "evaluate": ["evaluate", "nobody.mcap", "--out"],
     "export": ["export", "nobody.mcap", "--format", "kohya", "--out"],
     "profiles": ["profiles", "new", "my-style", "--dir"],
 }

@@ -144,3 +144,16 @@ def test_an_alpha_other_than_the_rank_is_not_saved(tmp_path):
 def test_unknown_targets_are_refused():
     with pytest.raises(ValueError, match="unknown LoRA targets"):
         add_lora(tiny_backbone().unet, 2, "everything")
+
+
+def test_the_text_encoder_s_words_are_not_in_its_lora(monkeypatch):
+    """Also where a vocabulary was larger for a while, as it is while pictures are drawn."""
+    import peft.utils.save_and_load as peft_saving
+
+    monkeypatch.setattr(peft_saving, "check_file_exists_on_hf_hub", None)  # nobody is asked
+    backbone = tiny_backbone()
+    encoder = backbone.text_encoders[0]
+    encoder.resize_token_embeddings(encoder.config.vocab_size + 2)
+    add_text_lora(encoder, 2)
+    tensors, _ = lora_state(backbone)
+    assert tensors and all("lora" in key for key in tensors)

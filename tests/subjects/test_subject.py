@@ -76,9 +76,11 @@ def test_load_into_and_unload(trained):
     subject = read_subject(folder)
     pipeline = tiny_backbone().pipeline()
     plain = draw(pipeline, "a photo of a person")
+    words = pipeline.text_encoder.config.vocab_size
     subject.load_into(pipeline)
     assert np.abs(draw(pipeline) - expected).max() < 1e-4
     subject.unload_from(pipeline)
+    assert pipeline.text_encoder.config.vocab_size == words
     assert np.abs(draw(pipeline, "a photo of a person") - plain).max() < 1e-6
 
 

@@ -1,0 +1,352 @@
+"""``mcap evaluate --source PEOPLE --style ...``: recipes trained on the same people, compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from mcap.cli.draw_and_measure import Drawing, draw_and_measure, face_tools
+from mcap.cli.interruption import stop_on_interrupt
+from mcap.cli.measures import Yardsticks, choose_yardsticks
+from mcap.cli.output import emit, note, warn
+from mcap.cli.progress import progress
+from mcap.cli.repeat_command import repeat_command
+from mcap.cli.train import make_request
+from mcap.cli.train_output import about, show_events
+from mcap.contracts import MetricInput
+from mcap.diffusion.sampling import STEPS
+from mcap.errors import InputRejectedError, Interrupted, McapError, UsageError
+from mcap.evaluation.entrants import BASE, Entrant, Result
+from mcap.evaluation.run import teaches, training_cost
+from mcap.generation.settings import GenerationModels
+from mcap.images.find import find_photos, natural_order
+from mcap.masking.select import mask_photos, mask_references
+from mcap.registry import registry
+from mcap.runtime.device import set_threads
+from mcap.runtime.memory import reset_peak_memory, translate_oom
+from mcap.runtime.text import file_stem
+from mcap.subjects.subject import read_subject
+from mcap.training import run as training
+from mcap.training.checkpoint import latest_checkpoint
+from mcap.training.costs import EFFICIENCY, estimate_seconds, measure_gflops
+from mcap.training.events import Stopped
+from mcap.training.memory_advice import LOADING_ADVICE
+from mcap.training.options import Options
+from mcap.training.plan import plan_training, required_weights
+from mcap.training.prepare import PreparedPhotos
+from mcap.training.request import TrainingRequest, state_at_out
+from mcap.weights.locate import require_here
+
+if TYPE_CHECKING:
+    import typer
+
+    from mcap.cli.settings import Settings
+    from mcap.contracts import Backbone, FaceTools
+    from mcap.masking.records import MaskedSet
+
+SUBJECTS = "subjects"
+State = Literal["new", "training", "complete"]
+
+
+@dataclass(frozen=True)
+class RecipesWanted:
+    """The command line, with its names split."""
+
+    source: Sequence[Path]
+    styles: Sequence[str]
+    against: Sequence[str]
+    measures: Sequence[str]
+    measure_with: str | None
+    count: int
+    seed: int
+    repeats: int
+    overrides: Sequence[str]
+    low_memory: bool
+    dry_run: bool
+    out: Path
+
+    @property
+    def recipes(self) -> list[str]:
+        """The base first, each once."""
+        return list(dict.fromkeys([BASE, *self.against]))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of the comparison."""
+
+    entrant: Entrant
+    request: TrainingRequest
+    state: State
+
+
+def compare_recipes(
+    ctx: typer.Context, settings: Settings, wanted: RecipesWanted
+) -> tuple[Yardsticks, list[Result]] | None:
+    """Train what is not trained, draw and measure; None with ``--dry-run``.
+
+    A person without a usable photo, and a training that fails, become rows that say why. Raises the
+    error where no training is left at all; `Interrupted` with the command that goes on.
+    """
+    trials = make_trials(settings, wanted)
+    teachers = {settings.identity} if any(taught(trial) for trial in trials) else set()
+    yardsticks = choose_yardsticks(
+        wanted.measures, wanted.measure_with, settings.detector, teachers
+    )
+    set_threads(settings.threads)
+    if not wanted.dry_run:
+        needed = {line.name for trial in trials for line in required_weights(trial.request)}
+        require_here(sorted(needed))
+    work = Comparing(ctx, settings, wanted, yardsticks)
+    work.find_faces(trials)
+    usable = [trial for trial in trials if work.refusal(trial) is None]
+    if not usable:
+        refusal = work.refusal(trials[0])
+        assert refusal is not None
+        raise refusal
+    plan = work.announce(usable)
+    if wanted.dry_run:
+        emit(ctx, plan, lambda console: console.print("--dry-run: nothing was trained."))
+        return None
+    results = []
+    for trial in trials:
+        refusal = work.refusal(trial)
+        try:
+            if refusal is not None:
+                raise refusal
+            results.append(work.result(trial))
+        except Interrupted:
+            raise
+        except McapError as error:
+            warn(ctx, f"{trial.entrant.name}: {error}")
+            results.append(Result(trial.entrant, remark=str(error)))
+    if all(result.remark for result in results):
+        raise McapError(f"Nothing could be compared. {results[0].remark}")
+    return yardsticks, results
+
+
+def taught(trial: Trial) -> bool:
+    """Return whether the identity network teaches in a trial."""
+    return teaches(trial.request.recipe.model_dump())
+
+
+def people_in(sources: Sequence[Path]) -> dict[str, Path]:
+    """Return person -> folder of photos: the subfolders, or the folder itself where it has none.
+
+    Raises `UsageError` for what is no folder or is there twice, `InputRejectedError` for an empty
+    one.
+    """
+    people: dict[str, Path] = {}
+    for source in sources:
+        if not source.is_dir():
+            raise UsageError(
+                f"--source {source}: is no folder; give one with a subfolder of photos a person."
+            )
+        inner = sorted(
+            (path for path in source.iterdir() if path.is_dir() and path.name[0] != "."),
+            key=natural_order,
+        )
+        if not inner and not find_photos([source]):
+            raise InputRejectedError(
+                f"--source {source}: the folder is empty; put a subfolder of photos a person there."
+            )
+        for folder in inner or [source]:
+            name = file_stem(folder.resolve().name)
+            if name in people:
+                raise UsageError(
+                    f"--source: {people[name]} and {folder} would both be called '{name}'."
+                )
+            people[name] = folder
+    return people
+
+
+def make_trials(settings: Settings, wanted: RecipesWanted) -> list[Trial]:
+    """Return every training: person by person, style by style, the recipes in turn.
+
+    Raises `UsageError` for whatever `mcap train` would, and for a subject in the way.
+    """
+    trials = []
+    for person, folder in people_in(wanted.source).items():
+        for style in wanted.styles:
+            for repeat in range(wanted.repeats):
+                for recipe in wanted.recipes:
+                    keys = {"recipe": recipe, "seed": repeat}
+                    entrant = Entrant(recipe, person, Path(style).stem, repeat, Path())
+                    request = make_request(
+                        settings.model_copy(update=keys),
+                        source=[str(folder)],
+                        style=style,
+                        reference=[],
+                        out=wanted.out / SUBJECTS / f"{entrant.name}.mcap",
+                        overrides=wanted.overrides,
+                        subject=None,
+                        masks=None,
+                        low_memory=wanted.low_memory,
+                    )
+                    try:
+                        state = state_at_out(request, resume=False, force=False)
+                    except UsageError as error:
+                        changed = "; ".join(error.details.get("changed", ["what it is"]))
+                        raise UsageError(
+                            f"{request.out}: is of an earlier comparison, since when {changed} "
+                            "changed. Give another --out, or remove that folder.",
+                            details=error.details,
+                        ) from None
+                    trials.append(Trial(entrant, request, state))
+    return trials
+
+
+class Comparing:
+    """The trials one after the other; what they share is looked at and loaded once."""
+
+    def __init__(
+        self,
+        ctx: typer.Context,
+        settings: Settings,
+        wanted: RecipesWanted,
+        yardsticks: Yardsticks,
+    ) -> None:
+        self.ctx, self.settings, self.wanted = ctx, settings, wanted
+        self.yardsticks = yardsticks
+        self.tools: FaceTools = face_tools(settings)
+        self.people: dict[str, MaskedSet] = {}
+        self.styles: dict[str, MaskedSet] = {}
+        self.backbone: Backbone | None = None
+        self.left = 0
+        self.begun = 0
+
+    def find_faces(self, trials: Sequence[Trial]) -> None:
+        """Mask each person's photos, and each style's, once."""
+        people = {trial.entrant.person: trial.request for trial in trials}
+        styles = {trial.entrant.style: trial.request for trial in trials}
+        count = sum(2 * len(request.photos.sources) for request in people.values())
+        count += sum(2 * len(request.photos.references) for request in styles.values())
+        with progress(self.ctx, "finding faces", count, unit="photos") as bar:
+            for person, request in people.items():
+                self.people[person] = mask_photos(
+                    request.photos.sources,
+                    self.tools,
+                    request.masking,
+                    on_photo=lambda _: bar.advance(1),
+                )
+            for style, request in styles.items():
+                self.styles[style] = mask_references(
+                    request.photos.references,
+                    self.tools,
+                    request.masking,
+                    on_photo=lambda _: bar.advance(1),
+                )
+
+    def photos(self, trial: Trial) -> PreparedPhotos:
+        """Return a trial's photos; without references the backbone draws them."""
+        style = self.styles[trial.entrant.style]
+        drawn = not trial.request.photos.references
+        return PreparedPhotos(self.people[trial.entrant.person], None if drawn else style)
+
+    def refusal(self, trial: Trial) -> McapError | None:
+        """Return why a trial cannot be trained; None where it can."""
+        try:
+            self.photos(trial).require_usable()
+        except McapError as error:
+            return error
+        return None
+
+    def announce(self, trials: Sequence[Trial]) -> Mapping[str, object]:
+        """Say how many trainings there are and about how long all takes; return the same."""
+        pending = [trial for trial in trials if trial.state != "complete"]
+        self.left = len(pending)
+        facts = trials[0].request.backbone
+        gflops = measure_gflops(trials[0].request.device, trials[0].request.dtype)
+        each = [
+            estimate_seconds(
+                trial.request.recipe.for_photos(len(self.people[trial.entrant.person].accepted)),
+                facts,
+                gflops,
+            )
+            for trial in pending
+        ]
+        # With guidance each step has two rows; strangers are drawn with the adapter and without.
+        pictures = len(trials) * self.wanted.count
+        strangers = 2 if self.yardsticks.need("strangers") else 0
+        drawn = (len(pending) * (1 + strangers)) * self.wanted.count
+        seconds = None
+        if facts.gflop_row and all(one is not None for one in each):
+            drawing = drawn * STEPS * 2 * facts.gflop_row / (gflops * EFFICIENCY)
+            seconds = sum(one or 0.0 for one in each) + drawing
+        people = len({trial.entrant.person for trial in trials})
+        time = "a time not known yet" if seconds is None else about(seconds)
+        note(
+            self.ctx,
+            f"{', '.join(self.wanted.recipes)} on {people} "
+            f"{'person' if people == 1 else 'people'}: {len(trials)} trainings, "
+            f"{len(trials) - len(pending)} of them done; {pictures} pictures; {time}. "
+            "Interrupted, the same command goes on.",
+        )
+        return {
+            "recipes": self.wanted.recipes,
+            "people": people,
+            "trainings": len(trials),
+            "trainings_done": len(trials) - len(pending),
+            "pictures": pictures,
+            "seconds": seconds,
+        }
+
+    def result(self, trial: Trial) -> Result:
+        """Train, draw and measure one trial, as far as that is not done."""
+        request, entrant = trial.request, trial.entrant
+        backbone = self.loaded_backbone(request)
+        if trial.state != "complete":
+            self.begun += 1
+            note(self.ctx, f"Training {self.begun} of {self.left}: {entrant.name}")
+            self.train(trial, backbone)
+        subject = read_subject(request.out)
+        photos = self.photos(trial)
+        references = photos.references
+        if references is None:
+            drawn = sorted((subject.path / "references").glob("*.png"))
+            references = mask_references(drawn, self.tools, request.masking)
+        observer = self.yardsticks.observer
+        known = MetricInput(
+            (),
+            photos=observer.see_photos(photos.sources),
+            references=observer.see_photos(references),
+            profile=request.profile,
+            training=training_cost(subject),
+        )
+        models = GenerationModels(backbone, self.tools.identity, self.tools.detector)
+        drawing = Drawing(self.wanted.out, self.wanted.count, self.wanted.seed, self.yardsticks)
+        return draw_and_measure(self.ctx, entrant, subject, request.profile, models, known, drawing)
+
+    def loaded_backbone(self, request: TrainingRequest) -> Backbone:
+        """Return the backbone, which all trials share."""
+        if self.backbone is None:
+            facts = request.backbone
+            with translate_oom("loading the backbone", LOADING_ADVICE):
+                note(self.ctx, f"Loading backbone {facts.given} ...")
+                self.backbone = registry().create(
+                    "backbone", facts.name, request.device, request.dtype, source=facts.source
+                )
+        return self.backbone
+
+    def train(self, trial: Trial, backbone: Backbone) -> None:
+        """Train one trial or go on with it; `Interrupted` after Ctrl-C, everything saved."""
+        request, resume = trial.request, trial.state == "training"
+        photos = self.photos(trial)
+        checkpoint = latest_checkpoint(request.out / "checkpoints") if resume else None
+        set_threads(checkpoint.threads if checkpoint else self.settings.threads)
+        reset_peak_memory(request.device)
+        plan = plan_training(request, photos)
+        writer = training.open_subject(request, plan, backbone, resume=resume)
+        photos = training.with_references(photos, request, backbone, self.tools, writer)
+        with stop_on_interrupt() as asked_to_stop:
+            how = Options(seed=request.seed, resume=resume, should_stop=asked_to_stop)
+            events = training.learn(request, plan, photos, self.tools, backbone, writer, how)
+            last = show_events(self.ctx, events)
+        if isinstance(last, Stopped):
+            raise Interrupted(
+                f"Interrupted in training {self.begun} of {self.left}, after step {last.step} of "
+                f"{last.steps}; everything is saved. Go on with: {repeat_command(self.ctx)}",
+                details={"subject": str(request.out), "step": last.step, "steps": last.steps},
+            )

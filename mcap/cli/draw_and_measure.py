@@ -1,0 +1,95 @@
+"""One entrant on the terminal: its pictures drawn where they are not there, and measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mcap.cli.follow import follow
+from mcap.cli.output import note
+from mcap.contracts import FaceTools
+from mcap.evaluation.drawing import draw_strangers, drawn_pictures
+from mcap.evaluation.run import measure_entrant
+from mcap.generation.events import GenerationFinished
+from mcap.generation.run import generate
+from mcap.generation.settings import GenerateSettings
+from mcap.registry import registry
+
+if TYPE_CHECKING:
+    import typer
+
+    from mcap.cli.measures import Yardsticks
+    from mcap.cli.settings import Settings
+    from mcap.contracts import MetricInput
+    from mcap.evaluation.entrants import Entrant, Result
+    from mcap.generation.events import GenerationEvent
+    from mcap.generation.settings import GenerationModels
+    from mcap.style.profile import StyleProfile
+    from mcap.subjects.subject import Subject
+
+PICTURES = "pictures"
+STRANGERS = "strangers"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How many pictures are drawn, from which seed on and into which folder; who measures."""
+
+    out: Path
+    count: int
+    seed: int
+    yardsticks: Yardsticks
+
+
+def face_tools(settings: Settings) -> FaceTools:
+    """Return what finds, compares and masks faces, as the settings name it."""
+    make = registry().create
+    return FaceTools(
+        make("detector", settings.detector),
+        make("identity", settings.identity),
+        make("masker", settings.masker),
+    )
+
+
+def draw_and_measure(
+    ctx: typer.Context,
+    entrant: Entrant,
+    subject: Subject,
+    profile: StyleProfile,
+    models: GenerationModels,
+    known: MetricInput,
+    drawing: Drawing,
+) -> Result:
+    """Draw an entrant's pictures, and strangers where a measure needs them; measure them.
+
+    What is there already is not drawn again.
+    """
+    folder = drawing.out / PICTURES / entrant.name
+    settings = GenerateSettings(count=drawing.count, seed=drawing.seed)
+
+    def begin(on_step: Callable[[int], None]) -> Generator[GenerationEvent]:
+        return generate(subject, profile, models, folder, settings, on_step=on_step)
+
+    *_, finished = follow(ctx, begin, folder, entrant.name, "draw", models.backbone)
+    assert isinstance(finished, GenerationFinished)  # the last event
+    observer = drawing.yardsticks.observer
+    if drawing.yardsticks.need("strangers"):
+        note(ctx, f"{entrant.name}: strangers, drawn without the identity word.")
+        seeds = range(drawing.seed, drawing.seed + drawing.count)
+        place = drawing.out / STRANGERS
+        known = replace(
+            known,
+            strangers=[
+                observer.see(image)
+                for image in draw_strangers(subject, models.backbone, profile, seeds, place)
+            ],
+            untouched=[
+                observer.see(image)
+                for image in draw_strangers(None, models.backbone, profile, seeds, place)
+            ],
+        )
+    pictures = drawn_pictures(finished.pictures, (profile.title or profile.name).lower())
+    metrics = drawing.yardsticks.metrics
+    return measure_entrant(entrant, pictures, known, observer, metrics, models.backbone.info.id)

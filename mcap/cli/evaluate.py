@@ -1,0 +1,239 @@
+"""``mcap evaluate``: subjects measured, or recipes trained and compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mcap.cli import complete, options
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from mcap.cli.measures import Yardsticks
+    from mcap.evaluation.entrants import Comparison, Result
+    from mcap.evaluation.summary import Summary
+
+SUBJECTS = typer.Argument(
+    help="Trained subjects to measure. Without any, --source and --style say what to train and "
+    "compare.",
+    metavar="SUBJECT",
+    show_default=False,
+)
+OUT = typer.Option(
+    help="Where the report goes, and whatever is trained and drawn for it.", metavar="DIR"
+)
+SOURCE = typer.Option(
+    help="Photos of the people: a folder with one subfolder a person, or the photos of one person. "
+    "With subjects, theirs are found in it.",
+    metavar="PATH",
+)
+STYLE = typer.Option(
+    help="Style profiles to train in, by name or path; several with commas, or more than once.",
+    metavar="PROFILE,...",
+    autocompletion=complete.profiles,
+)
+AGAINST = typer.Option(
+    help="Recipes to compare magicapture with, with commas or more than once.",
+    metavar="RECIPE,...",
+    autocompletion=complete.recipes,
+)
+IMAGES = typer.Option(
+    help="Measure the pictures in this folder instead of drawing some; once for each subject.",
+    metavar="DIR",
+)
+MEASURE_WITH = typer.Option(
+    help="The identity network that measures, even one that taught. Default: one that did not.",
+    metavar="NAME",
+    autocompletion=complete.identities,
+)
+MEASURES = typer.Option(
+    help="Take only these measures, with commas or more than once; mcap plugins lists them.",
+    metavar="NAME,...",
+    autocompletion=complete.metrics,
+)
+COUNT = typer.Option(help="Pictures of each subject.", metavar="N", min=1, max=10_000)
+SEED = typer.Option(help="Seed of the first picture; the next has one more.", metavar="N", min=0)
+REPEATS = typer.Option(help="Trainings of each, with the seeds 0, 1, ...", metavar="N", min=1)
+SET = typer.Option(
+    "--set", help="Override a key of every recipe, as mcap train does.", metavar="KEY=VALUE"
+)
+BACKBONE = typer.Option(
+    help="The model that learns, as of mcap train; with subjects where their backbone is now, if "
+    "it was moved. Default: demo; with subjects the one that they were trained on.",
+    metavar="BACKBONE",
+    autocompletion=complete.backbones,
+)
+DRY_RUN = typer.Option("--dry-run", help="Say what would be trained and how long, and stop.")
+LOW_MEMORY = typer.Option("--low-memory", help="Train with less memory and more time.")
+
+
+def evaluate(
+    ctx: typer.Context,
+    out: Annotated[Path, OUT],
+    subjects: Annotated[list[Path] | None, SUBJECTS] = None,
+    source: Annotated[list[Path] | None, SOURCE] = None,
+    style: Annotated[list[str] | None, STYLE] = None,
+    against: Annotated[list[str] | None, AGAINST] = None,
+    images: Annotated[list[Path] | None, IMAGES] = None,
+    measure_with: Annotated[str | None, MEASURE_WITH] = None,
+    measures: Annotated[list[str] | None, MEASURES] = None,
+    count: Annotated[int, COUNT] = 8,
+    seed: Annotated[int, SEED] = 0,
+    repeats: Annotated[int, REPEATS] = 1,
+    set_: Annotated[list[str] | None, SET] = None,
+    dry_run: Annotated[bool, DRY_RUN] = False,
+    backbone: Annotated[str | None, BACKBONE] = None,
+    detector: Annotated[str | None, options.DETECTOR] = None,
+    identity: Annotated[str | None, options.IDENTITY] = None,
+    masker: Annotated[str | None, options.MASKER] = None,
+    device: Annotated[str | None, options.DEVICE] = None,
+    precision: Annotated[str | None, options.PRECISION] = None,
+    low_memory: Annotated[bool, LOW_MEMORY] = False,
+) -> None:
+    """Measure subjects, or train recipes on the same people and compare them.
+
+    Likeness by a network that did not teach, leak, style and more, each with its 95 % interval;
+    differences from magicapture on the same people, styles and seeds. Writes results.csv,
+    summary.json and report.html. Trainings and pictures that are there are found again: the same
+    command goes on after an interruption.
+
+    Examples:
+
+      mcap evaluate me.mcap --source selfies --out measured
+
+      mcap evaluate me.mcap you.mcap --source people --measures likeness,leak --out measured
+
+      mcap evaluate --source people --style passport,business --against released --out compared
+    """
+    from mcap.cli.compare_recipes import RecipesWanted, compare_recipes
+    from mcap.cli.measure_subjects import SubjectsWanted, measure_subjects
+    from mcap.cli.settings import load_settings
+    from mcap.errors import UsageError
+    from mcap.results.folder import require_own
+
+    settings = load_settings(
+        ctx.obj,
+        backbone=backbone,
+        detector=detector,
+        identity=identity,
+        masker=masker,
+        device=device,
+        precision=precision,
+    )
+    require_own(out, "evaluate")
+    yardsticks: Yardsticks
+    results: Sequence[Result]
+    if subjects:
+        refuse(
+            {"--against": against, "--set": set_, "--repeats": repeats > 1, "--dry-run": dry_run},
+            "trains, and SUBJECT is trained already; leave one of them out",
+        )
+        wanted = SubjectsWanted(
+            subjects=subjects,
+            images=images or [],
+            source=source or [],
+            styles=split(style),
+            measures=split(measures),
+            measure_with=measure_with,
+            count=count,
+            seed=seed,
+            backbone=backbone,
+            out=out,
+        )
+        yardsticks, results = measure_subjects(ctx, settings, wanted)
+    else:
+        if not source or not style:
+            raise UsageError(
+                "Give SUBJECT... to measure subjects, or --source PEOPLE and --style PROFILE to "
+                "train recipes and compare them."
+            )
+        refuse({"--images": images}, "belongs to subjects that are trained already: SUBJECT...")
+        recipes = RecipesWanted(
+            source=source,
+            styles=split(style),
+            against=split(against),
+            measures=split(measures),
+            measure_with=measure_with,
+            count=count,
+            seed=seed,
+            repeats=repeats,
+            overrides=set_ or [],
+            low_memory=low_memory,
+            dry_run=dry_run,
+            out=out,
+        )
+        done = compare_recipes(ctx, settings, recipes)
+        if done is None:
+            return
+        yardsticks, results = done
+    write(ctx, out, yardsticks, results)
+
+
+def split(given: Sequence[str] | None) -> list[str]:
+    """Return names that may come with commas or more than once."""
+    words = [word.strip() for text in given or () for word in text.split(",")]
+    return list(dict.fromkeys(word for word in words if word))
+
+
+def refuse(given: dict[str, Any], why: str) -> None:
+    """Raise `UsageError` for options that do not go with what was asked for."""
+    from mcap.errors import UsageError
+
+    for name, value in given.items():
+        if value:
+            raise UsageError(f"{name}: {why}.")
+
+
+def write(ctx: typer.Context, out: Path, yardsticks: Yardsticks, results: Sequence[Result]) -> None:
+    """Write the three files, and print the table."""
+    from functools import partial
+
+    from mcap.cli.output import emit
+    from mcap.cli.repeat_command import repeat_command
+    from mcap.evaluation.entrants import Comparison
+    from mcap.evaluation.files import write_results, write_summary
+    from mcap.evaluation.report import write_report
+    from mcap.evaluation.summary import as_json, summarize
+
+    comparison = Comparison(results, yardsticks.facts, yardsticks.left_out, repeat_command(ctx))
+    summary = summarize(comparison)
+    written = {
+        "results": write_results(out, comparison),
+        "summary": write_summary(out, comparison, summary),
+        "report": write_report(out, comparison, summary),
+    }
+    told = {**as_json(comparison, summary), **written}
+    emit(ctx, told, partial(print_table, comparison=comparison, summary=summary, files=written))
+
+
+def print_table(
+    console: Console, comparison: Comparison, summary: Summary, files: dict[str, Path]
+) -> None:
+    """Print a row a measure and a column a recipe; then what is missing, and the report."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from mcap.evaluation.report import gaps, table_cell
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for recipe in comparison.recipes:
+        table.add_column(Text(recipe), overflow="fold")
+    for facts in comparison.measures:
+        cells = [table_cell(summary, facts, recipe) for recipe in comparison.recipes]
+        told = [
+            f"{cell.mean} {cell.interval}" + (f", {cell.verdict}" if cell.verdict else "")
+            for cell in cells
+        ]
+        table.add_row(facts.name, *(Text(text.strip()) for text in told))
+    console.print(table)
+    for name, reason in comparison.left_out.items():
+        console.print(f"left out  {name}: {reason}", markup=False)
+    for name, reason in gaps(comparison.results):
+        console.print(f"missing   {name}: {reason}", markup=False)
+    console.print(f"Report: {files['report']}", markup=False)

@@ -1,0 +1,442 @@
+"""``mcap evaluate`` on the tiny model: recipes compared, subjects measured, what is wrong told."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mcap.cli import run
+from mcap.contracts import DetectorInfo, Face, IdentityInfo, MaskerInfo, MetricInfo
+from mcap.images import provenance
+from mcap.registry import Entry, registry
+from tests.support.tiny import TinyIdentity, tiny_folder
+
+SIDE = 160
+PROFILE = """\
+schema = 1
+name = "plain"
+title = "Plain light"
+[references]
+directory = "refs"
+[framing]
+head_height = [0.1, 0.9]
+[generate]
+steps = 1
+count = 2
+[train]
+phase1_steps = 1
+phase2_steps = 1
+photos_for_all_steps = 1
+identity_decode = "full"
+crops = 1
+"""
+
+
+class Detector:
+    """Finds one face in the middle of every picture whose corner is not black."""
+
+    info = DetectorInfo()
+
+    def detect(self, image):
+        if image[:4, :4].max() < 8:
+            return []
+        height, width = image.shape[:2]
+        landmarks = np.array([[0.4, 0.42], [0.6, 0.42], [0.5, 0.52], [0.42, 0.62], [0.58, 0.62]])
+        box = (0.3 * width, 0.25 * height, 0.7 * width, 0.75 * height)
+        return [Face(box, 0.95, (landmarks * (width, height)).astype(np.float32))]
+
+
+class Teacher(TinyIdentity):
+    info = IdentityInfo(same_person=-1.0)  # everybody
+
+
+class Judge(TinyIdentity):
+    name = "judge"
+    info = IdentityInfo(differentiable=False)
+
+    def __init__(self):
+        super().__init__(seed=1)
+
+
+class Masker:
+    info = MaskerInfo()
+
+    def mask(self, image, face):
+        height, width = image.shape[:2]
+        y, x = np.mgrid[0:height, 0:width]
+        distance = np.hypot(x - width / 2, y - height / 2)
+        return np.clip((0.25 * width - distance) / 4, 0, 1).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def plugins(monkeypatch):
+    """These and the measures alone: whatever else is installed here does not count."""
+    kinds = {
+        "detector": {"tiny": Detector},
+        "identity": {"tiny": Teacher, "judge": Judge},
+        "masker": {"tiny": Masker},
+    }
+    for kind, factories in kinds.items():
+        entries = {
+            name: Entry(kind, name, made, "tests", licence="CC0-1.0", info=made.info)
+            for name, made in factories.items()
+        }
+        monkeypatch.setitem(registry().entries, kind, entries)
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def photo(path: Path, seed: int, face: bool = True, size=(SIDE, SIDE)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    if not face:
+        image[:8, :8] = 0
+    Image.fromarray(image).save(path)
+
+
+def lay_out(place: Path) -> Path:
+    for number, person in enumerate(("ann", "bob")):
+        for index in range(3):
+            photo(place / "people" / person / f"{index}.png", 10 * number + index)
+    for index in range(2):
+        photo(place / "refs" / f"{index}.png", 50 + index)
+    (place / "plain.toml").write_text(PROFILE)
+    return place
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return lay_out(tmp_path)
+
+
+TOOLS = ("--detector", "tiny", "--identity", "tiny", "--masker", "tiny", "--device", "cpu")
+
+
+def compare(*extra: str, out: str = "out", source: str = "people") -> list[str]:
+    command = ["evaluate", "--source", source, "--style", "./plain.toml", "--out", out, *TOOLS]
+    return [*command, "--backbone", str(tiny_folder()), "--count", "2", *extra]
+
+
+def measure(subject: str, *extra: str, out: str = "measured") -> list[str]:
+    return ["evaluate", subject, "--style", "./plain.toml", "--out", out, *TOOLS, *extra]
+
+
+def rows(out: str = "out") -> list[dict[str, str]]:
+    with Path(out, "results.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """A finished comparison of two recipes on two people, to be copied."""
+    place = lay_out(tmp_path_factory.mktemp("compared"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        for name in list(os.environ):
+            if name.startswith("MCAP_"):
+                patch.delenv(name)
+        kinds = {"detector": ("tiny", Detector), "masker": ("tiny", Masker)}
+        for kind, (name, made) in kinds.items():
+            entry = Entry(kind, name, made, "tests", licence="none", info=made.info)
+            patch.setitem(registry().entries, kind, {name: entry})
+        networks = {
+            made.name: Entry(
+                "identity", made.name, made, "tests", licence="CC0-1.0", info=made.info
+            )
+            for made in (Teacher, Judge)
+        }
+        patch.setitem(registry().entries, "identity", networks)
+        patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(place / "hub"))
+        assert run(compare("--against", "released")) == 0
+    return place
+
+
+@pytest.fixture
+def finished(compared, tmp_path, monkeypatch):
+    """A copy of it to work in."""
+    place = tmp_path / "copy"
+    shutil.copytree(compared, place)
+    monkeypatch.chdir(place)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(place / "hub"))
+    return place
+
+
+def test_a_row_a_picture_and_a_table_with_intervals(finished):
+    found = rows()
+    assert len(found) == 2 * 2 * 2
+    assert {(row["person"], row["recipe"], row["seed"]) for row in found} == {
+        (person, recipe, seed)
+        for person in ("ann", "bob")
+        for recipe in ("magicapture", "released")
+        for seed in ("0", "1")
+    }
+    for row in found:
+        assert -1 <= float(row["likeness"]) <= 1 and 0 <= float(row["style"]) <= 1
+        assert row["faces"] == "1" and row["remark"] == ""
+        assert provenance.read(finished / "out" / row["file"]).generated
+
+    summary = json.loads((finished / "out" / "summary.json").read_text())
+    assert summary["recipes"] == ["magicapture", "released"]
+    likeness = summary["measures"]["likeness"]
+    assert (likeness["network"], likeness["licence"]) == ("judge", "CC0-1.0")
+    for recipe in summary["recipes"]:
+        mean = likeness["means"][recipe]
+        own = {
+            person: np.mean(
+                [
+                    float(row["likeness"])
+                    for row in found
+                    if (row["recipe"], row["person"]) == (recipe, person)
+                ]
+            )
+            for person in ("ann", "bob")
+        }
+        assert mean["mean"] == pytest.approx(np.mean(list(own.values())), abs=1e-4)
+        low, high = mean["over_people"]
+        assert low - 1e-9 <= mean["mean"] <= high + 1e-9
+    difference = likeness["differences"]["released"]
+    assert difference["values"] == 4 and difference["people"] == 2
+    assert difference["verdict"] in ("none", "better", "worse")
+    for name in ("strangers", "strangers-moved", "seconds", "memory", "size", "diversity"):
+        assert set(summary["measures"][name]["means"]) == {"magicapture", "released"}, name
+    for name in ("words", "style-clip", "aesthetics"):
+        assert "mcap models pull" in summary["left_out"][name]
+    assert "--against released" in summary["command"]
+
+
+def test_the_same_command_trains_and_draws_nothing_again(finished, capsys, monkeypatch):
+    before = {
+        name: (finished / "out" / name).read_bytes() for name in ("results.csv", "report.html")
+    }
+
+    def fail(*_, **__):
+        raise AssertionError("work was done again")
+
+    monkeypatch.setattr("mcap.training.loop.training_step", fail)
+    monkeypatch.setattr("mcap.diffusion.sampling.denoise", fail)
+    assert run(["--json", *compare("--against", "released")]) == 0
+    told = capsys.readouterr()
+    assert "4 trainings, 4 of them done; 8 pictures" in told.err
+    result = json.loads(told.out)
+    assert result["measures"]["likeness"]["means"]["released"]["values"] == 4
+    assert Path(result["report"]).is_file()
+    assert (finished / "out" / "results.csv").read_bytes() == before
+
+
+def test_interrupted_it_goes_on_to_the_same_values(finished, capsys):
+    """In the third of four trainings; what was finished before is found again."""
+    steps = ("--against", "released", "--set", "phase2_steps=12", "--measures", "likeness")
+
+    def interrupt() -> None:
+        log = finished / "cut/subjects/bob-plain-magicapture-0.mcap/metrics.jsonl"
+        while not log.exists() or log.read_text().count("\n") < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    watcher = threading.Thread(target=interrupt)
+    watcher.start()
+    code = run(compare(*steps, out="cut"))
+    watcher.join()
+    told = capsys.readouterr().err
+    assert code == 130 and "training 3 of 4" in told and "--set phase2_steps=12" in told
+    assert not (finished / "cut" / "results.csv").exists()
+    assert run(compare(*steps, out="cut")) == 0
+    assert "4 trainings, 2 of them done" in capsys.readouterr().err
+    assert run(compare(*steps, out="whole")) == 0
+    assert rows("cut") == [
+        {**row, "file": row["file"].replace("whole", "cut")} for row in rows("whole")
+    ]
+
+
+def test_dry_run_says_how_many_and_how_long_and_writes_nothing(place, capsys):
+    extra = ("--against", "released", "--repeats", "3", "--dry-run")
+    assert run(["--json", *compare(*extra)]) == 0
+    told = capsys.readouterr()
+    plan = json.loads(told.out)
+    assert (plan["people"], plan["trainings"], plan["pictures"]) == (2, 12, 24)
+    assert "magicapture, released on 2 people: 12 trainings" in told.err
+    assert not (place / "out").exists()
+
+
+def test_who_has_no_usable_photo_is_a_row_that_says_so(place, capsys):
+    for path in (place / "people" / "bob").iterdir():
+        photo(path, 1, face=False)
+    for path in sorted((place / "people" / "ann").iterdir())[1:]:
+        path.unlink()  # one photo: it is trained on, and has no others to be compared with
+    assert run(compare("--measures", "likeness,ceiling")) == 0
+    told = capsys.readouterr().err
+    assert "bob-plain-magicapture-0: No usable photo" in told
+    found = rows()
+    assert [row["person"] for row in found] == ["ann", "ann", "bob"]
+    assert "no face" in found[2]["remark"] and found[2]["file"] == ""
+    assert found[0]["likeness"] != ""
+    summary = json.loads((place / "out" / "summary.json").read_text())
+    assert summary["measures"]["ceiling"]["means"] == {}
+    assert summary["measures"]["likeness"]["means"]["magicapture"]["over_people"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "extra", "code", "words"),
+    [
+        (None, ["--against", "releasd"], 2, "magicapture, released"),
+        (None, ["--measures", "likenes"], 4, "likeness"),
+        (None, ["--measure-with", "nobody"], 4, "judge"),
+        (None, ["--images", "people"], 2, "--images"),
+        ("empty", [], 3, "is empty"),
+        ("nobody", [], 2, "is no folder"),
+        ("faceless", [], 3, "no face"),
+    ],
+)
+def test_wrong_input_is_told_before_any_training(place, capsys, change, extra, code, words):
+    source = "people"
+    if change is not None:
+        source = change
+    if change == "empty":
+        (place / "empty").mkdir()
+    if change == "faceless":
+        photo(place / "faceless" / "ann" / "0.png", 0, face=False)
+    assert run(compare(*extra, source=source)) == code
+    assert words in capsys.readouterr().err
+    assert not (place / "out" / "subjects").exists()
+
+
+def test_another_run_s_subjects_are_never_trained_over(finished, capsys):
+    assert run(compare("--against", "released", "--set", "lora_rank=3")) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "recipe (lora_rank) changed" in told and "another --out" in told
+
+
+ANN = "out/subjects/ann-plain-magicapture-0.mcap"
+
+
+def test_subjects_are_drawn_from_and_measured(finished, capsys):
+    shutil.copytree(ANN, "me.mcap")
+    extra = ("--source", "people", "--count", "2", "--json")
+    assert run(measure("me.mcap", "out/subjects/bob-plain-released-0.mcap", *extra)) == 0
+    result = json.loads(capsys.readouterr().out)
+    people = {(one["person"], one["recipe"]) for one in result["subjects"]}
+    assert people == {("ann", "magicapture"), ("bob", "released")}
+    earlier = {(row["person"], row["recipe"], row["seed"]): row for row in rows()}
+    for row in rows("measured"):
+        before = earlier[row["person"], row["recipe"], row["seed"]]
+        assert row["likeness"] == before["likeness"] and row["style"] == before["style"]
+    # Nobody is in both, so nothing can be compared.
+    assert result["measures"]["likeness"]["differences"] == {}
+
+
+def test_a_folder_s_pictures_of_mixed_sizes_and_without_faces(finished, capsys):
+    photo(finished / "shots" / "small.png", 1, size=(96, 80))
+    photo(finished / "shots" / "large.png", 2, size=(300, 420))
+    photo(finished / "shots" / "wall.png", 3, face=False)
+    (finished / "shots" / "notes.png").write_text("no picture")
+    extra = ("--source", "people", "--images", "shots", "--json")
+    assert run(measure(ANN, *extra)) == 0
+    result = json.loads(capsys.readouterr().out)
+    found = {Path(row["file"]).name: row for row in rows("measured")}
+    assert set(found) == {"small.png", "large.png", "wall.png"}
+    assert found["wall.png"]["likeness"] == "" and "no face found" in found["wall.png"]["remark"]
+    assert "does not say that it was generated" in found["small.png"]["remark"]
+    (subject,) = result["subjects"]
+    assert (subject["pictures"], subject["without_face"]) == (3, 1)
+    assert "without the identity word" in subject["lacking"]["strangers"]
+    assert result["measures"]["faces"]["means"]["magicapture"]["mean"] == pytest.approx(2 / 3)
+    for path in (finished / "shots").iterdir():
+        photo(path, 4, face=False)
+    assert run(measure(ANN, *extra, out="faceless")) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["measures"]["likeness"]["means"] == {}
+    assert result["measures"]["faces"]["means"]["magicapture"]["mean"] == 0
+
+
+def test_a_network_that_taught_measures_only_where_it_is_insisted_on(finished, capsys, monkeypatch):
+    monkeypatch.delitem(registry().entries["identity"], "judge")
+    extra = ("--source", "people", "--count", "2", "--json")
+    assert run(measure(ANN, *extra)) == 0
+    result = json.loads(capsys.readouterr().out)
+    for name in ("likeness", "ceiling", "leak", "strangers"):
+        assert "'tiny' taught" in result["left_out"][name]
+        assert "--measure-with tiny" in result["left_out"][name]
+    assert "copying" in result["measures"]  # which needs no network
+    assert run(measure(ANN, *extra, "--measure-with", "tiny", out="insisted")) == 0
+    likeness = json.loads(capsys.readouterr().out)["measures"]["likeness"]
+    assert likeness["network"] == "tiny" and likeness["network_taught"]
+    assert "it taught, so it flatters" in (finished / "insisted" / "report.html").read_text()
+    assert run(measure(ANN, *extra, "--measures", "likeness", out="none")) == 4
+    assert "No measure can be taken" in capsys.readouterr().err
+
+
+def test_without_the_photos_the_measures_that_need_them_are_told(finished, capsys):
+    assert run(measure(ANN, "--count", "2", "--json")) == 0
+    (subject,) = json.loads(capsys.readouterr().out)["subjects"]
+    assert "no photo of the person" in subject["lacking"]["likeness"]
+    assert subject["values"]["diversity"] > 0
+
+
+def test_one_subject_that_cannot_be_measured_stops_no_other(finished, capsys):
+    other = str(tiny_folder(seed=3))
+    bob = "out/subjects/bob-plain-magicapture-0.mcap"
+    shutil.copytree(bob, "broken.mcap")
+    (finished / "broken.mcap" / "adapter.safetensors").write_bytes(b"cut")
+    extra = ("--source", "people", "--count", "2", "--measures", "faces", "--json")
+    assert run(measure("broken.mcap", ANN, *extra)) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert [bool(one["remark"]) for one in result["subjects"]] == [True, False]
+    assert "not the file that training wrote" in result["subjects"][0]["remark"]
+    # A backbone that it was not trained on is an error where it is the only subject.
+    assert run(measure(ANN, *extra, "--backbone", other, out="other")) == 2
+    assert "has other weights" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("extra", "code", "words"),
+    [
+        (["--against", "released"], 2, "--against"),
+        (["--images", "people", "--images", "people"], 2, "one for each"),
+        (["--images", "nowhere"], 2, "no such folder"),
+        (["--images", "hollow"], 3, "is empty"),
+        (["--images", "out/pictures/bob-plain-magicapture-0"], 3, "another subject"),
+        (["--source", "nowhere"], 2, "no such file"),
+    ],
+)
+def test_wrong_input_with_subjects(finished, capsys, extra, code, words):
+    (finished / "hollow").mkdir()
+    assert run(measure(ANN, *extra)) == code
+    assert words in " ".join(capsys.readouterr().err.split())
+
+
+def test_nothing_to_do_is_told_and_another_command_s_folder_is_not_taken(finished, capsys):
+    assert run(["evaluate", "--out", "x"]) == 2
+    assert "--source PEOPLE and --style" in capsys.readouterr().err
+    pictures = "out/pictures/ann-plain-magicapture-0"
+    assert run(measure(ANN, out=pictures)) == 2
+    assert "mcap generate" in capsys.readouterr().err
+
+
+def test_a_plugin_s_metric_takes_part(finished, capsys, monkeypatch):
+    class Darkness:
+        info = MetricInfo(better="lower", range=(0.0, 1.0), unit="share")
+
+        def measure(self, given):
+            return [1 - picture.image.mean() / 255 for picture in given.pictures]
+
+    entry = Entry("metric", "darkness", Darkness, "tests", licence="MIT", info=Darkness.info)
+    monkeypatch.setitem(registry().entries["metric"], "darkness", entry)
+    assert run(measure(ANN, "--measures", "darkness", "--count", "2")) == 0
+    assert "darkness" in capsys.readouterr().out
+    for row in rows("measured"):
+        image = np.asarray(Image.open(finished / "measured" / row["file"]))
+        assert float(row["darkness"]) == pytest.approx(1 - image.mean() / 255, abs=1e-5)
