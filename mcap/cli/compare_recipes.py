@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mcap.cli.draw_and_measure import Drawing, draw_and_measure, face_tools
 from mcap.cli.interruption import stop_on_interrupt
 from mcap.cli.measures import Yardsticks, choose_yardsticks
-from mcap.cli.output import emit, note, warn
+from mcap.cli.output import emit, human_bytes, note, warn
 from mcap.cli.progress import progress
 from mcap.cli.repeat_command import repeat_command
 from mcap.cli.train import make_request
@@ -30,7 +30,12 @@ from mcap.runtime.text import file_stem
 from mcap.subjects.subject import read_subject
 from mcap.training import run as training
 from mcap.training.checkpoint import latest_checkpoint
-from mcap.training.costs import EFFICIENCY, estimate_seconds, measure_gflops
+from mcap.training.costs import (
+    EFFICIENCY,
+    estimate_memory_mb,
+    estimate_seconds,
+    measure_gflops,
+)
 from mcap.training.events import Stopped
 from mcap.training.memory_advice import LOADING_ADVICE
 from mcap.training.options import Options
@@ -66,6 +71,8 @@ class RecipesWanted:
     low_memory: bool
     dry_run: bool
     out: Path
+    tuned: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Recipe -> KEY=VALUE texts that a search has found for it."""
 
     @property
     def recipes(self) -> list[str]:
@@ -167,35 +174,49 @@ def make_trials(settings: Settings, wanted: RecipesWanted) -> list[Trial]:
 
     Raises `UsageError` for whatever `mcap train` would, and for a subject in the way.
     """
-    trials = []
-    for person, folder in people_in(wanted.source).items():
-        for style in wanted.styles:
-            for repeat in range(wanted.repeats):
-                for recipe in wanted.recipes:
-                    keys = {"recipe": recipe, "seed": repeat}
-                    entrant = Entrant(recipe, person, Path(style).stem, repeat, Path())
-                    request = make_request(
-                        settings.model_copy(update=keys),
-                        source=[str(folder)],
-                        style=style,
-                        reference=[],
-                        out=wanted.out / SUBJECTS / f"{entrant.name}.mcap",
-                        overrides=wanted.overrides,
-                        subject=None,
-                        masks=None,
-                        low_memory=wanted.low_memory,
-                    )
-                    try:
-                        state = state_at_out(request, resume=False, force=False)
-                    except UsageError as error:
-                        changed = "; ".join(error.details.get("changed", ["what it is"]))
-                        raise UsageError(
-                            f"{request.out}: is of an earlier comparison, since when {changed} "
-                            "changed. Give another --out, or remove that folder.",
-                            details=error.details,
-                        ) from None
-                    trials.append(Trial(entrant, request, state))
-    return trials
+    return [
+        make_trial(settings, wanted, Entrant(recipe, person, style, repeat, folder), recipe)
+        for person, folder in people_in(wanted.source).items()
+        for style in wanted.styles
+        for repeat in range(wanted.repeats)
+        for recipe in wanted.recipes
+    ]
+
+
+def make_trial(
+    settings: Settings,
+    wanted: RecipesWanted,
+    place: Entrant,
+    recipe: str,
+    keys: Sequence[str] = (),
+) -> Trial:
+    """Return the training of ``place``, whose ``subject`` is the folder of photos.
+
+    ``keys`` are KEY=VALUE texts over the recipe's, those of ``--tuned`` and of ``--set``.
+    """
+    entrant = replace(place, style=Path(place.style).stem)
+    folder = place.subject
+    request = make_request(
+        settings.model_copy(update={"recipe": recipe, "seed": entrant.repeat}),
+        source=[str(folder)],
+        style=place.style,
+        reference=[],
+        out=wanted.out / SUBJECTS / f"{entrant.name}.mcap",
+        overrides=[*wanted.tuned.get(recipe, ()), *wanted.overrides, *keys],
+        subject=None,
+        masks=None,
+        low_memory=wanted.low_memory,
+    )
+    try:
+        state = state_at_out(request, resume=False, force=False)
+    except UsageError as error:
+        changed = "; ".join(error.details.get("changed", ["what it is"]))
+        raise UsageError(
+            f"{request.out}: is of an earlier comparison, since when {changed} "
+            "changed. Give another --out, or remove that folder.",
+            details=error.details,
+        ) from None
+    return Trial(replace(entrant, subject=request.out), request, state)
 
 
 class Comparing:
@@ -276,13 +297,26 @@ class Comparing:
             drawing = drawn * STEPS * 2 * facts.gflop_row / (gflops * EFFICIENCY)
             seconds = sum(one or 0.0 for one in each) + drawing
         people = len({trial.entrant.person for trial in trials})
+        half = trials[0].request.dtype.itemsize == 2
+        kind = trials[0].request.device.type
+        memory = [
+            needed
+            for recipe in {
+                trial.request.recipe.name: trial.request.recipe for trial in trials
+            }.values()
+            if (needed := estimate_memory_mb(recipe, facts, half=half, device=kind)) is not None
+        ]
+        lines = {line.name: line for trial in trials for line in required_weights(trial.request)}
+        fetched = [line for line in lines.values() if not line.here]
         time = "a time not known yet" if seconds is None else about(seconds)
         note(
             self.ctx,
             f"{', '.join(self.wanted.recipes)} on {people} "
             f"{'person' if people == 1 else 'people'}: {len(trials)} trainings, "
-            f"{len(trials) - len(pending)} of them done; {pictures} pictures; {time}. "
-            "Interrupted, the same command goes on.",
+            f"{len(trials) - len(pending)} of them done; {pictures} pictures; {time}"
+            + (f"; up to {max(memory) / 1000:.1f} GB of memory" if memory else "")
+            + "".join(f"; to fetch: {one.name}, {human_bytes(one.bytes)}" for one in fetched)
+            + ". Interrupted, the same command goes on.",
         )
         return {
             "recipes": self.wanted.recipes,
@@ -291,6 +325,8 @@ class Comparing:
             "trainings_done": len(trials) - len(pending),
             "pictures": pictures,
             "seconds": seconds,
+            "memory_mb": max(memory) if memory else None,
+            "to_fetch": {line.name: line.bytes for line in fetched},
         }
 
     def result(self, trial: Trial) -> Result:

@@ -68,6 +68,16 @@ BACKBONE = typer.Option(
     metavar="BACKBONE",
     autocompletion=complete.backbones,
 )
+SEARCH = typer.Option(
+    help="Search keys of each recipe instead of comparing, by successive halving over these "
+    "values, the same for all. More than once for several keys. Give people that the comparison "
+    "will not use.",
+    metavar="KEY=VALUE,...",
+)
+TUNED = typer.Option(
+    help="Compare the recipes with the keys that a search has found for each.",
+    metavar="search.json",
+)
 DRY_RUN = typer.Option("--dry-run", help="Say what would be trained and how long, and stop.")
 LOW_MEMORY = typer.Option("--low-memory", help="Train with less memory and more time.")
 
@@ -86,6 +96,8 @@ def evaluate(
     seed: Annotated[int, SEED] = 0,
     repeats: Annotated[int, REPEATS] = 1,
     set_: Annotated[list[str] | None, SET] = None,
+    search: Annotated[list[str] | None, SEARCH] = None,
+    tuned: Annotated[Path | None, TUNED] = None,
     dry_run: Annotated[bool, DRY_RUN] = False,
     backbone: Annotated[str | None, BACKBONE] = None,
     detector: Annotated[str | None, options.DETECTOR] = None,
@@ -109,9 +121,12 @@ def evaluate(
       mcap evaluate me.mcap you.mcap --source people --measures likeness,leak --out measured
 
       mcap evaluate --source people --style passport,business --against released --out compared
+
+      mcap evaluate --source others --style passport --search lora_rank=8,32 --out searched
     """
     from mcap.cli.compare_recipes import RecipesWanted, compare_recipes
     from mcap.cli.measure_subjects import SubjectsWanted, measure_subjects
+    from mcap.cli.search_recipes import read_tuned, search_recipes
     from mcap.cli.settings import load_settings
     from mcap.errors import UsageError
     from mcap.results.folder import require_own
@@ -130,7 +145,14 @@ def evaluate(
     results: Sequence[Result]
     if subjects:
         refuse(
-            {"--against": against, "--set": set_, "--repeats": repeats > 1, "--dry-run": dry_run},
+            {
+                "--against": against,
+                "--set": set_,
+                "--repeats": repeats > 1,
+                "--search": search,
+                "--tuned": tuned,
+                "--dry-run": dry_run,
+            },
             "trains, and SUBJECT is trained already; leave one of them out",
         )
         wanted = SubjectsWanted(
@@ -166,7 +188,15 @@ def evaluate(
             low_memory=low_memory,
             dry_run=dry_run,
             out=out,
+            tuned=read_tuned(tuned) if tuned else {},
         )
+        if search:
+            refuse(
+                {"--repeats": repeats > 1, "--tuned": tuned, "--measures": measures},
+                "belongs to a comparison, and --search makes none",
+            )
+            search_recipes(ctx, settings, recipes, search)
+            return
         done = compare_recipes(ctx, settings, recipes)
         if done is None:
             return

@@ -219,9 +219,7 @@ def test_a_row_a_picture_and_a_table_with_intervals(finished):
 
 
 def test_the_same_command_trains_and_draws_nothing_again(finished, capsys, monkeypatch):
-    before = {
-        name: (finished / "out" / name).read_bytes() for name in ("results.csv", "report.html")
-    }
+    before = (finished / "out" / "results.csv").read_bytes()
 
     def fail(*_, **__):
         raise AssertionError("work was done again")
@@ -440,3 +438,46 @@ def test_a_plugin_s_metric_takes_part(finished, capsys, monkeypatch):
     for row in rows("measured"):
         image = np.asarray(Image.open(finished / "measured" / row["file"]))
         assert float(row["darkness"]) == pytest.approx(1 - image.mean() / 255, abs=1e-5)
+
+
+def test_a_search_gives_each_recipe_the_same_trainings_and_its_best_keys_are_compared(
+    place, capsys
+):
+    searched = ("--search", "lora_rank=1,2", "--count", "1")
+    assert run(["--json", *compare(*searched, out="searched")]) == 0
+    told = capsys.readouterr()
+    assert "3 candidates of each of magicapture; 5 trainings of each" in told.err
+    found = json.loads(told.out)["recipes"]["magicapture"]
+    assert [(one["cells"], len(one["scores"])) for one in found["rungs"]] == [(1, 3), (2, 2)]
+    scores = {tuple(one["set"]): one["score"] for one in found["rungs"][1]["scores"]}
+    assert tuple(found["best"]) == max(scores, key=scores.get)
+    assert len(list((place / "searched" / "subjects").iterdir())) == 5
+
+    best = {"magicapture": ["lora_rank=2"]}
+    file = place / "searched" / "search.json"
+    kept = json.loads(file.read_text())
+    kept["recipes"]["magicapture"]["best"] = best["magicapture"]
+    file.write_text(json.dumps(kept))
+    tuned = ("--tuned", str(file), "--measures", "faces", "--count", "1")
+    assert run(compare(*tuned, out="tuned")) == 0
+    manifest = json.loads(
+        (place / "tuned/subjects/ann-plain-magicapture-0.mcap/manifest.json").read_text()
+    )
+    assert manifest["recipe"]["lora_rank"] == 2
+    file.write_text("{}")
+    assert run(compare(*tuned, out="tuned")) == 2
+    assert "--tuned" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (["--search", "lora_rnak=1"], "lora_rank"),
+        (["--search", "lora_rank"], "--search lora_rank"),
+        (["--search", "lora_rank=1", "--repeats", "2"], "--repeats"),
+    ],
+)
+def test_a_search_that_cannot_be_is_told_before_any_work(place, capsys, extra, words):
+    assert run(compare(*extra)) == 2
+    assert words in capsys.readouterr().err
+    assert not (place / "out" / "subjects").exists()

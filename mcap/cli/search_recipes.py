@@ -1,0 +1,183 @@
+"""``mcap evaluate --search KEY=V1,V2``: a few keys of each recipe, searched with one budget."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mcap.cli.compare_recipes import Comparing, make_trial, people_in, taught
+from mcap.cli.measures import choose_yardsticks
+from mcap.cli.output import emit, note
+from mcap.cli.repeat_command import repeat_command
+from mcap.cli.train_output import about
+from mcap.errors import Interrupted, McapError, UsageError
+from mcap.evaluation.entrants import Entrant
+from mcap.evaluation.search import (
+    SCORED_BY,
+    Candidate,
+    Rung,
+    better_half,
+    candidates,
+    rungs,
+    score,
+)
+from mcap.masking.advice import ENOUGH
+from mcap.runtime.documents import read_json
+from mcap.runtime.files import write_json
+from mcap.training.costs import estimate_seconds, measure_gflops
+from mcap.training.plan import required_weights
+from mcap.weights.locate import require_here
+
+if TYPE_CHECKING:
+    import typer
+    from rich.console import Console
+
+    from mcap.cli.compare_recipes import RecipesWanted, Trial
+    from mcap.cli.settings import Settings
+    from mcap.evaluation.entrants import Result
+
+SEARCH = "search.json"
+SCHEMA = 1
+
+
+def search_recipes(
+    ctx: typer.Context, settings: Settings, wanted: RecipesWanted, searched: Sequence[str]
+) -> None:
+    """Search each recipe's keys by successive halving, and write search.json.
+
+    Every recipe has the same candidates, trainings and pictures. Trainings are found again.
+    """
+    choices = candidates(searched)
+    people = people_in(wanted.source)
+    # People first: a candidate's second training is of another person and not in another style.
+    cells = [(person, style) for style in wanted.styles for person in people]
+
+    def trial(recipe: str, candidate: Candidate, cell: tuple[str, str]) -> Trial:
+        person, style = cell
+        place = Entrant(label(recipe, candidate), person, style, 0, people[person])
+        return make_trial(settings, wanted, place, recipe, candidate)
+
+    first = [trial(recipe, (), cell) for recipe in wanted.recipes for cell in cells]
+    # A key or value that does not exist is told now and not after hours.
+    every = [trial(recipe, one, cells[0]) for recipe in wanted.recipes for one in choices]
+    teachers = {settings.identity} if any(taught(one) for one in every) else set()
+    yardsticks = choose_yardsticks(SCORED_BY, wanted.measure_with, settings.detector, teachers)
+    if set(yardsticks.metrics) != set(SCORED_BY):
+        why = "; ".join(f"{name}: {reason}" for name, reason in yardsticks.left_out.items())
+        raise UsageError(f"--search scores by {' and '.join(SCORED_BY)}. {why}")
+    if not wanted.dry_run:
+        require_here(sorted({line.name for one in first for line in required_weights(one.request)}))
+    work = Comparing(ctx, settings, wanted, yardsticks)
+    work.find_faces(first)
+    for one in first:
+        if (refusal := work.refusal(one)) is not None:
+            raise refusal
+    plan = rungs(len(choices), len(cells))
+    found = announce(ctx, wanted, plan, first[:: len(cells)])
+    if wanted.dry_run:
+        emit(ctx, found, lambda console: console.print("--dry-run: nothing was trained."))
+        return
+    for recipe in wanted.recipes:
+        left, told = choices, list[dict[str, Any]]()
+        for rung in plan:
+            scores = {
+                one: scored(work, [trial(recipe, one, cell) for cell in cells[: rung.cells]])
+                for one in left
+            }
+            left = better_half(scores)
+            told.append(
+                {
+                    "cells": rung.cells,
+                    "scores": [{"set": list(one), "score": scores[one]} for one in scores],
+                }
+            )
+        found["recipes"][recipe] = {"best": list(left[0]), "rungs": told}
+        write_json(wanted.out / SEARCH, found)
+    emit(
+        ctx, {**found, "file": wanted.out / SEARCH}, partial(print_best, found=found, wanted=wanted)
+    )
+
+
+def announce(
+    ctx: typer.Context, wanted: RecipesWanted, plan: Sequence[Rung], each: Sequence[Trial]
+) -> dict[str, Any]:
+    """Say how many trainings there are and about how long they take; return search.json's start.
+
+    ``each`` is one training of each recipe.
+    """
+    before = 0
+    trainings = 0
+    for rung in plan:  # a candidate that goes on is trained on the further cells alone
+        trainings += rung.candidates * (rung.cells - before)
+        before = rung.cells
+    request = each[0].request
+    gflops = measure_gflops(request.device, request.dtype)
+    times = [
+        estimate_seconds(one.request.recipe.for_photos(ENOUGH), one.request.backbone, gflops)
+        for one in each
+    ]
+    seconds = None if None in times else trainings * sum(one or 0.0 for one in times)
+    time = "a time not known yet" if seconds is None else f"{about(seconds)} without the drawing"
+    note(
+        ctx,
+        f"Search: {plan[0].candidates} candidates of each of {', '.join(wanted.recipes)}; "
+        f"{trainings} trainings of each; {time}. Interrupted, the same command goes on.",
+    )
+    return {
+        "schema": SCHEMA,
+        "command": repeat_command(ctx),
+        "scored_by": list(SCORED_BY),
+        "trainings_of_each": trainings,
+        "seconds": seconds,
+        "recipes": {},
+    }
+
+
+def label(recipe: str, candidate: Candidate) -> str:
+    """Return the name of a candidate's files: the recipe's own, or with a hash of its keys."""
+    if not candidate:
+        return recipe
+    return f"{recipe}-{hashlib.sha256(' '.join(candidate).encode()).hexdigest()[:8]}"
+
+
+def scored(work: Comparing, trials: Sequence[Trial]) -> float:
+    """Return a candidate's score; one whose training fails is the worst, and said to be."""
+    results: list[Result] = []
+    for one in trials:
+        try:
+            work.left = work.begun + 1
+            results.append(work.result(one))
+        except Interrupted:
+            raise
+        except McapError as error:
+            note(work.ctx, f"{one.entrant.name}: {error}")
+            return score([])
+    return score(results)
+
+
+def print_best(console: Console, found: Mapping[str, Any], wanted: RecipesWanted) -> None:
+    """Print each recipe's best keys, as they are given to other commands."""
+    for recipe, told in found["recipes"].items():
+        keys = " ".join(f"--set {text}" for text in told["best"]) or "as it is"
+        console.print(f"{recipe}: {keys}", markup=False)
+    console.print(f"Compare them so, on other people: --tuned {wanted.out / SEARCH}", markup=False)
+
+
+def read_tuned(path: Path) -> dict[str, list[str]]:
+    """Return recipe -> KEY=VALUE texts of a search.json; `UsageError` for any other file."""
+    try:
+        found = read_json(path)
+        if found["schema"] != SCHEMA:
+            raise ValueError(f"schema {found['schema']!r}")
+        best = {recipe: told["best"] for recipe, told in found["recipes"].items()}
+        if not all(isinstance(text, str) for text in itertools.chain(*best.values())):
+            raise ValueError("key 'best'")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"--tuned {path}: is no {SEARCH} of mcap evaluate --search: {error}."
+        ) from None
+    return best
