@@ -33,7 +33,6 @@ from mcap.training.checkpoint import latest_checkpoint
 from mcap.training.costs import (
     EFFICIENCY,
     estimate_memory_mb,
-    estimate_seconds,
     measure_gflops,
 )
 from mcap.training.events import Stopped
@@ -42,6 +41,7 @@ from mcap.training.options import Options
 from mcap.training.plan import plan_training, required_weights
 from mcap.training.prepare import PreparedPhotos
 from mcap.training.request import TrainingRequest, state_at_out
+from mcap.training.timing import RunTime, TimeLeft, is_worth_timing, time_pictures
 from mcap.weights.locate import require_here
 
 if TYPE_CHECKING:
@@ -279,23 +279,13 @@ class Comparing:
         pending = [trial for trial in trials if trial.state != "complete"]
         self.left = len(pending)
         facts = trials[0].request.backbone
-        gflops = measure_gflops(trials[0].request.device, trials[0].request.dtype)
-        each = [
-            estimate_seconds(
-                trial.request.recipe.for_photos(len(self.people[trial.entrant.person].accepted)),
-                facts,
-                gflops,
-            )
-            for trial in pending
-        ]
-        # With guidance each step has two rows; strangers are drawn with the adapter and without.
+        seconds = self.seconds_of(pending)
+        # Strangers are drawn with the adapter; those without it once for all, too few to count.
         pictures = len(trials) * self.wanted.count
-        strangers = 2 if self.yardsticks.need("strangers") else 0
-        drawn = (len(pending) * (1 + strangers)) * self.wanted.count
-        seconds = None
-        if facts.gflop_row and all(one is not None for one in each):
-            drawing = drawn * STEPS * 2 * facts.gflop_row / (gflops * EFFICIENCY)
-            seconds = sum(one or 0.0 for one in each) + drawing
+        if seconds is not None:
+            strangers = 1 if self.yardsticks.need("strangers") else 0
+            each = self.seconds_of_a_picture(trials[0].request)
+            seconds += len(pending) * (1 + strangers) * self.wanted.count * each
         people = len({trial.entrant.person for trial in trials})
         half = trials[0].request.dtype.itemsize == 2
         kind = trials[0].request.device.type
@@ -328,6 +318,51 @@ class Comparing:
             "memory_mb": max(memory) if memory else None,
             "to_fetch": {line.name: line.bytes for line in fetched},
         }
+
+    def seconds_of(self, trials: Sequence[Trial]) -> float | None:
+        """Return the time of these trainings; None where it is not known.
+
+        Each recipe's steps are timed on one of them where that takes a few seconds, else estimated.
+        """
+        times: dict[str, RunTime] = {}
+        total = 0.0
+        for trial in trials:
+            request, photos = trial.request, self.photos(trial)
+            name = request.recipe.name
+            how = Options(seed=request.seed)
+            if name not in times:
+                plan = plan_training(request, photos, how)
+                worth = is_worth_timing(
+                    plan.recipe, request.backbone, plan.time, dry_run=self.wanted.dry_run
+                )
+                if worth and all(line.here for line in plan.weights):
+                    backbone = self.loaded_backbone(request)
+                    plan = training.timed_plan(request, plan, photos, self.tools, backbone)
+                times[name] = plan.time
+            recipe = request.recipe.for_photos(len(photos.sources.accepted))
+            left = times[name].left(recipe, how, self.steps_done(trial))
+            if left is None:
+                return None
+            total += left
+        return total
+
+    def seconds_of_a_picture(self, request: TrainingRequest) -> float:
+        """Return the time of drawing one: timed where the model is loaded, else estimated."""
+        if self.backbone is not None:
+            steps = int(self.backbone.info.generate_defaults.get("steps", STEPS))
+            count = min(self.wanted.count, 4)
+            noun = request.profile.class_noun
+            return time_pictures(self.backbone, f"a photo of a {noun}", count, steps) / count
+        gflops = measure_gflops(request.device, request.dtype)
+        # With guidance each step has two rows.
+        return STEPS * 2 * (request.backbone.gflop_row or 0.0) / (gflops * EFFICIENCY)
+
+    def steps_done(self, trial: Trial) -> int:
+        """Return the steps that an interrupted training has behind it."""
+        if trial.state != "training":
+            return 0
+        checkpoint = latest_checkpoint(trial.request.out / "checkpoints")
+        return checkpoint.step if checkpoint else 0
 
     def result(self, trial: Trial) -> Result:
         """Train, draw and measure one trial, as far as that is not done."""
@@ -373,13 +408,14 @@ class Comparing:
         checkpoint = latest_checkpoint(request.out / "checkpoints") if resume else None
         set_threads(checkpoint.threads if checkpoint else self.settings.threads)
         reset_peak_memory(request.device)
-        plan = plan_training(request, photos)
+        how = Options(seed=request.seed, resume=resume)
+        plan = plan_training(request, photos, how, self.steps_done(trial))
         writer = training.open_subject(request, plan, backbone, resume=resume)
         photos = training.with_references(photos, request, backbone, self.tools, writer)
         with stop_on_interrupt() as asked_to_stop:
-            how = Options(seed=request.seed, resume=resume, should_stop=asked_to_stop)
+            how = replace(how, should_stop=asked_to_stop)
             events = training.learn(request, plan, photos, self.tools, backbone, writer, how)
-            last = show_events(self.ctx, events)
+            last = show_events(self.ctx, events, TimeLeft(plan.time, plan.recipe, how))
         if isinstance(last, Stopped):
             raise Interrupted(
                 f"Interrupted in training {self.begun} of {self.left}, after step {last.step} of "

@@ -92,4 +92,6 @@ def draw_and_measure(
         )
     pictures = drawn_pictures(finished.pictures, (profile.title or profile.name).lower())
     metrics = drawing.yardsticks.metrics
-    return measure_entrant(entrant, pictures, known, observer, metrics, models.backbone.info.id)
+    info = models.backbone.info
+    found = measure_entrant(entrant, pictures, known, observer, metrics, info.id)
+    return replace(found, notice=info.notice)

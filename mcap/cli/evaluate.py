@@ -125,6 +125,7 @@ def evaluate(
       mcap evaluate --source others --style passport --search lora_rank=8,32 --out searched
     """
     from mcap.cli.compare_recipes import RecipesWanted, compare_recipes
+    from mcap.cli.lock_folder import take_folder
     from mcap.cli.measure_subjects import SubjectsWanted, measure_subjects
     from mcap.cli.search_recipes import read_tuned, search_recipes
     from mcap.cli.settings import load_settings
@@ -140,7 +141,10 @@ def evaluate(
         device=device,
         precision=precision,
     )
-    require_own(out, "evaluate")
+    if dry_run:
+        require_own(out, "evaluate")
+    else:
+        take_folder(ctx, out, "evaluate")
     yardsticks: Yardsticks
     results: Sequence[Result]
     if subjects:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mcap.cli.backbone import load_generation_models
 from mcap.cli.draw_and_measure import Drawing, draw_and_measure, face_tools
+from mcap.cli.enhance import backbone_notice
 from mcap.cli.measures import Yardsticks, choose_yardsticks
 from mcap.cli.output import warn
 from mcap.contracts import MetricInput
@@ -178,9 +179,9 @@ class Measuring:
         if images is not None:
             words = (profile.title if profile else "") or subject.manifest.profile.name
             pictures = pictures_in(images, subject, words.lower())
-            return measure_entrant(
-                entrant, pictures, known, observer, self.yardsticks.metrics, trained.id
-            )
+            metrics = self.yardsticks.metrics
+            found = measure_entrant(entrant, pictures, known, observer, metrics, trained.id)
+            return replace(found, notice=backbone_notice(subject.path))
         if profile is None:
             raise UsageError(
                 f"{subject.path}: its style '{subject.manifest.profile.name}' is not here, so "

@@ -25,10 +25,8 @@ from mcap.evaluation.search import (
     rungs,
     score,
 )
-from mcap.masking.advice import ENOUGH
 from mcap.runtime.documents import read_json
 from mcap.runtime.files import write_json
-from mcap.training.costs import estimate_seconds, measure_gflops
 from mcap.training.plan import required_weights
 from mcap.weights.locate import require_here
 
@@ -77,7 +75,7 @@ def search_recipes(
         if (refusal := work.refusal(one)) is not None:
             raise refusal
     plan = rungs(len(choices), len(cells))
-    found = announce(ctx, wanted, plan, first[:: len(cells)])
+    found = announce(ctx, wanted, work, plan, first[:: len(cells)])
     if wanted.dry_run:
         emit(ctx, found, lambda console: console.print("--dry-run: nothing was trained."))
         return
@@ -103,7 +101,11 @@ def search_recipes(
 
 
 def announce(
-    ctx: typer.Context, wanted: RecipesWanted, plan: Sequence[Rung], each: Sequence[Trial]
+    ctx: typer.Context,
+    wanted: RecipesWanted,
+    work: Comparing,
+    plan: Sequence[Rung],
+    each: Sequence[Trial],
 ) -> dict[str, Any]:
     """Say how many trainings there are and about how long they take; return search.json's start.
 
@@ -114,13 +116,9 @@ def announce(
     for rung in plan:  # a candidate that goes on is trained on the further cells alone
         trainings += rung.candidates * (rung.cells - before)
         before = rung.cells
-    request = each[0].request
-    gflops = measure_gflops(request.device, request.dtype)
-    times = [
-        estimate_seconds(one.request.recipe.for_photos(ENOUGH), one.request.backbone, gflops)
-        for one in each
-    ]
-    seconds = None if None in times else trainings * sum(one or 0.0 for one in times)
+    seconds = work.seconds_of(each)
+    if seconds is not None:
+        seconds *= trainings
     time = "a time not known yet" if seconds is None else f"{about(seconds)} without the drawing"
     note(
         ctx,

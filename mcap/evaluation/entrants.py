@@ -68,6 +68,8 @@ class Result:
     remark: str = ""
     """The reason why there are no pictures; empty where there are."""
     backbone: str = ""
+    notice: str = ""
+    """The backbone's own word on what its pictures are good for."""
 
     def values(self, measure: str) -> dict[tuple[str, ...], float]:
         """Return (person, style, training's seed[, picture's seed]) -> value, where there is one.

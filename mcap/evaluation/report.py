@@ -80,6 +80,7 @@ def write_report(folder: Path, comparison: Comparison, summary: Summary) -> Path
         left_out=dict(comparison.left_out),
         gaps=gaps(comparison.results),
         command=comparison.command,
+        notices=sorted({result.notice for result in comparison.results if result.notice}),
         backbones=sorted({result.backbone for result in comparison.results if result.backbone}),
     )
     return folder / REPORT

@@ -73,7 +73,9 @@ def comparison(folder: Path, people=("ann <b>", "bob"), better=0.3) -> Compariso
                 {"ceiling": 0.8, "seconds": 12.0},
                 {"strangers": "no pictures were drawn"},
             )
-            results.append(Result(entrant, pictures, faces, measured, backbone="demo"))
+            results.append(
+                Result(entrant, pictures, faces, measured, backbone="demo", notice="Try it out.")
+            )
     results.append(
         Result(Entrant("third", people[0], "passport", 0, folder), remark="no usable photo")
     )
@@ -130,6 +132,7 @@ def test_the_page_says_what_is_there_and_what_is_not(page):
         "it taught, so it flatters", "no commercial use", "left out: needs clip-l14",
         "no usable photo", "no face in 1 of 3 pictures", "third: no picture",
         "strangers: no pictures were drawn", "mcap evaluate --source people --out x", "worse",
+        "Try it out.",
     ):  # fmt: skip
         assert words in text, words
     # The first of rival's worst pictures has no face; magicapture's is its least like.
