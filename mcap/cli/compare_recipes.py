@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,7 +18,7 @@ from mcap.cli.train_output import about, show_events
 from mcap.contracts import MetricInput
 from mcap.diffusion.sampling import STEPS
 from mcap.errors import InputRejectedError, Interrupted, McapError, UsageError
-from mcap.evaluation.entrants import BASE, Entrant, Result
+from mcap.evaluation.entrants import Entrant, Result
 from mcap.evaluation.run import teaches, training_cost
 from mcap.generation.settings import GenerationModels
 from mcap.images.find import find_photos, natural_order
@@ -47,37 +47,13 @@ from mcap.weights.locate import require_here
 if TYPE_CHECKING:
     import typer
 
+    from mcap.cli.evaluation_request import EvaluationRequest
     from mcap.cli.settings import Settings
     from mcap.contracts import Backbone, FaceTools
     from mcap.masking.records import MaskedSet
 
 SUBJECTS = "subjects"
 State = Literal["new", "training", "complete"]
-
-
-@dataclass(frozen=True)
-class RecipesWanted:
-    """The command line, with its names split."""
-
-    source: Sequence[Path]
-    styles: Sequence[str]
-    against: Sequence[str]
-    measures: Sequence[str]
-    measure_with: str | None
-    count: int
-    seed: int
-    repeats: int
-    overrides: Sequence[str]
-    low_memory: bool
-    dry_run: bool
-    out: Path
-    tuned: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Recipe -> KEY=VALUE texts that a search has found for it."""
-
-    @property
-    def recipes(self) -> list[str]:
-        """The base first, each once."""
-        return list(dict.fromkeys([BASE, *self.against]))
 
 
 @dataclass(frozen=True)
@@ -90,7 +66,7 @@ class Trial:
 
 
 def compare_recipes(
-    ctx: typer.Context, settings: Settings, wanted: RecipesWanted
+    ctx: typer.Context, settings: Settings, wanted: EvaluationRequest
 ) -> tuple[Yardsticks, list[Result]] | None:
     """Train what is not trained, draw and measure; None with ``--dry-run``.
 
@@ -169,7 +145,7 @@ def people_in(sources: Sequence[Path]) -> dict[str, Path]:
     return people
 
 
-def make_trials(settings: Settings, wanted: RecipesWanted) -> list[Trial]:
+def make_trials(settings: Settings, wanted: EvaluationRequest) -> list[Trial]:
     """Return every training: person by person, style by style, the recipes in turn.
 
     Raises `UsageError` for whatever `mcap train` would, and for a subject in the way.
@@ -185,7 +161,7 @@ def make_trials(settings: Settings, wanted: RecipesWanted) -> list[Trial]:
 
 def make_trial(
     settings: Settings,
-    wanted: RecipesWanted,
+    wanted: EvaluationRequest,
     place: Entrant,
     recipe: str,
     keys: Sequence[str] = (),
@@ -226,7 +202,7 @@ class Comparing:
         self,
         ctx: typer.Context,
         settings: Settings,
-        wanted: RecipesWanted,
+        wanted: EvaluationRequest,
         yardsticks: Yardsticks,
     ) -> None:
         self.ctx, self.settings, self.wanted = ctx, settings, wanted

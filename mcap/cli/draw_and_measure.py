@@ -35,7 +35,7 @@ STRANGERS = "strangers"
 
 @dataclass(frozen=True)
 class Drawing:
-    """How many pictures are drawn, from which seed on and into which folder; who measures."""
+    """Number of pictures to draw, first seed and folder; and who measures them."""
 
     out: Path
     count: int

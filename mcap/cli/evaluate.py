@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from mcap.cli.evaluation_request import EvaluationRequest
     from mcap.cli.measures import Yardsticks
+    from mcap.cli.settings import Settings
     from mcap.evaluation.entrants import Comparison, Result
     from mcap.evaluation.summary import Summary
 
@@ -124,103 +126,68 @@ def evaluate(
 
       mcap evaluate --source others --style passport --search lora_rank=8,32 --out searched
     """
-    from mcap.cli.compare_recipes import RecipesWanted, compare_recipes
+    from mcap.cli.evaluation_request import EvaluationRequest, split
     from mcap.cli.lock_folder import take_folder
-    from mcap.cli.measure_subjects import SubjectsWanted, measure_subjects
-    from mcap.cli.search_recipes import read_tuned, search_recipes
     from mcap.cli.settings import load_settings
-    from mcap.errors import UsageError
     from mcap.results.folder import require_own
 
     settings = load_settings(
-        ctx.obj,
-        backbone=backbone,
-        detector=detector,
-        identity=identity,
-        masker=masker,
-        device=device,
-        precision=precision,
-    )
+        ctx.obj, backbone=backbone, detector=detector, identity=identity, masker=masker,
+        device=device, precision=precision,
+    )  # fmt: skip
+    request = EvaluationRequest(
+        out=out, subjects=subjects or [], source=source or [], styles=split(style),
+        against=split(against), images=images or [], measures=split(measures),
+        measure_with=measure_with, count=count, seed=seed, repeats=repeats, overrides=set_ or [],
+        search=search or [], backbone=backbone, low_memory=low_memory, dry_run=dry_run,
+        tuned=read_tuned(tuned) if tuned else {},
+    )  # fmt: skip
+    request.require_sense()
     if dry_run:
         require_own(out, "evaluate")
     else:
         take_folder(ctx, out, "evaluate")
-    yardsticks: Yardsticks
-    results: Sequence[Result]
-    if subjects:
-        refuse(
-            {
-                "--against": against,
-                "--set": set_,
-                "--repeats": repeats > 1,
-                "--search": search,
-                "--tuned": tuned,
-                "--dry-run": dry_run,
-            },
-            "trains, and SUBJECT is trained already; leave one of them out",
-        )
-        wanted = SubjectsWanted(
-            subjects=subjects,
-            images=images or [],
-            source=source or [],
-            styles=split(style),
-            measures=split(measures),
-            measure_with=measure_with,
-            count=count,
-            seed=seed,
-            backbone=backbone,
-            out=out,
-        )
-        yardsticks, results = measure_subjects(ctx, settings, wanted)
-    else:
-        if not source or not style:
-            raise UsageError(
-                "Give SUBJECT... to measure subjects, or --source PEOPLE and --style PROFILE to "
-                "train recipes and compare them."
-            )
-        refuse({"--images": images}, "belongs to subjects that are trained already: SUBJECT...")
-        recipes = RecipesWanted(
-            source=source,
-            styles=split(style),
-            against=split(against),
-            measures=split(measures),
-            measure_with=measure_with,
-            count=count,
-            seed=seed,
-            repeats=repeats,
-            overrides=set_ or [],
-            low_memory=low_memory,
-            dry_run=dry_run,
-            out=out,
-            tuned=read_tuned(tuned) if tuned else {},
-        )
-        if search:
-            refuse(
-                {"--repeats": repeats > 1, "--tuned": tuned, "--measures": measures},
-                "belongs to a comparison, and --search makes none",
-            )
-            search_recipes(ctx, settings, recipes, search)
-            return
-        done = compare_recipes(ctx, settings, recipes)
-        if done is None:
-            return
-        yardsticks, results = done
-    write(ctx, out, yardsticks, results)
+    done = perform(ctx, settings, request)
+    if done is not None:
+        write(ctx, out, *done)
 
 
-def split(given: Sequence[str] | None) -> list[str]:
-    """Return names that may come with commas or more than once."""
-    words = [word.strip() for text in given or () for word in text.split(",")]
-    return list(dict.fromkeys(word for word in words if word))
-
-
-def refuse(given: dict[str, Any], why: str) -> None:
-    """Raise `UsageError` for options that do not go with what was asked for."""
+def read_tuned(path: Path) -> dict[str, list[str]]:
+    """Return recipe -> KEY=VALUE texts of a search.json; `UsageError` for any other file."""
     from mcap.errors import UsageError
+    from mcap.evaluation.files import SEARCH_SCHEMA
+    from mcap.runtime.documents import read_json
 
-    for name, value in given.items():
-        if value:
-            raise UsageError(f"{name}: {why}.")
+    try:
+        found = read_json(path)
+        if found["schema"] != SEARCH_SCHEMA:
+            raise ValueError(f"schema {found['schema']!r}")
+        best = {recipe: told["best"] for recipe, told in found["recipes"].items()}
+        if not all(isinstance(text, str) for texts in best.values() for text in texts):
+            raise ValueError("key 'best'")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"--tuned {path}: is no search.json of mcap evaluate --search: {error}."
+        ) from None
+    return best
+
+
+def perform(
+    ctx: typer.Context, settings: Settings, request: EvaluationRequest
+) -> tuple[Yardsticks, list[Result]] | None:
+    """Measure, compare or search; None where there is nothing to write a report of."""
+    if request.subjects:
+        from mcap.cli.measure_subjects import measure_subjects
+
+        return measure_subjects(ctx, settings, request)
+    if request.search:
+        from mcap.cli.search_recipes import search_recipes
+
+        search_recipes(ctx, settings, request)
+        return None
+    from mcap.cli.compare_recipes import compare_recipes
+
+    return compare_recipes(ctx, settings, request)
 
 
 def write(ctx: typer.Context, out: Path, yardsticks: Yardsticks, results: Sequence[Result]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ from mcap.subjects.subject import read_subject
 if TYPE_CHECKING:
     import typer
 
+    from mcap.cli.evaluation_request import EvaluationRequest
     from mcap.cli.settings import Settings
     from mcap.contracts import FaceTools
     from mcap.generation.settings import GenerationModels
@@ -36,34 +37,13 @@ if TYPE_CHECKING:
     from mcap.subjects.subject import Subject
 
 
-@dataclass(frozen=True)
-class SubjectsWanted:
-    """The command line, with its names split."""
-
-    subjects: Sequence[Path]
-    images: Sequence[Path]
-    source: Sequence[Path]
-    styles: Sequence[str]
-    measures: Sequence[str]
-    measure_with: str | None
-    count: int
-    seed: int
-    backbone: str | None
-    out: Path
-
-
 def measure_subjects(
-    ctx: typer.Context, settings: Settings, wanted: SubjectsWanted
+    ctx: typer.Context, settings: Settings, wanted: EvaluationRequest
 ) -> tuple[Yardsticks, list[Result]]:
     """Return the values of each subject; one that cannot be measured becomes a row that says why.
 
     Raises the error of the first where that is true of all of them.
     """
-    if wanted.images and len(wanted.images) != len(wanted.subjects):
-        raise UsageError(
-            f"--images: {len(wanted.subjects)} subjects and {len(wanted.images)} folders of "
-            "pictures; give one for each, in the same order."
-        )
     read: list[Subject | McapError] = []
     for path in wanted.subjects:
         try:
@@ -124,7 +104,7 @@ class Measuring:
         self,
         ctx: typer.Context,
         settings: Settings,
-        wanted: SubjectsWanted,
+        wanted: EvaluationRequest,
         yardsticks: Yardsticks,
         photos: dict[Path, str],
     ) -> None:

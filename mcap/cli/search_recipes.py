@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcap.cli.compare_recipes import Comparing, make_trial, people_in, taught
@@ -16,6 +14,7 @@ from mcap.cli.repeat_command import repeat_command
 from mcap.cli.train_output import about
 from mcap.errors import Interrupted, McapError, UsageError
 from mcap.evaluation.entrants import Entrant
+from mcap.evaluation.files import SEARCH_SCHEMA
 from mcap.evaluation.search import (
     SCORED_BY,
     Candidate,
@@ -25,7 +24,6 @@ from mcap.evaluation.search import (
     rungs,
     score,
 )
-from mcap.runtime.documents import read_json
 from mcap.runtime.files import write_json
 from mcap.training.plan import required_weights
 from mcap.weights.locate import require_here
@@ -34,22 +32,20 @@ if TYPE_CHECKING:
     import typer
     from rich.console import Console
 
-    from mcap.cli.compare_recipes import RecipesWanted, Trial
+    from mcap.cli.compare_recipes import Trial
+    from mcap.cli.evaluation_request import EvaluationRequest
     from mcap.cli.settings import Settings
     from mcap.evaluation.entrants import Result
 
 SEARCH = "search.json"
-SCHEMA = 1
 
 
-def search_recipes(
-    ctx: typer.Context, settings: Settings, wanted: RecipesWanted, searched: Sequence[str]
-) -> None:
+def search_recipes(ctx: typer.Context, settings: Settings, wanted: EvaluationRequest) -> None:
     """Search each recipe's keys by successive halving, and write search.json.
 
     Every recipe has the same candidates, trainings and pictures. Trainings are found again.
     """
-    choices = candidates(searched)
+    choices = candidates(wanted.search)
     people = people_in(wanted.source)
     # People first: a candidate's second training is of another person and not in another style.
     cells = [(person, style) for style in wanted.styles for person in people]
@@ -102,7 +98,7 @@ def search_recipes(
 
 def announce(
     ctx: typer.Context,
-    wanted: RecipesWanted,
+    wanted: EvaluationRequest,
     work: Comparing,
     plan: Sequence[Rung],
     each: Sequence[Trial],
@@ -126,7 +122,7 @@ def announce(
         f"{trainings} trainings of each; {time}. Interrupted, the same command goes on.",
     )
     return {
-        "schema": SCHEMA,
+        "schema": SEARCH_SCHEMA,
         "command": repeat_command(ctx),
         "scored_by": list(SCORED_BY),
         "trainings_of_each": trainings,
@@ -157,25 +153,9 @@ def scored(work: Comparing, trials: Sequence[Trial]) -> float:
     return score(results)
 
 
-def print_best(console: Console, found: Mapping[str, Any], wanted: RecipesWanted) -> None:
+def print_best(console: Console, found: Mapping[str, Any], wanted: EvaluationRequest) -> None:
     """Print each recipe's best keys, as they are given to other commands."""
     for recipe, told in found["recipes"].items():
         keys = " ".join(f"--set {text}" for text in told["best"]) or "as it is"
         console.print(f"{recipe}: {keys}", markup=False)
     console.print(f"Compare them so, on other people: --tuned {wanted.out / SEARCH}", markup=False)
-
-
-def read_tuned(path: Path) -> dict[str, list[str]]:
-    """Return recipe -> KEY=VALUE texts of a search.json; `UsageError` for any other file."""
-    try:
-        found = read_json(path)
-        if found["schema"] != SCHEMA:
-            raise ValueError(f"schema {found['schema']!r}")
-        best = {recipe: told["best"] for recipe, told in found["recipes"].items()}
-        if not all(isinstance(text, str) for text in itertools.chain(*best.values())):
-            raise ValueError("key 'best'")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(
-            f"--tuned {path}: is no {SEARCH} of mcap evaluate --search: {error}."
-        ) from None
-    return best

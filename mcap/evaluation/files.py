@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 RESULTS = "results.csv"
 SUMMARY = "summary.json"
+SEARCH_SCHEMA = 1
+"""Of search.json."""
 COLUMNS = ("person", "style", "recipe", "training_seed", "seed", "file", "faces")
 
 

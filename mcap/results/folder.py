@@ -26,7 +26,6 @@ COMMANDS = {
     "generate": "mcap generate",
     "edit": "mcap edit",
     "enhance": "mcap enhance",
-    "evaluate": "mcap evaluate",
 }
 """A record's ``kind`` -> the command that makes such pictures."""
 
