@@ -139,9 +139,9 @@ def test_its_recipe_is_one_like_any_other(stranger):
 
 CHANGED = (
     "what a detector, identity network, masker, restorer or metric can do is data, the frozen "
-    "dataclass 'info' (mcap.contracts.RestorerInfo and so on) on the object and, as info=..., in the call of "
-    "register; attributes such as kind, scale and thread_safe, and metadata of a plugin's own, are "
-    "no longer read"
+    "dataclass 'info' (mcap.contracts.RestorerInfo and so on) on the object and, as info=..., in "
+    "the call of register; attributes such as kind, scale and thread_safe, and metadata of a "
+    "plugin's own, are no longer read"
 )
 
 BROKEN = {
