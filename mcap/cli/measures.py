@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Yardsticks:
-    """What is measured, and who looks."""
+    """Measures to take, and the observer that looks at the pictures."""
 
     observer: Observer
     metrics: Mapping[str, Metric]
