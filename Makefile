@@ -1,4 +1,5 @@
-# make demo   portraits of somebody who does not exist, on the embedded backbone, in minutes
+# make demo   portraits of somebody who does not exist, on the embedded backbone, in minutes;
+#             make demo OPEN=1 opens the page that it ends with
 # make test   all tests
 # make lint   style, types and the direction of imports
 # make docs   the documentation as a site, in build/site
@@ -14,6 +15,7 @@ VENV ?= .venv
 PIP_ARGS ?=
 PYTEST_ARGS ?=
 OUT ?= out
+OPEN ?=
 BASE ?= main
 
 fits = import sys; sys.exit(sys.version_info < (3, 11))
@@ -29,10 +31,12 @@ pip := $(bin)/python -m pip --disable-pip-version-check install $(PIP_ARGS) -c c
 
 demo: $(VENV)/.installed
 	$(bin)/mcap train --source examples/selfies --style passport --backbone demo --out $(OUT)/demo.mcap
-	$(bin)/mcap generate $(OUT)/demo.mcap --count 8 --out $(OUT)/portraits
-	$(bin)/mcap enhance $(OUT)/portraits --subject $(OUT)/demo.mcap --out $(OUT)/large
-	@echo "Done. The portraits, 1024 pixels high, lie in $(OUT)/large. All of them, ranked by likeness:"
-	@echo "$(OUT)/portraits/contact-sheet.jpg"
+	$(bin)/mcap generate $(OUT)/demo.mcap --count 8 --best 4 --out $(OUT)/portraits
+# Exit code 3: a picture is not as the style asks, which the page says.
+	$(bin)/mcap enhance $(OUT)/portraits --subject $(OUT)/demo.mcap --profile passport --print-sheet \
+		--out $(OUT)/print || test $$? -eq 3
+	@$(bin)/mcap --quiet report $(OUT)/portraits $(OUT)/print --photos examples/selfies \
+		--out $(OUT)/report.html $(if $(OPEN),&& $(bin)/python -m webbrowser $(abspath $(OUT))/report.html)
 
 test: $(VENV)/.installed-dev
 	$(bin)/python -m pytest $(PYTEST_ARGS)
@@ -57,9 +61,10 @@ $(VENV)/.created:
 	$(PYTHON) -m venv $(VENV) || { echo "On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@touch $@
 
-# torch is large: the first installation takes some minutes.
+# torch is large: the first installation takes some minutes. dlib (105 MB, nothing is built) judges
+# likeness, which the network that training uses would flatter.
 $(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
-	$(pip) -e .
+	$(pip) -e '.[dlib]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml constraints.txt

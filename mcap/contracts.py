@@ -217,6 +217,9 @@ class FaceTools:
     detector: FaceDetector
     identity: IdentityModel
     masker: Masker
+    judge: IdentityModel | None = None
+    """A network that does not teach: what it makes of the person's photos is kept in the subject,
+    so that it can say of pictures whether they are like the person."""
 
 
 Control = Literal["fidelity", "denoise"]
@@ -425,6 +428,9 @@ class BackboneInfo:
     generate_defaults: Mapping[str, Any] = field(default_factory=dict)
     """``steps``, ``guidance_scale``, ``scheduler``, ``negative_prompt``, where a profile's would
     suit this backbone badly: these go before the profile's, and what a user says before both."""
+    strangers: Path | None = None
+    """A file of `mcap.generation.judge.write_strangers`: people that it draws, by whom likeness is
+    calibrated."""
     notice: str = ""
     """As in `BackbonePlan`, for sheets and reports."""
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mcap.errors import MissingResourceError, UsageError
 from mcap.registry import registry
 from mcap.weights.model_source import CONFIG_FILES, describe, find_model, is_place, pinned
 
 if TYPE_CHECKING:
     from mcap.cli.settings import Settings
-    from mcap.contracts import Backbone
+    from mcap.contracts import Backbone, IdentityModel
     from mcap.generation.settings import GenerationModels
     from mcap.registry import Entry
     from mcap.subjects.subject import Subject
@@ -69,4 +70,30 @@ def load_generation_models(
         identity=registry().create("identity", subject.identity_network),
         detector=registry().create("detector", settings.detector),
         backbone=load_backbone(subject, settings, backbone),
+        judge=load_judge(settings, subject.identity_network),
     )
+
+
+def load_judge(settings: Settings, taught: str) -> IdentityModel | None:
+    """Load the network that judges likeness, as ``[measure]`` says; None where there is none.
+
+    Raises `UsageError` for the network ``taught`` that training uses, `MissingResourceError` where
+    one that is named is not there.
+    """
+    wanted = settings.measure.identity
+    if wanted == "none":
+        return None
+    if wanted == taught:
+        raise UsageError(
+            f"[measure] identity = '{wanted}': is the network that training uses, whose likeness "
+            "flatters; name another one, or 'none'."
+        )
+    if wanted != "auto":
+        return registry().create("identity", wanted)
+    for entry in registry().entries["identity"].values():
+        if entry.name != taught and entry.info is not None and not entry.info.differentiable:
+            try:
+                return registry().create("identity", entry.name)
+            except MissingResourceError:
+                continue
+    return None

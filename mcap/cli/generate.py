@@ -272,6 +272,7 @@ def result(subject: Subject, out: Path, finished: GenerationFinished) -> dict[st
                 "rank": picture.rank,
                 "file": picture.path,
                 "similarity": picture.similarity,
+                "judge": picture.record.get("judge"),
                 "style": picture.style,
                 "seed": picture.record["seed"],
                 "kept": picture.kept,
@@ -293,24 +294,27 @@ def print_result(console: Console, finished: GenerationFinished) -> None:
     """Print one line a picture, and where the sheets lie."""
     from rich.table import Table
 
+    from mcap.generation.ranking import shown_likeness, verdict, who_judged
+
     table = Table(box=None, pad_edge=False)
     table.add_column("rank", justify="right")
-    table.add_column("similarity", justify="right")
+    table.add_column("likeness", justify="right")
     table.add_column("seed", justify="right")
     table.add_column("picture", overflow="fold")
     table.add_column("")
     for picture in finished.pictures:
-        remarks = ["no face found"] if picture.similarity is None else []
+        remarks = [word] if (word := verdict(picture)[0]) else []
         remarks += [] if picture.new else ["was there already"]
         remarks += [picture.border] if picture.border else []
         table.add_row(
             str(picture.rank),
-            "-" if picture.similarity is None else f"{picture.similarity:.3f}",
+            shown_likeness(picture),
             str(picture.record["seed"]),
             str(picture.path),
             ", ".join(remarks),
         )
     console.print(table)
+    console.print(who_judged(finished.pictures), markup=False)
     console.print(f"Report: {finished.report}", markup=False)
     if finished.attention_maps:
         console.print(f"Attention maps: {finished.attention_maps}", markup=False)

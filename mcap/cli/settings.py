@@ -28,6 +28,7 @@ from mcap.enhancement.settings import EnhanceSettings
 from mcap.errors import UsageError, did_you_mean
 from mcap.faces.settings import FaceSettings, with_current_names
 from mcap.framing.settings import FinishSettings
+from mcap.generation.settings import MeasureSettings
 from mcap.hookspecs import GROUP
 from mcap.images.open import PhotoSettings
 from mcap.runtime import documents
@@ -69,6 +70,7 @@ class Settings(BaseSettings):
     faces: FaceSettings = FaceSettings()
     enhance: EnhanceSettings = EnhanceSettings()
     finish: FinishSettings = FinishSettings()
+    measure: MeasureSettings = MeasureSettings()
 
 
 TABLES: dict[str, type[BaseModel]] = {

@@ -273,8 +273,10 @@ def run(
     from dataclasses import replace
 
     from mcap.cli import train_output
+    from mcap.cli.backbone import load_judge
     from mcap.cli.output import note, note_left_out
     from mcap.cli.progress import progress
+    from mcap.cli.settings import load_settings
     from mcap.contracts import FaceTools
     from mcap.registry import registry
     from mcap.runtime.device import set_threads
@@ -296,6 +298,7 @@ def run(
         registry().create("detector", request.entries["detector"].name),
         registry().create("identity", request.entries["identity"].name),
         registry().create("masker", request.entries["masker"].name),
+        judge=load_judge(load_settings(ctx.obj), request.entries["identity"].name),
     )
     count = 2 * (len(request.photos.sources) + len(request.photos.references))
     began = time.perf_counter()

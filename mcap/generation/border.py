@@ -72,7 +72,8 @@ def framed(
         crown_to_chin(face),
         profile,
         factor=vae_factor(backbone.vae),
-        step=math.lcm(vae_factor(backbone.vae), backbone.info.multiple_of),
+        # What diffusers' pipelines take; the UNet hands odd sizes through its levels.
+        step=math.lcm(vae_factor(backbone.vae), 8),
         native_size=backbone.info.native_size,
     )
     if border is None:

@@ -30,6 +30,12 @@ class Picture:
         return self.record["similarity"]
 
     @property
+    def judged(self) -> float | None:
+        """The same cosine by a network that did not teach; None where none was there."""
+        judge = self.record.get("judge")
+        return None if judge is None else judge["similarity"]
+
+    @property
     def border(self) -> str:
         """A word on the border that its style's frame lacked; "" where none was."""
         border = self.record.get("border")
@@ -45,26 +51,58 @@ class Picture:
 def rank_pictures(pictures: Sequence[Picture], best: int | None) -> list[Picture]:
     """Return the pictures, most similar first, with their rank.
 
-    ``kept`` is True of the ``best`` most similar ones of each style, or of all where it is None.
+    By a network that did not teach where it has judged all that show a face. ``kept`` is True of
+    the ``best`` most similar ones of each style, or of all where it is None.
     """
     counts: dict[str, int] = {}
     ordered = []
-    for rank, picture in enumerate(ranked(pictures, lambda item: item.similarity), start=1):
+    faces = [picture for picture in pictures if picture.similarity is not None]
+    by_judge = all(picture.judged is not None for picture in faces)
+
+    def likeness(picture: Picture) -> float | None:
+        return picture.judged if by_judge else picture.similarity
+
+    for rank, picture in enumerate(ranked(pictures, likeness), start=1):
         place = counts[picture.style] = counts.get(picture.style, 0) + 1
         ordered.append(replace(picture, rank=rank, kept=best is None or place <= best))
     return ordered
 
 
-def verdict(
-    similarity: float | None, same_person: float | None
-) -> tuple[str, tuple[int, int, int]]:
-    """Return a word and a colour (RGB) for a similarity.
+def verdict(picture: Picture) -> tuple[str, tuple[int, int, int]]:
+    """Return a word and a colour (RGB) for a picture's likeness.
 
-    ``same_person`` is the cosine from which the network takes two faces for one person's, None
-    where nobody has measured it.
+    A judge's word, where one was there. The network that taught says no more than which picture is
+    the closest.
     """
-    if similarity is None:
+    if picture.similarity is None:
         return "no face found", BAD
-    if same_person is None:
-        return "", NEUTRAL
-    return ("like the person", GOOD) if similarity >= same_person else ("not very like", WARNING)
+    judge = picture.record.get("judge")
+    if judge is None:
+        return ("closest of these" if picture.rank == 1 else ""), NEUTRAL
+    return ("like the person", GOOD) if judge["like"] else ("not like the person", WARNING)
+
+
+def shown_likeness(picture: Picture) -> str:
+    """Return a picture's likeness by the judge, else by the network that taught; "-" for none."""
+    found = picture.similarity if picture.judged is None else picture.judged
+    return "-" if found is None else f"{found:.3f}"
+
+
+def who_judged(pictures: Sequence[Picture]) -> str:
+    """Return a sentence on who judged how like the person the pictures are, and by what."""
+    judges = [picture.record["judge"] for picture in pictures if picture.record.get("judge")]
+    if not judges:
+        return (
+            "Ranked by the network that training used, which flatters: the first is the closest of "
+            "these. With pip install 'mcap[dlib]' before training another network judges."
+        )
+    judge = judges[0]
+    by = (
+        f"which at most 1 in 100 of {judge['strangers']} strangers that this model draws reaches"
+        if judge["strangers"]
+        else "the network's own figure, not calibrated on this model"
+    )
+    return (
+        f"Judged by {judge['network']}, which training never saw: like the person is above "
+        f"{judge['threshold']:.3f}, {by}."
+    )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from mcap.generation.ranking import Picture, verdict
+from mcap.generation.ranking import Picture, shown_likeness, verdict
 from mcap.images.jpeg import write_jpeg
 from mcap.results.contact_sheet import Tile, contact_sheet
 from mcap.results.heatmap import overlay
@@ -42,7 +42,6 @@ def write_contact_sheet(
     path: Path,
     pictures: Sequence[Picture],
     name: str,
-    same_person: float | None = None,
     notice: str = "",
 ) -> Path:
     """Write the ranked pictures, at most `SHEET_PICTURES`, with rank, similarity, style, seed.
@@ -53,8 +52,8 @@ def write_contact_sheet(
     tiles: list[Tile] = []
     aspects: list[float] = []
     for picture in pictures[:SHEET_PICTURES]:
-        word, colour = verdict(picture.similarity, same_person)
-        shown = "-" if picture.similarity is None else f"{picture.similarity:.3f}"
+        word, colour = verdict(picture)
+        shown = shown_likeness(picture)
         lines = [*([word] if word else []), f"seed {picture.record['seed']}"]
         if len(styles) > 1:
             lines.insert(0, picture.style)
@@ -95,7 +94,6 @@ def write_report(
     subject: Subject,
     profiles: Sequence[StyleProfile],
     *,
-    same_person: float | None = None,
     attention: Path | None = None,
     notice: str = "",
 ) -> Path:
@@ -103,16 +101,20 @@ def write_report(
 
     ``pictures`` in the order of the ranking, those in ``rest/`` too; ``notice`` the backbone's own.
     """
-    similarities = [p.similarity for p in pictures if p.similarity is not None]
+    faces = [picture for picture in pictures if picture.similarity is not None]
+    judges = [picture.record["judge"] for picture in faces if picture.record.get("judge")]
+    judge = judges[0] if judges and len(judges) == len(faces) else None
+    similarities = [p.similarity if judge is None else p.judged for p in faces]
     cards = []
     for picture in pictures:
-        word, colour = verdict(picture.similarity, same_person)
+        word, colour = verdict(picture)
         cards.append(
             {
                 "picture": picture,
                 "border": picture.border,
                 "href": Path(os.path.relpath(picture.path, path.parent)).as_posix(),
                 "verdict": word,
+                "likeness": shown_likeness(picture),
                 "colour": "#{:02x}{:02x}{:02x}".format(*colour),
             }
         )
@@ -122,7 +124,10 @@ def write_report(
         subject=subject,
         profiles=profiles,
         pictures=cards,
-        mean=float(np.mean(similarities)) if similarities else None,
+        mean=float(np.mean([found for found in similarities if found is not None]))
+        if similarities
+        else None,
+        judge=judge,
         faces=len(similarities),
         settings=shared_settings([picture.record for picture in pictures]),
         attention=attention.name if attention else None,

@@ -42,14 +42,16 @@ from mcap.generation.events import (
 from mcap.generation.extra_networks import ExtraNetworks
 from mcap.generation.folder import RankedFolder
 from mcap.generation.jobs import GenerationJob, plan_jobs
+from mcap.generation.judge import Judge, appoint
 from mcap.generation.ranking import Picture
 from mcap.generation.settings import GenerateSettings, GenerationModels
 from mcap.images import provenance
+from mcap.images.photo import read_photo
 from mcap.images.write import write_generated
 from mcap.results.names import ATTENTION_MAPS, CONTACT_SHEET, REPORT
 
 if TYPE_CHECKING:
-    from mcap.contracts import BackboneInfo
+    from mcap.contracts import BackboneInfo, FaceDetector
     from mcap.style.profile import StyleProfile
     from mcap.subjects.subject import Subject
 
@@ -123,23 +125,31 @@ def generate(
             if generated.attention:
                 attention.append(generated)
 
+    judge = appoint(models.judge, subject, models.backbone.info)
+    pictures = [judged(picture, judge, models.detector) for picture in pictures]
     ordered = folder.sort(pictures, settings.best)
     results = folder.write_results(ordered)
     kept = [picture for picture in ordered if picture.kept]
-    same = models.identity.info.same_person
     notice = models.backbone.info.notice
-    sheet = report.write_contact_sheet(out / CONTACT_SHEET, kept, subject.name, same, notice)
+    sheet = report.write_contact_sheet(out / CONTACT_SHEET, kept, subject.name, notice)
     maps = report.write_attention_maps(out / ATTENTION_MAPS, attention)
     page = report.write_report(
         out / REPORT,
         ordered,
         subject,
         profiles,
-        same_person=same,
         attention=maps,
         notice=notice,
     )
     yield GenerationFinished(tuple(ordered), sheet, results, page, maps)
+
+
+def judged(picture: Picture, judge: Judge | None, detector: FaceDetector) -> Picture:
+    """Return a picture with what the judge says of it, of the file as it lies there."""
+    if judge is None or picture.similarity is None:
+        return picture
+    found = judge.record(read_photo(picture.path).image, detector)
+    return replace(picture, record=picture.record | {"judge": found})
 
 
 def check_backbone(subject: Subject, info: BackboneInfo) -> None:

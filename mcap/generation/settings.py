@@ -23,6 +23,18 @@ class GenerationModels:
     identity: IdentityModel
     """The network that the subject was embedded by: similarity is measured with it."""
     detector: FaceDetector
+    judge: IdentityModel | None = None
+    """A network that did not teach; None where none is there."""
+
+
+class MeasureSettings(BaseModel):
+    """The settings' slice ``[measure]``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    identity: str = "auto"
+    """The network that judges likeness and never teaches: a name, "none", or "auto": the first that
+    only measures and is installed."""
 
 
 class GenerateSettings(BaseModel):

@@ -36,6 +36,19 @@ class Framing(Part):
     met: bool
 
 
+class Judgement(Part):
+    network: str
+    similarity: float
+    threshold: float
+    strangers: int
+    like: bool
+
+
+class DrawnBorder(Part):
+    drawn: bool
+    reason: str = ""
+
+
 class GeneratedRecord(Size):
     """Of ``mcap generate``."""
 
@@ -55,6 +68,8 @@ class GeneratedRecord(Size):
     identity: str
     backbone: UsedBackbone
     framing: Framing | None = None
+    judge: Judgement | None = None
+    border: DrawnBorder | None = None
 
 
 class EditStep(Part):
@@ -104,6 +119,11 @@ class EnhancedFor(Part):
     same_person: float
 
 
+class Finish(Part):
+    unmet: list[str] = []
+    dpi: list[float] | None = Field(default=None, min_length=2, max_length=2)
+
+
 class EnhancedRecord(Size):
     """Of ``mcap enhance``."""
 
@@ -112,7 +132,7 @@ class EnhancedRecord(Size):
     faces: list[EnhancedFace]
     restorers: list[Named]
     notes: list[str]
-    finish: Any
+    finish: Finish | None
     subject: EnhancedFor | None = None
 
     @model_validator(mode="after")

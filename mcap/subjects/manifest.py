@@ -33,6 +33,8 @@ SUFFIX = ".mcap"
 MANIFEST = "manifest.json"
 ADAPTER = "adapter.safetensors"
 IDENTITY = "identity.safetensors"
+MEASURED = "measured."
+"""Begins the names of tensors in `IDENTITY` by networks that did not teach."""
 METRICS = "metrics.jsonl"
 FOLDERS = ("embeddings", "samples", "tensorboard", "checkpoints", "references", "latents")
 

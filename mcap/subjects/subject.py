@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +11,15 @@ from mcap.diffusion.pipeline_tokens import load_token, quiet_libraries, text_enc
 from mcap.diffusion.pooling import pool_as_configured
 from mcap.errors import InputRejectedError
 from mcap.runtime.files import is_inside, sha256_of
-from mcap.subjects.manifest import ADAPTER, IDENTITY, MANIFEST, SUFFIX, Manifest, read_manifest
+from mcap.subjects.manifest import (
+    ADAPTER,
+    IDENTITY,
+    MANIFEST,
+    MEASURED,
+    SUFFIX,
+    Manifest,
+    read_manifest,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +40,8 @@ class Subject:
     embeddings: Mapping[str, Path]  # token -> file
     identity_embedding: Float32Array  # float32[D], unit length: mean over the source photos
     identity_network: str
+    measured: Mapping[str, Float32Array] = field(default_factory=dict)
+    """The same by networks that did not teach, by name; {} where none was there in training."""
 
     @property
     def name(self) -> str:
@@ -119,6 +129,11 @@ def read_subject(path: Path | str) -> Subject:
     with safe_open(path / IDENTITY, framework="numpy") as file:
         embedding = file.get_tensor("embedding")
         network = (file.metadata() or {}).get("network", "")
+        measured = {
+            name.removeprefix(MEASURED): file.get_tensor(name)
+            for name in sorted(file.keys())
+            if name.startswith(MEASURED)
+        }
     return Subject(
         path=path,
         manifest=manifest,
@@ -126,6 +141,7 @@ def read_subject(path: Path | str) -> Subject:
         embeddings={record.token: path / record.file for record in manifest.tokens},
         identity_embedding=embedding,
         identity_network=network,
+        measured=measured,
     )
 
 

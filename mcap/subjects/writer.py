@@ -17,6 +17,7 @@ from mcap.subjects.manifest import (
     FOLDERS,
     IDENTITY,
     MANIFEST,
+    MEASURED,
     METRICS,
     Manifest,
     now,
@@ -121,9 +122,19 @@ class SubjectWriter:
             raise ValueError(f"a token has one vector or two, not {len(vectors)}")
         self._write(token_file(token), safetensors_bytes(tensors, {"format": "pt"}))
 
-    def write_identity(self, embedding: torch.Tensor, network: str) -> None:
-        """Write the mean source embedding float[D] with the name of its network."""
+    def write_identity(
+        self,
+        embedding: torch.Tensor,
+        network: str,
+        measured: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
+        """Write the mean source embedding float[D] with the name of its network.
+
+        ``measured`` are those by other networks, which did not teach, by name.
+        """
         tensors = {"embedding": embedding.detach().float().reshape(-1)}
+        for name, mean in (measured or {}).items():
+            tensors[f"{MEASURED}{name}"] = mean.detach().float().reshape(-1)
         self._write(IDENTITY, safetensors_bytes(tensors, {"format": "pt", "network": network}))
 
     def complete(self, metrics: Mapping[str, Any]) -> Manifest:

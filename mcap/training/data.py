@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,3 +29,5 @@ class TrainingData:
     """float32[D], unit length: the mean embedding of the source photos."""
     class_noun: str = "person"
     """The words that the identity token starts from, unless the recipe names others."""
+    measured: Mapping[str, Float32Array] = field(default_factory=dict)
+    """``target`` by networks that do not teach, by name: kept in the subject."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from mcap.diffusion.sampling import generate_images
+from mcap.faces.measure import embed
 from mcap.faces.similarity import mean_embedding
 from mcap.masking.advice import require_accepted
 from mcap.masking.crops import portrait_crops
@@ -26,7 +27,7 @@ from mcap.subjects.manifest import RefusedRecord
 from mcap.training.data import TrainingData, TrainingPrompts
 
 if TYPE_CHECKING:
-    from mcap.contracts import Backbone, FaceTools
+    from mcap.contracts import Backbone, FaceTools, Float32Array, IdentityModel
     from mcap.style.profile import StyleProfile
     from mcap.training.request import TrainingRequest
 
@@ -130,6 +131,18 @@ def training_data(
         target=mean_embedding([masked.embedding for masked in sources]),
         class_noun=profile.class_noun,
     )
+
+
+def measured(photos: PreparedPhotos, judge: IdentityModel | None) -> dict[str, Float32Array]:
+    """Return the mean embedding of the person's photos by a network that does not teach.
+
+    By its name; {} where there is none.
+    """
+    if judge is None:
+        return {}
+    accepted = require_accepted(photos.sources)
+    found = [embed(judge, photo.photo.image, photo.found.face) for photo in accepted]
+    return {judge.name: mean_embedding(found)}
 
 
 def refused_records(photos: PreparedPhotos) -> list[RefusedRecord]:

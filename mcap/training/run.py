@@ -17,7 +17,7 @@ from mcap.training.events import Event, TrainingFinished
 from mcap.training.identity_guide import GuideNetworks
 from mcap.training.loop import train
 from mcap.training.manifest import completed_metrics, requested_manifest
-from mcap.training.prepare import OnPhoto, draw_references, refused_records, training_data
+from mcap.training.prepare import OnPhoto, draw_references, measured, refused_records, training_data
 from mcap.training.timing import number_of_images, time_run
 from mcap.training.tiny_autoencoder import load_tiny_autoencoder
 
@@ -100,6 +100,7 @@ def learn(
     # A run may go on with other keys that only say how it is computed.
     writer.amend(refused=refused_records(photos), threads=plan.threads, recipe=recipe.model_dump())
     data = training_data(photos, request.profile, backbone, recipe.crops)
+    data = replace(data, measured=measured(photos, tools.judge))
     tiny_vae = load_tiny_autoencoder(recipe, request.backbone.architecture, backbone)
     networks = GuideNetworks(tools.identity, tools.detector, tiny_vae)
     how = replace(how, latents=writer.latents)

@@ -35,7 +35,9 @@ def save_subject(
         header = kohya_header(writer.manifest, recipe, data, seed)
         writer.write_adapter(tensors, {**metadata, **header})
     writer.write_identity(
-        torch.as_tensor(data.target), identity.name if identity is not None else ""
+        torch.as_tensor(data.target),
+        identity.name if identity is not None else "",
+        {name: torch.as_tensor(mean) for name, mean in data.measured.items()},
     )
 
 

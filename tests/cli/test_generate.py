@@ -66,7 +66,8 @@ def test_the_last_line_names_the_contact_sheet(subject, capsys, tmp_path):
     lines = out.strip().splitlines()
     assert lines[-1] == "Contact sheet: portraits/contact-sheet.jpg"
     assert (tmp_path / "portraits/contact-sheet.jpg").is_file()
-    assert "portraits/test-000000.png" in out and "similarity" in lines[0]
+    assert "portraits/test-000000.png" in out and "likeness" in lines[0]
+    assert "closest of these" in out and "like the person" not in out
     assert "2 pictures to draw" in err and "Ask first." in err
     code, out, err = run(capsys, subject, "--count", "3")
     assert code == 0 and "1 pictures to draw, 2 are there already" in err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mcap.generation.ranking import Picture, rank_pictures, verdict
+from mcap.generation.ranking import Picture, rank_pictures, verdict, who_judged
 from mcap.results.contact_sheet import BAD, GOOD, NEUTRAL, WARNING
 
 
@@ -22,8 +22,29 @@ def test_the_best_of_each_style_are_kept():
     assert all(picture.kept for picture in rank_pictures(pictures, best=None))
 
 
+def judged(similarity, like=None, rank=1):
+    record = {"similarity": similarity, "profile": "a"}
+    if like is not None:
+        record["judge"] = {"network": "dlib", "similarity": 0.1, "threshold": 0.2, "like": like,
+                           "strangers": 300}  # fmt: skip
+    return Picture(Path("a.png"), record, new=True, rank=rank)
+
+
 def test_verdicts():
-    assert verdict(None, 0.4) == ("no face found", BAD)
-    assert verdict(0.5, None) == ("", NEUTRAL)
-    assert verdict(0.4, 0.4) == ("like the person", GOOD)
-    assert verdict(0.3, 0.4) == ("not very like", WARNING)
+    """The network that taught says no more than which is the closest."""
+    assert verdict(judged(None)) == ("no face found", BAD)
+    assert verdict(judged(0.9)) == ("closest of these", NEUTRAL)
+    assert verdict(judged(0.9, rank=2)) == ("", NEUTRAL)
+    assert verdict(judged(0.9, True)) == ("like the person", GOOD)
+    assert verdict(judged(0.9, False)) == ("not like the person", WARNING)
+    assert "flatters" in who_judged([judged(0.9)])
+    said = who_judged([judged(None), judged(0.9, True)])
+    assert "dlib" in said and "0.200" in said and "1 in 100 of 300 strangers" in said
+
+
+def test_a_judge_ranks_where_it_has_judged_all():
+    first = judged(0.3, True)
+    first.record["judge"] = first.record["judge"] | {"similarity": 0.8}
+    second = judged(0.9, True)
+    assert rank_pictures([second, first], None)[0].similarity == 0.3
+    assert rank_pictures([judged(0.5), first], None)[0].similarity == 0.5  # no scales are mixed

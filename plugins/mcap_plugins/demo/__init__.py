@@ -87,6 +87,7 @@ def load_demo(device: Any, dtype: Any, source: str | Path | None = None) -> Any:
         face_height=FACE_HEIGHT,
         recipe_overrides=RECIPE,
         square_only=True,
+        strangers=(folder if source else folder.parent) / "strangers.safetensors",
         notice=NOTICE,
         # Of what profiles want left out it knows two, "dark" and "black and white", as styles of
         # the whole picture: led away from these, every face turns orange.
