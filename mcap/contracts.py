@@ -392,7 +392,10 @@ class BackbonePlan:
     face_height: float = 0.45
     """Fraction of the training crop's side that the detector's face box is high."""
     recipe_overrides: Mapping[str, Any] = field(default_factory=dict)
-    """Recipe keys that suit this backbone better than the recipe's own defaults."""
+    """Recipe keys that suit this backbone better than magicapture's own; what a named recipe says
+    itself goes before them."""
+    recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Recipe's name -> keys that suit this backbone better than that recipe's own."""
     folder: Path | None = None
     """Where its package keeps the weights, in diffusers' layout; None: they are fetched."""
     memory: BackboneMemory | None = None

@@ -86,7 +86,7 @@ def register_recipes(register: Register) -> None:
     """Register recipes: ``register("soft", {"phase2_lora_lr": 5e-5}, summary="...")``.
 
     The keys are laid over those of the recipe ``magicapture`` (`mcap.training.recipe.Recipe`) and
-    checked as a layer of it is.
+    of the backbone, and checked as a layer of it is.
     """
 
 

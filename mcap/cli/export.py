@@ -50,7 +50,7 @@ def export(
         bool, typer.Option("--force", help="Replace other files of the same names.")
     ] = False,
 ) -> None:
-    """Write a subject's LoRA and learned words for another program.
+    """Write what a subject learned, a LoRA and words as a rule, for another program.
 
     Prints the prompt to use there; NAME.txt beside the LoRA says it too. mcap's own folder stays
     as it is.

@@ -47,8 +47,10 @@ BACKBONE = typer.Option(
     autocompletion=complete.backbones,
 )
 RECIPE = typer.Option(
-    help="How it learns: magicapture, as the paper says, or released, as its authors' code "
-    "does. Default: magicapture.",
+    help="How it learns: magicapture, as the paper says; released, as its authors' code does; "
+    "for comparison its rivals textual-inversion, dreambooth, dreambooth-lora, custom-diffusion "
+    "and pivotal-tuning, and no-refocusing, no-composed, no-identity, no-masks, magicapture "
+    "without that part. Default: magicapture.",
     metavar="NAME",
     autocompletion=complete.recipes,
 )

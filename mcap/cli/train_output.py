@@ -12,6 +12,7 @@ from mcap.cli.progress import Progress, progress
 from mcap.subjects.manifest import Manifest
 from mcap.subjects.subject import read_subject
 from mcap.training.events import (
+    ClassPictureReady,
     DecodeChosen,
     Event,
     PhaseStarted,
@@ -29,7 +30,14 @@ if TYPE_CHECKING:
     from mcap.training.request import TrainingRequest
     from mcap.training.timing import TimeLeft
 
-PHASES = {1: "phase 1, tokens", 2: "phase 2, tokens and LoRA"}
+LEARNED = {
+    "tokens": "tokens",
+    "lora": "LoRA",
+    "unet": "the whole UNet",
+    "key-value": "keys and values",
+    "text": "text encoder",
+}
+"""A group of what learns -> its name in the progress bar."""
 
 
 def note_weights(ctx: typer.Context, request: TrainingRequest) -> None:
@@ -133,10 +141,17 @@ def show_events(
     with ExitStack() as stack:
         bar: Progress | None = None
         for event in events:
+            if isinstance(event, ClassPictureReady):
+                if event.number == 1:
+                    bar = stack.enter_context(progress(ctx, "pictures of strangers", event.count))
+                assert bar is not None, "the first picture has number 1"
+                bar.advance(1)
+                continue
             if isinstance(event, PhaseStarted):
                 stack.close()  # the bar of the phase before
                 left = event.last_step - event.first_step
-                bar = stack.enter_context(progress(ctx, PHASES[event.phase], left))
+                learned = " and ".join(LEARNED[group] for group in event.learned)
+                bar = stack.enter_context(progress(ctx, f"phase {event.phase}, {learned}", left))
             elif isinstance(event, TrainingFinished | Stopped):
                 return event
             assert bar is not None, "a phase begins before all else"

@@ -14,23 +14,19 @@ from typing import Any, Literal
 
 import torch
 
-Targets = Literal["cross-attention", "released"]
+Targets = Literal["cross-attention", "attention", "released"]
 
 ADAPTER = "default"
 
 _CROSS_ATTENTION = ("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0")
+_SELF_ATTENTION = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0")
 _UNET_TARGETS: dict[str, tuple[str, ...]] = {
     # MagiCapture, section 4: the projections of cross-attention only.
     "cross-attention": _CROSS_ATTENTION,
+    # diffusers' DreamBooth scripts with LoRA.
+    "attention": (*_CROSS_ATTENTION, *_SELF_ATTENTION),
     # The released code: every Linear inside CrossAttention, Attention and GEGLU.
-    "released": (
-        *_CROSS_ATTENTION,
-        "attn1.to_q",
-        "attn1.to_k",
-        "attn1.to_v",
-        "attn1.to_out.0",
-        "ff.net.0.proj",
-    ),
+    "released": (*_CROSS_ATTENTION, *_SELF_ATTENTION, "ff.net.0.proj"),
 }
 _TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")
 

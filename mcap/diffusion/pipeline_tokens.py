@@ -1,18 +1,22 @@
-"""Learned tokens and LoRA layers of a diffusers pipeline: put in, and taken out again."""
+"""Learned tokens, weights and LoRA layers of a diffusers pipeline: put in, and taken out again."""
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from mcap.diffusion.pooling import forget_pooling
 from mcap.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
+
+_ORIGINALS: WeakKeyDictionary[Any, dict[str, torch.Tensor]] = WeakKeyDictionary()
+"""Network -> its own weights, on the CPU, while others stand in their place."""
 
 
 def text_encoders(pipeline: Any) -> list[tuple[Any, Any]]:
@@ -57,8 +61,47 @@ def load_token(
             )
 
 
+def load_weights(module: Any, weights: Mapping[str, torch.Tensor], scale: float) -> None:
+    """Put ``weights`` in the place of a network's own of these names, until `restore_weights`.
+
+    ``scale`` goes in a straight line from its own (0) to those (1), and beyond. `UsageError` where
+    they are of another kind of model; ValueError where others are in place already.
+    """
+    import torch
+
+    if module in _ORIGINALS:
+        raise ValueError("other weights are in place already; take them out first")
+    own = module.state_dict()
+    for name, weight in weights.items():
+        if name not in own or own[name].shape != weight.shape:
+            raise UsageError(
+                f"The subject's weight {name} has no place in this backbone; use the backbone that "
+                "the subject was trained on."
+            )
+    _ORIGINALS[module] = {name: own[name].to("cpu", copy=True) for name in weights}
+    with torch.no_grad():
+        for name, weight in weights.items():
+            if scale == 1:
+                own[name].copy_(weight)
+            else:
+                start = _ORIGINALS[module][name].float()
+                own[name].copy_(start + scale * (weight.float() - start))
+
+
+def restore_weights(module: Any) -> None:
+    """Put a network's own weights back; without others in their place, do nothing."""
+    import torch
+
+    originals = _ORIGINALS.pop(module, {})
+    own = module.state_dict() if originals else {}
+    with torch.no_grad():
+        for name, weight in originals.items():
+            own[name].copy_(weight)
+
+
 def unload(pipeline: Any, tokens: Sequence[str]) -> None:
-    """Remove every LoRA layer, those of ``tokens`` that a pipeline has, and their pooling."""
+    """Remove every LoRA layer, those of ``tokens`` that a pipeline has, their pooling, and others'
+    weights."""
     encoders = text_encoders(pipeline)
     if any(getattr(m, "peft_config", None) for m in (pipeline.unet, *(e for e, _ in encoders))):
         pipeline.unload_lora_weights()
@@ -69,6 +112,8 @@ def unload(pipeline: Any, tokens: Sequence[str]) -> None:
             pipeline.unload_textual_inversion(there, tokenizer=tokenizer, text_encoder=encoder)
             # Its table has its own size again; peft would take it for one that was enlarged.
             encoder.config.vocab_size = encoder.get_input_embeddings().weight.shape[0]
+    for module in (pipeline.unet, *(encoder for encoder, _ in encoders)):
+        restore_weights(module)
 
 
 @contextmanager

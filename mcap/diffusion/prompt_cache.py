@@ -21,9 +21,9 @@ from mcap.diffusion.tokens import LearnedTokens
 class PromptCache:
     """``encode_prompt`` of a backbone that runs the text encoders for no prompt twice for nothing.
 
-    While anything of the text encoders learns (``lora_text_encoder``), nothing is kept. What is
-    kept lies on the backbone's device: some 240 KB a prompt in SD1.5, 650 KB in SDXL, in single
-    precision.
+    While anything of the text encoders learns (the recipe's ``text_encoder``), nothing is kept.
+    What is kept lies on the backbone's device: some 240 KB a prompt in SD1.5, 650 KB in SDXL, in
+    single precision.
     """
 
     def __init__(self, backbone: Any, tokens: LearnedTokens | None) -> None:

@@ -29,9 +29,17 @@ class TokenEmbedding(nn.Module):
     def __init__(self, table: nn.Embedding, token_ids: Sequence[int], rows: torch.Tensor) -> None:
         super().__init__()
         self.table = table
-        self.rows = nn.Parameter(rows)
+        # In a module after the table: transformers takes the precision of a model from its first
+        # parameter, and pipelines draw latents in that of the text encoder.
+        self.learned = nn.ParameterList([nn.Parameter(rows)])
         self.token_ids: torch.Tensor
         self.register_buffer("token_ids", torch.tensor(list(token_ids)), persistent=False)
+
+    @property
+    def rows(self) -> nn.Parameter:
+        """The trainable rows, float32[K, D]."""
+        found: nn.Parameter = self.learned[0]
+        return found
 
     @property
     def weight(self) -> torch.Tensor:
@@ -51,12 +59,16 @@ class LearnedTokens:
     """The tokens of a subject, installed in every text encoder of a backbone. See `install`."""
 
     def __init__(self, backbone: Any, words: Mapping[str, str]) -> None:
+        self.tokens = tuple(words)
+        self.backbone = backbone
+        self.embeddings: list[TokenEmbedding] = []
+        self.installed = False
+        if not words:
+            return
         for token in words:
             # Added tokens are matched without regard to case, and a bare word inside others.
             if token != token.lower() or not (token.startswith("<") and token.endswith(">")):
                 raise ValueError(f"the token '{token}' must be lower case in angle brackets")
-        self.tokens = tuple(words)
-        self.backbone = backbone
         self._originals = [
             (tokenizer, encoder.get_input_embeddings())
             for tokenizer, encoder in zip(backbone.tokenizers, backbone.text_encoders, strict=True)
@@ -67,7 +79,7 @@ class LearnedTokens:
                 self._originals, backbone.text_encoders, strict=True
             )
         ]
-        self.embeddings: list[TokenEmbedding] = [embedding for _, embedding in extended]
+        self.embeddings = [embedding for _, embedding in extended]
         self._medians = [
             table.weight.detach().float().norm(dim=1).median().item()
             for _, table in self._originals
@@ -153,7 +165,8 @@ def install(backbone: Any, words: Mapping[str, str]) -> LearnedTokens:
 
     >>> tokens = install(backbone, {"<mcap-id>": "person", "<mcap-style>": "photo style"})
 
-    The backbone's own modules and tokenizers are changed until `LearnedTokens.remove`. ValueError
+    The backbone's own modules and tokenizers are changed until `LearnedTokens.remove`; without
+    ``words`` nothing is changed and nothing learns. ValueError
     for a token that the tokenizer knows already, that is not lower case in angle brackets, or
     whose initial words are empty.
     """

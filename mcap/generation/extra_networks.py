@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcap.errors import UsageError
 from mcap.runtime.files import sha256_of
+from mcap.style.prompts import in_words
 from mcap.subjects.embedding_file import Embedding, bundled_embeddings, read_embedding_file
 from mcap.subjects.export import file_name, token_stems
 from mcap.subjects.lora_file import Lora
@@ -41,10 +42,11 @@ class Companion:
 
     @property
     def slots(self) -> dict[str, str]:
-        """``{id2}`` -> ``<mcap-id-2>``."""
+        """``{id2}`` -> ``<mcap-id-2>``, or the word of the vocabulary that stands for it."""
+        known = {**self.tokens, **self.subject.manifest.words}
         return {
             f"{{{own.strip('<>').removeprefix('mcap-')}{self.number}}}": token
-            for own, token in self.tokens.items()
+            for own, token in known.items()
         }
 
 
@@ -55,6 +57,24 @@ class ExtraNetworks:
     companions: tuple[Companion, ...] = ()
     loras: tuple[Lora, ...] = ()
     embeddings: tuple[Embedding, ...] = ()
+    words: Mapping[str, str] = field(default_factory=dict)
+    """Token -> the word that stands for it: those of the first subject; see `beside`."""
+
+    def beside(self, subject: Subject) -> ExtraNetworks:
+        """Return these as the first subject's company: prompts are expanded with its words.
+
+        `UsageError` for a companion that has weights in the backbone's place, of which a picture
+        can be drawn with one alone.
+        """
+        for item in self.companions:
+            if item.subject.has_weights:
+                raise UsageError(
+                    f"--with {item.subject.path}: was trained with the recipe "
+                    f"'{item.subject.manifest.recipe.get('name')}', which changes the model's own "
+                    "weights, and cannot stand beside another subject; name it first, or train it "
+                    "with a recipe that makes a LoRA."
+                )
+        return replace(self, words=subject.manifest.words)
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -85,7 +105,9 @@ class ExtraNetworks:
         return re.sub(r"\{(?:id|style)\d+\}", token, text)
 
     def expand(self, prompt: str) -> str:
-        """Put an embedding's tokens, one a vector, in the place of its word."""
+        """Return the prompt as text encoders read it: the subject's words in the place of tokens
+        that it did not learn, an embedding's tokens, one a vector, in the place of its word."""
+        prompt = in_words(prompt, self.words)
         for embedding in self.embeddings:
             prompt = embedding.pattern.sub(" ".join(embedding.tokens), prompt)
         return prompt
@@ -143,6 +165,8 @@ class ExtraNetworks:
             except UsageError:
                 continue
             words |= {tokens[own]: stem for own, stem in token_stems(person, name).items()}
+            if person is subject:
+                words |= subject.manifest.words
             if person.adapter and weight:
                 loras.append({"name": name, "weight": weight})
         return {"words": words, "loras": loras}
@@ -160,6 +184,7 @@ class ExtraNetworks:
         try:
             # The subject's tokens come last and so have the highest numbers: the pooled vector of
             # a subject of mcap 0.1 on SDXL is taken at the highest of a prompt.
+            subject.load_weights_into(pipeline, adapter_scale)
             with preserve_rng_state(pipeline.device):
                 for number, lora in enumerate(self.loras, start=1):
                     lora.load_into(pipeline, f"lora-{number}")
@@ -173,7 +198,7 @@ class ExtraNetworks:
                 )
                 if item.subject.adapter and item.weight:
                     weights[name] = item.weight
-            subject.load_into(pipeline, adapter_scale, token_scale)
+            subject.load_words_into(pipeline, adapter_scale, token_scale)
             if subject.adapter and adapter_scale:
                 weights["mcap"] = adapter_scale
             if weights and (self.companions or self.loras):

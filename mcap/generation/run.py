@@ -79,7 +79,7 @@ def generate(
     subject's embedding is from, and where ``out`` is a file or holds another command's results.
     """
     settings = settings or GenerateSettings()
-    networks = extra_networks or ExtraNetworks()
+    networks = (extra_networks or ExtraNetworks()).beside(subject)
     folder = RankedFolder(out, settings.format, "generate")
     settings = settings.model_copy(
         update={"prompts": tuple(networks.fill(text) for text in settings.prompts)}

@@ -15,7 +15,7 @@ an added token ignores case, and a bare word would also match inside other words
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from string import Formatter
 from typing import TYPE_CHECKING, Protocol
 
@@ -68,6 +68,7 @@ COMPOSED_SUBJECT = "a {id} {noun} in the {style} style"
 
 SOURCE_TEMPLATES = tuple(frame.format(subject=SOURCE_SUBJECT) for frame in FRAMES)
 REFERENCE_TEMPLATES = tuple(frame.format(subject=REFERENCE_SUBJECT) for frame in FRAMES)
+CLASS_TEMPLATES = tuple(frame.format(subject="a {noun}") for frame in FRAMES)
 COMPOSED_TEMPLATES = tuple(frame.format(subject=COMPOSED_SUBJECT) for frame in FRAMES)
 
 
@@ -156,6 +157,21 @@ def source_prompts(noun: str, *, id_token: str = ID_TOKEN) -> list[str]:
 def reference_prompts(noun: str, *, style_token: str = STYLE_TOKEN) -> list[str]:
     """Return c_r: "a photo of a person in the <mcap-style> style" and its variants."""
     return [fill(template, noun, style_token=style_token) for template in REFERENCE_TEMPLATES]
+
+
+def class_prompts(noun: str) -> list[str]:
+    """Return "a photo of a person" and its variants: nobody in particular, in no style."""
+    return [fill(template, noun) for template in CLASS_TEMPLATES]
+
+
+def in_words(prompt: str, words: Mapping[str, str]) -> str:
+    """Return a filled prompt with a word of the vocabulary in the place of each token in ``words``.
+
+    So a text encoder reads it where a subject has no learned tokens (`Recipe.words`).
+    """
+    for token, word in words.items():
+        prompt = prompt.replace(token, word)
+    return prompt
 
 
 def composed_prompts(

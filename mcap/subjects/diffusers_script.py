@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from mcap.subjects.subject import Subject
 
 
+MODULE_CLASSES = {
+    "unet": "UNet2DConditionModel",
+    "text_encoder": "CLIPTextModel",
+    "text_encoder_2": "CLIPTextModelWithProjection",
+}
+
+
 def diffusers_script(
     subject: Subject,
     name: str,
@@ -32,9 +39,24 @@ def diffusers_script(
     revision = ""
     if hub and re.fullmatch(r"[0-9a-f]{40}", model.revision):
         revision = f", revision={model.revision!r} if model == {model.id!r} else None"
-    loads = ""
+    loads, imports = "", ""
     for token, stem in stems.items():
         loads += f'load("{stem}.safetensors", "{words[token]}")\n'
+    for module in subject.modules:
+        kind = "diffusers" if module == "unet" else "transformers"
+        imports += f"from {kind} import {MODULE_CLASSES[module]}\n"
+        loads += (
+            f"pipeline.{module} = {MODULE_CLASSES[module]}.from_pretrained(\n"
+            f'    here / "{name}-{module}", torch_dtype=pipeline.{module}.dtype\n'
+            f").to(device)\n"
+        )
+    if subject.attention is not None:
+        # diffusers sets the processors only where it is told the pipeline.
+        file = f"{name}-attention.safetensors"
+        loads += (
+            "pipeline.unet.load_attn_procs(\n"
+            f'    here, weight_name="{file}", _pipeline=pipeline\n)\n'
+        )
     if model_version(subject) == "SDXL" and subject.manifest.pooling == "end":
         end = "pipeline.tokenizer_2.eos_token_id"
         loads += f"pipeline.text_encoder_2.text_model.eos_token_id = {end}  # 2 in its config\n"
@@ -53,7 +75,7 @@ from pathlib import Path
 import torch
 from diffusers import DiffusionPipeline, {pipeline_class}
 from safetensors.torch import load_file
-
+{imports}
 here = Path(__file__).resolve().parent
 device = "cuda" if torch.cuda.is_available() else "cpu"
 (model,) = sys.argv[1:2] or {default}

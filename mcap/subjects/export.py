@@ -1,6 +1,8 @@
 """A subject's LoRA and tokens as the files that other programs load.
 
-    diffusers   NAME.safetensors, NAME-id.safetensors, NAME-style.safetensors, NAME.py, NAME.txt
+    diffusers   NAME.safetensors, NAME-id.safetensors, NAME-style.safetensors, NAME.py, NAME.txt;
+                instead of the first NAME-unet/ (and NAME-text_encoder/) where a whole network was
+                learned, NAME-attention.safetensors where keys and values of cross-attention were
     kohya       NAME.safetensors, NAME-id.safetensors, NAME-style.safetensors, NAME.txt
     a1111       models/Lora/NAME.safetensors, .json and .txt, embeddings/NAME-id.safetensors, ...
     comfyui     models/loras/NAME.safetensors and .txt, models/embeddings/NAME-id.safetensors, ...
@@ -16,9 +18,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -28,7 +32,7 @@ from mcap.diffusion.pooling import METADATA_KEY
 from mcap.errors import UsageError
 from mcap.images import a1111
 from mcap.images.provenance import public_name
-from mcap.runtime.files import sha256_of, write_bytes
+from mcap.runtime.files import sha256_of, write_bytes, write_with
 from mcap.runtime.safetensors import safetensors_bytes
 from mcap.style.prompts import COMPOSED_TEMPLATES, fill
 from mcap.subjects.diffusers_script import diffusers_script
@@ -85,15 +89,23 @@ def export(
     style that the example prompt is taken from. Files that are there and the same are left alone;
     `mcap.errors.UsageError` for one that is another, unless ``force``, and nothing is written then.
     """
+    if subject.has_weights and format != "diffusers":
+        raise UsageError(
+            f"--format {format}: {subject.path} was trained with the recipe "
+            f"'{subject.manifest.recipe.get('name')}', which changes the model's own weights, so "
+            "that there is no LoRA to write. Export it with --format diffusers, or train with a "
+            "recipe that makes a LoRA, such as dreambooth-lora."
+        )
     name = file_name(name if name is not None else subject.name)
     folder = out if out is not None else Path(f"{name}-{format}")
     stems = token_stems(subject, name)
     words = {token: WORD.get(format, "{}").format(stem) for token, stem in stems.items()}
+    words |= subject.manifest.words
     prompt, negative = example_prompts(subject, format, words, profile)
     version = model_version(subject)
     notes = compatibility_notes(subject, format)
 
-    files: dict[Path, bytes] = {}
+    files: dict[Path, bytes | Path] = {}
     beside = folder / LORA_FOLDER.get(format, "")
     if subject.adapter is not None:
         files[beside / f"{name}.safetensors"] = lora_bytes(subject, format, name, prompt)
@@ -108,6 +120,11 @@ def export(
             }
             text = json.dumps(card, indent=4, ensure_ascii=False) + "\n"
             files[beside / f"{name}.json"] = text.encode()
+    for module, kept in subject.modules.items():
+        for file in sorted(kept.iterdir()):
+            files[beside / f"{name}-{module}" / file.name] = file
+    if subject.attention is not None:
+        files[beside / f"{name}-attention.safetensors"] = subject.attention
     for token, stem in stems.items():
         place = folder / TOKEN_FOLDER.get(format, "") / f"{stem}.safetensors"
         files[place] = embedding_bytes(subject, token, format, words[token])
@@ -280,8 +297,8 @@ def readme_text(
     return "\n".join(lines) + "\n"
 
 
-def write_unless_same(files: Mapping[Path, bytes], force: bool) -> None:
-    """Write files, but for those that are there with the same bytes.
+def write_unless_same(files: Mapping[Path, bytes | Path], force: bool) -> None:
+    """Write bytes or copies of files, but for those that are there with the same bytes.
 
     `UsageError`, with nothing written, where one is there with other bytes, unless ``force``.
     """
@@ -289,7 +306,8 @@ def write_unless_same(files: Mapping[Path, bytes], force: bool) -> None:
     for path, data in files.items():
         if path.is_dir():
             raise UsageError(f"{path}: is a folder where a file would be written; move it.")
-        if path.exists() and sha256_of(path) == hashlib.sha256(data).hexdigest():
+        new = sha256_of(data) if isinstance(data, Path) else hashlib.sha256(data).hexdigest()
+        if path.exists() and sha256_of(path) == new:
             continue
         if path.exists() and not force:
             raise UsageError(
@@ -298,4 +316,7 @@ def write_unless_same(files: Mapping[Path, bytes], force: bool) -> None:
             )
         waiting[path] = data
     for path, data in waiting.items():
-        write_bytes(path, data)
+        if isinstance(data, Path):  # a whole network may not fit into memory twice
+            write_with(path, partial(shutil.copyfile, data))
+        else:
+            write_bytes(path, data)

@@ -2,6 +2,11 @@
 
     manifest.json                   written first with state "training", last with "complete"
     adapter.safetensors             LoRA in diffusers' key format
+    unet/                           instead of it: a whole UNet in diffusers' layout, and
+    text_encoder/                   the text encoders where they learned with it
+    pytorch_custom_diffusion_weights.safetensors
+                                    instead of it: keys and values of cross-attention, as diffusers'
+                                    load_attn_procs takes them
     embeddings/mcap-id.safetensors  one learned token a file, as load_textual_inversion takes them
     embeddings/mcap-style.safetensors
     identity.safetensors            mean source embedding, float32[D], and the network's name
@@ -32,11 +37,14 @@ SCHEMA = 1
 SUFFIX = ".mcap"
 MANIFEST = "manifest.json"
 ADAPTER = "adapter.safetensors"
+ATTENTION = "pytorch_custom_diffusion_weights.safetensors"
+MODULES = ("unet", "text_encoder", "text_encoder_2")
+"""Networks that are kept whole, under diffusers' names."""
 IDENTITY = "identity.safetensors"
 MEASURED = "measured."
 """Begins the names of tensors in `IDENTITY` by networks that did not teach."""
 METRICS = "metrics.jsonl"
-FOLDERS = ("embeddings", "samples", "tensorboard", "checkpoints", "references", "latents")
+FOLDERS = ("embeddings", "samples", "tensorboard", "checkpoints", "references", "latents", *MODULES)
 
 
 class Record(BaseModel):
@@ -117,6 +125,8 @@ class Manifest(Record):
     tokens: list[TokenRecord]
     pooling: Pooling = "config"
     """How SDXL's pooled vector was taken in training; manifests of before do not say."""
+    words: dict[str, str] = {}
+    """Token -> the word of the vocabulary that stands for it, where none was learned."""
     seed: int
     device: str
     precision: str

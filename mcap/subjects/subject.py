@@ -7,15 +7,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mcap.diffusion.pipeline_tokens import load_token, quiet_libraries, text_encoders, unload
+from mcap.diffusion.key_value import plain_names
+from mcap.diffusion.pipeline_tokens import (
+    load_token,
+    load_weights,
+    quiet_libraries,
+    text_encoders,
+    unload,
+)
 from mcap.diffusion.pooling import pool_as_configured
 from mcap.errors import InputRejectedError
+from mcap.runtime.documents import read_json
 from mcap.runtime.files import is_inside, sha256_of
 from mcap.subjects.manifest import (
     ADAPTER,
+    ATTENTION,
     IDENTITY,
     MANIFEST,
     MEASURED,
+    MODULES,
     SUFFIX,
     Manifest,
     read_manifest,
@@ -37,6 +47,8 @@ class Subject:
     path: Path
     manifest: Manifest
     adapter: Path | None  # None where the recipe trains no LoRA
+    attention: Path | None  # keys and values of cross-attention, where they learned
+    modules: Mapping[str, Path]  # "unet", "text_encoder" -> folder of a network that learned whole
     embeddings: Mapping[str, Path]  # token -> file
     identity_embedding: Float32Array  # float32[D], unit length: mean over the source photos
     identity_network: str
@@ -52,6 +64,11 @@ class Subject:
         """Over the files that generation reads; see `Manifest.sha256`."""
         return self.manifest.sha256
 
+    @property
+    def has_weights(self) -> bool:
+        """True where weights of its own take the place of the backbone's."""
+        return self.attention is not None or bool(self.modules)
+
     def load_into(
         self,
         pipeline: Any,
@@ -61,13 +78,42 @@ class Subject:
         adapter_name: str = "mcap",
         rename: Mapping[str, str] | None = None,
     ) -> None:
-        """Put LoRA and learned tokens into a diffusers pipeline over the same backbone.
+        """Put all that was learned into a diffusers pipeline over the same backbone.
 
-        ``adapter_scale`` scales the LoRA. ``token_scale`` goes from the words each token started
+        ``adapter_scale`` scales the LoRA, or how far weights go from the backbone's own (0) to the
+        learned ones (1). ``token_scale`` goes from the words each token started
         from (0) to what it learned (1), in a straight line, and beyond. A second subject beside
         this one needs an ``adapter_name`` of its own and, with ``rename``, other tokens; its LoRA
         is then the only active one until ``pipeline.set_adapters`` is told otherwise.
         """
+        self.load_weights_into(pipeline, adapter_scale)
+        self.load_words_into(
+            pipeline, adapter_scale, token_scale, adapter_name=adapter_name, rename=rename
+        )
+
+    def load_weights_into(self, pipeline: Any, scale: float = 1.0) -> None:
+        """Put the first half in: weights in the place of the backbone's own, before any LoRA."""
+        from safetensors.torch import load_file
+
+        if scale == 0:
+            return
+        for name, folder in self.modules.items():
+            module = getattr(pipeline, name)
+            learned = type(module).from_pretrained(folder, local_files_only=True)
+            load_weights(module, learned.state_dict(), scale)
+        if self.attention is not None:
+            load_weights(pipeline.unet, plain_names(load_file(self.attention)), scale)
+
+    def load_words_into(
+        self,
+        pipeline: Any,
+        adapter_scale: float = 1.0,
+        token_scale: float = 1.0,
+        *,
+        adapter_name: str = "mcap",
+        rename: Mapping[str, str] | None = None,
+    ) -> None:
+        """Put the second half in: learned tokens and the LoRA; see `load_into`."""
         from mcap.runtime.randomness import preserve_rng_state
 
         # A larger embedding table and new LoRA layers are filled from the global random state
@@ -138,6 +184,12 @@ def read_subject(path: Path | str) -> Subject:
         path=path,
         manifest=manifest,
         adapter=path / ADAPTER if ADAPTER in manifest.files else None,
+        attention=path / ATTENTION if ATTENTION in manifest.files else None,
+        modules={
+            name: path / name
+            for name in MODULES
+            if any(file.startswith(f"{name}/") for file in manifest.files)
+        },
         embeddings={record.token: path / record.file for record in manifest.tokens},
         identity_embedding=embedding,
         identity_network=network,
@@ -162,8 +214,9 @@ def read_token_vectors(path: Path) -> list[torch.Tensor]:
 def model_version(subject: Subject) -> Literal["SD1", "SD2", "SDXL"]:
     """Return the kind of Stable Diffusion that a subject was trained on, read off its files.
 
-    A learned word says it by its text encoders (768 values: SD1, 1024: SD2, two of them: SDXL); a
-    subject without words by its LoRA, which does not tell SD2 from SD1.
+    A learned word says it by its text encoders (768 values: SD1, 1024: SD2, two of them: SDXL), a
+    whole UNet by its configuration; a subject with neither by its LoRA, which does not tell SD2
+    from SD1.
     """
     from safetensors import safe_open
 
@@ -172,6 +225,11 @@ def model_version(subject: Subject) -> Literal["SD1", "SD2", "SDXL"]:
         if len(vectors) == 2:
             return "SDXL"
         return "SD2" if vectors[0].shape[0] == SD2_TEXT_WIDTH else "SD1"
+    if "unet" in subject.modules:
+        config = read_json(subject.modules["unet"] / "config.json")
+        if config.get("addition_embed_type") == "text_time":
+            return "SDXL"
+        return "SD2" if config.get("cross_attention_dim") == SD2_TEXT_WIDTH else "SD1"
     if subject.adapter is None:
         return "SD1"
     with safe_open(subject.adapter, framework="pt") as file:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcap.runtime.files import sha256_of, write_bytes, write_json
+from mcap.runtime.files import flush_to_disk, sha256_of, write_bytes, write_json
 from mcap.runtime.lock import OWN_NAMES
 from mcap.runtime.safetensors import safetensors_bytes
 from mcap.subjects.manifest import (
     ADAPTER,
+    ATTENTION,
     FOLDERS,
     IDENTITY,
     MANIFEST,
@@ -47,7 +49,7 @@ class SubjectWriter:
             (path / MANIFEST).unlink()
             for name in FOLDERS:
                 shutil.rmtree(path / name, ignore_errors=True)
-            for name in (ADAPTER, IDENTITY, METRICS):
+            for name in (ADAPTER, ATTENTION, IDENTITY, METRICS):
                 (path / name).unlink(missing_ok=True)
         path.mkdir(parents=True, exist_ok=True)
         writer = cls(path, manifest)
@@ -110,6 +112,28 @@ class SubjectWriter:
         """``tensors`` and ``metadata`` as `mcap.diffusion.lora.lora_state` gives them."""
         header = {"format": "pt", **metadata}
         self._write(ADAPTER, safetensors_bytes(tensors, header))
+
+    def write_attention(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """``tensors`` as `mcap.diffusion.key_value.key_value_state` gives them."""
+        self._write(ATTENTION, safetensors_bytes(tensors, {"format": "pt"}))
+
+    def write_module(self, name: str, module: Any) -> None:
+        """Write a whole network of diffusers or transformers as a folder that `from_pretrained`
+        takes; ``name`` is one of `mcap.subjects.manifest.MODULES`."""
+        final = self.path / name
+        with tempfile.TemporaryDirectory(prefix=".", suffix=".part", dir=self.path) as folder:
+            made = Path(folder) / name
+            module.save_pretrained(made, max_shard_size="1000GB")
+            config = json.loads((made / "config.json").read_text(encoding="utf-8"))
+            config.pop("_name_or_path", None)  # would tell the folders of this machine
+            write_json(made / "config.json", config)
+            for file in made.iterdir():
+                with file.open("r+b") as written:
+                    flush_to_disk(written)
+            shutil.rmtree(final, ignore_errors=True)
+            made.rename(final)
+        for file in sorted(final.iterdir()):
+            self._files[f"{name}/{file.name}"] = sha256_of(file)
 
     def write_embedding(self, token: str, vectors: Sequence[torch.Tensor]) -> None:
         """Write one learned token: a vector float[D] for each text encoder, saved in float32."""

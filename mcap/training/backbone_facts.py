@@ -24,6 +24,7 @@ class BackboneFacts:
     native_size: int
     face_height: float
     recipe_overrides: Mapping[str, Any]
+    recipes: Mapping[str, Mapping[str, Any]]  # recipe -> keys of it that suit this backbone
     licence: str
     commercial: bool
     memory_mb: float | None  # that training takes, about, measured
@@ -78,6 +79,7 @@ def backbone_facts(entry: Entry, source: str | None) -> BackboneFacts:
         # Another model than the entry's own need not like what suits that one, unless it is of the
         # same architecture.
         recipe_overrides=plan.recipe_overrides if source is None or alike_in_kind else {},
+        recipes=plan.recipes if source is None or alike_in_kind else {},
         licence=entry.licence if source is None else "the model's own",
         commercial=entry.commercial if source is None else False,
         memory_mb=plan.memory_mb if alike else None,

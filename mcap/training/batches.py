@@ -1,11 +1,12 @@
 """The rows of each step: photos in random order, prompts at random.
 
-A row is an example under a prompt, in one of four roles:
+A row is an example under a prompt, in one of five roles:
 
     source      I_s, "a photo of a [V1] person"
     reference   I_r, "a photo of a person in the [V2] style"
     composed    I_r, "a photo of a [V1] person in the [V2] style"
     identity    I_r, the composed prompt, at a small timestep
+    prior       a picture of the class noun, or I_s or I_r, "a photo of a person"
 
 Everything random comes from the run's own CPU generator, in a fixed order, and the order that is
 left is part of a checkpoint.
@@ -32,10 +33,10 @@ if TYPE_CHECKING:
     from mcap.training.data import TrainingPrompts
     from mcap.training.recipe import Recipe
 
-Role = Literal["source", "reference", "composed", "identity"]
+Role = Literal["source", "reference", "composed", "identity", "prior"]
 
 KINDS: tuple[Role, ...] = ("source", "reference", "composed")
-"""The kinds of prompts; the identity row has a composed one."""
+"""The kinds of prompts; the identity row has a composed one, the prior's has its own."""
 
 
 @dataclass(frozen=True)
@@ -146,10 +147,16 @@ class BatchSampler:
         prompts: TrainingPrompts,
         tokens: LearnedTokens,
         recipe: Recipe,
+        prior: Sequence[tuple[Example, Example | None]] = (),
     ) -> None:
         self.examples = {"source": sources, "reference": references}
+        kinds = KINDS
+        if recipe.has_prior:
+            kinds = (*KINDS, "prior")
+            if recipe.class_pictures:
+                self.examples["prior"] = prior
         self.order = {kind: Shuffle(len(found)) for kind, found in self.examples.items()}
-        self.ids = {kind: tokens.encode(list(getattr(prompts, kind))) for kind in KINDS}
+        self.ids = {kind: tokens.encode(list(getattr(prompts, kind))) for kind in kinds}
         self.recipe = recipe
 
     def roles(self, phase: int, step: int) -> list[Role]:
@@ -158,17 +165,20 @@ class BatchSampler:
         roles: list[Role] = ["source", "reference"]
         if phase == 2 and recipe.composed:
             roles.append("composed")
+        prior: list[Role] = ["prior"] if phase == 2 and recipe.has_prior else []
         if recipe.batching == "alternating":
+            roles += prior
             return [roles[step % len(roles)]]
         has_identity = phase == 2 and recipe.identity and recipe.identity_rows == "own"
         if has_identity and step % recipe.identity_every == 0:
             roles.append("identity")
-        return roles
+        return roles + prior
 
     def rows(self, phase: int, step: int, generator: torch.Generator) -> list[Row]:
         """Draw the rows of step ``step`` of a phase, counted from 0, those of a kind together.
 
-        The reference, composed and identity rows of a step share the reference photo.
+        The reference, composed and identity rows of a step share the reference photo; a prior's row
+        without pictures of its own has that or the source photo.
         """
         roles = self.roles(phase, step)
         rows = []
@@ -176,6 +186,11 @@ class BatchSampler:
             photos: dict[str, Example] = {}
             for role in roles:
                 kind = "source" if role == "source" else "reference"
+                if role == "prior":
+                    kind = "prior"
+                    if kind not in self.examples:
+                        side = int(torch.randint(2, (), generator=generator))
+                        kind = ("source", "reference")[side]
                 if kind not in photos:
                     plain, mirrored = self.examples[kind][self.order[kind].draw(generator)]
                     if mirrored is not None and int(torch.randint(2, (), generator=generator)):

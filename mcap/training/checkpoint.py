@@ -24,7 +24,7 @@ import torch
 from mcap.errors import InputRejectedError, UsageError
 from mcap.runtime.documents import parse_json
 from mcap.runtime.files import flush_to_disk, sha256_of
-from mcap.training.recipe import with_current_names
+from mcap.training.recipe import Recipe, decided_by, with_current_names
 
 SCHEMA = 1
 META = "checkpoint.json"
@@ -125,7 +125,10 @@ def refuse_changes(checkpoint: Checkpoint, belongs_to: Mapping[str, str]) -> Non
         for name in checkpoint.belongs_to
         if name.startswith("recipe ")
     }
-    before |= {f"recipe {key}": value for key, value in with_current_names(keys)[0].items()}
+    # Keys that the version before did not have are at their defaults.
+    defaults = {key: str(value) for key, value in decided_by(Recipe()).items()}
+    current = {**(defaults if keys else {}), **with_current_names(keys)[0]}
+    before |= {f"recipe {key}": value for key, value in current.items()}
     after = dict(belongs_to)
     changed = sorted(
         name for name in before.keys() | after.keys() if before.get(name) != after.get(name)

@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 
 
 def rows_per_step(recipe: Recipe) -> dict[int, float]:
-    """Return phase -> UNet rows of a step, on average."""
-    if recipe.batching == "alternating":
-        return {1: float(recipe.batch), 2: float(recipe.batch)}
-    second = 2.0 + recipe.composed
-    if recipe.identity and recipe.identity_rows == "own":
-        second += 1 / recipe.identity_every
-    return {1: 2.0 * recipe.batch, 2: second * recipe.batch}
+    """Return phase -> UNet rows of a step, on average.
+
+    A prior of outputs costs a row and a half: the untouched backbone's prediction has no backward
+    pass.
+    """
+    second = recipe.photo_rows(2)
+    if recipe.has_prior and recipe.batching != "alternating":
+        second += {"images": 1.0, "outputs": 1.5}[recipe.prior] * recipe.batch
+    return {1: recipe.photo_rows(1), 2: second}
 
 
 def decodes_per_step(recipe: Recipe) -> float:

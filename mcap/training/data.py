@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from mcap.style.prompts import in_words
+
 if TYPE_CHECKING:
     from mcap.contracts import Float32Array
     from mcap.masking.crops import TrainingCrop
@@ -18,6 +20,13 @@ class TrainingPrompts:
     source: Sequence[str]
     reference: Sequence[str]
     composed: Sequence[str]
+    prior: Sequence[str] = ()
+    """Of the class noun alone; needed for prior preservation."""
+
+    def in_words(self, words: Mapping[str, str]) -> TrainingPrompts:
+        """Return the prompts with words of the vocabulary in the place of tokens."""
+        kinds = (self.source, self.reference, self.composed, self.prior)
+        return TrainingPrompts(*([in_words(text, words) for text in texts] for texts in kinds))
 
 
 @dataclass(frozen=True)
@@ -31,3 +40,5 @@ class TrainingData:
     """The words that the identity token starts from, unless the recipe names others."""
     measured: Mapping[str, Float32Array] = field(default_factory=dict)
     """``target`` by networks that do not teach, by name: kept in the subject."""
+    prior: Sequence[TrainingCrop] = ()
+    """Pictures of the class noun; needed for ``prior = "images"``."""

@@ -12,8 +12,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class ClassPictureReady:
+    """Before the first phase: a picture of the class noun, for prior preservation, is there."""
+
+    number: int  # from 1
+    count: int
+
+
+@dataclass(frozen=True)
 class PhaseStarted:
-    phase: int  # 1: tokens; 2: tokens and LoRA
+    phase: int  # 1: tokens; 2: what the recipe says beside them
     steps: int  # of this phase
     first_step: int  # counted over both phases, from 0; above the phase's own start on a resume
     learned: Mapping[str, int]  # what learns -> number of values
@@ -26,7 +34,7 @@ class StepEvent:
     step: int  # counted over both phases, from 1: the number of steps done
     steps: int  # of both phases
     losses: Mapping[str, float]  # "loss" (the total) and each term, unweighted
-    lr: Mapping[str, float]  # by what learns: "tokens", "lora"
+    lr: Mapping[str, float]  # by what learns: "tokens", "lora", "unet", "key-value", "text"
     skipped: Mapping[str, int]  # term -> rows left out since the run began
     seconds: float  # this step took
     memory_mb: float  # peak: of the device where it can be asked, else of the process
@@ -55,7 +63,8 @@ class PreviewSaved:
 
 @dataclass(frozen=True)
 class Stopped:
-    """The listener asked to stop; a checkpoint of this very step is saved."""
+    """The listener asked to stop; a checkpoint of this very step is saved, or, before the first
+    one, what there was to save."""
 
     step: int
     steps: int
@@ -73,7 +82,8 @@ class TrainingFinished:
 
 
 Event = (
-    PhaseStarted
+    ClassPictureReady
+    | PhaseStarted
     | StepEvent
     | CheckpointSaved
     | DecodeChosen

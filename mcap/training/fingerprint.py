@@ -39,6 +39,7 @@ def fingerprint_of_data(
         "source photos": hash_crops(data.sources),
         "reference photos": hash_crops(data.references),
         "prompts": hash_of([list(getattr(data.prompts, kind)) for kind in KINDS]),
+        **({"prior pictures": hash_crops(data.prior)} if recipe.class_pictures else {}),
         "initial words": data.class_noun,
         "backbone": backbone.info.id,
         "backbone weights": backbone.info.sha256,

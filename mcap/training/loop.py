@@ -26,6 +26,7 @@ from mcap.diffusion.tokens import ID_TOKEN, STYLE_TOKEN, install
 from mcap.errors import InputRejectedError, McapError, UsageError
 from mcap.runtime.device import set_threads
 from mcap.runtime.memory import peak_memory_mb, translate_oom
+from mcap.style.prompts import in_words
 from mcap.training.batches import BatchSampler, make_examples
 from mcap.training.checkpoint import latest_checkpoint, refuse_changes, save_checkpoint
 from mcap.training.data import TrainingData
@@ -62,6 +63,7 @@ from mcap.training.step import StepModels, StepTerms, training_step
 
 if TYPE_CHECKING:
     from mcap.contracts import Backbone
+    from mcap.diffusion.untouched import Untouched
     from mcap.subjects.writer import SubjectWriter
 
 MEAN_OVER = 50
@@ -84,6 +86,7 @@ def train(
     """
     networks, options = networks or GuideNetworks(), options or Options()
     check_inputs(data, recipe, networks)
+    data = replace(data, prompts=data.prompts.in_words(recipe.words))
     inputs = fingerprint_of_data(data, recipe, backbone, networks.identity, options.seed)
     checkpoint = latest_checkpoint(writer.checkpoints) if options.resume else None
     if checkpoint is not None:
@@ -94,7 +97,7 @@ def train(
     with ExitStack() as stack:
         advice = memory_advice(recipe, backbone.device, backbone.dtype)
         stack.enter_context(translate_oom("training", advice))
-        stack.enter_context(frozen(backbone, recipe))
+        untouched = stack.enter_context(frozen(backbone, recipe))
         state = stack.enter_context(new_state(data, recipe, backbone, options))
         pooling = writer.manifest.pooling
         stack.enter_context(trained_pooling(backbone, state.tokens.tokens, pooling))
@@ -109,7 +112,7 @@ def train(
 
         for phase in phases(recipe, state.done):
             terms = step_terms(recipe, phase.number)
-            models = stack.enter_context(begin_phase(phase, terms, state, backbone, options.seed))
+            models = stack.enter_context(begin_phase(phase, terms, state, untouched, options.seed))
             if checkpoint is not None:
                 state.load(checkpoint.load())
                 checkpoint = None
@@ -158,6 +161,10 @@ def check_inputs(data: TrainingData, recipe: Recipe, networks: GuideNetworks) ->
         raise InputRejectedError("There is no usable reference photo of the style to train on.")
     if recipe.steps == 0:
         raise UsageError("The recipe has no steps: phase1_steps and phase2_steps are both 0.")
+    if recipe.has_prior and not data.prompts.prior:
+        raise ValueError("prior preservation needs prompts of the class noun")
+    if recipe.class_pictures and not data.prior:
+        raise ValueError("prior 'images' needs pictures of the class noun")
     no_identity, no_detector = networks.identity is None, networks.detector is None
     if recipe.identity and recipe.phase2_steps and no_identity:
         raise ValueError("the recipe's identity term needs an identity network")
@@ -175,14 +182,16 @@ def new_state(
 ) -> Iterator[RunState]:
     """Yield the state before the first step: tokens installed, all images encoded."""
     words = {ID_TOKEN: recipe.id_words or data.class_noun, STYLE_TOKEN: recipe.style_words}
-    tokens = install(backbone, words)
+    tokens = install(backbone, words if recipe.tokens else {})
     try:
         cache, flip = options.latents, recipe.flip
         sources = make_examples(backbone, data.sources, "source", cache, flip=flip)
         references = make_examples(backbone, data.references, "reference", cache, flip=flip)
+        strangers = data.prior if recipe.class_pictures else ()
+        prior = make_examples(backbone, strangers, "reference", cache, flip=flip)
         yield RunState(
             tokens=tokens,
-            sampler=BatchSampler(sources, references, data.prompts, tokens, recipe),
+            sampler=BatchSampler(sources, references, data.prompts, tokens, recipe, prior),
             stopping=EarlyStopping(recipe.patience, recipe.min_delta),
             generator=torch.Generator().manual_seed(options.seed),
             device=backbone.device,
@@ -204,18 +213,20 @@ def make_previews(
     if wanted and networks.detector is not None and networks.identity is not None:
         identity = networks.identity.to(backbone.device)
         scorer = PreviewScorer(networks.detector, identity, data.target)
-    prompt = options.preview_prompt or data.prompts.composed[0]
+    prompt = in_words(options.preview_prompt, recipe.words) or data.prompts.composed[0]
     return Previews(backbone, prompt, options.seed, scorer)
 
 
 @contextmanager
 def begin_phase(
-    phase: Phase, terms: StepTerms, state: RunState, backbone: Backbone, seed: int
+    phase: Phase, terms: StepTerms, state: RunState, untouched: Untouched, seed: int
 ) -> Iterator[StepModels]:
     """Put the phase's optimiser into ``state``; yield the models, without the identity guide."""
-    recipe = state.sampler.recipe
-    state.optimizer = phase_optimizer(phase, recipe, backbone, state.tokens, seed)
+    recipe, backbone = state.sampler.recipe, untouched.backbone
+    state.optimizer = phase_optimizer(phase, recipe, untouched, state.tokens, seed)
     models = StepModels(backbone, state.tokens, prompts=PromptCache(backbone, state.tokens))
+    if recipe.prior == "outputs":
+        models = replace(models, untouched=untouched)
     with ExitStack() as stack:
         if terms.attention:
             recorder = stack.enter_context(attention_recorder(recipe, backbone).attached())

@@ -59,8 +59,10 @@ def first_manifest(
         tokens=[
             TokenRecord(token=token, initial=words, file=token_file(token))
             for token, words in initial.items()
+            if recipe.tokens
         ],
         pooling="end",
+        words=recipe.words,
         seed=seed,
         device=str(backbone.device),
         precision=precision_name(backbone.dtype),

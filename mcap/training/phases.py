@@ -1,7 +1,8 @@
 """The two phases: the parameters that learn in each, and from which terms.
 
 phase 1   the two tokens learn; everything else is frozen
-phase 2   LoRA layers go into the UNet and learn, the tokens go on learning
+phase 2   LoRA layers go into the UNet and learn, the tokens go on learning; or, as the recipe's
+          ``learns`` says, all of the UNet learns, or the keys and values of its cross-attention
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import torch
 
 from mcap.diffusion.attention import AttentionRecorder, spread_layers
 from mcap.diffusion.compile import plain_blocks
+from mcap.diffusion.key_value import add_key_values
 from mcap.diffusion.latents import vae_factor
-from mcap.diffusion.lora import add_lora, add_text_lora, remove_lora
+from mcap.diffusion.lora import add_lora, add_text_lora
+from mcap.diffusion.untouched import Untouched
 from mcap.training.batches import Role
 from mcap.training.optimizer import PhaseOptimizer
 from mcap.training.step import StepTerms
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Phase:
     number: int
-    """1: tokens; 2: tokens and LoRA."""
+    """1: tokens; 2: what the recipe says beside them."""
     first: int
     """Steps of the run that are done when it begins."""
     steps: int
@@ -81,29 +84,39 @@ def step_terms(recipe: Recipe, phase: int) -> StepTerms:
         mask_form=recipe.mask_form,
         timesteps=(0.0, recipe.timestep_limit),
         identity_timesteps=(recipe.identity_from, recipe.identity_limit),
+        prior=recipe.prior_weight if tuning and recipe.has_prior else 0.0,
         early_weight=recipe.early_style_weight,
     )
 
 
 def phase_optimizer(
-    phase: Phase, recipe: Recipe, backbone: Backbone, tokens: LearnedTokens, seed: int
+    phase: Phase, recipe: Recipe, untouched: Untouched, tokens: LearnedTokens, seed: int
 ) -> PhaseOptimizer:
-    """Return the optimiser of a phase; phase 2's LoRA layers are put into the backbone."""
-    rows, decay = tokens.parameters(), recipe.token_weight_decay
+    """Return the optimiser of a phase; what learns in phase 2 is put into the backbone."""
+    backbone = untouched.backbone
+    groups: dict[str, tuple[list[torch.nn.Parameter], float, float]] = {}
+    if recipe.tokens:
+        rate = recipe.phase1_token_lr if phase.number == 1 else recipe.phase2_token_lr
+        groups["tokens"] = (tokens.parameters(), rate, recipe.token_weight_decay)
     if phase.number == 1:
-        groups = {"tokens": (rows, recipe.phase1_token_lr, decay)}
         return PhaseOptimizer(groups, phase.steps, recipe, backbone)
-    lora = add_lora(backbone.unet, recipe.lora_rank, recipe.lora_targets, seed)
-    groups = {
-        "tokens": (rows, recipe.phase2_token_lr, decay),
-        "lora": (lora, recipe.phase2_lora_lr, recipe.lora_weight_decay),
-    }
-    if recipe.lora_text_encoder:
-        text = [
-            parameter
-            for number, encoder in enumerate(backbone.text_encoders)
-            for parameter in add_text_lora(encoder, recipe.lora_rank, seed + 1 + number)
-        ]
+    keep = recipe.prior == "outputs"
+    if recipe.learns == "unet":
+        weights = untouched.learn_unet(keep=keep)
+    elif recipe.learns == "key-value":
+        weights = add_key_values(backbone.unet)
+    else:
+        weights = add_lora(backbone.unet, recipe.lora_rank, recipe.lora_targets, seed)
+    groups[recipe.learns] = (weights, recipe.phase2_lora_lr, recipe.lora_weight_decay)
+    if recipe.text_encoder:
+        if recipe.learns == "unet":
+            text = untouched.learn_text_encoders(keep=keep)
+        else:
+            text = [
+                parameter
+                for number, encoder in enumerate(backbone.text_encoders)
+                for parameter in add_text_lora(encoder, recipe.lora_rank, seed + 1 + number)
+            ]
         groups["text"] = (text, recipe.phase2_text_lr, recipe.lora_weight_decay)
     return PhaseOptimizer(groups, phase.steps, recipe, backbone)
 
@@ -119,18 +132,18 @@ def attention_recorder(recipe: Recipe, backbone: Backbone) -> AttentionRecorder:
 
 
 @contextmanager
-def frozen(backbone: Backbone, recipe: Recipe) -> Iterator[None]:
+def frozen(backbone: Backbone, recipe: Recipe) -> Iterator[Untouched]:
     """Freeze the backbone, as the recipe wants it computed; hand it back as it came.
 
-    That is gradient checkpointing, the memory layout, and at the end no LoRA layers and no
+    That is gradient checkpointing, the memory layout, and at the end nothing that learned and no
     compiled blocks.
     """
+    untouched = Untouched(backbone)
     for module in (backbone.unet, backbone.vae, *backbone.text_encoders):
         module.requires_grad_(False)
         module.eval()
     with ExitStack() as stack:
-        for module in (backbone.unet, *backbone.text_encoders):
-            stack.callback(remove_lora, module)
+        stack.callback(untouched.put_back)
         stack.callback(plain_blocks, backbone.unet)
         if recipe.gradient_checkpointing:
             for module in (backbone.unet, backbone.vae):
@@ -141,4 +154,4 @@ def frozen(backbone: Backbone, recipe: Recipe) -> Iterator[None]:
             for module in (backbone.unet, backbone.vae.decoder):
                 module.to(memory_format=torch.channels_last)
                 stack.callback(module.to, memory_format=torch.contiguous_format)
-        yield
+        yield untouched

@@ -5,26 +5,36 @@ Reference images are drawn with the backbone where a style has prompts and no ph
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image
 
 from mcap.diffusion.sampling import generate_images
 from mcap.faces.measure import embed
 from mcap.faces.similarity import mean_embedding
 from mcap.masking.advice import require_accepted
-from mcap.masking.crops import portrait_crops
+from mcap.masking.crops import TrainingCrop, portrait_crops
 from mcap.masking.records import MaskedSet
 from mcap.masking.select import mask_photos, mask_references
-from mcap.runtime.files import write_with
+from mcap.runtime.device import precision_name
+from mcap.runtime.files import sha256_of, write_with
 from mcap.runtime.randomness import preserve_rng_state
 from mcap.runtime.text import printable
-from mcap.style.prompts import composed_prompts, fill, reference_prompts, source_prompts
+from mcap.style.prompts import (
+    class_prompts,
+    composed_prompts,
+    fill,
+    reference_prompts,
+    source_prompts,
+)
 from mcap.subjects.manifest import RefusedRecord
 from mcap.training.data import TrainingData, TrainingPrompts
+from mcap.weights.cache import cache_dir
 
 if TYPE_CHECKING:
     from mcap.contracts import Backbone, FaceTools, Float32Array, IdentityModel
@@ -105,6 +115,42 @@ def draw_references(
     return paths
 
 
+def class_picture_path(backbone: Backbone, noun: str, number: int) -> Path:
+    """Return where the picture of that number, from 0, is kept."""
+    words = "-".join(re.findall(r"\w+", noun))
+    name = f"{backbone.info.sha256[:16]}-{precision_name(backbone.dtype)}-{words}"
+    return cache_dir() / "class-pictures" / name / f"{number + 1:05d}.png"
+
+
+def missing_class_pictures(backbone: Backbone, noun: str, count: int) -> int:
+    """Return how many of the first ``count`` pictures are still to be drawn."""
+    return sum(not class_picture_path(backbone, noun, n).is_file() for n in range(count))
+
+
+def class_picture(backbone: Backbone, noun: str, number: int) -> TrainingCrop:
+    """Return a picture of a class noun by the untouched backbone, drawn once and then kept.
+
+    In the cache folder, apart for each backbone, precision and noun: it shows nobody, and every
+    training with prior preservation reads the same ones. As a crop it has no face to leave out.
+    """
+    size, path = backbone.info.native_size, class_picture_path(backbone, noun, number)
+    if not path.is_file():
+        prompts = class_prompts(noun)
+        with preserve_rng_state(backbone.device):
+            (pixels,) = generate_images(backbone, prompts[number % len(prompts)], [number])
+        write_with(path, Image.fromarray(pixels).save)
+    with Image.open(path) as picture:
+        image = np.asarray(picture.convert("RGB"))
+    return TrainingCrop(
+        name=path.stem,
+        image=image,
+        mask=np.zeros((size, size), np.float32),
+        landmarks=np.zeros((5, 2), np.float32),
+        embedding=np.zeros(0, np.float32),
+        sha256=sha256_of(path),
+    )
+
+
 def training_data(
     photos: PreparedPhotos, profile: StyleProfile, backbone: Backbone, crops: int = 1
 ) -> TrainingData:
@@ -127,6 +173,7 @@ def training_data(
             source_prompts(profile.class_noun),
             reference_prompts(profile.class_noun),
             composed_prompts(profile),
+            class_prompts(profile.class_noun),
         ),
         target=mean_embedding([masked.embedding for masked in sources]),
         class_noun=profile.class_noun,

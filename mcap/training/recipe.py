@@ -1,12 +1,19 @@
 """Recipes by name: the parameters that learn, for how long, and from which terms.
 
-``magicapture`` is the paper's, ``released`` its authors' code's; plugins add others. A recipe is
-flat data. Later layers override earlier ones, key by key:
+``magicapture`` is the paper's, ``released`` its authors' code's, then come its rivals and it
+without one of its parts; plugins add others. A recipe is flat data. Later layers override earlier
+ones, key by key:
 
-    the named recipe < the backbone's recipe_overrides < the profile's [train] < --set key=value
+    magicapture < the backbone's recipe_overrides < the keys of the named recipe
+        < the backbone's keys for that recipe < the profile's [train] < --set key=value
+
+So a method stays that method on every backbone: what suits a backbone never brings back a phase or
+a term that the recipe leaves out.
 
 Sources: MagiCapture (arXiv 2309.06895), sections 3.3 to 4; its released code
-(junhahyung/MagiCapture, commit 004c04e) for what that one does otherwise.
+(junhahyung/MagiCapture, commit 004c04e) for what that one does otherwise; textual inversion (Gal et
+al., arXiv 2208.01618), DreamBooth (Ruiz et al., arXiv 2208.12242), Custom Diffusion (Kumari et al.,
+arXiv 2212.04488), pivotal tuning (Roich et al., arXiv 2106.05744).
 """
 
 from __future__ import annotations
@@ -19,6 +26,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from mcap.contracts import ID_TOKEN, STYLE_TOKEN
 from mcap.errors import RenamedKeyWarning, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -42,8 +50,9 @@ class Recipe(BaseModel):
     phase1_token_lr: Rate = 5e-4
     phase2_steps: Steps = 1500
     phase2_lora_lr: Rate = 1e-4
+    """Of the LoRA, or of whatever else of the UNet ``learns`` says."""
     phase2_text_lr: Rate = 1e-5
-    """Of the text encoder's LoRA, where ``lora_text_encoder`` asks for one."""
+    """Of the text encoder, where ``text_encoder`` lets it learn."""
     phase2_token_lr: Rate = 1e-5
     lr_schedule: Literal["linear", "constant"] = "linear"
     """``linear`` falls to 0 over each phase."""
@@ -55,13 +64,22 @@ class Recipe(BaseModel):
     """Photos of each kind a step; a step has this many rows of each kind."""
 
     # What learns.
+    tokens: Switch = True
+    """False: no new words are learned; ``id_words`` and ``style_words`` themselves stand in the
+    prompts, as DreamBooth's rare words do, and nothing learns in phase 1."""
     id_words: Annotated[str, Field(max_length=100)] = ""
     """The words whose mean embedding the identity token starts from; empty: the class noun."""
     style_words: Annotated[str, Field(min_length=1, max_length=100)] = "photo"
+    learns: Literal["lora", "unet", "key-value"] = "lora"
+    """Of the UNet, in phase 2: LoRA layers beside it; all of its weights, as in DreamBooth; the
+    projections to keys and values of every cross-attention, as in Custom Diffusion."""
     lora_rank: Annotated[int, Field(ge=1, le=1024, strict=True)] = 8
     """Alpha is always the rank."""
-    lora_targets: Literal["cross-attention", "released"] = "cross-attention"
-    lora_text_encoder: Switch = False
+    lora_targets: Literal["cross-attention", "attention", "released"] = "cross-attention"
+    """``attention``: of self-attention, too, as in diffusers' DreamBooth scripts. ``released``:
+    that and the feed-forward layers' first projection."""
+    text_encoder: Switch = False
+    """The text encoder learns in phase 2 as the UNet does: with LoRA, or all of its weights."""
     token_weight_decay: Rate = 0.0
     lora_weight_decay: Rate = 0.01
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
@@ -84,6 +102,15 @@ class Recipe(BaseModel):
     """``weighted``: (M + 0.01) / max multiplied into both sides, not normalised by the area."""
     early_style_weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """Weight of the reference and composed rows in the first half of each phase."""
+
+    # That strangers stay strangers.
+    prior: Literal["none", "images", "outputs"] = "none"
+    """Prior preservation, a further row in each step of phase 2 under a prompt of the class noun
+    alone. ``images``: it reconstructs pictures that the untouched backbone drew of it.
+    ``outputs``: on a photo, the prediction is drawn to that of the untouched backbone."""
+    prior_weight: Weight = 1.0
+    prior_images: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 100
+    """Pictures for ``images``; drawn once for each backbone and noun, and kept."""
 
     # Timesteps and the identity term.
     timestep_limit: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -158,6 +185,31 @@ class Recipe(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _words_that_are_not_learned(self) -> Recipe:
+        if self.tokens:
+            return self
+        if not self.id_words:
+            raise ValueError("tokens false needs id_words, which then stand for the person")
+        if self.phase1_steps:
+            raise ValueError("tokens false needs phase1_steps 0: in phase 1 the tokens learn alone")
+        if self.attention:
+            raise ValueError(
+                "tokens false needs attention false: Attention Refocusing follows a learned token"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _text_encoder_learns_as_the_unet(self) -> Recipe:
+        if self.text_encoder and self.learns == "key-value":
+            raise ValueError("text_encoder goes with learns 'lora' or 'unet', not with 'key-value'")
+        if self.text_encoder and self.learns == "unet" and self.tokens:
+            raise ValueError(
+                "text_encoder with learns 'unet' needs tokens false: a text encoder that is kept "
+                "whole holds the plain words alone"
+            )
+        return self
+
     def for_photos(self, count: int) -> Recipe:
         """Return the recipe with its steps scaled to ``count`` source photos, at most its own."""
         part = min(1.0, max(self.least_steps, count / self.photos_for_all_steps))
@@ -190,9 +242,95 @@ class Recipe(BaseModel):
         """Number of steps of both phases."""
         return self.phase1_steps + self.phase2_steps
 
+    def steps_of(self, phase: int) -> int:
+        """Number of steps of phase 1 or 2."""
+        return self.phase1_steps if phase == 1 else self.phase2_steps
+
+    def photo_rows(self, phase: int) -> float:
+        """Return the rows of a step that show a photo, on average: all but the prior's."""
+        if self.batching == "alternating":
+            return float(self.batch)
+        rows = 2.0
+        if phase == 2:
+            rows += self.composed
+            if self.identity and self.identity_rows == "own":
+                rows += 1 / self.identity_every
+        return rows * self.batch
+
+    @property
+    def words(self) -> dict[str, str]:
+        """Token -> the word of the vocabulary that stands for it; {} where the tokens learn."""
+        if self.tokens:
+            return {}
+        return {ID_TOKEN: self.id_words, STYLE_TOKEN: self.style_words}
+
+    @property
+    def has_prior(self) -> bool:
+        """True where some step has a row for prior preservation."""
+        return self.prior != "none" and self.prior_weight > 0 and self.phase2_steps > 0
+
+    @property
+    def class_pictures(self) -> int:
+        """Number of pictures of the class noun that training reads."""
+        return self.prior_images if self.has_prior and self.prior == "images" else 0
+
+
+SAME_ROWS = "same rows"
+"""In `RECIPES`, of a phase: as many steps as it takes to show the photos as often as magicapture
+does on the same backbone, both phases together."""
+
+_PLAIN: Mapping[str, Any] = {
+    "masks": False,
+    "composed": False,
+    "identity": False,
+    "attention": False,
+}
+"""Reconstruction of whole pictures and nothing else; person and style are two concepts."""
+
+_RARE_WORDS: Mapping[str, Any] = {
+    "tokens": False,
+    "id_words": "sks",
+    "style_words": "ktn",
+    "phase1_steps": 0,
+    "phase2_steps": SAME_ROWS,
+    "prior": "images",
+    # diffusers' scripts have as many of the prior's rows as photos, and the mean of each.
+    "prior_weight": 2.0,
+}
 
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     "magicapture": {},
+    "textual-inversion": {
+        **_PLAIN,
+        "token_norms": False,
+        "phase1_steps": SAME_ROWS,
+        "phase2_steps": 0,
+    },
+    "dreambooth": {**_PLAIN, **_RARE_WORDS, "learns": "unet", "phase2_lora_lr": 5e-6},
+    "dreambooth-lora": {**_PLAIN, **_RARE_WORDS, "learns": "lora", "lora_targets": "attention"},
+    # The rate, the decay of the words and what they start from are those of diffusers' script. So
+    # is the weight: it adds a photo's error up over the latent's four channels, and takes the
+    # prior's mean.
+    "custom-diffusion": {
+        **_PLAIN,
+        "learns": "key-value",
+        "id_words": "ktn",
+        "style_words": "pll",
+        "phase1_steps": 0,
+        "phase2_steps": SAME_ROWS,
+        "phase2_lora_lr": 1e-5,
+        "phase2_token_lr": 1e-5,
+        "token_weight_decay": 0.01,
+        "prior": "images",
+        "prior_weight": 0.5,
+        "prior_images": 200,
+    },
+    "pivotal-tuning": {**_PLAIN, "learns": "lora", "phase2_steps": SAME_ROWS},
+    # magicapture without one of its parts, step for step.
+    "no-refocusing": {"attention": False},
+    "no-composed": {"composed": False},
+    "no-identity": {"identity": False},
+    "no-masks": {"masks": False},
     # Learning rates are the README's times the 4 of its --scale_lr, where that flag reaches.
     "released": {
         "phase1_token_lr": 4 * 5e-4,
@@ -201,7 +339,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "phase2_token_lr": 1e-4,
         "lora_rank": 4,
         "lora_targets": "released",
-        "lora_text_encoder": True,
+        "text_encoder": True,
         "lora_weight_decay": 1e-3,
         "mask_form": "weighted",
         "early_style_weight": 2.0,
@@ -220,6 +358,7 @@ RENAMED_KEYS: Mapping[str, str] = {
     "look_every": "eval_every",
     "least_rise": "min_delta",
     "attention_least_span": "attention_min_range",
+    "lora_text_encoder": "text_encoder",
 }
 """Recipe key of version 0.1.0 -> its present name."""
 
@@ -255,32 +394,65 @@ class Layer(NamedTuple):
     values: Mapping[str, Any]
 
 
-def recipe(name: str = "magicapture", layers: Sequence[Layer] = ()) -> Recipe:
+def recipe(
+    name: str = "magicapture", layers: Sequence[Layer] = (), backbone: Layer | None = None
+) -> Recipe:
     """Return the named recipe with each layer's keys on top, the last one winning.
 
-    ``name`` is one of `RECIPES`, or a recipe of a plugin (`mcap.hookspecs.register_recipes`), whose
-    keys are the first layer. Raises `UsageError` that names the layer, the key, and what is allowed
-    there.
+    ``name`` is one of `RECIPES`, or a recipe of a plugin (`mcap.hookspecs.register_recipes`).
+    ``backbone`` holds the keys that suit a backbone: they lie below the named recipe's. Raises
+    `UsageError` that names the layer, the key, and what is allowed there.
     """
-    values: dict[str, Any] = {"name": name}
-    if name in RECIPES:
-        values |= RECIPES[name]
-    else:
-        layers = [plugin_recipe(name), *layers]
+    stack = [backbone] if backbone is not None else []
+    if name not in RECIPES:
+        stack.append(plugin_recipe(name))
+    elif RECIPES[name]:
+        below = Recipe.model_validate(_checked({}, stack))
+        stack.append(Layer(f"recipe '{name}'", named_keys(name, below)))
+    return Recipe.model_validate(_checked({"name": name}, [*stack, *layers]))
+
+
+def named_keys(name: str, below: Recipe) -> dict[str, Any]:
+    """Return the keys of one of `RECIPES`, its steps counted out over ``below``: magicapture with
+    what suits the backbone."""
+    keys = dict(RECIPES[name])
+    counted = [phase for phase in (1, 2) if keys.get(f"phase{phase}_steps") == SAME_ROWS]
+    for phase in counted:
+        del keys[f"phase{phase}_steps"]
+        itself = below.model_copy(update=keys)
+        other = 3 - phase
+        rows = sum(below.steps_of(each) * below.photo_rows(each) for each in (1, 2))
+        rows -= itself.steps_of(other) * itself.photo_rows(other)
+        keys[f"phase{phase}_steps"] = math.ceil(rows / itself.photo_rows(phase))
+    return keys
+
+
+def _checked(values: dict[str, Any], layers: Sequence[Layer]) -> dict[str, Any]:
+    """Return ``values`` with the layers' keys on top, each layer checked as it is laid.
+
+    A rule about two keys must hold for all layers together only: each may bring one of the two.
+    """
+    broken: UsageError | None = None
     for layer in layers:
         if "name" in layer.values:
             raise UsageError(f"{layer.origin}: key 'name': a recipe is chosen with --recipe.")
         given, renamed = with_current_names(layer.values)
         for before, now in renamed.items():
             warnings.warn(
-                f"{layer.origin}: {before} is called {now} now", RenamedKeyWarning, stacklevel=2
+                f"{layer.origin}: {before} is called {now} now", RenamedKeyWarning, stacklevel=3
             )
-        values |= given
+        values = {**values, **given}
         try:  # after each layer, so that the error names the one that is to blame
-            found = Recipe.model_validate(values)
+            Recipe.model_validate(values)
         except ValidationError as error:
-            raise _usage_error(layer.origin, error) from None
-    return found if layers else Recipe.model_validate(values)
+            if any(item["loc"] for item in error.errors()):
+                raise _usage_error(layer.origin, error) from None
+            broken = broken or _usage_error(layer.origin, error)
+        else:
+            broken = None
+    if broken is not None:
+        raise broken
+    return values
 
 
 def plugin_recipe(name: str) -> Layer:

@@ -13,7 +13,7 @@ from mcap.images.find import find_photos
 from mcap.subjects.manifest import is_subject_folder, read_manifest
 from mcap.subjects.writer import is_free
 from mcap.training.fingerprint import differing, hash_file, hash_files, hash_of
-from mcap.training.recipe import Layer, decided_by, low_memory, parse_override, recipe
+from mcap.training.recipe import RECIPES, Layer, decided_by, low_memory, parse_override, recipe
 
 if TYPE_CHECKING:
     import torch
@@ -115,20 +115,24 @@ def requested_recipe(
     overrides: Sequence[str] = (),
     fits: Callable[[Recipe], bool] | None = None,
 ) -> Recipe:
-    """Return the named recipe with the backbone's, the profile's and the user's keys on top.
+    """Return the named recipe over the backbone's keys, with the profile's and the user's on top.
 
     With ``fits``, the test whether a recipe fits into memory (``--low-memory``), keys that need
     less of it go below the user's.
     """
+    own = Layer(f"backbone {backbone.name}", backbone.recipe_overrides)
+    # A style may say how long a phase is, and not bring back one that the method has not.
+    absent = {key for key, value in RECIPES.get(name, {}).items() if value == 0 and "steps" in key}
+    styled = {key: value for key, value in profile.train.items() if key not in absent}
     layers = [
-        Layer(f"backbone {backbone.name}", backbone.recipe_overrides),
-        Layer(f"style profile '{profile.name}', table [train]", profile.train),
+        Layer(f"backbone {backbone.name}, recipe '{name}'", backbone.recipes.get(name, {})),
+        Layer(f"style profile '{profile.name}', table [train]", styled),
     ]
     given = [Layer(f"--set {text}", dict([parse_override(text)])) for text in overrides]
     if fits is not None:
-        keys = low_memory(recipe(name, [*layers, *given]), fits)
+        keys = low_memory(recipe(name, [*layers, *given], own), fits)
         layers.append(Layer("--low-memory", keys))
-    return recipe(name, [*layers, *given])
+    return recipe(name, [*layers, *given], own)
 
 
 def default_out(source: Sequence[str], profile: StyleProfile) -> Path:

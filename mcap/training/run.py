@@ -13,11 +13,18 @@ from typing import TYPE_CHECKING
 from mcap.errors import McapError
 from mcap.masking.select import mask_references
 from mcap.subjects.writer import SubjectWriter
-from mcap.training.events import Event, TrainingFinished
+from mcap.training.events import ClassPictureReady, Event, Stopped, TrainingFinished
 from mcap.training.identity_guide import GuideNetworks
 from mcap.training.loop import train
 from mcap.training.manifest import completed_metrics, requested_manifest
-from mcap.training.prepare import OnPhoto, draw_references, measured, refused_records, training_data
+from mcap.training.prepare import (
+    OnPhoto,
+    class_picture,
+    draw_references,
+    measured,
+    refused_records,
+    training_data,
+)
 from mcap.training.timing import number_of_images, time_run
 from mcap.training.tiny_autoencoder import load_tiny_autoencoder
 
@@ -100,7 +107,14 @@ def learn(
     # A run may go on with other keys that only say how it is computed.
     writer.amend(refused=refused_records(photos), threads=plan.threads, recipe=recipe.model_dump())
     data = training_data(photos, request.profile, backbone, recipe.crops)
-    data = replace(data, measured=measured(photos, tools.judge))
+    strangers = []
+    for number in range(recipe.class_pictures):
+        if how.should_stop():
+            yield Stopped(0, recipe.steps, writer.path)
+            return
+        strangers.append(class_picture(backbone, data.class_noun, number))
+        yield ClassPictureReady(number + 1, recipe.class_pictures)
+    data = replace(data, measured=measured(photos, tools.judge), prior=strangers)
     tiny_vae = load_tiny_autoencoder(recipe, request.backbone.architecture, backbone)
     networks = GuideNetworks(tools.identity, tools.detector, tiny_vae)
     how = replace(how, latents=writer.latents)

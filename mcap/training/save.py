@@ -1,4 +1,4 @@
-"""The files of a trained subject: adapter, embeddings, identity."""
+"""The files of a trained subject: embeddings, what learned of the networks, identity."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mcap.diffusion.key_value import key_value_state
 from mcap.diffusion.lora import lora_state
 from mcap.images.provenance import public_name
 
@@ -27,10 +28,20 @@ def save_subject(
     identity: IdentityModel | None,
     seed: int,
 ) -> None:
-    """Write the learned tokens, the LoRA where one was trained, and the person's embedding."""
+    """Write the learned tokens, what learned of UNet and text encoders, and the person's embedding.
+
+    A network that learned whole is kept, and left, in the backbone's precision.
+    """
     for token, vectors in tokens.vectors().items():
         writer.write_embedding(token, vectors)
-    if recipe.phase2_steps:
+    if recipe.phase2_steps and recipe.learns == "unet":
+        names = ("text_encoder", "text_encoder_2")
+        encoders = zip(names, backbone.text_encoders, strict=False) if recipe.text_encoder else ()
+        for name, module in [("unet", backbone.unet), *encoders]:
+            writer.write_module(name, module.to(backbone.dtype))
+    elif recipe.phase2_steps and recipe.learns == "key-value":
+        writer.write_attention(key_value_state(backbone.unet))
+    elif recipe.phase2_steps:
         tensors, metadata = lora_state(backbone)
         header = kohya_header(writer.manifest, recipe, data, seed)
         writer.write_adapter(tensors, {**metadata, **header})

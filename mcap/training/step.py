@@ -6,6 +6,8 @@
     reference   I_r, "a photo of a person in the [V2] style"       L_mask outside the face
     composed    I_r, "a photo of a [V1] person in the [V2] style"  L_mask outside the face
     identity    I_r, the composed prompt, t below 0.4 T            L_id
+    prior       a picture of the class noun, or I_s or I_r,        the squared error, over the whole
+                "a photo of a person"                              picture
 
 Every row has its own noise and timestep. They are drawn from the CPU generator in the order of
 the rows, for each row first the timestep (one randint), then the noise (one randn of the latent's
@@ -20,10 +22,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from torch.nn.functional import mse_loss
 
 from mcap.diffusion.latents import region, vae_factor
 from mcap.diffusion.noise import add_noise, clean_estimate, sample_timestep, training_target
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from mcap.diffusion.attention import AttentionRecorder
     from mcap.diffusion.prompt_cache import PromptCache
     from mcap.diffusion.tokens import LearnedTokens
+    from mcap.diffusion.untouched import Untouched
     from mcap.training.identity_guide import IdentityGuide
 
 REFOCUSED: dict[Role, tuple[tuple[str, bool], ...]] = {
@@ -74,6 +78,9 @@ class StepTerms:
     """Fractions of T between which timesteps are drawn; the released code's end is 0.8."""
     identity_timesteps: tuple[float, float] = (0.0, 0.4)
     """The same for identity rows; never below t = 1."""
+    prior: float = 0.0
+    """Of the squared error on prior rows, against the untouched backbone's own prediction where
+    `StepModels.untouched` is given."""
     early_weight: float = 1.0
     """Factor of L_mask on reference and composed rows in the first half; released code: 2."""
 
@@ -91,6 +98,8 @@ class StepModels:
     """Needed where ``terms.identity`` is not 0 and a row has one of ``terms.identity_roles``."""
     prompts: PromptCache | None = None
     """Keeps the embeddings of fixed prompts from step to step."""
+    untouched: Untouched | None = None
+    """Needed for a prior of outputs: predicts as if nothing had learned."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +109,7 @@ class StepResult:
     terms: dict[str, torch.Tensor]
     """Unweighted scalars without graph, of the terms that are switched on and had a row:
     source, reference, composed, identity, attention_source, attention_reference,
-    attention_composed."""
+    attention_composed, prior."""
     skipped: dict[str, int] = field(default_factory=dict)
     """term -> rows left out of it: empty mask or region, no such token, no face."""
     timesteps: tuple[int, ...] = ()
@@ -127,6 +136,7 @@ def training_step(
         raise ValueError("the identity term needs a guide")
 
     batch = NoisedRows.draw(models.backbone, rows, terms, generator)
+    expected = prior_targets(models, batch) if terms.prior != 0 else None
     recorder = models.recorder if terms.attention != 0 else None
     with recorder.recording() if recorder is not None else nullcontext():
         prediction = predict(models, batch)
@@ -138,6 +148,9 @@ def training_step(
         recorder.clear()
     if models.guide is not None and terms.identity != 0:
         identity_term(total, batch, prediction, models.guide, terms)
+    if expected is not None:
+        # E || eps_theta(z_t, c) - target ||^2 (DreamBooth, arXiv 2208.12242, equation 2).
+        total.add("prior", terms.prior, mse_loss(prediction[batch.of("prior")], expected))
     # With every row left out there is still something to call backward on.
     loss = (prediction * 0).sum() if total.loss is None else total.loss
     return StepResult(loss, total.terms, dict(total.skipped), tuple(batch.timesteps.tolist()))
@@ -218,6 +231,16 @@ class NoisedRows:
         """Return the numbers of the rows in one of these roles."""
         return [i for i, row in enumerate(self.rows) if row.role in roles]
 
+    def take(self, rows: Sequence[int]) -> NoisedRows:
+        """Return some of the rows as they are."""
+        return replace(
+            self,
+            rows=[self.rows[i] for i in rows],
+            noised=self.noised[rows],
+            target=self.target[rows],
+            timesteps=self.timesteps[rows],
+        )
+
     def clean_estimates(
         self, prediction: torch.Tensor, rows: Sequence[int] | None = None
     ) -> torch.Tensor:
@@ -252,6 +275,21 @@ def predict(models: StepModels, batch: NoisedRows) -> torch.Tensor:
         return_dict=False,
     )[0]
     return prediction.to(noised)
+
+
+def prior_targets(models: StepModels, batch: NoisedRows) -> torch.Tensor | None:
+    """Return what the prior rows should predict, float32[B', C, h, w]; None where there are none.
+
+    Their own noise or velocity; or, with ``models.untouched``, what the backbone predicts with
+    everything learned switched off, without gradient.
+    """
+    rows = batch.of("prior")
+    if not rows:
+        return None
+    if models.untouched is None:
+        return batch.target[rows]
+    with torch.no_grad(), models.untouched.switched_off() as backbone:
+        return predict(StepModels(backbone), batch.take(rows))
 
 
 class TermSum:

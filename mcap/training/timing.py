@@ -25,7 +25,7 @@ from mcap.training.costs import rows_per_step
 from mcap.training.loop import begin_phase, check_inputs, make_guide, new_state, take_step
 from mcap.training.memory_advice import memory_advice
 from mcap.training.phases import frozen, phases, step_terms
-from mcap.training.prepare import REFERENCES_DRAWN
+from mcap.training.prepare import REFERENCES_DRAWN, missing_class_pictures
 from mcap.training.previews import IMAGES
 from mcap.training.previews import STEPS as PREVIEW_STEPS
 
@@ -72,7 +72,8 @@ class RunTime:
     """False: estimated from the model's size and the speed of a matrix product."""
     known: bool = True
     once: Mapping[str, float] = field(default_factory=dict)
-    """What comes once a run ("style photos", "encoding", "identity decode")."""
+    """What comes once a run ("style photos", "class pictures", "encoding", "identity
+    decode")."""
     preview: float = 0.0
     checkpoint: float = 0.0
     spent: float = 0.0
@@ -119,6 +120,7 @@ class TimeLeft:
         self.predicted = kept * self.predicted + predicted
         parts = self.expected.parts(self.recipe, self.how, event.step)
         parts.pop("style photos", None)
+        parts.pop("class pictures", None)
         parts.pop("encoding", None)
         return math.fsum(parts.values()) * self.observed / self.predicted
 
@@ -170,6 +172,8 @@ def time_run(
     file, and no random generator moved. Errors as of `mcap.training.train`.
     """
     began, before = time.perf_counter(), random_state(backbone.device)
+    if recipe.class_pictures:  # any picture is as long in the making
+        data = replace(data, prior=data.references[:1])
     check_inputs(data, recipe, networks)
     data = replace(data, sources=data.sources[:1], references=data.references[:PICTURES])
     advice = memory_advice(recipe, backbone.device, backbone.dtype)
@@ -179,7 +183,7 @@ def time_run(
     try:
         with ExitStack() as stack:
             stack.enter_context(translate_oom("timing its steps", advice))
-            stack.enter_context(frozen(backbone, recipe))
+            untouched = stack.enter_context(frozen(backbone, recipe))
             encoding = time.perf_counter()
             state = stack.enter_context(new_state(data, recipe, backbone, how))
             encoding = time.perf_counter() - encoding
@@ -190,24 +194,27 @@ def time_run(
             offloaded = stack.enter_context(Offloaded(idle, backbone.device))
             for phase in phases(recipe):
                 terms = step_terms(recipe, phase.number)
-                models = stack.enter_context(begin_phase(phase, terms, state, backbone, how.seed))
+                models = stack.enter_context(begin_phase(phase, terms, state, untouched, how.seed))
                 if phase.number == 2 and recipe.identity:
                     choosing = time.perf_counter()
                     guide, _ = make_guide(models, terms, state, data, networks, how.seed)
                     models = replace(models, guide=guide)
                     once["identity decode"] = time.perf_counter() - choosing
                 steps[phase.number] = time_steps(models, terms, phase, state)
-            checkpoint = time_checkpoint(state)
+            # A whole network's is many gigabytes, too much for a temporary folder.
+            checkpoint = time_checkpoint(state) if recipe.learns != "unet" else 0.0
             preview, prompt = 0.0, data.prompts.composed[0]
             with offloaded.onloaded():
                 if how.preview_every or recipe.patience:
                     calls = int(backbone.info.generate_defaults.get("steps", PREVIEW_STEPS))
                     calls = min(PREVIEW_STEPS, calls)
                     preview = time_pictures(backbone, prompt, IMAGES, calls)
-                if draws:
+                missing = missing_class_pictures(backbone, data.class_noun, recipe.class_pictures)
+                if draws or missing:
                     calls = int(backbone.info.generate_defaults.get("steps", STEPS))
                     drawn = time_pictures(backbone, prompt, 1, calls)
-                    once["style photos"] = REFERENCES_DRAWN * drawn
+                    once["style photos"] = REFERENCES_DRAWN * drawn if draws else 0.0
+                    once["class pictures"] = missing * drawn
     finally:
         restore_random_state(before, backbone.device)
         empty_cache(backbone.device)
@@ -228,7 +235,7 @@ def time_steps(models: StepModels, terms: StepTerms, phase: Phase, state: RunSta
     and does not count, unless it alone takes the whole budget.
     """
     recipe, sampler = state.sampler.recipe, state.sampler
-    period = recipe.identity_every if recipe.batching != "alternating" else 6  # 2 and 3 roles
+    period = recipe.identity_every if recipe.batching != "alternating" else 12  # 2 to 4 roles
     offsets = range(min(period, phase.steps))
     kinds = [tuple(sampler.roles(phase.number, offset)) for offset in offsets]
     shares, offset_of = Counter(kinds), dict(zip(kinds, offsets, strict=True))

@@ -5,7 +5,7 @@ import torch
 
 from mcap.diffusion.tokens import ID_TOKEN, STYLE_TOKEN, install
 from mcap.errors import UsageError
-from tests.support.tiny import tiny_backbone
+from tests.support.tiny import sample, tiny_backbone
 
 WORDS = {ID_TOKEN: "man", STYLE_TOKEN: "studio light"}
 PROMPTS = ["a photo of a <mcap-id> person", "a <mcap-id> person in the <mcap-style> style", "photo"]
@@ -158,3 +158,26 @@ def test_bad_tokens_and_prompts_are_refused():
         install(backbone, WORDS)
     with pytest.raises(UsageError, match="fit"):
         tokens.encode(["word " * 100 + ID_TOKEN])
+
+
+@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+def test_the_text_encoder_keeps_its_precision_while_rows_learn_in_single(kind):
+    """Pipelines draw latents in the text encoder's precision: previews need it."""
+    backbone = tiny_backbone(dtype=torch.bfloat16, kind=kind)
+    tokens = install(backbone, {ID_TOKEN: "person"})
+    assert {rows.dtype for rows in tokens.parameters()} == {torch.float32}
+    assert {encoder.dtype for encoder in backbone.text_encoders} == {torch.bfloat16}
+    assert len(sample(backbone, f"a photo of a {ID_TOKEN} person", [1], steps=1)) == 1
+    tokens.remove()
+
+
+def test_without_words_nothing_is_changed():
+    backbone = tiny_backbone()
+    tokenizer, table = backbone.tokenizers[0], backbone.text_encoders[0].get_input_embeddings()
+    tokens = install(backbone, {})
+    assert tokens.parameters() == [] and tokens.state() == {} and tokens.vectors() == {}
+    tokens.load({})
+    assert tokens.encode(["a photo"])[0].shape == (1, 77)
+    assert backbone.tokenizers[0] is tokenizer
+    assert backbone.text_encoders[0].get_input_embeddings() is table
+    tokens.remove()

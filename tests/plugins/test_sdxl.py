@@ -273,7 +273,7 @@ RUNS = {
     "sd-v": ("sd", "v_prediction", {}),
     "sdxl": ("sdxl", "epsilon", {}),
     "sdxl-v-text": (
-        "sdxl", "v_prediction", {"lora_text_encoder": True, "lora_targets": "released"},
+        "sdxl", "v_prediction", {"text_encoder": True, "lora_targets": "released"},
     ),
 }  # fmt: skip
 STRONG = {

@@ -42,7 +42,7 @@ def trained(request, tmp_path_factory):
     # Rates that move every value far enough for a picture to show it.
     keys = {"phase1_token_lr": 0.5, "phase2_token_lr": 0.1, "phase2_lora_lr": 0.2}
     if request.param == "released":
-        keys |= {"lora_targets": "released", "lora_text_encoder": True, "phase2_text_lr": 0.2}
+        keys |= {"lora_targets": "released", "text_encoder": True, "phase2_text_lr": 0.2}
     backbone = tiny_backbone()
     for event in run(folder, tiny_recipe(**keys), backbone=backbone):
         if isinstance(event, StepEvent) and event.step == event.steps:

@@ -12,8 +12,20 @@ import torch
 
 import mcap
 from mcap.masking.crops import TrainingCrop
-from mcap.style.prompts import composed_prompts, reference_prompts, source_prompts
-from mcap.subjects.manifest import SCHEMA, BackboneRecord, Manifest, ProfileRecord, TokenRecord
+from mcap.style.prompts import (
+    class_prompts,
+    composed_prompts,
+    reference_prompts,
+    source_prompts,
+)
+from mcap.subjects.manifest import (
+    SCHEMA,
+    BackboneRecord,
+    Manifest,
+    ProfileRecord,
+    TokenRecord,
+    token_file,
+)
 from mcap.subjects.writer import SubjectWriter
 from mcap.training import train
 from mcap.training.data import TrainingData, TrainingPrompts
@@ -53,9 +65,13 @@ def tiny_data(sources: int = 3, references: int = 2) -> TrainingData:
         [tiny_crop(f"me-{i}", i) for i in range(sources)],
         [tiny_crop(f"style-{i}", 100 + i) for i in range(references)],
         TrainingPrompts(
-            source_prompts("person"), reference_prompts("person"), composed_prompts(_Words)
+            source_prompts("person"),
+            reference_prompts("person"),
+            composed_prompts(_Words),
+            class_prompts("person"),
         ),
         np.eye(32, dtype=np.float32)[0],
+        prior=[tiny_crop(f"stranger-{i}", 200 + i) for i in range(2)],
     )
 
 
@@ -82,12 +98,12 @@ def tiny_manifest(backbone: Any, found: Recipe, seed: int = 0) -> Manifest:
         profile=ProfileRecord(name="test"),
         recipe=found.model_dump(),
         tokens=[
-            TokenRecord(token="<mcap-id>", initial="person", file="embeddings/mcap-id.safetensors"),
-            TokenRecord(
-                token="<mcap-style>", initial="photo", file="embeddings/mcap-style.safetensors"
-            ),
+            TokenRecord(token=token, initial=initial, file=token_file(token))
+            for token, initial in (("<mcap-id>", "person"), ("<mcap-style>", "photo"))
+            if found.tokens
         ],
         pooling="end",
+        words=found.words,
         seed=seed,
         device="cpu",
         precision="fp32",
@@ -117,6 +133,25 @@ def run(
     networks = GuideNetworks(**{"identity": tiny_identity(), **(parts or {})})
     yield from train(data or tiny_data(), found, backbone, writer, networks, given)
     writer.complete({})
+
+
+RIVALS: dict[str, dict[str, Any]] = {
+    "textual-inversion": {"phase1_steps": 4, "phase1_token_lr": 0.1},
+    "dreambooth": {"phase2_steps": 4, "phase2_lora_lr": 1e-2},
+    "dreambooth-lora": {"phase2_steps": 4, "phase2_lora_lr": 5e-2, "lora_rank": 2},
+    "custom-diffusion": {"phase2_steps": 4, "phase2_lora_lr": 5e-2, "phase2_token_lr": 0.1},
+    "pivotal-tuning": {
+        "phase1_steps": 2,
+        "phase2_steps": 4,
+        "phase2_lora_lr": 5e-2,
+        "lora_rank": 2,
+    },
+}
+"""Recipe -> keys with which it learns something to be seen in a few steps of the tiny model."""
+
+
+def tiny_rival(name: str, **keys: Any) -> Recipe:
+    return recipe(name, [Layer("test", {**RIVALS[name], **keys})])
 
 
 if __name__ == "__main__":  # python tests/tiny_run.py FOLDER [KIND PREDICTION]: until killed

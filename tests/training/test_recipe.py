@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from mcap.errors import UsageError
+from mcap.registry import registry
 from mcap.training.recipe import (
     RECIPES,
+    SAME_ROWS,
     Layer,
     Recipe,
     decided_by,
@@ -34,7 +36,7 @@ def test_released_differs_where_the_released_code_does():
     released = recipe("released")
     assert released.name == "released"
     assert (released.lora_rank, released.lora_targets) == (4, "released")
-    assert released.lora_text_encoder
+    assert released.text_encoder
     assert released.identity_weight == 0.25
     assert released.identity_rows == "data"
     assert released.timestep_limit == 0.8
@@ -50,13 +52,66 @@ def test_later_layers_win(name):
     found = recipe(
         name,
         [
-            Layer("backbone", {"phase1_steps": 10, "identity_weight": 3}),
+            Layer("the backbone's for this recipe", {"crops": 2, "identity_weight": 3}),
             Layer("profile", {"identity_weight": 2.0}),
-            Layer("--set", {"masks": False}),
+            Layer("--set", {"flip": True}),
         ],
     )
-    assert (found.phase1_steps, found.identity_weight, found.masks) == (10, 2.0, False)
+    assert (found.crops, found.identity_weight, found.flip) == (2, 2.0, True)
     assert found.attention_weight == recipe(name).attention_weight
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("backbone", ["demo", "sd15", "sdxl"])
+def test_a_method_stays_itself_on_every_backbone(name, backbone):
+    """What suits a backbone fills up what a recipe leaves open, and no more."""
+    overrides = registry().get("backbone", backbone).info.recipe_overrides
+    found = recipe(name, backbone=Layer(backbone, overrides))
+    for key, value in RECIPES[name].items():
+        if value != SAME_ROWS:
+            assert getattr(found, key) == value, key
+    for key, value in overrides.items():
+        if key not in RECIPES[name]:
+            assert getattr(found, key) == value, key
+    plain = found.masks or found.composed or found.identity or found.attention
+    assert plain == (name in ("magicapture", "released") or name.startswith("no-"))
+
+
+@pytest.mark.parametrize("backbone", ["demo", "sd15", "sdxl"])
+@pytest.mark.parametrize("name", [n for n, keys in RECIPES.items() if SAME_ROWS in keys.values()])
+def test_rivals_see_the_photos_as_often(name, backbone):
+    own = Layer(backbone, registry().get("backbone", backbone).info.recipe_overrides)
+
+    def rows(found: Recipe) -> float:
+        return sum(found.steps_of(phase) * found.photo_rows(phase) for phase in (1, 2))
+
+    ours, theirs = (recipe(each, backbone=own) for each in ("magicapture", name))
+    assert rows(ours) <= rows(theirs) < rows(ours) + theirs.photo_rows(2)
+    if name != "pivotal-tuning":
+        assert 0 in (theirs.phase1_steps, theirs.phase2_steps)
+
+
+def test_rules_about_two_keys_hold_for_all_layers_together():
+    layers = [Layer("one", {"identity_from": 0.5}), Layer("two", {"identity_limit": 0.9})]
+    assert recipe(layers=layers).identity_limit == 0.9
+    with pytest.raises(UsageError, match=r"^one: identity_from 0\.5 must be below"):
+        recipe(layers=layers[:1])
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"tokens": False}, "needs id_words"),
+        ({"tokens": False, "id_words": "sks"}, "needs phase1_steps 0"),
+        ({"tokens": False, "id_words": "sks", "phase1_steps": 0}, "needs attention false"),
+        ({"text_encoder": True, "learns": "key-value"}, "not with 'key-value'"),
+        ({"text_encoder": True, "learns": "unet"}, "needs tokens false"),
+        ({"prior": "pictures"}, "none, images, outputs"),
+    ],
+)
+def test_what_cannot_learn_together_is_refused(values, words):
+    with pytest.raises(UsageError, match=words):
+        recipe(layers=[Layer("--set", values)])
 
 
 @pytest.mark.parametrize("term", ["masks", "composed", "identity", "attention", "token_norms"])
@@ -93,7 +148,7 @@ def test_the_layer_that_is_wrong_is_blamed():
 
 
 def test_unknown_recipe_lists_the_names():
-    with pytest.raises(UsageError, match="magicapture, released"):
+    with pytest.raises(UsageError, match=r"magicapture, textual-inversion, .*released"):
         recipe("dreamboot")
 
 
@@ -148,8 +203,9 @@ def test_low_memory_is_a_valid_layer_of_every_recipe(name):
     small = recipe(name, [Layer("--low-memory", low_memory(base))])
     assert small.gradient_checkpointing
     assert small.batching in ("sequential", "alternating")
-    detects = base.identity_landmarks == "detected"  # it cannot search a window
-    assert small.identity_decode == ("auto" if detects else "window")
+    # A detector cannot search a window, and without the term there is nothing to decode.
+    whole = base.identity_landmarks == "detected" or not base.identity
+    assert small.identity_decode == ("auto" if whole else "window")
     # It is computed otherwise and is the same run.
     assert decided_by(small) == decided_by(base)
 

@@ -1,0 +1,329 @@
+"""The rivals, each from training to a picture that diffusers alone draws from what was kept."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from mcap.contracts import ID_TOKEN, STYLE_TOKEN
+from mcap.diffusion.pipeline_tokens import text_encoders
+from mcap.errors import UsageError
+from mcap.generation.extra_networks import Companion, ExtraNetworks
+from mcap.generation.run import generate
+from mcap.generation.settings import GenerateSettings
+from mcap.images.provenance import read
+from mcap.subjects.export import export
+from mcap.subjects.manifest import ADAPTER, ATTENTION
+from mcap.subjects.subject import model_version, read_subject
+from mcap.training.events import CheckpointSaved, PhaseStarted, StepEvent
+from tests.support.foreign_files import difference, picture, pipeline
+from tests.support.subjects import make_profile, models
+from tests.support.tiny import tiny_backbone, tiny_folder
+from tests.support.tiny_run import RIVALS, run, tiny_rival
+
+TEXT = f"a photo of a {ID_TOKEN} person in the {STYLE_TOKEN} style"
+RARE = "a photo of a sks person in the ktn style"
+KINDS = ("sd", "sdxl")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """(recipe, kind, further keys) -> the subject and the events of its training."""
+    made = {}
+
+    def train(name: str, kind: str, **keys):
+        key = (name, kind, *sorted(keys.items()))
+        if key not in made:
+            folder = tmp_path_factory.mktemp(name) / "me.mcap"
+            found = tiny_rival(name, **keys)
+            events = list(run(folder, found, backbone=tiny_backbone(kind=kind)))
+            made[key] = read_subject(folder), events
+        return made[key]
+
+    return train
+
+
+def ours(subject, kind: str, prompt: str = TEXT):
+    """The picture that mcap draws, and the same pipeline's picture after all was taken out."""
+    found, networks = pipeline(kind), ExtraNetworks().beside(subject)
+    networks.load_into(found, subject)
+    drawn = picture(found, networks.expand(prompt))
+    networks.unload_from(found, subject)
+    return drawn, picture(found, "a photo of a person")
+
+
+def load_words(found, subject) -> None:
+    """Each token's file with ``load_textual_inversion``, as diffusers' own documentation does."""
+    for token, path in subject.embeddings.items():
+        pairs = text_encoders(found)
+        if len(pairs) == 1:
+            found.load_textual_inversion(str(path), token=token)
+            continue
+        state = load_file(path)
+        for (encoder, tokenizer), key in zip(pairs, ("clip_l", "clip_g"), strict=True):
+            found.load_textual_inversion(
+                state[key], token=token, text_encoder=encoder, tokenizer=tokenizer
+            )
+
+
+def load_with_diffusers(subject, kind: str):
+    """A pipeline of diffusers with what the subject's folder holds, and not a line of mcap."""
+    from diffusers import DiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+    parts = {}
+    if "unet" in subject.modules:
+        parts["unet"] = UNet2DConditionModel.from_pretrained(subject.path / "unet")
+    if "text_encoder" in subject.modules:
+        folder = subject.path / "text_encoder"
+        parts["text_encoder"] = CLIPTextModel.from_pretrained(folder)
+    found = DiffusionPipeline.from_pretrained(tiny_folder(kind=kind), **parts)
+    load_words(found, subject)
+    if subject.adapter is not None:
+        found.load_lora_weights(str(subject.path), weight_name=ADAPTER)
+    if subject.attention is not None:
+        # Without ``_pipeline`` diffusers 0.42 reads the file and sets nothing.
+        found.unet.load_attn_procs(str(subject.path), weight_name=ATTENTION, _pipeline=found)
+    return found
+
+
+KEPT = {
+    "textual-inversion": {"tokens"},
+    "dreambooth": {"unet"},
+    "dreambooth-lora": {"adapter"},
+    "custom-diffusion": {"tokens", "attention"},
+    "pivotal-tuning": {"tokens", "adapter"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", RIVALS)
+def test_diffusers_draws_the_same_picture_from_what_is_kept(trained, name, kind):
+    subject, _ = trained(name, kind)
+    kept = {
+        "tokens": bool(subject.embeddings),
+        "adapter": subject.adapter is not None,
+        "attention": subject.attention is not None,
+        "unet": set(subject.modules) == {"unet"},
+    }
+    assert {part for part, there in kept.items() if there} == KEPT[name]
+    prompt = TEXT if subject.embeddings else RARE
+    drawn, after = ours(subject, kind)
+    plain = pipeline(kind)
+    assert (after == picture(plain, "a photo of a person")).all()  # bit for bit
+    if not subject.embeddings:
+        assert difference(picture(plain, RARE), drawn) > 1e-2
+    assert difference(picture(load_with_diffusers(subject, kind), prompt), drawn) < 1e-5
+    if name in ("dreambooth", "custom-diffusion"):
+        assert model_version(subject) == {"sd": "SD1", "sdxl": "SDXL"}[kind]
+
+
+def test_dreambooth_with_its_text_encoder(trained):
+    subject, events = trained("dreambooth", "sd", text_encoder=True, phase2_text_lr=1e-3)
+    assert set(subject.modules) == {"unet", "text_encoder"}
+    learned = next(event for event in events if isinstance(event, PhaseStarted)).learned
+    assert set(learned) == {"unet", "text"}
+    drawn, after = ours(subject, "sd")
+    assert (after == picture(pipeline(), "a photo of a person")).all()
+    assert difference(picture(load_with_diffusers(subject, "sd"), RARE), drawn) < 1e-5
+    alone, _ = trained("dreambooth", "sd")
+    assert difference(ours(alone, "sd")[0], drawn) > 1e-3
+
+
+LEARNS = {
+    "textual-inversion": {"tokens"},
+    "dreambooth": {"unet"},
+    "dreambooth-lora": {"lora"},
+    "custom-diffusion": {"tokens", "key-value"},
+    "pivotal-tuning": {"tokens", "lora"},
+}
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_each_learns_what_its_method_says(trained, name):
+    _, events = trained(name, "sd")
+    last = [event for event in events if isinstance(event, PhaseStarted)][-1]
+    assert set(last.learned) == LEARNS[name]
+    unet = tiny_backbone().unet
+    if name == "dreambooth":
+        assert last.learned["unet"] == sum(p.numel() for p in unet.parameters())
+    if name == "custom-diffusion":
+        weights = unet.state_dict()
+        names = [n for n in weights if n.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))]
+        assert last.learned["key-value"] == sum(weights[n].numel() for n in names)
+    step = [event for event in events if isinstance(event, StepEvent)][-1]
+    has_prior = name in ("dreambooth", "dreambooth-lora", "custom-diffusion")
+    assert set(step.losses) == {"loss", "source", "reference"} | ({"prior"} if has_prior else set())
+
+
+def files(folder: Path) -> dict[str, str]:
+    found = read_subject(folder).manifest.files
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in found}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", RIVALS)
+def test_a_run_that_was_cut_ends_with_the_same_bytes(trained, tmp_path, name, kind):
+    whole, _ = trained(name, kind)
+    folder = tmp_path / "cut.mcap"
+    events = run(folder, tiny_rival(name), backbone=tiny_backbone(kind=kind))
+    steps = 0
+    for event in events:
+        steps += isinstance(event, StepEvent)
+        if isinstance(event, CheckpointSaved) and steps >= 2:
+            break
+    events.close()
+    torch.rand(3)
+    list(run(folder, tiny_rival(name), backbone=tiny_backbone(kind=kind), resume=True))
+    assert files(folder) == files(whole.path)
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_the_backbone_is_handed_back_as_it_came(tmp_path, name):
+    backbone = tiny_backbone()
+    unet, encoder = backbone.unet, backbone.text_encoders[0]
+    before = {key: value.clone() for key, value in unet.state_dict().items()}
+    keys = {"text_encoder": True} if name == "dreambooth" else {}
+    list(run(tmp_path / "a.mcap", tiny_rival(name, **keys), backbone=backbone))
+    assert backbone.unet is unet and backbone.text_encoders[0] is encoder
+    after = unet.state_dict()
+    assert list(before) == list(after)
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+    assert not any(p.requires_grad for p in [*unet.parameters(), *encoder.parameters()])
+
+
+@pytest.mark.parametrize("name", ["dreambooth", "custom-diffusion"])
+def test_learned_weights_have_a_strength(trained, name):
+    """Of 0 they are the backbone's, of 1 the learned ones, and half way between in between."""
+    subject, _ = trained(name, "sd")
+    key = next(
+        name
+        for name in pipeline().unet.state_dict()
+        if name.endswith("attn2.to_k.weight") and "up_blocks" in name
+    )
+
+    def weight(scale):
+        found = pipeline()
+        subject.load_weights_into(found, scale)
+        value = found.unet.state_dict()[key].clone()
+        subject.unload_from(found)
+        return value
+
+    nothing, half, all_of_it = weight(0), weight(0.5), weight(1)
+    assert torch.equal(nothing, pipeline().unet.state_dict()[key])
+    assert not torch.equal(nothing, all_of_it)
+    torch.testing.assert_close(half, (nothing + all_of_it) / 2)
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_in_half_precision_they_learn_in_single(tmp_path, name):
+    """And a whole network is kept, and drawn, in the backbone's."""
+    backbone = tiny_backbone(dtype=torch.bfloat16)
+    folder = tmp_path / "half.mcap"
+    list(run(folder, tiny_rival(name), backbone=backbone, preview_every=4))
+    subject = read_subject(folder)
+    assert backbone.unet.dtype == torch.bfloat16
+    if name == "dreambooth":
+        state = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
+        assert {value.dtype for value in state.values()} == {torch.bfloat16}
+    found = backbone.pipeline()
+    networks = ExtraNetworks().beside(subject)
+    networks.load_into(found, subject)
+    assert picture(found, networks.expand(TEXT)).std() > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", RIVALS)
+def test_the_exported_script_draws_what_mcap_draws(trained, tmp_path, monkeypatch, name, kind):
+    import runpy
+    import sys
+
+    subject, _ = trained(name, kind)
+    done = export(subject, "diffusers", tmp_path, name="Jane")
+    script = tmp_path / "jane.py"
+    size = "num_inference_steps=2, width=64, height=64"  # the tiny model has none of its own
+    script.write_text(script.read_text().replace("num_inference_steps=30", size))
+    monkeypatch.setattr(sys, "argv", [script.name, str(tiny_folder(kind=kind))])
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(script))
+    assert done.prompt == (RARE if not subject.embeddings else done.prompt)
+    found, networks = pipeline(kind), ExtraNetworks().beside(subject)
+    networks.load_into(found, subject)
+    found.set_progress_bar_config(disable=True)
+    expected = found(
+        networks.expand(TEXT),
+        num_inference_steps=2,
+        guidance_scale=7.0,
+        width=64,
+        height=64,
+        generator=torch.Generator("cpu").manual_seed(0),
+    ).images[0]
+    shown = np.asarray(Image.open(tmp_path / "jane.png")).astype(int)
+    assert np.abs(shown - np.asarray(expected).astype(int)).max() <= 1
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    assert before
+    monkeypatch.undo()
+    script.unlink()
+    export(subject, "diffusers", tmp_path, name="Jane")
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+
+
+@pytest.mark.parametrize("name", ["dreambooth", "custom-diffusion"])
+def test_what_other_programs_cannot_load_is_refused(trained, tmp_path, name):
+    subject, _ = trained(name, "sd")
+    with pytest.raises(UsageError, match=f"recipe '{name}', which changes the model's own"):
+        export(subject, "a1111", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_rare_word_stands_in_the_prompts_of_other_programs(trained, tmp_path):
+    subject, _ = trained("dreambooth-lora", "sd")
+    done = export(subject, "a1111", tmp_path)
+    assert done.words == {ID_TOKEN: "sks", STYLE_TOKEN: "ktn"}
+    assert done.prompt == RARE
+    assert [path.suffix for path in done.files].count(".safetensors") == 1
+
+
+def test_weights_stand_alone_and_go_with_loras(trained):
+    """A subject that changes the model's own weights comes first, and has no second beside it."""
+    whole, _ = trained("dreambooth", "sd")
+    lora, _ = trained("dreambooth-lora", "sd")
+    with pytest.raises(UsageError, match="recipe 'dreambooth', which changes the model's own"):
+        ExtraNetworks((Companion(whole, 1.0, 2),)).beside(lora)
+    found, networks = pipeline(), ExtraNetworks((Companion(lora, 1.0, 2),)).beside(whole)
+    alone, _ = ours(whole, "sd")
+    networks.load_into(found, whole)
+    both = picture(found, networks.expand(TEXT))
+    assert difference(alone, both) > 1e-3
+    networks.unload_from(found, whole)
+    assert (picture(found) == picture(pipeline())).all()
+    assert networks.fill("a {id2} person") == "a sks person"
+
+
+def test_generate_draws_with_a_subject_of_rare_words(trained, tmp_path):
+    """The record says what was asked for; A1111's text says what a text encoder read."""
+    subject, _ = trained("dreambooth", "sd")
+    backbone, profile = tiny_backbone(), make_profile()
+    before = {key: value.clone() for key, value in backbone.unet.state_dict().items()}
+    settings = GenerateSettings(count=2, steps=2)
+    *_, finished = generate(subject, profile, models(backbone), tmp_path / "out", settings)
+    assert len(finished.pictures) == 2
+    written = read(finished.pictures[0].path)
+    assert ID_TOKEN in written.record["prompt"]
+    assert written.parameters.startswith(RARE)
+    after = backbone.unet.state_dict()
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
