@@ -38,6 +38,20 @@ def attention_refocusing(
     return torch.where(filled, row, 0.0).sum() / filled.sum().clamp(min=1)
 
 
+def weighted_refocusing(maps: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return the mean over rows and positions of ``(mean_n S(maps_n) - m)^2`` where ``m < 1/2``,
+    and of ``(1 - m)^2`` elsewhere.
+
+    The released code's form (junhahyung/MagiCapture, commit 004c04e, ``loss_step``): outside the
+    region attention is drawn to the weighted mask ``m``, which is not quite 0 there. ``mask`` is
+    that m, B x 1 x h x w in (0, 1] or the rest of it to 1; ``maps`` and S as in
+    `attention_refocusing`.
+    """
+    scaled = min_max(maps.to(torch.promote_types(maps.dtype, torch.float32)))
+    drawn = torch.where(mask < 0.5, scaled, 1.0).mean(dim=1, keepdim=True)
+    return (drawn - mask).square().mean()
+
+
 def min_max(maps: torch.Tensor, min_range: float = 0.0) -> torch.Tensor:
     """Return each map of B x N x h x w scaled to [0, 1], a constant one to 0.
 

@@ -34,16 +34,18 @@ def masked_reconstruction(
 def weighted_reconstruction(
     pred: torch.Tensor, target: torch.Tensor, mask: torch.Tensor
 ) -> torch.Tensor:
-    """Return ``mean (m * (target - pred))^2`` with ``m = (M + 0.01) / max``, a scalar.
+    """Return ``mean (m * (target - pred))^2 / mean m`` with ``m = (M + 0.01) / max``, the mean over
+    the batch, a scalar.
 
-    The released code's form (junhahyung/MagiCapture, commit 004c04e). Shapes and errors as in
-    `masked_reconstruction`. The mask never reaches 0, so no row is ever left out;
-    the error is not normalised by the area, so a small face weighs less than a large one.
+    The released code's form (junhahyung/MagiCapture, commit 004c04e, ``loss_step``, whose batch
+    is one row). Shapes and errors as in `masked_reconstruction`. The mask never reaches 0, so no
+    row is ever left out.
     """
     pred, target, mask = _checked(pred, target, mask)
     weight = mask + 0.01
     weight = weight / weight.amax(dim=(1, 2, 3), keepdim=True)
-    return (weight * (target - pred)).square().mean()
+    rows = (weight * (target - pred)).square().mean(dim=(1, 2, 3))
+    return (rows / weight.mean(dim=(1, 2, 3))).mean()
 
 
 def _checked(

@@ -82,7 +82,7 @@ def step_terms(recipe: Recipe, phase: int) -> StepTerms:
         identity_roles=roles,
         masked=recipe.masks,
         mask_form=recipe.mask_form,
-        timesteps=(0.0, recipe.timestep_limit),
+        timesteps=(0.0, recipe.timestep_limit if tuning else 1.0),
         identity_timesteps=(recipe.identity_from, recipe.identity_limit),
         prior=recipe.prior_weight if tuning and recipe.has_prior else 0.0,
         early_weight=recipe.early_style_weight,

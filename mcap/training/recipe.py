@@ -114,7 +114,7 @@ class Recipe(BaseModel):
 
     # Timesteps and the identity term.
     timestep_limit: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Timesteps are drawn below this fraction of the scheduler's."""
+    """Timesteps of phase 2 are drawn below this fraction of the scheduler's."""
     identity_limit: Annotated[float, Field(gt=0, le=1)] = 0.4
     """T' / T of the identity row."""
     identity_from: Annotated[float, Field(ge=0, lt=1)] = 0.0

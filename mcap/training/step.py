@@ -31,7 +31,7 @@ from torch.nn.functional import mse_loss
 from mcap.diffusion.latents import region, vae_factor
 from mcap.diffusion.noise import add_noise, clean_estimate, sample_timestep, training_target
 from mcap.diffusion.tokens import ID_TOKEN, STYLE_TOKEN
-from mcap.losses.attention_refocusing import attention_refocusing
+from mcap.losses.attention_refocusing import attention_refocusing, weighted_refocusing
 from mcap.losses.identity import identity
 from mcap.losses.reconstruction import masked_reconstruction, weighted_reconstruction
 from mcap.training.batches import Role, Row
@@ -349,12 +349,15 @@ def attention_terms(
 
     A_k are the token's attention maps in the recorded layers, S scales each to [0, 1], M_v is the
     region that the token stands for; under the composed prompt the two tokens' terms are added. A
-    row without region or token is left out.
+    row without region or token is left out. In the released code's form the mask is its weighted
+    one, and under the composed prompt the two terms' mean is taken.
     """
     tokens, recorder = models.tokens, models.recorder
     assert tokens is not None and recorder is not None, "training_step refuses a step without"
     trained = batch.masks
     faces = torch.stack([row.example.face_region for row in batch.rows])
+    weighted = trained + 0.01
+    weighted = weighted / weighted.amax(dim=(1, 2, 3), keepdim=True)
     size = (trained.shape[2], trained.shape[3])
     for role, watched in REFOCUSED.items():
         rows = batch.of(role)
@@ -367,7 +370,11 @@ def attention_terms(
             if used:
                 maps = recorder.maps(columns[used], size, rows=used)
                 inside = regions[used].to(maps)
-                value = attention_refocusing(maps, inside, terms.attention_min_range)
+                if terms.mask_form == "area":
+                    value = attention_refocusing(maps, inside, terms.attention_min_range)
+                else:
+                    mask = (1 - weighted if in_face else weighted)[used].to(maps)
+                    value = weighted_refocusing(maps, mask) / len(watched)
                 total.add(f"attention_{role}", terms.attention, value)
 
 
