@@ -379,6 +379,7 @@ class BackboneMemory:
     decode: float  # kept of one whole decode
     decode_checkpointed: float
     decode_block: float
+    unet: float = 0.0  # the UNet's part of ``weights``; 0: not stated
 
 
 @dataclass(frozen=True)

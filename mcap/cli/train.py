@@ -316,6 +316,8 @@ def run(
         backbone, plan = load_backbone(ctx, request, plan)
         plan = timed_plan(request, plan, photos, tools, backbone)
     train_output.show_plan(ctx, plan, dry_run=dry_run)
+    if not dry_run and not how.resume:
+        plan.require_disk()
     photos.require_usable()
     if dry_run:
         return

@@ -110,6 +110,13 @@ def plan_lines(plan: Plan) -> list[tuple[str, str]]:
     weights += [f"to fetch: {', '.join(missing)}"] if missing else []
     backbone = [("backbone", f"{plan.backbone}, {plan.size} x {plan.size} pixels")]
     backbone += [("", plan.notice)] if plan.notice else []
+    strangers, disk = [], []
+    if recipe.class_pictures:
+        pictures = f"{recipe.class_pictures} pictures, drawn once with the backbone and kept"
+        strangers = [("strangers", pictures)]
+    if plan.disk_mb:
+        kept = f"the subject keeps a whole network, {plan.kept_mb / 1000:.1f} GB"
+        disk = [("disk", f"about {plan.disk_mb / 1000:.1f} GB while it trains; {kept}")]
     return [
         ("person", f"{len(plan.accepted('source'))} of {all_of['source']} photos usable"),
         ("style", f"{plan.style}, {style}"),
@@ -117,6 +124,8 @@ def plan_lines(plan: Plan) -> list[tuple[str, str]]:
         ("recipe", f"{recipe.name}: {recipe.phase1_steps} + {recipe.phase2_steps} steps, {rows}"),
         ("device", f"{plan.device}, {plan.precision}, {plan.threads} CPU threads"),
         ("memory", memory),
+        *disk,
+        *strangers,
         ("time", time),
         ("weights", "; ".join(weights) or "none but the backbone's own"),
         ("writes", str(plan.out)),

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcap.errors import MissingResourceError
-from mcap.weights.model_source import ModelFacts, describe, find_model, folder_size, vae_beside
+from mcap.errors import MissingResourceError, UsageError
+from mcap.weights.model_source import (
+    ModelFacts,
+    describe,
+    find_model,
+    folder_size,
+    read_header,
+    vae_beside,
+)
 
 if TYPE_CHECKING:
     from mcap.contracts import BackboneMemory, BackbonePlan
@@ -29,6 +37,7 @@ class BackboneFacts:
     commercial: bool
     memory_mb: float | None  # that training takes, about, measured
     memory: BackboneMemory | None  # the same in parts, counted
+    unet_mb: float | None  # the UNet's weights in single precision
     gflop_row: float | None  # one forward pass of the UNet for one row
     decode_rows: float | None  # cost of one decode, in rows
     weights_key: str  # changes where a local model's weights do; "" where there is none
@@ -84,12 +93,33 @@ def backbone_facts(entry: Entry, source: str | None) -> BackboneFacts:
         commercial=entry.commercial if source is None else False,
         memory_mb=plan.memory_mb if alike else None,
         memory=plan.memory if alike else None,
+        unet_mb=(plan.memory.unet if alike and plan.memory is not None else 0)
+        or (unet_mb(local) if local is not None else None),
         gflop_row=plan.gflop_row if alike else None,
         decode_rows=plan.decode_rows if alike else None,
         weights_key=weights_key(local) if local is not None else "",
         weights_bytes=weights_bytes(local) if local is not None else None,
         notice=plan.notice if source is None else "",
     )
+
+
+def unet_mb(place: Path) -> float | None:
+    """Return the MB of a local model's UNet in single precision, by its files' headers; None where
+    they do not tell."""
+    folder = place.is_dir()
+    files = sorted(place.glob("unet/*.safetensors")) if folder else [place]
+    sizes: dict[str, int] = {}  # a variant in half precision has the same names
+    for file in files:
+        try:
+            shapes = read_header(file).shapes
+        except UsageError:
+            return None
+        sizes |= {
+            name: math.prod(shape)
+            for name, shape in shapes.items()
+            if folder or name.startswith("model.diffusion_model.")
+        }
+    return sum(sizes.values()) * 4 / 2**20 or None
 
 
 def weights_key(place: Path) -> str:

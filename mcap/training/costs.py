@@ -113,12 +113,48 @@ def estimate_memory_mb(
         # (benchmarks/full_size.py).
         fixed = 0.35 * backbone.memory_mb
         per_row = 0.65 * backbone.memory_mb / 4 * (0.4 if recipe.gradient_checkpointing else 1.0)
-        return (fixed + per_row * rows) * (0.55 if half else 1.0)
+        whole = whole_network_mb(recipe, backbone, half=half, device=device)
+        return (fixed + per_row * rows) * (0.55 if half else 1.0) + whole
     row, block, decode, decode_block = kept_for_backward(recipe, backbone.memory)
     at_once = rows * row + decode + max(rows * block, decode_block)
     networks = backbone.memory.weights + backbone.memory.decoder
     runtime = RUNTIME_MB.get(device, OTHER_RUNTIME_MB)
-    return runtime + (networks + WORKSPACE * at_once) * (0.5 if half else 1.0)
+    whole = whole_network_mb(recipe, backbone, half=half, device=device)
+    return runtime + (networks + WORKSPACE * at_once) * (0.5 if half else 1.0) + whole
+
+
+def learning_mb(recipe: Recipe, backbone: BackboneFacts) -> float:
+    """Return the MB, in single precision, of the networks that learn whole; 0 where none does, or
+    where their size is not known."""
+    if recipe.learns != "unet" or not recipe.phase2_steps or backbone.unet_mb is None:
+        return 0.0
+    text = 0.0
+    if recipe.text_encoder and backbone.memory is not None:
+        text = backbone.memory.weights - backbone.unet_mb
+    return backbone.unet_mb + text
+
+
+def whole_network_mb(recipe: Recipe, backbone: BackboneFacts, *, half: bool, device: str) -> float:
+    """Return what a network that learns whole takes beside itself, MB.
+
+    Its gradients and two moments; in half precision, what its weights in single precision are
+    larger; and the untouched one, which goes to the CPU's memory unless the prior asks for it.
+    """
+    weights = learning_mb(recipe, backbone)
+    moments = 0.5 if recipe.optimiser == "adamw-8bit" else 2.0
+    untouched = 1.0 if device == "cpu" or recipe.prior == "outputs" else 0.0
+    return weights * (1.0 + moments + (0.5 + 0.5 * untouched if half else untouched))
+
+
+def estimate_disk_mb(
+    recipe: Recipe, backbone: BackboneFacts, *, half: bool, checkpoints: int
+) -> tuple[float, float]:
+    """Return the MB on disk of a network that learns whole: as it is kept, and all of it while it
+    trains, with ``checkpoints`` of weights and moments and a further one as it is written."""
+    weights = learning_mb(recipe, backbone)
+    moments = 0.5 if recipe.optimiser == "adamw-8bit" else 2.0
+    kept = weights * (0.5 if half else 1.0)
+    return kept, kept + (checkpoints + 1) * (1 + moments) * weights
 
 
 def kept_for_backward(recipe: Recipe, cost: BackboneMemory) -> tuple[float, float, float, float]:

@@ -143,7 +143,7 @@ def train(
 
                 stop = options.should_stop()
                 if stop or state.done == phase.last or state.done % options.checkpoint_every == 0:
-                    saved = save_state(state, phase, writer, inputs, options.keep)
+                    saved = save_state(state, phase, writer, inputs, options.kept(recipe))
                     yield saved
                     if stop and state.done < recipe.steps:
                         yield Stopped(state.done, recipe.steps, saved.path)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mcap.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,8 @@ class Options:
     checkpoint_every: int = 100
     """Steps between two checkpoints; there is one at the end of each phase, too."""
     keep: int = 2
-    """Number of checkpoints that are kept, the newest ones."""
+    """Number of checkpoints that are kept, the newest ones; of a whole network that learns, each of
+    which takes gigabytes, the last alone."""
     preview_every: int = 0
     """Steps between two previews; 0: none, but for those that early stopping evaluates."""
     preview_prompt: str = ""
@@ -27,3 +32,7 @@ class Options:
     """Folder that keeps encoded images between runs; None: they are encoded anew."""
     should_stop: Callable[[], bool] = field(default=lambda: False)
     """Asked after each step; true saves a checkpoint and ends the run with `Stopped`."""
+
+    def kept(self, recipe: Recipe) -> int:
+        """Return the number of checkpoints that a run of the recipe keeps."""
+        return 1 if recipe.learns == "unet" else self.keep

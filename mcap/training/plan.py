@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from mcap.errors import UsageError
 from mcap.masking.advice import summary
 from mcap.runtime import memory
 from mcap.runtime.device import precision_name
 from mcap.training.costs import (
     HEADROOM,
+    estimate_disk_mb,
     estimate_memory_mb,
     estimate_step_seconds,
     measure_gflops,
@@ -63,6 +66,8 @@ class Plan:
     rows: Mapping[int, float]  # UNet rows a step in each phase, on average
     memory_mb: float | None
     device_memory_mb: float | None
+    kept_mb: float  # on disk, of a network that learns whole; 0: a subject of the usual few MB
+    disk_mb: float  # the same with the checkpoints of its training
     time: RunTime
     how: Options  # previews and checkpoints take time, too
     done: int  # steps of an interrupted run that goes on
@@ -83,6 +88,21 @@ class Plan:
         """The time of everything that comes after the plan; None where it is not known."""
         return self.time.left(self.recipe, self.how, self.done)
 
+    def require_disk(self) -> None:
+        """Raise `UsageError` where the disk of ``out`` has no room for what training writes."""
+        place = self.out.absolute()
+        while not place.exists():
+            place = place.parent
+        free = shutil.disk_usage(place).free / 2**20
+        if self.disk_mb > free:
+            raise UsageError(
+                f"--out {self.out}: the recipe '{self.recipe.name}' keeps a whole network "
+                f"({self.kept_mb / 1000:.1f} GB) and needs {self.disk_mb / 1000:.1f} GB of disk "
+                f"while it trains, of which {free / 1000:.1f} GB are free there. Make room, choose "
+                "another --out, or a recipe that keeps a LoRA, such as dreambooth-lora.",
+                details={"disk_mb": round(self.disk_mb), "free_mb": round(free)},
+            )
+
     def as_json(self) -> dict[str, Any]:
         """Return the plan as ``mcap train --dry-run --json`` prints it."""
         parts = self.time.parts(self.recipe, self.how, self.done) if self.time.known else {}
@@ -100,6 +120,8 @@ class Plan:
             "threads": self.threads,
             "memory_mb": self.memory_mb,
             "device_memory_mb": self.device_memory_mb,
+            "kept_mb": self.kept_mb,
+            "disk_mb": self.disk_mb,
             "seconds": self.seconds,
             "timed": self.time.timed,
             "seconds_of": {**self.taken, **parts},
@@ -128,6 +150,8 @@ def plan_training(
     lines += photo_lines(references, "reference") if references is not None else []
     half, room = dtype.itemsize == 2, memory.total_memory_mb(device)
     needed = estimate_memory_mb(recipe, facts, half=half, device=device.type)
+    checkpoints = (how or Options()).kept(recipe)
+    kept, disk = estimate_disk_mb(recipe, facts, half=half, checkpoints=checkpoints)
     advice = summary(photos.sources)[1:]  # the first line is the plan's own
     scaling = request.recipe.scaling_note(count, request.given_keys)
     if scaling is not None:
@@ -141,7 +165,7 @@ def plan_training(
         )
         if least is not None and least < 0.95 * needed:
             text += f" --low-memory needs about {least / 1000:.1f} GB."
-        if not half:
+        if not half and not kept:  # what learns in a whole network is in single precision anyway
             text += " On a GPU, --precision bf16 needs about half."
         advice = [*advice, text]
     return Plan(
@@ -158,6 +182,8 @@ def plan_training(
         rows=rows_per_step(recipe),
         memory_mb=needed,
         device_memory_mb=room,
+        kept_mb=kept,
+        disk_mb=disk,
         time=estimated_time(
             recipe, estimate_step_seconds(recipe, facts, measure_gflops(device, dtype))
         ),

@@ -66,7 +66,12 @@ def timed_plan(
 def open_subject(
     request: TrainingRequest, plan: Plan, backbone: Backbone, *, resume: bool = False
 ) -> SubjectWriter:
-    """Start the subject folder at ``request.out`` or, with ``resume``, go on with it."""
+    """Start the subject folder at ``request.out`` or, with ``resume``, go on with it.
+
+    `UsageError` where a whole network would not fit on the disk.
+    """
+    if not resume:
+        plan.require_disk()
     if resume:
         return SubjectWriter.reopen(request.out)
     return SubjectWriter.create(request.out, requested_manifest(request, plan, backbone))

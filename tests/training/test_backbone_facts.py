@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
+from safetensors.torch import save_file
 
 from mcap.contracts import BackbonePlan
 from mcap.errors import MissingResourceError
 from mcap.registry import Entry, registry
-from mcap.training.backbone_facts import backbone_facts
+from mcap.training.backbone_facts import backbone_facts, unet_mb
 from mcap.training.recipe import Layer, recipe
-from tests.support.tiny import tiny_folder
+from mcap.training.request import requested_recipe
+from tests.support.foreign_files import pipeline
+from tests.support.original_names import original_state
+from tests.support.subjects import make_profile
+from tests.support.tiny import tiny_backbone, tiny_folder
 
 FACTS = {
     "native_size": 512,
@@ -57,3 +64,39 @@ def test_what_is_not_there_is_missing(tmp_path):
 def test_what_backbones_like_is_a_valid_layer(name):
     overrides = registry().get("backbone", name).info.recipe_overrides
     recipe("magicapture", [Layer(name, overrides)])
+
+
+@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+def test_a_unets_size_is_read_off_its_file(kind, tmp_path):
+    counted = sum(p.numel() for p in tiny_backbone(kind=kind).unet.parameters()) * 4 / 2**20
+    folder = shutil.copytree(tiny_folder(kind=kind), tmp_path / "model")
+    assert unet_mb(folder) == pytest.approx(counted)
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    shutil.copy(weights, weights.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    assert unet_mb(folder) == pytest.approx(counted)
+    single = tmp_path / "model.safetensors"
+    save_file({k: v.contiguous() for k, v in original_state(pipeline(kind)).items()}, single)
+    assert unet_mb(single) == pytest.approx(counted)
+    weights.write_bytes(b"damaged")
+    assert unet_mb(folder) is None
+    assert unet_mb(tmp_path) is None
+
+
+def test_what_suits_a_recipe_is_named_by_the_plan():
+    found = backbone_facts(entry(recipes={"dreambooth": {"phase2_lora_lr": 1e-3}}), None)
+    profile = make_profile(train={"phase1_steps": 9, "phase2_steps": 50, "crops": 2})
+    chosen = requested_recipe("dreambooth", profile, found)
+    assert (chosen.phase1_steps, chosen.phase2_steps) == (0, 50)  # no phase comes back
+    assert (chosen.phase2_lora_lr, chosen.crops) == (1e-3, 2)
+    assert requested_recipe("dreambooth-lora", profile, found).phase2_lora_lr == 1e-4
+    words = requested_recipe("textual-inversion", profile, found, ["phase1_steps=3"])
+    assert (words.phase1_steps, words.phase2_steps) == (3, 0)
+
+
+@pytest.mark.parametrize("name", registry().names("backbone"))
+def test_what_backbones_say_of_a_recipe_is_a_valid_layer(name):
+    info = registry().get("backbone", name).info
+    for chosen, keys in info.recipes.items():
+        own = Layer(name, info.recipe_overrides)
+        found = recipe(chosen, [Layer(name, keys)], own)
+        assert {key: getattr(found, key) for key in keys} == keys

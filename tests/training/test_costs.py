@@ -13,6 +13,7 @@ from mcap.registry import registry
 from mcap.training.backbone_facts import backbone_facts
 from mcap.training.costs import (
     decodes_per_step,
+    estimate_disk_mb,
     estimate_memory_mb,
     estimate_step_seconds,
     measure_gflops,
@@ -108,3 +109,35 @@ def test_what_is_not_known_is_not_guessed():
 
 def test_speed_is_measured():
     assert 0.1 < measure_gflops(torch.device("cpu"), torch.float32) < 1e5
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+def test_a_whole_unet_takes_gradients_moments_and_disk(name):
+    found = backbone_facts(registry().get("backbone", name), None)
+    weights = found.unet_mb
+    values = {"sd15": 859_520_964, "sdxl": 2_567_463_684}[name]
+    assert weights == pytest.approx(4 * values / 2**20, rel=1e-3)
+    lora, whole = recipe("dreambooth-lora"), recipe("dreambooth")
+    outputs = recipe("dreambooth", [Layer("test", {"prior": "outputs"})])
+
+    def memory(chosen, **where):
+        return estimate_memory_mb(chosen, found, **where)
+
+    # Gradients, two moments, and on a CPU the untouched one.
+    assert memory(whole) - memory(lora) == pytest.approx(4 * weights)
+    gpu = {"half": True, "device": "cuda"}
+    assert memory(whole, **gpu) - memory(lora, **gpu) == pytest.approx(3.5 * weights)
+    images = recipe("dreambooth", [Layer("test", {"prior": "none"})])
+    kept = memory(outputs, **gpu) - memory(images, **gpu)
+    assert kept > 0.5 * weights  # the frozen copy, and the row's own part
+    kept, disk = estimate_disk_mb(whole, found, half=True, checkpoints=1)
+    assert kept == pytest.approx(weights / 2)
+    assert disk == pytest.approx(weights / 2 + 2 * 3 * weights)
+    assert estimate_disk_mb(lora, found, half=True, checkpoints=2) == (0, 0)
+
+
+def test_a_prior_is_a_row_more():
+    keys = {"composed": False, "identity": False}
+    assert rows_per_step(with_keys(prior="images", **keys)) == {1: 2.0, 2: 3.0}
+    assert rows_per_step(with_keys(prior="outputs", batch=2, **keys)) == {1: 4.0, 2: 7.0}
+    assert rows_per_step(with_keys(prior="outputs", prior_weight=0, **keys)) == {1: 2.0, 2: 2.0}

@@ -18,6 +18,7 @@ SD15_MEMORY = BackboneMemory(
     decode=5688,
     decode_checkpointed=816,
     decode_block=2688,
+    unet=3279,
 )
 SDXL_MEMORY = BackboneMemory(
     weights=12913,
@@ -28,6 +29,7 @@ SDXL_MEMORY = BackboneMemory(
     decode=22753,
     decode_checkpointed=3265,
     decode_block=10752,
+    unet=9794,
 )
 
 
