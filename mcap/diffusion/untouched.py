@@ -15,6 +15,7 @@ import torch
 
 from mcap.diffusion.key_value import learned_projections, remove_key_values
 from mcap.diffusion.lora import has_lora, remove_lora
+from mcap.diffusion.pipeline_tokens import quiet_libraries
 
 if TYPE_CHECKING:
     from mcap.contracts import Backbone
@@ -86,7 +87,8 @@ def learning_copy(module: Any, backbone: Backbone) -> Any:
     """
     learning = copy.deepcopy(module)
     if backbone.dtype.itemsize == 2:
-        learning.to(torch.float32)
+        with quiet_libraries():
+            learning.to(torch.float32)
         cast = torch.autocast(backbone.device.type, backbone.dtype)
         learning.forward = cast(learning.forward)
     return learning.requires_grad_(True)

@@ -127,7 +127,9 @@ class SubjectWriter:
             config = json.loads((made / "config.json").read_text(encoding="utf-8"))
             config.pop("_name_or_path", None)  # would tell the folders of this machine
             write_json(made / "config.json", config)
+            shared = (made / "config.json").stat().st_mode
             for file in made.iterdir():
+                file.chmod(shared)  # safetensors' are private to this user
                 with file.open("r+b") as written:
                     flush_to_disk(written)
             shutil.rmtree(final, ignore_errors=True)

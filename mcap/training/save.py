@@ -8,6 +8,7 @@ import torch
 
 from mcap.diffusion.key_value import key_value_state
 from mcap.diffusion.lora import lora_state
+from mcap.diffusion.pipeline_tokens import quiet_libraries
 from mcap.images.provenance import public_name
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ def save_subject(
         names = ("text_encoder", "text_encoder_2")
         encoders = zip(names, backbone.text_encoders, strict=False) if recipe.text_encoder else ()
         for name, module in [("unet", backbone.unet), *encoders]:
-            writer.write_module(name, module.to(backbone.dtype))
+            with quiet_libraries():  # diffusers warns of casting, which names no module here
+                kept = module.to(backbone.dtype)
+            writer.write_module(name, kept)
     elif recipe.phase2_steps and recipe.learns == "key-value":
         writer.write_attention(key_value_state(backbone.unet))
     elif recipe.phase2_steps:
