@@ -81,10 +81,10 @@ class Subject:
         """Put all that was learned into a diffusers pipeline over the same backbone.
 
         ``adapter_scale`` scales the LoRA, or how far weights go from the backbone's own (0) to the
-        learned ones (1). ``token_scale`` goes from the words each token started
-        from (0) to what it learned (1), in a straight line, and beyond. A second subject beside
-        this one needs an ``adapter_name`` of its own and, with ``rename``, other tokens; its LoRA
-        is then the only active one until ``pipeline.set_adapters`` is told otherwise.
+        learned ones (1). ``token_scale`` goes from the words each token started from (0) to what it
+        learned (1), in a straight line, and beyond. A second subject beside this one needs an
+        ``adapter_name`` of its own and, with ``rename``, other tokens; its LoRA is then the only
+        active one until ``pipeline.set_adapters`` is told otherwise.
         """
         self.load_weights_into(pipeline, adapter_scale)
         self.load_words_into(
@@ -95,11 +95,14 @@ class Subject:
         """Put the first half in: weights in the place of the backbone's own, before any LoRA."""
         from safetensors.torch import load_file
 
+        from mcap.runtime.randomness import preserve_rng_state
+
         if scale == 0:
             return
         for name, folder in self.modules.items():
             module = getattr(pipeline, name)
-            learned = type(module).from_pretrained(folder, local_files_only=True)
+            with preserve_rng_state(pipeline.device):
+                learned = type(module).from_pretrained(folder, local_files_only=True)
             load_weights(module, learned.state_dict(), scale)
         if self.attention is not None:
             load_weights(pipeline.unet, plain_names(load_file(self.attention)), scale)
