@@ -35,6 +35,7 @@ def count(name: str) -> dict[str, float]:
     networks = (backbone.unet, *backbone.text_encoders)
     found = {
         "weights": sum(size_of(module) for module in networks),
+        "unet": size_of(networks[0]),
         "decoder": size_of(backbone.vae.decoder),
     }
     for part, run in (("row", predict), ("decode", decode)):
