@@ -447,7 +447,7 @@ def test_a_network_without_gradients_cannot_teach(place, capsys, monkeypatch):
     [
         (["--set", "identity_wieght=1"], 2, "identity_weight"),
         (["--set", "batch"], 2, "key=value"),
-        (["--recipe", "dreamboot"], 2, "magicapture, released"),
+        (["--recipe", "dreamboot"], 2, "magicapture, textual-inversion"),
         (["--backbone", "/no/such/folder"], 4, "no such folder"),
         (["--backbone", "sd51"], 4, "sd15"),
         (["--style", "pasport"], 2, "passport"),
