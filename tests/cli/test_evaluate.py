@@ -290,7 +290,7 @@ def test_who_has_no_usable_photo_is_a_row_that_says_so(place, capsys):
 @pytest.mark.parametrize(
     ("change", "extra", "code", "words"),
     [
-        (None, ["--against", "releasd"], 2, "magicapture, released"),
+        (None, ["--against", "releasd"], 2, "magicapture, textual-inversion"),
         (None, ["--measures", "likenes"], 4, "likeness"),
         (None, ["--measure-with", "nobody"], 4, "judge"),
         (None, ["--images", "people"], 2, "--images"),
