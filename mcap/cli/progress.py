@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 LINE_SECONDS = 5.0
 LINE_FRACTION = 0.1
+NARROW = 110
+"""Columns of a terminal below which the bar itself is left out."""
 
 
 class Progress(Protocol):
@@ -78,9 +80,14 @@ class SilentProgress:
 def terminal_bar(title: str, total: float | None, unit: str) -> Iterator[Progress]:
     """Show rich's bar, with the amount done and the time left."""
     from rich import progress as rich_progress
+    from rich.table import Column
     from rich.text import Text
 
     from mcap.cli.output import error_console
+
+    console = error_console()
+    narrow = console.width < NARROW
+    one_line = Column(no_wrap=True)
 
     class TimeLeftColumn(rich_progress.TimeRemainingColumn):
         """The task's own time left, or that of the whole where it was told."""
@@ -88,20 +95,26 @@ def terminal_bar(title: str, total: float | None, unit: str) -> Iterator[Progres
         def render(self, task: rich_progress.Task) -> Text:
             left = task.fields["left"]
             if left is None:
-                return Text("left ").append_text(super().render(task))
-            return Text(f"left in all {format_seconds(left)}", style="progress.remaining")
+                return super().render(task).append(" left")
+            of = "left" if narrow else "left in all"
+            return Text(f"{format_seconds(left)} {of}", style="progress.remaining")
 
-    amount: list[rich_progress.ProgressColumn] = [rich_progress.MofNCompleteColumn()]
+    amount: list[rich_progress.ProgressColumn] = [
+        rich_progress.MofNCompleteColumn(table_column=one_line)
+    ]
     if unit == "bytes":
-        amount = [rich_progress.DownloadColumn(), rich_progress.TransferSpeedColumn()]
+        amount = [
+            rich_progress.DownloadColumn(table_column=one_line),
+            rich_progress.TransferSpeedColumn(one_line),
+        ]
+    # A terminal of 80 columns has no room for what the figures say as well.
+    wide = [rich_progress.BarColumn(), *amount, rich_progress.TimeElapsedColumn(one_line)]
     display = rich_progress.Progress(
-        rich_progress.TextColumn("{task.description}"),
-        rich_progress.BarColumn(),
-        *amount,
-        rich_progress.TimeElapsedColumn(),
-        TimeLeftColumn(),
+        rich_progress.TextColumn("{task.description}", table_column=one_line),
+        *(amount if narrow else wide),
+        TimeLeftColumn(table_column=one_line),
         rich_progress.TextColumn("{task.fields[shown]}", style="dim"),
-        console=error_console(),
+        console=console,
         transient=False,
     )
     with display:

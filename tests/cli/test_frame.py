@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -468,4 +469,22 @@ def test_the_time_left_in_all_is_shown_where_it_is_told(monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     with progress(Globals(), "phase 1", 10) as bar:
         bar.advance(1, 200.0)
-    assert "left in all 3:20" in stream.getvalue()
+    assert "3:20 left in all" in stream.getvalue()
+
+
+def test_progress_fits_a_terminal_of_80_columns(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    monkeypatch.setattr("sys.stderr", stream)
+    for name, value in {"TERM": "xterm-256color", "COLUMNS": "80", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with progress(Globals(), "phase 2, tokens and LoRA", 1000) as bar:
+        for _ in range(999):
+            bar.advance(1, 4000.0, loss=0.5234, similarity=0.4432)
+    shown = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", stream.getvalue()).replace("\r", "\n")
+    (last,) = {line.rstrip() for line in shown.splitlines() if "999/" in line}
+    whole = "phase 2, tokens and LoRA  999/1000 1:06:40 left loss 0.5234  similarity 0.4432"
+    assert last == whole and len(whole) <= 80
