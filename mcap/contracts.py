@@ -51,6 +51,10 @@ STYLE_TOKEN = "<mcap-style>"
 regard to case, and a bare word also inside other words."""
 
 
+SubjectKind = Literal["face", "object"]
+"""A person, known by the face, or a thing or animal of which nothing is known but its pixels."""
+
+
 @dataclass(frozen=True)
 class Face:
     """One face in one image.
@@ -198,6 +202,8 @@ class MaskerInfo:
     finds_parts: bool = False
     """True where it has ``parts`` (`mcap.faces.parts.FaceParser`), from which follows how much of a
     face is hidden."""
+    finds_objects: bool = False
+    """True where it has ``object_mask`` (`ObjectMasker`), for subjects of the kind "object"."""
 
 
 @runtime_checkable
@@ -207,6 +213,20 @@ class Masker(Protocol):
 
     def mask(self, image: UInt8Image, face: Face) -> Float32Array:
         """float32[H, W] in [0, 1]: 1 on the face from forehead to chin, soft edge, 0 elsewhere."""
+        ...
+
+
+class ObjectMasker(Protocol):
+    """A masker with ``info.finds_objects``."""
+
+    @property
+    def info(self) -> MaskerInfo: ...
+
+    def object_mask(self, image: UInt8Image) -> Float32Array:
+        """float32[H, W] in [0, 1]: 1 on the thing that the picture is of, soft edge, 0 elsewhere.
+
+        0 everywhere where it cannot tell.
+        """
         ...
 
 
@@ -220,6 +240,24 @@ class FaceTools:
     judge: IdentityModel | None = None
     """A network that does not teach: what it makes of the person's photos is kept in the subject,
     so that it can say of pictures whether they are like the person."""
+    second_opinion: IdentityModel | None = None
+    """The network whose quality says whether a finding is a face; None: ``identity``, where it
+    tells (`IdentityInfo.face_quality`)."""
+
+    @property
+    def quality_network(self) -> IdentityModel:
+        """The network whose quality counts."""
+        return self.second_opinion or self.identity
+
+
+@dataclass(frozen=True)
+class ObjectTools:
+    """The two that look at photos of a subject of the kind "object"."""
+
+    masker: ObjectMasker | None = None
+    """None: the whole picture is the thing, unless there is a mask made by hand."""
+    detector: FaceDetector | None = None
+    """Finds the faces in a style's photos, which are no part of the style."""
 
 
 Control = Literal["fidelity", "denoise"]

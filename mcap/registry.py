@@ -64,6 +64,7 @@ METHODS: Mapping[str, str] = MappingProxyType(
         "measures_quality": "embed_with_quality",
         "finds_mesh": "mesh",
         "finds_parts": "parts",
+        "finds_objects": "object_mask",
         "moves": "to",
     }
 )

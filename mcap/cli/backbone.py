@@ -66,8 +66,9 @@ def load_generation_models(
     from mcap.runtime.device import set_threads
 
     set_threads(settings.threads)
+    network = subject.identity_network
     return GenerationModels(
-        identity=registry().create("identity", subject.identity_network),
+        identity=registry().create("identity", network) if network else None,
         detector=registry().create("detector", settings.detector),
         backbone=load_backbone(subject, settings, backbone),
         judge=load_judge(settings, subject.identity_network),

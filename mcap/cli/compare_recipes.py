@@ -173,7 +173,10 @@ def make_trial(
     entrant = replace(place, style=Path(place.style).stem)
     folder = place.subject
     request = make_request(
-        settings.model_copy(update={"recipe": recipe, "seed": entrant.repeat}),
+        # Likeness of people is what is compared, whatever a mcap.toml here says of its photos.
+        settings.model_copy(
+            update={"recipe": recipe, "seed": entrant.repeat, "subject_kind": "face"}
+        ),
         source=[str(folder)],
         style=place.style,
         reference=[],
@@ -181,6 +184,7 @@ def make_trial(
         overrides=[*wanted.tuned.get(recipe, ()), *wanted.overrides, *keys],
         subject=None,
         masks=None,
+        masker=None,
         low_memory=wanted.low_memory,
     )
     try:

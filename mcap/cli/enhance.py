@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,7 +48,7 @@ PRINT_SHEET = typer.Option(
 )
 SUBJECT = typer.Option(
     help="Who is in the pictures: a subject folder, a photo or a folder of photos. "
-    "Likeness is then measured to this person.",
+    "Likeness is then measured to this person. In pictures of a thing no face is looked for.",
     metavar="SUBJECT|PHOTO",
 )
 SCALE = typer.Option(
@@ -170,6 +171,7 @@ def enhance(
         return
     with translate_oom("enhancing", "Try --tile 128, or --device cpu."):
         how = load_enhancement(ctx, choices, settings, finish, subject)
+        how = replace(how, faces_asked_for=restorer is not None)
         finished = run(ctx, paths, out, how)
     emit(ctx, result(out, finished), partial(print_result, finished=finished))
     # Told one by one; the others are done.
@@ -247,7 +249,7 @@ def load_enhancement(
     finish: FinishOptions | None,
     subject: Path | None,
 ) -> Enhancement:
-    """Load the models, and embed the person of ``--subject``."""
+    """Load the models, and embed the person of ``--subject``, unless that is a thing."""
     from mcap.cli.output import note
     from mcap.cli.restorers import load_restorers
     from mcap.enhancement import Enhancement, Tools
@@ -281,6 +283,11 @@ def load_enhancement(
     notice = "" if subject is None else backbone_notice(subject)
     if notice:
         note(ctx, notice)
+    person = None
+    if subject is not None:
+        person = known_person(
+            subject, tools.detector, tools.identity, photos=settings.photos, faces=settings.faces
+        )
     return Enhancement(
         stages=stages,
         tools=tools,
@@ -288,11 +295,8 @@ def load_enhancement(
         photos=settings.photos,
         faces=settings.faces,
         finish=finish,
-        person=None
-        if subject is None
-        else known_person(
-            subject, tools.detector, tools.identity, photos=settings.photos, faces=settings.faces
-        ),
+        person=person,
+        a_thing=subject is not None and person is None,
         notice=notice,
         device=device,
         half=half,

@@ -36,8 +36,8 @@ FRAME = typer.Option(
 )
 PROMPT = typer.Option(
     help="Draw this instead of the profile's prompt: {id} and {style} stand for the learned person "
-    "and style; in a text without {id}, the word 'person' becomes the person. More than once: used "
-    "in turn.",
+    "and style; in a text without {id}, the word 'person' (or what the subject is called) becomes "
+    "the subject. More than once: used in turn.",
     metavar="TEXT",
 )
 ALL_PROMPTS = typer.Option("--all-prompts", help="Use all of the profile's prompts in turn.")
@@ -134,8 +134,9 @@ def generate(
 ) -> None:
     """Draw pictures of a subject, most similar to the person first.
 
-    Beside the pictures: contact-sheet.jpg, results.jsonl and report.html. Pictures that are there
-    already, of the same settings and seed, are kept and not drawn again.
+    Of a thing first those that hold most of its colours: of its shape nothing is known. Beside the
+    pictures: contact-sheet.jpg, results.jsonl and report.html. Pictures that are there already, of
+    the same settings and seed, are kept and not drawn again.
 
     Examples:
 
@@ -211,6 +212,9 @@ def choose_profiles(
     free = prompts and not any("{style}" in text or STYLE_TOKEN in text for text in prompts)
     trained = subject.manifest.profile.name
     profiles = [find_profile(style, registry().profile_dirs) for style in styles or [trained]]
+    # Prompts call the subject what it was trained as, whatever the style's own word is.
+    noun = {"class_noun": subject.manifest.profile.class_noun}
+    profiles = [profile.model_copy(update=noun) for profile in profiles]
     for profile in profiles:
         if profile.name != trained and not (force or free):
             raise UsageError(
@@ -273,6 +277,7 @@ def result(subject: Subject, out: Path, finished: GenerationFinished) -> dict[st
                 "file": picture.path,
                 "similarity": picture.similarity,
                 "judge": picture.record.get("judge"),
+                "colour_match": picture.colour_match,
                 "style": picture.style,
                 "seed": picture.record["seed"],
                 "kept": picture.kept,
@@ -282,6 +287,7 @@ def result(subject: Subject, out: Path, finished: GenerationFinished) -> dict[st
             }
             for picture in finished.pictures
         ],
+        "ranked_by": "similarity" if subject.palette is None else "colour_match",
         "identity": subject.identity_network,
         "results": finished.results,
         "report": finished.report,
@@ -296,9 +302,10 @@ def print_result(console: Console, finished: GenerationFinished) -> None:
 
     from mcap.generation.ranking import shown_likeness, verdict, who_judged
 
+    a_thing = any(picture.colour_match is not None for picture in finished.pictures)
     table = Table(box=None, pad_edge=False)
     table.add_column("rank", justify="right")
-    table.add_column("likeness", justify="right")
+    table.add_column("colours" if a_thing else "likeness", justify="right")
     table.add_column("seed", justify="right")
     table.add_column("picture", overflow="fold")
     table.add_column("")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from mcap.masking.folder import MaskRequest
+    from mcap.masking.records import MaskedSet
     from mcap.registry import Entry
 
 SOURCE = Annotated[
@@ -62,7 +63,7 @@ FACE_HEIGHT = Annotated[
     float | None,
     typer.Option(
         help="How high the face is in a training crop, as a share of it; mcap train takes the "
-        "backbone's own. Default: 0.45.",
+        "backbone's own. Default: 0.45. Of a thing, its longer side; default: 0.7.",
         metavar="SHARE",
         min=0.05,
         max=1.0,
@@ -81,6 +82,7 @@ def mask(
     detector: Annotated[str | None, options.DETECTOR] = None,
     identity: Annotated[str | None, options.IDENTITY] = None,
     masker: Annotated[str | None, options.MASKER] = None,
+    subject_kind: Annotated[options.SubjectKind | None, options.SUBJECT_KIND] = None,
 ) -> None:
     """Find the subject's face in each photo and write its mask, its crop and a verdict.
 
@@ -96,20 +98,26 @@ def mask(
 
       mcap mask a.jpg b.heic --out masked --subject a.jpg
 
+      mcap mask dog --out masked --subject-kind object
+
       find . -name "*.jpg" | mcap mask - --out masked --json
     """
     from mcap.cli.output import emit, note_left_out
+    from mcap.cli.photo_tools import SECOND_OPINION, photo_entries, refuse_face_options
     from mcap.cli.settings import load_settings
     from mcap.errors import InputRejectedError, UsageError
     from mcap.images.find import find_photos
     from mcap.masking.advice import no_usable_photo
     from mcap.masking.folder import MaskRequest
+    from mcap.masking.objects import SHARE
     from mcap.masking.records import MaskSettings
-    from mcap.registry import registry
 
     if out is None and not preview:
         raise UsageError("Give --out DIR for masks and report, or --preview to look only.")
-    settings = load_settings(ctx.obj, detector=detector, identity=identity, masker=masker)
+    settings = load_settings(
+        ctx.obj, detector=detector, identity=identity, masker=masker, subject_kind=subject_kind
+    )
+    refuse_face_options(settings, subject=subject, identity=identity)
     left_out: list[Path] = []
     paths = find_photos(source, left_out=left_out)
     note_left_out(ctx, left_out)
@@ -119,26 +127,29 @@ def mask(
         )
     if out is not None and os.path.isfile(out):  # Path.is_file() raises for a name too long
         raise UsageError(f"--out {out}: is a file, and a folder is needed.")
-    given = {"size": size, "face_height": face_height}
+    a_thing = settings.subject_kind == "object"
+    given = {"size": size, "face_height": face_height or (SHARE if a_thing else None)}
     mask_settings = MaskSettings.model_validate(
         {
             "photos": settings.photos,
             "faces": settings.faces,
+            "subject_kind": settings.subject_kind,
             **{key: value for key, value in given.items() if value is not None},
         }
     )
-    tools = {
-        kind: registry().get(kind, getattr(settings, kind))
-        for kind in ("detector", "identity", "masker")
-    }
+    tools = photo_entries(settings, masker)
     measured_with = {
-        "detector": tools["detector"].name,
-        "identity": tools["identity"].name,
+        **{
+            kind.replace(" ", "_"): tools[kind].name
+            for kind in ("detector", "identity", SECOND_OPINION)
+            if kind in tools
+        },
         "photos": settings.photos.model_dump(mode="json"),
         "min_score": settings.faces.min_score,
         "max_faces": settings.faces.max_faces,
     }
-    request = MaskRequest(measured_with, tools["masker"].name, mask_settings, tuple(paths), subject)
+    by = tools["masker"].name if "masker" in tools else "none"
+    request = MaskRequest(measured_with, by, mask_settings, tuple(paths), subject)
     report = masked_report(ctx, request, tools, out)
     result = for_scripts(report, out)
     if preview and not ctx.obj.json:
@@ -163,10 +174,12 @@ def masked_report(
     A folder that holds what this run would write is left as it is, and no tool is loaded.
     """
     from mcap.cli.lock_folder import lock_folder
+    from mcap.cli.photo_tools import make_photo_tools
     from mcap.cli.progress import progress
     from mcap.contracts import FaceTools
     from mcap.images.photo import remember_more
     from mcap.masking.folder import EarlierRun, edited_masks, read_earlier, unchanged, write_masks
+    from mcap.masking.objects import mask_objects
     from mcap.masking.report_json import describe
     from mcap.masking.select import mask_photos
     from mcap.runtime.files import require_writable
@@ -180,22 +193,23 @@ def masked_report(
         lock_folder(ctx, out)
         earlier = read_earlier(out, request)  # of a run that was just done, perhaps
     remember_more()
-    made = FaceTools(**{kind: entry.factory() for kind, entry in tools.items()})
+    made = make_photo_tools(tools)
     passes = (2 if out is None else 3) * len(request.photos)
-    with progress(ctx, "Finding and masking faces", passes, unit="passes") as bar:
+    what = "faces" if isinstance(made, FaceTools) else "things"
+    with progress(ctx, f"Finding and masking {what}", passes, unit="passes") as bar:
 
         def advance(_path: Path) -> None:
             bar.advance()
 
-        masked = mask_photos(
-            request.photos,
-            made,
-            request.settings,
-            subject=request.subject,
-            masks={} if out is None else edited_masks(out, earlier),
-            known=earlier.known,
-            on_photo=advance,
-        )
+        own = {} if out is None else edited_masks(out, earlier)
+        shared: dict[str, Any] = {"masks": own, "known": earlier.known, "on_photo": advance}
+        masked: MaskedSet
+        if isinstance(made, FaceTools):
+            masked = mask_photos(
+                request.photos, made, request.settings, subject=request.subject, **shared
+            )
+        else:
+            masked = mask_objects(request.photos, made, request.settings, **shared)
         if out is None:
             return describe(masked)
         return write_masks(masked, out, request, earlier=earlier, on_photo=advance)
@@ -205,6 +219,7 @@ def for_scripts(report: dict[str, Any], out: Path | None) -> dict[str, Any]:
     """Return what ``--json`` prints: the report without what only the next run needs."""
     return {
         "out": None if out is None else str(out),
+        "subject_kind": report["subject_kind"],
         "accepted": report["accepted"],
         "refused": report["refused"],
         "contact_sheet": None if out is None else str(out / "contact-sheet.jpg"),
@@ -230,6 +245,11 @@ NUMBERS = {
     "alike": ("identity", "{:.2f}"),
 }
 """Column of `number_table` -> name of the check and how its value is written."""
+OBJECT_NUMBERS = {
+    "pixels": ("object-resolution", "{:.0f}"),
+    "blur": ("object-sharpness", "{:.1f}"),
+}
+"""The same of things."""
 WIDE = 110
 """Columns of a terminal from which the reasons have room beside the numbers."""
 NARROW = 70
@@ -270,7 +290,8 @@ def number_table(report: dict[str, Any], *, reasons: bool = True) -> Table:
     from rich.text import Text
 
     colours = {"refused": "red", "note": "yellow"}
-    columns = [Column(name, justify="right", no_wrap=True) for name in NUMBERS]
+    numbers = NUMBERS if report["subject_kind"] == "face" else OBJECT_NUMBERS
+    columns = [Column(name, justify="right", no_wrap=True) for name in numbers]
     table = Table(
         Column("photo", overflow="fold"),
         Column("verdict", no_wrap=True),
@@ -283,7 +304,7 @@ def number_table(report: dict[str, Any], *, reasons: bool = True) -> Table:
     for item in report["photos"]:
         found = {check["name"]: check for check in item["checks"]}
         cells = []
-        for name, shape in NUMBERS.values():
+        for name, shape in numbers.values():
             check = found.get(name, {"value": None, "verdict": "unknown"})
             known = check["value"] is not None
             text = shape.format(check["value"]) if known else "-"

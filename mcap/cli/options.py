@@ -7,6 +7,7 @@ from typing import Literal
 import typer
 
 from mcap.cli import complete
+from mcap.contracts import SubjectKind as SubjectKind
 
 Format = Literal["png", "jpg", "webp"]
 Metadata = Literal["all", "label", "none"]
@@ -32,6 +33,11 @@ MASKER = typer.Option(
     help="What draws the masks of faces; mcap plugins lists what there is.",
     metavar="NAME",
     autocompletion=complete.maskers,
+)
+SUBJECT_KIND = typer.Option(
+    help="What is learned: the face of a person, or an object: an animal or a thing, which no face "
+    "is looked for in.",
+    show_default="face",
 )
 DEVICE = typer.Option(
     help="What computes: auto, cpu, cuda (an NVIDIA GPU; cuda:1 is the second), mps (Apple).",

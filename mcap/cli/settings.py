@@ -24,6 +24,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from mcap.contracts import SubjectKind
 from mcap.enhancement.settings import EnhanceSettings
 from mcap.errors import UsageError, did_you_mean
 from mcap.faces.settings import FaceSettings, with_current_names
@@ -32,6 +33,7 @@ from mcap.generation.settings import MeasureSettings
 from mcap.hookspecs import GROUP
 from mcap.images.open import PhotoSettings
 from mcap.runtime import documents
+from mcap.style.fields import ClassNoun
 from mcap.style.folders import config_dir
 
 if TYPE_CHECKING:
@@ -60,6 +62,8 @@ class Settings(BaseSettings):
     masker: str = "landmarks"
     backbone: str = "demo"
     recipe: str = "magicapture"
+    subject_kind: SubjectKind = "face"
+    subject_noun: ClassNoun | None = None
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     threads: int | None = Field(default=None, ge=1)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mcap.cli.settings import Settings
-    from mcap.contracts import Backbone, FaceTools
+    from mcap.contracts import Backbone, FaceTools, ObjectTools
     from mcap.subjects.manifest import Manifest
     from mcap.training.options import Options
     from mcap.training.plan import Plan
@@ -59,6 +59,11 @@ SET = typer.Option(
     help="Override a key of the recipe, as in identity_weight=0.5; a key that does not "
     "exist lists them all. More than once for several.",
     metavar="KEY=VALUE",
+)
+SUBJECT_NOUN = typer.Option(
+    help="What the subject is, as prompts call it: dog, teapot, woman. Default: the style's own, "
+    "person; a thing needs one.",
+    metavar="WORD",
 )
 SUBJECT = typer.Option(
     help="A photo of the subject alone, where several people recur in the photos.",
@@ -126,8 +131,10 @@ def train(
     detector: Annotated[str | None, options.DETECTOR] = None,
     identity: Annotated[str | None, options.IDENTITY] = None,
     masker: Annotated[str | None, options.MASKER] = None,
+    subject_kind: Annotated[options.SubjectKind | None, options.SUBJECT_KIND] = None,
+    subject_noun: Annotated[str | None, SUBJECT_NOUN] = None,
 ) -> None:
-    """Learn a person and a style; write a subject folder for mcap generate.
+    """Learn a person (or a thing) and a style; write a subject folder for mcap generate.
 
     Finds and masks the faces, prints a plan, trains, saves. The same command again goes on where
     an interrupted run stopped, and does nothing where the subject is complete. Ctrl-C saves.
@@ -139,9 +146,12 @@ def train(
       mcap train --source selfies --style business --backbone sd15 --dry-run
 
       mcap train --source selfies --style passport --set identity_weight=0.5 --preview-every 100
+
+      mcap train --source dog --style business --subject-kind object --subject-noun dog
     """
     from mcap.cli import train_output
     from mcap.cli.lock_folder import lock_folder
+    from mcap.cli.photo_tools import refuse_face_options
     from mcap.cli.settings import load_settings
     from mcap.runtime.files import require_writable
     from mcap.training.options import Options
@@ -158,7 +168,10 @@ def train(
         precision=precision,
         threads=threads,
         seed=seed,
+        subject_kind=subject_kind,
+        subject_noun=subject_noun,
     )
+    refuse_face_options(settings, subject=subject, identity=identity)
     request = make_request(
         settings,
         source=source,
@@ -168,6 +181,7 @@ def train(
         overrides=set_ or [],
         subject=subject,
         masks=masks,
+        masker=masker,
         low_memory=low_memory,
     )
     if not dry_run:
@@ -196,6 +210,7 @@ def make_request(
     overrides: Sequence[str],
     subject: Path | None,
     masks: Path | None,
+    masker: str | None,
     low_memory: bool,
 ) -> TrainingRequest:
     """Look every name up.
@@ -203,7 +218,9 @@ def make_request(
     Raises `UsageError` or `MissingResourceError` that names what is wrong.
     """
     from mcap.cli.backbone import choose_backbone
+    from mcap.cli.photo_tools import photo_entries
     from mcap.errors import UsageError
+    from mcap.masking.objects import SHARE
     from mcap.masking.records import MaskSettings
     from mcap.registry import registry
     from mcap.runtime.device import choose_device, choose_dtype
@@ -219,19 +236,24 @@ def make_request(
     )
 
     profile = find_profile(style, registry().profile_dirs)
+    a_thing = settings.subject_kind == "object"
+    if settings.subject_noun is not None:
+        profile = profile.model_copy(update={"class_noun": settings.subject_noun})
+    if a_thing and profile.class_noun == "person":
+        raise UsageError(
+            "--subject-kind object: say what it is, in the word that prompts use, as in "
+            "--subject-noun dog."
+        )
     photos = find_requested_photos(source, reference, profile, subject, masks)
     entry, place = choose_backbone(settings.backbone, ask_the_hub=True)
-    entries = {
-        "detector": registry().get("detector", settings.detector),
-        "identity": registry().get("identity", settings.identity),
-        "masker": registry().get("masker", settings.masker),
-        "backbone": entry,
-    }
+    entries = {**photo_entries(settings, masker), "backbone": entry}
     facts = backbone_facts(entry, place)
     device = choose_device(settings.device)
     dtype = choose_dtype(device, settings.precision)
     fits = fits_into(device, dtype, facts) if low_memory else None
-    recipe = requested_recipe(settings.recipe, profile, facts, overrides, fits)
+    recipe = requested_recipe(
+        settings.recipe, profile, facts, overrides, fits, settings.subject_kind
+    )
     if recipe.identity and not entries["identity"].info.differentiable:
         raise UsageError(
             f"--identity {settings.identity}: this network gives no gradients, so it can measure "
@@ -247,7 +269,8 @@ def make_request(
             photos=settings.photos,
             faces=settings.faces,
             size=facts.native_size,
-            face_height=facts.face_height,
+            face_height=SHARE if a_thing else facts.face_height,
+            subject_kind=settings.subject_kind,
         ),
         out=out or default_out(source, profile),
         device=device,
@@ -277,10 +300,10 @@ def run(
     from mcap.cli import train_output
     from mcap.cli.backbone import load_judge
     from mcap.cli.output import note, note_left_out
+    from mcap.cli.photo_tools import make_photo_tools
     from mcap.cli.progress import progress
     from mcap.cli.settings import load_settings
     from mcap.contracts import FaceTools
-    from mcap.registry import registry
     from mcap.runtime.device import set_threads
     from mcap.training.checkpoint import latest_checkpoint
     from mcap.training.plan import plan_training, required_weights
@@ -296,15 +319,14 @@ def run(
     train_output.note_weights(ctx, request)
     if not dry_run:  # a plan can be had without them; before any work is done
         require_here(line.name for line in required_weights(request))
-    tools = FaceTools(
-        registry().create("detector", request.entries["detector"].name),
-        registry().create("identity", request.entries["identity"].name),
-        registry().create("masker", request.entries["masker"].name),
-        judge=load_judge(load_settings(ctx.obj), request.entries["identity"].name),
-    )
+    tools = make_photo_tools(request.entries)
+    if isinstance(tools, FaceTools):
+        judge = load_judge(load_settings(ctx.obj), request.entries["identity"].name)
+        tools = replace(tools, judge=judge)
     count = 2 * (len(request.photos.sources) + len(request.photos.references))
+    what = f"finding {'faces' if request.masking.subject_kind == 'face' else 'things'}"
     began = time.perf_counter()
-    with progress(ctx, "finding faces", count, unit="photos") as bar:
+    with progress(ctx, what, count, unit="photos") as bar:
         photos = prepare_photos(request, tools, on_photo=lambda _: bar.advance(1))
     plan = plan_training(request, photos, how, checkpoint.step if checkpoint else 0)
     plan = replace(plan, taken={"photos": time.perf_counter() - began})
@@ -359,7 +381,7 @@ def learn(
     request: TrainingRequest,
     plan: Plan,
     photos: PreparedPhotos,
-    tools: FaceTools,
+    tools: FaceTools | ObjectTools,
     backbone: Backbone,
 ) -> Manifest:
     """Train and complete the subject folder; `Interrupted`, with the way on, after Ctrl-C."""

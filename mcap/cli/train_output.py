@@ -118,7 +118,7 @@ def plan_lines(plan: Plan) -> list[tuple[str, str]]:
         kept = f"the subject keeps a whole network, {plan.kept_mb / 1000:.1f} GB"
         disk = [("disk", f"about {plan.disk_mb / 1000:.1f} GB while it trains; {kept}")]
     return [
-        ("person", f"{len(plan.accepted('source'))} of {all_of['source']} photos usable"),
+        (plan.noun, f"{len(plan.accepted('source'))} of {all_of['source']} photos usable"),
         ("style", f"{plan.style}, {style}"),
         *backbone,
         ("recipe", f"{recipe.name}: {recipe.phase1_steps} + {recipe.phase2_steps} steps, {rows}"),

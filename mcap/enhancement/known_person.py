@@ -26,15 +26,18 @@ def known_person(
     *,
     photos: PhotoSettings | None = None,
     faces: FaceSettings | None = None,
-) -> Float32Array:
+) -> Float32Array | None:
     """Return float32[D] of unit length for a subject folder, a photo or a folder of photos.
 
-    Of a photo the embedding of its largest face; of several the mean of these. Raises `UsageError`
-    for a subject that another network embedded, `InputRejectedError` where there is no face.
+    None for the subject folder of a thing, which has no face. Of a photo the embedding of its
+    largest face; of several the mean of these. Raises `UsageError` for a subject that another
+    network embedded, `InputRejectedError` where there is no face.
     """
     photos, faces = photos or PhotoSettings(), faces or FaceSettings()
     if (given / MANIFEST).is_file():
         known = read_subject(given)
+        if known.identity_embedding is None:
+            return None
         if known.identity_network != identity.name:
             raise UsageError(
                 f"--subject {given}: the person was embedded by '{known.identity_network}'; use "

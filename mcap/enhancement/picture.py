@@ -98,6 +98,8 @@ class Canvas:
     """[H, W], at the end; the stages do not see it."""
     factor: float = 1.0
     """Times as large as the input."""
+    faceless: bool = False
+    """It shows a thing, and no face was looked for."""
 
     def face(self, state: FaceState) -> Face:
         """Return a face in pixels of the canvas."""
@@ -127,11 +129,13 @@ class PictureEnhancer:
         source = read_picture(job.path, self.run.photos)
         if source.sha256 != job.sha256:
             raise InputRejectedError(f"{job.path}: it changed while mcap was working on it")
+        faceless = self.shows_a_thing(source)
         canvas = Canvas(
             source=source,
             pixels=source.pixels,
-            faces=self.detect(source),
+            faces=[] if faceless else self.detect(source),
             notes=[f"The input was {note}." for note in source.notes],
+            faceless=faceless,
         )
         likest = max(
             (s.before.to_person for s in canvas.faces if s.before.to_person is not None),
@@ -147,7 +151,13 @@ class PictureEnhancer:
             canvas.notes.append("The person who was named is not to be seen: no face was found.")
         budget = TileBudget(job.tiles)
         for stage in self.run.stages:
-            if stage.restorer.info.kind == "image":
+            if stage.restorer.info.kind == "face" and faceless:
+                canvas.notes.append(
+                    f"{stage.name} was left out: the picture shows a thing. To restore faces in it "
+                    "all the same, name it with --restorer."
+                )
+                yield from budget.spend(1)
+            elif stage.restorer.info.kind == "image":
                 yield from self.enlarge(stage, canvas, budget)
             else:
                 self.restore_faces(stage, canvas)
@@ -157,6 +167,14 @@ class PictureEnhancer:
         canvas.alpha = None if source.alpha is None else resized(source.alpha, job.size)
         canvas.factor = job.size[0] / source.size[0]
         return canvas
+
+    def shows_a_thing(self, source: PictureFile) -> bool:
+        """Return True where no face is to be looked for: see `Enhancement.a_thing`."""
+        if self.run.restores_faces and self.run.faces_asked_for:
+            return False
+        subject = (source.record or {}).get("subject")
+        drawn = isinstance(subject, dict) and subject.get("kind") == "object"
+        return self.run.a_thing or drawn
 
     def detect(self, source: PictureFile) -> list[FaceState]:
         """Find every face of the input and embed it as it came."""

@@ -131,9 +131,19 @@ class Enhancement:
     (`mcap.enhancement.known_person`); None: each face is compared with itself before."""
     notice: str = ""
     """What to know of the pictures, for the sheet and the report; "" where there is nothing."""
+    a_thing: bool = False
+    """The pictures show a thing and no person: so said, or so says a picture's own record. Then no
+    face is looked for, nor restored, unless ``faces_asked_for``."""
+    faces_asked_for: bool = False
+    """A face restorer was named for this very run, and does not only stand in the settings."""
     device: Any = "cpu"
     half: bool = False
     """Half precision where a restorer allows it."""
+
+    @property
+    def restores_faces(self) -> bool:
+        """A face restorer is among the stages."""
+        return any(stage.restorer.info.kind == "face" for stage in self.stages)
 
     @cached_property
     def record(self) -> dict[str, Any]:
@@ -179,6 +189,9 @@ class Enhancement:
             **({} if person is None else {"says_who": True}),
             "framing": None if self.finish is None else self.finish.facts(),
             "half": self.half,
+            # Left out where it is as it always was, so that earlier pictures are known again.
+            **({"a_thing": True} if self.a_thing else {}),
+            **({"faces": "of people"} if self.restores_faces and not self.faces_asked_for else {}),
         }
         return json.dumps(decisive, sort_keys=True, default=str)
 

@@ -42,6 +42,8 @@ def verdict(picture: Enhanced) -> tuple[str, tuple[int, int, int]]:
         if all(stage["weight"] == 0 for face in picture.faces for stage in face["stages"]):
             return "the person was not kept: face left as it was", BAD
         return "restored less, to keep the person", WARNING
+    if picture.record.get("shows") == "object":
+        return "a thing: no face looked for", NEUTRAL
     if not picture.faces:
         return "no face found", NEUTRAL
     if not any(face["stages"] for face in picture.faces):

@@ -47,6 +47,7 @@ def write(
             "in_picture": any(state.before.known for state in canvas.faces),
             "same_person": run.tools.identity.info.same_person,
         },
+        **({"shows": "object"} if canvas.faceless else {}),
         "notes": [*finished.notes, *left_out(path, source, run.settings.metadata)],
         "finish": finished.record,
         "settings_sha256": job.settings_sha256,

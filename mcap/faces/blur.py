@@ -1,4 +1,4 @@
-"""The blur of a face, whatever its size, its light and its noise."""
+"""The blur of a face or a thing, whatever its size, its light and its noise."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ import numpy as np
 from mcap.faces.region import MEASURED_FACE, MEASURED_SIDE
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from mcap.contracts import Float32Array
 
 FINE, COARSE = 1.0, 3.0
 """Scales of the two derivatives of Gaussian, in pixels of the measured frame."""
 
 
-def blur(grey: Float32Array) -> float:
+def blur(grey: Float32Array, where: NDArray[np.bool_] | None = None) -> float:
     """Return the deviation of an equal Gaussian blur, in per cent of the face's height.
 
-    ``grey`` is `mcap.faces.region.upright_grey`'s, float32[MEASURED_SIDE, MEASURED_SIDE].
+    ``grey`` is `mcap.faces.region.upright_grey`'s, float32[MEASURED_SIDE, MEASURED_SIDE]; with
+    ``where`` bool of that shape, only edges there count.
 
     At a step edge blurred by s, a derivative of Gaussian of scale c answers with a peak
     proportional to 1 / sqrt(s^2 + c^2) (Elder and Zucker, IEEE PAMI 20(7), 1998). The answers at
@@ -36,7 +39,10 @@ def blur(grey: Float32Array) -> float:
     # The fine peak may lie beside the coarse one: the largest answer within 2 pixels counts.
     fine = cv2.dilate(gradient_magnitude(grey, FINE), np.ones((5, 5)))
     coarse = gradient_magnitude(grey, COARSE)
-    edges = coarse >= max(float(np.percentile(coarse, 92)), 1e-3)
+    looked_at = coarse if where is None else coarse[where]
+    edges = coarse >= max(float(np.percentile(looked_at, 92)), 1e-3)
+    if where is not None:
+        edges &= where
     if not edges.any():
         return 100.0 * MEASURED_SIDE / MEASURED_FACE  # one grey: no edge is as soft as this
     squared = max(float(np.median(fine[edges] / coarse[edges])) ** 2, 1.0 + 1e-4)

@@ -61,14 +61,20 @@ def find_faces(
     detector: FaceDetector,
     identity: IdentityModel,
     settings: FaceSettings | None = None,
+    second_opinion: IdentityModel | None = None,
 ) -> list[FoundFace]:
-    """Return all faces of one picture that the detector is sure of, measured, largest first."""
+    """Return all faces of one picture that the detector is sure of, measured, largest first.
+
+    Their quality is by ``second_opinion`` where one is given, else by ``identity``.
+    """
     settings = settings or FaceSettings()
     faces = [face for face in detector.detect(image) if face.score >= settings.min_score]
     found = []
     for face in faces[: settings.max_faces]:
         grey = upright_grey(image, face)
         embedding, quality = embed_with_quality(identity, image, face)
+        if second_opinion is not None:
+            quality = embed_with_quality(second_opinion, image, face)[1]
         found.append(
             FoundFace(
                 face=face,

@@ -59,7 +59,7 @@ def framed(
     can be. A border's noise is that of the job's seed, or of the numbers after it.
     """
     profile, size = job.profile, (image.shape[1], image.shape[0])
-    faces = models.detector.detect(image)
+    faces = [] if models.identity is None else models.detector.detect(image)
     face = max(faces, key=lambda face: face.area) if faces else None
     head = head_from_box(face) if face else None
     box = cut(size, profile.aspect_ratio, head, profile.framing)

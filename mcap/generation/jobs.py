@@ -85,7 +85,7 @@ def plan_jobs(
                 "schema": 1,
                 "kind": "generate",
                 "mcap": mcap.__version__,
-                "subject": {"name": subject.name, "sha256": subject.sha256},
+                "subject": subject_record(subject),
                 "profile": profile.name,
                 **sampling,
                 "adapter_scale": settings.adapter_scale,
@@ -97,7 +97,7 @@ def plan_jobs(
                     "sha256": info.sha256,
                 },
                 "drawn_size": list(sampling_size(info, profile.aspect_ratio)),
-                "identity": models.identity.name,
+                "identity": models.identity.name if models.identity is not None else "",
                 **extra_networks.record(),
                 "other_programs": {
                     **extra_networks.other_programs(subject, settings.adapter_scale),
@@ -108,6 +108,12 @@ def plan_jobs(
             }
             record["settings_sha256"] = settings_sha256(record, unseen)
             yield GenerationJob(profile, record["seed"], record, scheduler)
+
+
+def subject_record(subject: Subject) -> dict[str, str]:
+    """Return what a record says of a subject; that it is a thing only where it is one."""
+    a_thing = {"kind": "object"} if subject.manifest.subject_kind == "object" else {}
+    return {"name": subject.name, "sha256": subject.sha256, **a_thing}
 
 
 def sampling_record(

@@ -1,4 +1,4 @@
-"""A written picture, its rank by similarity to the person, and a verdict on that similarity."""
+"""A written picture, its rank by likeness to the subject, and a verdict on its similarity."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Picture:
 
     @property
     def similarity(self) -> float | None:
-        """Cosine in [-1, 1]; None where no face was found."""
+        """Cosine in [-1, 1]; None where no face was found, and of a thing."""
         return self.record["similarity"]
 
     @property
@@ -44,12 +44,18 @@ class Picture:
         return "border drawn" if border["drawn"] else f"no border: {border['reason']}"
 
     @property
+    def colour_match(self) -> float | None:
+        """The share of a thing's colours that it holds, 0 to 1 (`mcap.images.palette`); None of a
+        person."""
+        return self.record.get("colour_match")
+
+    @property
     def style(self) -> str:
         return self.record["profile"]
 
 
 def rank_pictures(pictures: Sequence[Picture], best: int | None) -> list[Picture]:
-    """Return the pictures, most similar first, with their rank.
+    """Return the pictures, most like the subject first, with their rank.
 
     By a network that did not teach where it has judged all that show a face. ``kept`` is True of
     the ``best`` most similar ones of each style, or of all where it is None.
@@ -60,6 +66,8 @@ def rank_pictures(pictures: Sequence[Picture], best: int | None) -> list[Picture
     by_judge = all(picture.judged is not None for picture in faces)
 
     def likeness(picture: Picture) -> float | None:
+        if picture.colour_match is not None:
+            return picture.colour_match
         return picture.judged if by_judge else picture.similarity
 
     for rank, picture in enumerate(ranked(pictures, likeness), start=1):
@@ -74,6 +82,8 @@ def verdict(picture: Picture) -> tuple[str, tuple[int, int, int]]:
     A judge's word, where one was there. The network that taught says no more than which picture is
     the closest.
     """
+    if picture.colour_match is not None:
+        return "of the thing's colours", NEUTRAL
     if picture.similarity is None:
         return "no face found", BAD
     judge = picture.record.get("judge")
@@ -83,13 +93,22 @@ def verdict(picture: Picture) -> tuple[str, tuple[int, int, int]]:
 
 
 def shown_likeness(picture: Picture) -> str:
-    """Return a picture's likeness by the judge, else by the network that taught; "-" for none."""
+    """Return a picture's likeness by the judge, else by the network that taught; "-" for none.
+
+    Of a thing its colours.
+    """
     found = picture.similarity if picture.judged is None else picture.judged
+    found = found if picture.colour_match is None else picture.colour_match
     return "-" if found is None else f"{found:.3f}"
 
 
 def who_judged(pictures: Sequence[Picture]) -> str:
     """Return a sentence on who judged how like the person the pictures are, and by what."""
+    if any(picture.colour_match is not None for picture in pictures):
+        return (
+            "Ranked by how much of the colours of the thing's photos a picture holds, 0 to 1; "
+            "nothing is known of its shape."
+        )
     judges = [picture.record["judge"] for picture in pictures if picture.record.get("judge")]
     if not judges:
         return (

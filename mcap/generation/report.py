@@ -66,7 +66,10 @@ def write_contact_sheet(
     side = 256
     size = (side, round(side / aspect)) if aspect <= 1 else (round(side * aspect), side)
     columns = 4 if len(tiles) <= 16 else 8
-    heading = f"{name}, {', '.join(sorted(styles))}: most similar first" if tiles else ""
+    first = "most similar"
+    if any(picture.colour_match is not None for picture in pictures):
+        first = "most of the thing's colours"
+    heading = f"{name}, {', '.join(sorted(styles))}: {first} first" if tiles else ""
     write_jpeg(path, contact_sheet(tiles, columns, size, heading=heading, notice=notice))
     return path
 

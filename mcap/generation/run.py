@@ -28,7 +28,7 @@ from mcap.diffusion import schedulers
 from mcap.diffusion.prompt_length import require_fit
 from mcap.diffusion.sampling import GeneratedImage, SamplingSettings, stream_images
 from mcap.errors import UsageError
-from mcap.faces.similarity import likeness
+from mcap.faces.similarity import Likeness, likeness
 from mcap.framing.crop import dots_per_inch, measure_framing
 from mcap.framing.head import head_from_box
 from mcap.generation import report
@@ -173,11 +173,12 @@ def require_plan(
             raise UsageError(
                 f"Style '{name}' is given twice; its pictures would have the same names."
             )
-    if models.identity.name != subject.identity_network:
+    network = models.identity.name if models.identity is not None else ""
+    if network != subject.identity_network:
         raise UsageError(
             f"{subject.path}: the person was embedded by the identity network "
-            f"'{subject.identity_network}', and '{models.identity.name}' cannot be compared with "
-            f"it; use --identity {subject.identity_network}."
+            f"'{subject.identity_network}', and '{network}' cannot be compared with it; use "
+            f"--identity {subject.identity_network}."
         )
 
 
@@ -238,10 +239,12 @@ def write_picture(
     folder: RankedFolder,
     settings: GenerateSettings,
 ) -> Picture:
-    """Measure the face of a framed image and write it."""
+    """Measure the face of a framed image, or a thing's colours in it, and write it."""
     profile, image = job.profile, drawn.image
     # Measured on the picture as it is written, so that anybody who measures the file agrees.
-    found = likeness(image, models.detector, models.identity, subject.identity_embedding)
+    found = Likeness(None, None)
+    if models.identity is not None and subject.identity_embedding is not None:
+        found = likeness(image, models.detector, models.identity, subject.identity_embedding)
     size = (image.shape[1], image.shape[0])
     face = found.face
     whole = (0, 0, *size)
@@ -256,6 +259,8 @@ def write_picture(
         if face
         else None,
     }
+    if subject.palette is not None:
+        record["colour_match"] = round(subject.palette.match(image), 6)
     path = job.path or folder.free_path(job.stem)
     write_generated(
         path,

@@ -20,8 +20,9 @@ class GenerationModels:
     """The loaded models that generation and editing run."""
 
     backbone: Backbone
-    identity: IdentityModel
-    """The network that the subject was embedded by: similarity is measured with it."""
+    identity: IdentityModel | None
+    """The network that the subject was embedded by: similarity is measured with it. None where the
+    subject is a thing."""
     detector: FaceDetector
     judge: IdentityModel | None = None
     """A network that did not teach; None where none is there."""

@@ -26,12 +26,28 @@ REMEDIES: dict[str, tuple[str, str, str]] = {
     "no-face": (
         "no face to be found",
         "",
-        "Take photos in which the whole face is to be seen and nothing is in front of it.",
+        "Take photos in which the whole face is to be seen and nothing is in front of it. For a "
+        "pet or a thing add --subject-kind object.",
     ),
     "not-a-face": (
         "no person's face",
         "",
-        "mcap learns people by their faces: pets, drawings and things it cannot.",
+        "People are learned by their faces. For a pet or a thing add --subject-kind object.",
+    ),
+    "object-resolution": (
+        "the thing is too small",
+        "the thing is small",
+        "Go closer, and use the original files: messengers make photos small.",
+    ),
+    "object-sharpness": (
+        "too blurred",
+        "a little soft",
+        "Hold the camera still, tap on the thing to focus, and take more light.",
+    ),
+    "whole-picture": (
+        "no thing told apart from the background",
+        "the whole picture is learned, with its background",
+        "Photograph it before another colour, whole and in the middle, or paint its mask by hand.",
     ),
     "outside": (
         "the photo's edge cuts the face",
@@ -144,7 +160,7 @@ def advise_on_set(accepted: Sequence[MaskedPhoto]) -> list[Advice]:
         photos = "1 photo to learn from is" if count == 1 else f"{count} photos to learn from are"
         text = f"{photos} few: add {ENOUGH - count} more, in different places and light."
         found.append(Advice("few", (), text))
-    yaws = [entry.found.pose.yaw for entry in accepted]
+    yaws = [entry.found.pose.yaw for entry in accepted if entry.found is not None]
     if len(yaws) >= 3:
         if all(abs(yaw) < STRAIGHT for yaw in yaws):
             text = (

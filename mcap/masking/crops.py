@@ -1,7 +1,8 @@
 """Masked photo -> the square crops that training uses, framed as FFHQ frames its portraits.
 
 The framing is that of Karras, Laine and Aila (arXiv 1812.04948, appendix A, and their published
-alignment): eyes levelled, the square's side and centre from the eyes and the mouth.
+alignment): eyes levelled, the square's side and centre from the eyes and the mouth. A thing is
+framed by its mask.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ TIGHTEST = 0.9
 """The same fraction in a crop of a photo that shows no more than the face: so much and no more,
 then the photo is continued."""
 
+FILLS = 0.98
+"""Share of the photo's width and height from which on a thing fills it."""
+
 ZOOM = 0.10
 SHIFT = 0.03
 TILT = 3.0
@@ -40,9 +44,9 @@ class TrainingCrop:
 
     name: str
     image: UInt8Image  # uint8[S, S, 3] RGB
-    mask: Float32Array  # float32[S, S], 1 on the face, 0 elsewhere and outside the photo
-    landmarks: Float32Array  # float32[5, 2], pixels of the crop
-    embedding: Float32Array  # float32[D], unit length, measured on the photo
+    mask: Float32Array  # float32[S, S], 1 on the face or thing, 0 elsewhere and outside the photo
+    landmarks: Float32Array | None  # float32[5, 2], pixels of the crop; None of a thing
+    embedding: Float32Array | None  # float32[D], unit length, measured on the photo
     sha256: str  # of the photo's file
     inside: Float32Array | None = None
     """float32[S, S], 1 where the photo is and 0 where it had to be continued; None: 1 all over."""
@@ -62,12 +66,13 @@ def portrait_crops(
 def portrait_crop(
     masked: MaskedPhoto, size: int, face_height: float, variation: int = 0
 ) -> TrainingCrop:
-    """Return the upright square of ``size`` pixels around the subject's face.
+    """Return the upright square of ``size`` pixels around the subject's face, or the thing.
 
     An upright face's box is ``face_height`` of the side high (on average over people: the scale
     comes from eyes and mouth, which a tilted head does not change, and not from the box, which it
     does). ``face_height = 0.742`` is FFHQ's own framing; smaller values show more of the body, the
-    face's centre staying at the same place of the frame.
+    face's centre staying at the same place of the frame. A thing's longer side takes that fraction
+    (`object_alignment`).
 
     Where the photo shows less than that, the crop is moved and made tighter, up to `TIGHTEST`,
     rather than filled up (`fitted`); not so for FFHQ's own framing, which backbones ask for that
@@ -77,10 +82,15 @@ def portrait_crop(
     ``variation`` 0 is the plain crop; other numbers are other zooms, places and tilts.
     """
     image = masked.photo.image
-    to_crop = ffhq_alignment(masked.face.landmarks, size, face_height)
+    landmarks = None
+    if masked.found is None:
+        to_crop = object_alignment(masked.box, image.shape[:2], size, face_height)
+        tightest = 1.0
+    else:
+        to_crop = ffhq_alignment(masked.face.landmarks, size, face_height)
+        tightest = TIGHTEST / face_height if face_height < FFHQ_FACE_HEIGHT else 1.0
     if variation:
         to_crop = varied(to_crop, size, masked.photo.sha256, variation)
-    tightest = TIGHTEST / face_height if face_height < FFHQ_FACE_HEIGHT else 1.0
     to_crop = fitted(to_crop, size, image.shape[:2], tightest)
     crop = resample(image, to_crop, size, cv2.BORDER_REFLECT_101)
     outside = distance_outside(to_crop, size, image.shape[:2])
@@ -89,16 +99,40 @@ def portrait_crop(
         crop = fade_outside(crop, outside)
         inside = np.clip(1.0 - outside, 0.0, 1.0).astype(np.float32)
     mask = resample(masked.cutout, to_crop.shifted(masked.mask_origin), size)
-    landmarks = to_crop.apply(masked.face.landmarks)
+    if masked.found is not None:
+        landmarks = to_crop.apply(masked.face.landmarks).astype(np.float32)
     return TrainingCrop(
         name=f"{masked.photo.name} ({variation + 1})" if variation else masked.photo.name,
         image=crop,
         mask=mask.astype(np.float32) / np.float32(255.0),
-        landmarks=landmarks.astype(np.float32),
+        landmarks=landmarks,
         embedding=masked.embedding,
         sha256=masked.photo.sha256,
         inside=inside,
     )
+
+
+def object_alignment(
+    box: tuple[int, int, int, int], photo: tuple[int, int], size: int, share: float
+) -> Similarity:
+    """Return the similarity from a photo's pixels to those of the square around a thing.
+
+    ``box`` is what its mask covers (x0, y0, x1, y1), ``photo`` is the photo's (height, width). The
+    thing's longer side is ``share`` of the crop's, or more, up to `TIGHTEST`, where the photo shows
+    less around it; a thing need not lie in the crop's middle, so the crop is moved into the photo.
+    Of a thing that fills the photo it is the square in the middle.
+    """
+    width, height = box[2] - box[0], box[3] - box[1]
+    extent = max(width, height)
+    if width >= FILLS * photo[1] and height >= FILLS * photo[0]:
+        side = float(min(photo))
+    else:
+        side = min(extent / share, max(min(photo), extent / max(TIGHTEST, share)))
+    centre = np.array([box[0] + box[2], box[1] + box[3]]) / 2
+    frame = np.array([photo[1], photo[0]], dtype=np.float64)
+    low, high = np.minimum(side, frame) / 2, np.maximum(frame - side / 2, frame / 2)
+    zoom = size / side
+    return Similarity.scaling(zoom, *(size / 2 - zoom * np.clip(centre, low, high)))
 
 
 def fitted(

@@ -105,7 +105,7 @@ def read_earlier(out: Path, request: MaskRequest) -> EarlierRun:
 def unchanged(out: Path, earlier: EarlierRun, request: MaskRequest) -> bool:
     """Return whether a run would write what is there already."""
     report = earlier.report
-    if not report or report["request"] != request.as_json():
+    if not report or with_kind(report["request"]) != request.as_json():
         return False
     edited = {name: files.sha256_of(path) for name, path in edited_masks(out, earlier).items()}
     if edited != report["edited_masks"]:
@@ -115,6 +115,11 @@ def unchanged(out: Path, earlier: EarlierRun, request: MaskRequest) -> bool:
         for path, digest in earlier.written.items()
         if mask_name(path) not in edited
     )
+
+
+def with_kind(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the request of a report; of one that says no kind of subject it was a face."""
+    return {**request, "settings": {"subject_kind": "face", **request["settings"]}}
 
 
 def edited_masks(out: Path, earlier: EarlierRun) -> dict[str, Path]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from mcap.contracts import SubjectKind
 from mcap.faces.settings import FaceSettings
 from mcap.images.open import PhotoSettings
 
@@ -34,7 +35,9 @@ class MaskSettings(BaseModel):
     size: int = Field(default=512, ge=64)
     """Side of the training crop in pixels: the backbone's native size."""
     face_height: float = Field(default=0.45, gt=0, le=1)
-    """Fraction of the crop's side that an upright face's box is high (`BackboneInfo`)."""
+    """Fraction of the crop's side that an upright face's box is high (`BackboneInfo`), or that a
+    thing's longer side takes."""
+    subject_kind: SubjectKind = "face"
 
 
 Limits = tuple[float | None, float | None]
@@ -46,7 +49,8 @@ class FaceCheck:
     """One measure of one face, judged."""
 
     name: str
-    """The name of one of `mcap.masking.checks.MEASURES`."""
+    """The name of one of `mcap.masking.checks.MEASURES`; of a thing "object-resolution" or
+    "object-sharpness"."""
     value: float | None  # None: it could not be measured
     unit: str
     accepted: Limits  # outside, the photo is refused
@@ -87,9 +91,10 @@ class MaskedPhoto:
 
     photo: Photo
     """Without its pixels; ``photo.image`` decodes the file again."""
-    found: FoundFace
+    found: FoundFace | None
+    """None where the subject is a thing."""
     cutout: NDArray[np.uint8] = field(repr=False)
-    """uint8[h, w]: 255 on the face."""
+    """uint8[h, w]: 255 on the face, or on the thing."""
     mask_origin: tuple[int, int]
     """Where the cutout's corner (x, y) lies in ``photo.image``."""
     shape: tuple[int, int]
@@ -102,6 +107,8 @@ class MaskedPhoto:
     no other."""
     checks: tuple[FaceCheck, ...] = ()
     near: NearDuplicate | None = None
+    whole: bool = False
+    """No thing was told apart: the whole picture stands in for it."""
 
     @property
     def path(self) -> Path:
@@ -112,17 +119,37 @@ class MaskedPhoto:
     def kinds(self) -> tuple[str, ...]:
         """Subjects of the notes, as `mcap.masking.advice` names them."""
         noted = tuple(check.name for check in self.checks if check.verdict == "note")
+        noted += ("whole-picture",) if self.whole else ()
         return (*noted, "near-duplicate") if self.near else noted
 
     @property
     def face(self) -> Face:
-        """In pixels of ``photo.image``."""
+        """In pixels of ``photo.image``; ValueError where the subject is a thing."""
+        if self.found is None:
+            raise ValueError(f"{self.path}: a thing has no face")
         return self.found.face
 
     @property
-    def embedding(self) -> Float32Array:
-        """float32[D] of unit length."""
-        return self.found.embedding
+    def embedding(self) -> Float32Array | None:
+        """float32[D] of unit length; None where the subject is a thing."""
+        return None if self.found is None else self.found.embedding
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """What the mask covers by half or more (less, where nothing is), in pixels of
+        ``photo.image``: x0, y0, x1, y1; all of the picture where the mask is empty."""
+        for least in (128, 1):
+            covered = self.cutout >= least
+            if covered.any():
+                rows, columns = (np.flatnonzero(covered.any(axis=axis)) for axis in (1, 0))
+                x, y = self.mask_origin
+                return (
+                    x + int(columns[0]),
+                    y + int(rows[0]),
+                    x + int(columns[-1]) + 1,
+                    y + int(rows[-1]) + 1,
+                )
+        return 0, 0, self.shape[1], self.shape[0]
 
     @property
     def mask(self) -> Float32Array:

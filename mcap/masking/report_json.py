@@ -34,6 +34,7 @@ def describe(masked: MaskedSet) -> dict[str, Any]:
     """Return the report of a run, without what only the next run needs."""
     return {
         "schema": SCHEMA,
+        "subject_kind": masked.settings.subject_kind,
         "accepted": len(masked.accepted),
         "refused": len(masked.refused),
         "photos": [describe_photo(entry, masked) for entry in masked.entries],

@@ -42,7 +42,7 @@ from mcap.masking.subject_choice import (
     dominant_face,
     other_people,
 )
-from mcap.runtime.parallel import ordered_map, threads_for
+from mcap.runtime.parallel import cores, ordered_map, threads_for
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -151,16 +151,23 @@ class Look:
 
 
 def look(
-    path: Path | str, tools: FaceTools, settings: MaskSettings, known: KnownPhotos | None
+    path: Path | str, tools: FaceTools | None, settings: MaskSettings, known: KnownPhotos | None
 ) -> Look:
-    """Read a photo and measure its faces; `InputRejectedError` where it cannot be read."""
+    """Read a photo and measure its faces; `InputRejectedError` where it cannot be read.
+
+    Without ``tools`` there are none: a thing's photo.
+    """
     photo = read_photo(path, settings.photos)
+    if tools is None:
+        return Look(photo.without_pixels(), [], thumbnail(photo.image))
     faces = known.faces.get(photo.sha256) if known else None
     if faces is None:
-        faces = find_faces(photo.image, tools.detector, tools.identity, settings.faces)
+        faces = find_faces(
+            photo.image, tools.detector, tools.identity, settings.faces, tools.second_opinion
+        )
     least = settings.faces.min_quality
     if least is None:
-        least = tools.identity.info.face_quality
+        least = tools.quality_network.info.face_quality
     seen = Look(photo.without_pixels(), list(faces), thumbnail(photo.image))
     return seen if least is None else sure_of_faces(seen, settings, least)
 
@@ -185,14 +192,14 @@ def no_persons_face(seen: Look) -> Choice:
     best = max(found.quality or 0.0 for found in seen.doubted)
     reason = (
         f"no face found: what looks like one is no person's by the identity network (quality "
-        f"{best:.1f}); mcap learns people, no pets or things"
+        f"{best:.1f}); a pet or a thing is learned with --subject-kind object"
     )
     return Choice(None, reason, None, "not-a-face")
 
 
 def look_at_each(
     paths: Sequence[Path | str],
-    tools: FaceTools,
+    tools: FaceTools | None,
     settings: MaskSettings,
     known: KnownPhotos | None,
     on_photo: OnPhoto | None,
@@ -207,7 +214,9 @@ def look_at_each(
 
     files = [Path(path) for path in paths]
     seen: dict[str, Path] = {}
-    threads = threads_for(tools.detector, tools.identity)
+    threads = cores()
+    if tools is not None:
+        threads = threads_for(tools.detector, tools.identity, tools.quality_network)
     for path, item in zip(files, ordered_map(look_or_refuse, files, threads), strict=True):
         if isinstance(item, Look):
             sha256 = item.photo.sha256

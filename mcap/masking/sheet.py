@@ -92,7 +92,14 @@ def numbers(entry: MaskedPhoto | RefusedPhoto) -> tuple[str, ...]:
         return ()
     size = f"{photo.width} x {photo.height}"
     if found is None:
-        return (size,)
+        things = [
+            f"{check.value:.0f} pixels cut out"
+            if check.name == "object-resolution"
+            else f"blur {check.value:.1f} %"
+            for check in entry.checks
+            if check.value is not None
+        ]
+        return (size, ", ".join(things)) if things else (size,)
     height = upright_height(found.face.landmarks)
     pose = found.pose
     second = f"blur {found.blur:.1f} %, light {found.brightness:.2f}"

@@ -10,6 +10,7 @@
     embeddings/mcap-id.safetensors  one learned token a file, as load_textual_inversion takes them
     embeddings/mcap-style.safetensors
     identity.safetensors            mean source embedding, float32[D], and the network's name
+    colours.safetensors             instead of it where the subject is a thing: `Palette`
     references/                     the style's photos, where the backbone drew them
     latents/                        encoded photos, while training
     samples/step-000300.jpg         previews
@@ -29,6 +30,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 import mcap
+from mcap.contracts import SubjectKind
 from mcap.diffusion.pooling import Pooling
 from mcap.errors import UsageError
 from mcap.runtime.documents import read_json
@@ -43,6 +45,7 @@ MODULES = ("unet", "text_encoder", "text_encoder_2")
 IDENTITY = "identity.safetensors"
 MEASURED = "measured."
 """Begins the names of tensors in `IDENTITY` by networks that did not teach."""
+COLOURS = "colours.safetensors"
 METRICS = "metrics.jsonl"
 FOLDERS = ("embeddings", "samples", "tensorboard", "checkpoints", "references", "latents", *MODULES)
 
@@ -119,6 +122,8 @@ class Manifest(Record):
     mcap: str
     created: str
     finished: str | None = None
+    subject_kind: SubjectKind = "face"
+    """Subjects of before 0.1.1 do not say it: they are people."""
     backbone: BackboneRecord
     profile: ProfileRecord
     recipe: dict[str, Any]

@@ -17,11 +17,13 @@ from mcap.diffusion.pipeline_tokens import (
 )
 from mcap.diffusion.pooling import pool_as_configured
 from mcap.errors import InputRejectedError
+from mcap.images.palette import Palette
 from mcap.runtime.documents import read_json
 from mcap.runtime.files import is_inside, sha256_of
 from mcap.subjects.manifest import (
     ADAPTER,
     ATTENTION,
+    COLOURS,
     IDENTITY,
     MANIFEST,
     MEASURED,
@@ -50,10 +52,14 @@ class Subject:
     attention: Path | None  # keys and values of cross-attention, where they learned
     modules: Mapping[str, Path]  # "unet", "text_encoder" -> folder of a network that learned whole
     embeddings: Mapping[str, Path]  # token -> file
-    identity_embedding: Float32Array  # float32[D], unit length: mean over the source photos
+    identity_embedding: Float32Array | None
+    """float32[D], unit length: mean over the source photos; None where the subject is a thing."""
     identity_network: str
+    """"" where the subject is a thing."""
     measured: Mapping[str, Float32Array] = field(default_factory=dict)
     """The same by networks that did not teach, by name; {} where none was there in training."""
+    palette: Palette | None = None
+    """The colours of a thing; None where the subject is a person."""
 
     @property
     def name(self) -> str:
@@ -171,18 +177,24 @@ def read_subject(path: Path | str) -> Subject:
                 f"{file}: is not the file that training wrote (its sha256 differs from the "
                 "manifest's). Restore it or train again."
             )
-    required = [IDENTITY, *(record.file for record in manifest.tokens)]
+    a_thing = manifest.subject_kind == "object"
+    known_by = COLOURS if a_thing else IDENTITY
+    required = [known_by, *(record.file for record in manifest.tokens)]
     for name in required:
         if name not in manifest.files:
             raise InputRejectedError(f"{path / MANIFEST}: key 'files' does not list {name}.")
-    with safe_open(path / IDENTITY, framework="numpy") as file:
-        embedding = file.get_tensor("embedding")
-        network = (file.metadata() or {}).get("network", "")
-        measured = {
-            name.removeprefix(MEASURED): file.get_tensor(name)
-            for name in sorted(file.keys())
-            if name.startswith(MEASURED)
-        }
+    embedding, network, palette, measured = None, "", None, {}
+    with safe_open(path / known_by, framework="numpy") as file:
+        if a_thing:
+            palette = Palette(file.get_tensor("histogram"), float(file.get_tensor("share")[0]))
+        else:
+            embedding = file.get_tensor("embedding")
+            network = (file.metadata() or {}).get("network", "")
+            measured = {
+                name.removeprefix(MEASURED): file.get_tensor(name)
+                for name in sorted(file.keys())
+                if name.startswith(MEASURED)
+            }
     return Subject(
         path=path,
         manifest=manifest,
@@ -197,6 +209,7 @@ def read_subject(path: Path | str) -> Subject:
         identity_embedding=embedding,
         identity_network=network,
         measured=measured,
+        palette=palette,
     )
 
 

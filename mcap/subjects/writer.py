@@ -16,6 +16,7 @@ from mcap.runtime.safetensors import safetensors_bytes
 from mcap.subjects.manifest import (
     ADAPTER,
     ATTENTION,
+    COLOURS,
     FOLDERS,
     IDENTITY,
     MANIFEST,
@@ -29,6 +30,8 @@ from mcap.subjects.manifest import (
 
 if TYPE_CHECKING:
     import torch
+
+    from mcap.images.palette import Palette
 
 
 class SubjectWriter:
@@ -49,7 +52,7 @@ class SubjectWriter:
             (path / MANIFEST).unlink()
             for name in FOLDERS:
                 shutil.rmtree(path / name, ignore_errors=True)
-            for name in (ADAPTER, ATTENTION, IDENTITY, METRICS):
+            for name in (ADAPTER, ATTENTION, IDENTITY, COLOURS, METRICS):
                 (path / name).unlink(missing_ok=True)
         path.mkdir(parents=True, exist_ok=True)
         writer = cls(path, manifest)
@@ -162,6 +165,16 @@ class SubjectWriter:
         for name, mean in (measured or {}).items():
             tensors[f"{MEASURED}{name}"] = mean.detach().float().reshape(-1)
         self._write(IDENTITY, safetensors_bytes(tensors, {"format": "pt", "network": network}))
+
+    def write_palette(self, palette: Palette) -> None:
+        """Write the colours of a thing, which has no embedding."""
+        import torch
+
+        tensors = {
+            "histogram": torch.as_tensor(palette.histogram),
+            "share": torch.tensor([palette.share], dtype=torch.float32),
+        }
+        self._write(COLOURS, safetensors_bytes(tensors, {"format": "pt"}))
 
     def complete(self, metrics: Mapping[str, Any]) -> Manifest:
         """Write the last file of all: the manifest, state "complete", with every file's hash."""

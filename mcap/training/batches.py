@@ -91,8 +91,10 @@ def make_example(
             np.ascontiguousarray(face[:, ::-1]),
             np.ascontiguousarray(shown[:, ::-1]),
         )
-        # In the mirror the subject's right eye is at the place of the left one.
-        landmarks = landmarks[[1, 0, 2, 4, 3]] * (-1, 1) + (image.shape[1], 0)
+        if landmarks is not None:
+            # In the mirror the subject's right eye is at the place of the left one.
+            moved = landmarks[[1, 0, 2, 4, 3]] * (-1, 1) + (image.shape[1], 0)
+            landmarks = np.asarray(moved, dtype=np.float32)
     latent = encode_image(backbone, image, cache)
     size = (latent.shape[1], latent.shape[2])
     trained = face if role == "source" else (1 - face) * shown
@@ -100,7 +102,7 @@ def make_example(
         name=crop.name + (" mirrored" if mirrored else ""),
         latent=latent,
         mask=latent_mask(trained, size),
-        landmarks=torch.as_tensor(landmarks, dtype=torch.float32),
+        landmarks=None if landmarks is None else torch.as_tensor(landmarks, dtype=torch.float32),
         face=latent_mask(face, size),
     )
 

@@ -10,6 +10,7 @@ from mcap.style.prompts import in_words
 
 if TYPE_CHECKING:
     from mcap.contracts import Float32Array
+    from mcap.images.palette import Palette
     from mcap.masking.crops import TrainingCrop
 
 
@@ -34,11 +35,13 @@ class TrainingData:
     sources: Sequence[TrainingCrop]
     references: Sequence[TrainingCrop]
     prompts: TrainingPrompts
-    target: Float32Array
-    """float32[D], unit length: the mean embedding of the source photos."""
+    target: Float32Array | None = None
+    """float32[D], unit length: the mean embedding of the source photos; None of a thing."""
     class_noun: str = "person"
     """The words that the identity token starts from, unless the recipe names others."""
     measured: Mapping[str, Float32Array] = field(default_factory=dict)
     """``target`` by networks that do not teach, by name: kept in the subject."""
     prior: Sequence[TrainingCrop] = ()
     """Pictures of the class noun; needed for ``prior = "images"``."""
+    palette: Palette | None = None
+    """The colours of a thing; None of a person."""

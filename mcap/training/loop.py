@@ -156,7 +156,7 @@ def train(
 def check_inputs(data: TrainingData, recipe: Recipe, networks: GuideNetworks) -> None:
     """Raise `InputRejectedError` without photos, `UsageError` or ValueError for what is missing."""
     if not data.sources:
-        raise InputRejectedError("There is no usable photo of the person to train on.")
+        raise InputRejectedError("There is no usable photo of the subject to train on.")
     if not data.references:
         raise InputRejectedError("There is no usable reference photo of the style to train on.")
     if recipe.steps == 0:
@@ -166,6 +166,11 @@ def check_inputs(data: TrainingData, recipe: Recipe, networks: GuideNetworks) ->
     if recipe.class_pictures and not data.prior:
         raise ValueError("prior 'images' needs pictures of the class noun")
     no_identity, no_detector = networks.identity is None, networks.detector is None
+    if data.target is None and ((recipe.identity and recipe.phase2_steps) or recipe.patience):
+        raise UsageError(
+            "The identity term and early stopping (patience) compare faces, and this subject has "
+            "none: set identity=false and patience=0."
+        )
     if recipe.identity and recipe.phase2_steps and no_identity:
         raise ValueError("the recipe's identity term needs an identity network")
     if recipe.identity and recipe.identity_landmarks == "detected" and no_detector:
@@ -210,9 +215,10 @@ def make_previews(
     """Return the run's previews, scored where there are networks to score them with."""
     scorer = None
     wanted = options.preview_every or recipe.patience
-    if wanted and networks.detector is not None and networks.identity is not None:
+    detector, target = networks.detector, data.target
+    if wanted and detector and networks.identity and target is not None:
         identity = networks.identity.to(backbone.device)
-        scorer = PreviewScorer(networks.detector, identity, data.target)
+        scorer = PreviewScorer(detector, identity, target)
     prompt = in_words(options.preview_prompt, recipe.words) or data.prompts.composed[0]
     return Previews(backbone, prompt, options.seed, scorer)
 

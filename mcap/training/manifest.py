@@ -21,7 +21,7 @@ from mcap.subjects.manifest import (
 )
 
 if TYPE_CHECKING:
-    from mcap.contracts import Backbone
+    from mcap.contracts import Backbone, SubjectKind
     from mcap.style.profile import StyleProfile
     from mcap.training.events import TrainingFinished
     from mcap.training.plan import Plan
@@ -31,7 +31,11 @@ if TYPE_CHECKING:
 
 
 def first_manifest(
-    backbone: Backbone, profile: StyleProfile, recipe: Recipe, seed: int = 0
+    backbone: Backbone,
+    profile: StyleProfile,
+    recipe: Recipe,
+    seed: int = 0,
+    subject_kind: SubjectKind = "face",
 ) -> Manifest:
     """Return what is known of a subject before it is trained, in the state "training".
 
@@ -44,6 +48,7 @@ def first_manifest(
         state="training",
         mcap=mcap.__version__,
         created=now(),
+        subject_kind=subject_kind,
         backbone=BackboneRecord(
             name=info.id,
             id=info.id,
@@ -73,7 +78,8 @@ def first_manifest(
 
 def requested_manifest(request: TrainingRequest, plan: Plan, backbone: Backbone) -> Manifest:
     """Return that manifest with what a request knows besides: its inputs, names and licences."""
-    first = first_manifest(backbone, request.profile, plan.recipe, request.seed)
+    kind = request.masking.subject_kind
+    first = first_manifest(backbone, request.profile, plan.recipe, request.seed, kind)
     facts = request.backbone
     licences = [
         WeightRecord(kind=kind, name=entry.name, licence=entry.licence, commercial=entry.commercial)

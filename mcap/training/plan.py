@@ -54,6 +54,8 @@ class Plan:
     """Everything that is told before training begins."""
 
     out: Path
+    noun: str
+    """What the subject is called: "person", or the class noun of a thing."""
     style: str
     backbone: str
     size: int  # of a training image, pixels
@@ -108,6 +110,7 @@ class Plan:
         parts = self.time.parts(self.recipe, self.how, self.done) if self.time.known else {}
         return {
             "out": str(self.out),
+            "noun": self.noun,
             "style": self.style,
             "backbone": self.backbone,
             "size": self.size,
@@ -170,6 +173,7 @@ def plan_training(
         advice = [*advice, text]
     return Plan(
         out=request.out,
+        noun="person" if request.masking.subject_kind == "face" else request.profile.class_noun,
         style=request.profile.name,
         backbone=facts.given,
         size=facts.native_size,

@@ -1,12 +1,14 @@
 """Photos -> masked photos -> the crops, prompts and embedding that the loop learns from.
 
+A thing has no embedding, but colours.
+
 Reference images are drawn with the backbone where a style has prompts and no photos.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,11 +16,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from mcap.contracts import FaceTools
 from mcap.diffusion.sampling import generate_images
 from mcap.faces.measure import embed
 from mcap.faces.similarity import mean_embedding
+from mcap.images.palette import Palette
 from mcap.masking.advice import require_accepted
 from mcap.masking.crops import TrainingCrop, portrait_crops
+from mcap.masking.objects import mask_object_references, mask_objects
 from mcap.masking.records import MaskedSet
 from mcap.masking.select import mask_photos, mask_references
 from mcap.runtime.device import precision_name
@@ -37,7 +42,8 @@ from mcap.training.data import TrainingData, TrainingPrompts
 from mcap.weights.cache import cache_dir
 
 if TYPE_CHECKING:
-    from mcap.contracts import Backbone, FaceTools, Float32Array, IdentityModel
+    from mcap.contracts import Backbone, Float32Array, ObjectTools
+    from mcap.masking.records import MaskSettings
     from mcap.style.profile import StyleProfile
     from mcap.training.request import TrainingRequest
 
@@ -68,25 +74,42 @@ class PreparedPhotos:
 
 
 def prepare_photos(
-    request: TrainingRequest, tools: FaceTools, on_photo: OnPhoto | None = None
+    request: TrainingRequest, tools: FaceTools | ObjectTools, on_photo: OnPhoto | None = None
 ) -> PreparedPhotos:
-    """Find and mask the faces of the person and of the style's photos.
+    """Find and mask the faces of the person and of the style's photos, or the thing in both.
 
     ``on_photo`` is called twice for each photo.
     """
-    photos = request.photos
-    sources = mask_photos(
-        photos.sources,
-        tools,
-        request.masking,
-        subject=photos.subject,
-        masks=photos.masks,
-        on_photo=on_photo,
-    )
+    photos, masking = request.photos, request.masking
+    if isinstance(tools, FaceTools):
+        sources = mask_photos(
+            photos.sources,
+            tools,
+            masking,
+            subject=photos.subject,
+            masks=photos.masks,
+            on_photo=on_photo,
+        )
+    else:
+        sources = mask_objects(
+            photos.sources, tools, masking, masks=photos.masks, on_photo=on_photo
+        )
     references = None
     if photos.references:
-        references = mask_references(photos.references, tools, request.masking, on_photo=on_photo)
+        references = mask_style(photos.references, tools, masking, on_photo)
     return PreparedPhotos(sources, references)
+
+
+def mask_style(
+    paths: Sequence[Path],
+    tools: FaceTools | ObjectTools,
+    masking: MaskSettings,
+    on_photo: OnPhoto | None = None,
+) -> MaskedSet:
+    """Mask what is no part of the style in its photos: faces, or the things that they show."""
+    if isinstance(tools, FaceTools):
+        return mask_references(paths, tools, masking, on_photo=on_photo)
+    return mask_object_references(paths, tools, masking, on_photo=on_photo)
 
 
 def draw_references(
@@ -156,39 +179,49 @@ def training_data(
 ) -> TrainingData:
     """Return crops of the backbone's size and framing, prompts of the profile, the mean embedding.
 
-    Each photo gives ``crops`` crops. The loop draws every crop once a round, so all photos count
-    the same. Raises `InputRejectedError`, with the reasons, where no photo is usable.
+    Of a thing the palette instead of the embedding. Each photo gives ``crops`` crops. The loop
+    draws every crop once a round, so all photos count the same. Raises `InputRejectedError`, with
+    the reasons, where no photo is usable.
     """
     if photos.references is None:
         raise ValueError("the style's photos are to be drawn first: `draw_references`")
-    size, face_height = backbone.info.native_size, backbone.info.face_height
-    sources = require_accepted(photos.sources)
-    references = require_accepted(photos.references)
+    size = backbone.info.native_size
+
+    def cut(masked: MaskedSet) -> list[TrainingCrop]:
+        of_faces = masked.settings.subject_kind == "face"
+        share = backbone.info.face_height if of_faces else masked.settings.face_height
+        accepted = require_accepted(masked)
+        return [c for photo in accepted for c in portrait_crops(photo, size, share, crops)]
+
+    sources, references = cut(photos.sources), cut(photos.references)
+    embeddings = [each.embedding for each in photos.sources.accepted if each.embedding is not None]
     return TrainingData(
-        sources=[c for photo in sources for c in portrait_crops(photo, size, face_height, crops)],
-        references=[
-            c for photo in references for c in portrait_crops(photo, size, face_height, crops)
-        ],
+        sources=sources,
+        references=references,
         prompts=TrainingPrompts(
             source_prompts(profile.class_noun),
             reference_prompts(profile.class_noun),
             composed_prompts(profile),
             class_prompts(profile.class_noun),
         ),
-        target=mean_embedding([masked.embedding for masked in sources]),
+        target=mean_embedding(embeddings) if embeddings else None,
         class_noun=profile.class_noun,
+        palette=None
+        if embeddings
+        else Palette.of([each.image for each in sources], [each.mask for each in sources]),
     )
 
 
-def measured(photos: PreparedPhotos, judge: IdentityModel | None) -> dict[str, Float32Array]:
+def measured(photos: PreparedPhotos, tools: FaceTools | ObjectTools) -> dict[str, Float32Array]:
     """Return the mean embedding of the person's photos by a network that does not teach.
 
-    By its name; {} where there is none.
+    By its name; {} where there is none, and of a thing.
     """
+    judge = tools.judge if isinstance(tools, FaceTools) else None
     if judge is None:
         return {}
     accepted = require_accepted(photos.sources)
-    found = [embed(judge, photo.photo.image, photo.found.face) for photo in accepted]
+    found = [embed(judge, photo.photo.image, photo.face) for photo in accepted]
     return {judge.name: mean_embedding(found)}
 
 

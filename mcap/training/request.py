@@ -18,11 +18,16 @@ from mcap.training.recipe import RECIPES, Layer, decided_by, low_memory, parse_o
 if TYPE_CHECKING:
     import torch
 
+    from mcap.contracts import SubjectKind
     from mcap.masking.records import MaskSettings
     from mcap.registry import Entry
     from mcap.style.profile import StyleProfile
     from mcap.training.backbone_facts import BackboneFacts
     from mcap.training.recipe import Recipe
+
+
+OF_FACES_OFF: Mapping[str, Any] = {"identity": False, "patience": 0}
+"""Recipe keys of what compares faces, switched off."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,9 @@ class TrainingRequest:
     profile: StyleProfile
     backbone: BackboneFacts
     recipe: Recipe  # with its full number of steps
-    entries: Mapping[str, Entry]  # detector, identity, masker, backbone
+    entries: Mapping[str, Entry]
+    """detector, identity, masker, backbone; "second opinion" where another network than identity
+    says what a face is. Of a thing no identity, and a masker only where one finds things."""
     masking: MaskSettings
     out: Path
     device: torch.device
@@ -73,7 +80,12 @@ class TrainingRequest:
             "backbone": self.backbone.given,
             "backbone weights": self.backbone.weights_key,
             "recipe": self.recipe.model_dump(mode="json"),
-            **{kind: self.entries[kind].name for kind in ("detector", "identity", "masker")},
+            **{
+                kind: self.entries[kind].name
+                for kind in ("detector", "identity", "masker")
+                if kind in self.entries
+            },
+            **({"subject kind": "object"} if masking.subject_kind == "object" else {}),
             "photo settings": hash_of(
                 [masking.photos.model_dump(mode="json"), masking.faces.model_dump(mode="json")]
             ),
@@ -114,10 +126,12 @@ def requested_recipe(
     backbone: BackboneFacts,
     overrides: Sequence[str] = (),
     fits: Callable[[Recipe], bool] | None = None,
+    subject_kind: SubjectKind = "face",
 ) -> Recipe:
     """Return the named recipe over the backbone's keys, with the profile's and the user's on top.
 
-    With ``fits``, the test whether a recipe fits into memory (``--low-memory``), keys that need
+    For a thing without what compares faces: `UsageError` where the user asks for that. With
+    ``fits``, the test whether a recipe fits into memory (``--low-memory``), keys that need
     less of it go below the user's.
     """
     own = Layer(f"backbone {backbone.name}", backbone.recipe_overrides)
@@ -128,7 +142,16 @@ def requested_recipe(
         Layer(f"backbone {backbone.name}, recipe '{name}'", backbone.recipes.get(name, {})),
         Layer(f"style profile '{profile.name}', table [train]", styled),
     ]
+    if subject_kind == "object":
+        layers.append(Layer("--subject-kind object", OF_FACES_OFF))
     given = [Layer(f"--set {text}", dict([parse_override(text)])) for text in overrides]
+    for layer in given if subject_kind == "object" else []:
+        for key, value in layer.values.items():
+            if key in (*OF_FACES_OFF, "identity_weight") and value:
+                raise UsageError(
+                    f"{layer.origin}: compares faces, and --subject-kind object has none; leave "
+                    "it out, or train a person (--subject-kind face)."
+                )
     if fits is not None:
         keys = low_memory(recipe(name, [*layers, *given], own), fits)
         layers.append(Layer("--low-memory", keys))

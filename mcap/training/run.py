@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from mcap.contracts import FaceTools
 from mcap.errors import McapError
-from mcap.masking.select import mask_references
 from mcap.subjects.writer import SubjectWriter
 from mcap.training.events import ClassPictureReady, Event, Stopped, TrainingFinished
 from mcap.training.identity_guide import GuideNetworks
@@ -21,6 +21,7 @@ from mcap.training.prepare import (
     OnPhoto,
     class_picture,
     draw_references,
+    mask_style,
     measured,
     refused_records,
     training_data,
@@ -29,18 +30,24 @@ from mcap.training.timing import number_of_images, time_run
 from mcap.training.tiny_autoencoder import load_tiny_autoencoder
 
 if TYPE_CHECKING:
-    from mcap.contracts import Backbone, FaceTools
+    from mcap.contracts import Backbone, ObjectTools
     from mcap.training.options import Options
     from mcap.training.plan import Plan
     from mcap.training.prepare import PreparedPhotos
     from mcap.training.request import TrainingRequest
 
 
+def guide_networks(tools: FaceTools | ObjectTools, tiny_vae: Any | None) -> GuideNetworks:
+    """Return the networks that guide training; of a thing none compares faces."""
+    identity = tools.identity if isinstance(tools, FaceTools) else None
+    return GuideNetworks(identity, tools.detector, tiny_vae)
+
+
 def timed_plan(
     request: TrainingRequest,
     plan: Plan,
     photos: PreparedPhotos,
-    tools: FaceTools,
+    tools: FaceTools | ObjectTools,
     backbone: Backbone,
 ) -> Plan:
     """Return the plan with the time as a few steps of the run say it (`time_run`).
@@ -52,7 +59,7 @@ def timed_plan(
     known = replace(photos, references=photos.sources) if draws else photos
     data = training_data(known, request.profile, backbone)
     tiny_vae = load_tiny_autoencoder(plan.recipe, request.backbone.architecture, backbone)
-    networks = GuideNetworks(tools.identity, tools.detector, tiny_vae)
+    networks = guide_networks(tools, tiny_vae)
     images = number_of_images(photos, plan.recipe)
     try:
         found = time_run(
@@ -81,7 +88,7 @@ def with_references(
     photos: PreparedPhotos,
     request: TrainingRequest,
     backbone: Backbone,
-    tools: FaceTools,
+    tools: FaceTools | ObjectTools,
     writer: SubjectWriter,
     on_image: OnPhoto | None = None,
 ) -> PreparedPhotos:
@@ -91,14 +98,14 @@ def with_references(
     drawn = draw_references(
         backbone, request.profile, writer.references, request.seed, on_image=on_image
     )
-    return replace(photos, references=mask_references(drawn, tools, request.masking))
+    return replace(photos, references=mask_style(drawn, tools, request.masking))
 
 
 def learn(
     request: TrainingRequest,
     plan: Plan,
     photos: PreparedPhotos,
-    tools: FaceTools,
+    tools: FaceTools | ObjectTools,
     backbone: Backbone,
     writer: SubjectWriter,
     how: Options,
@@ -119,9 +126,9 @@ def learn(
             return
         strangers.append(class_picture(backbone, data.class_noun, number))
         yield ClassPictureReady(number + 1, recipe.class_pictures)
-    data = replace(data, measured=measured(photos, tools.judge), prior=strangers)
+    data = replace(data, measured=measured(photos, tools), prior=strangers)
     tiny_vae = load_tiny_autoencoder(recipe, request.backbone.architecture, backbone)
-    networks = GuideNetworks(tools.identity, tools.detector, tiny_vae)
+    networks = guide_networks(tools, tiny_vae)
     how = replace(how, latents=writer.latents)
     for event in train(data, recipe, backbone, writer, networks, how):
         if isinstance(event, TrainingFinished):

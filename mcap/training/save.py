@@ -29,7 +29,7 @@ def save_subject(
     identity: IdentityModel | None,
     seed: int,
 ) -> None:
-    """Write the learned tokens, what learned of UNet and text encoders, and the person's embedding.
+    """Write the tokens, what learned of UNet and text encoders, and what the subject is known by.
 
     A network that learned whole is kept, and left, in the backbone's precision.
     """
@@ -48,11 +48,14 @@ def save_subject(
         tensors, metadata = lora_state(backbone)
         header = kohya_header(writer.manifest, recipe, data, seed)
         writer.write_adapter(tensors, {**metadata, **header})
-    writer.write_identity(
-        torch.as_tensor(data.target),
-        identity.name if identity is not None else "",
-        {name: torch.as_tensor(mean) for name, mean in data.measured.items()},
-    )
+    if data.target is not None:
+        writer.write_identity(
+            torch.as_tensor(data.target),
+            identity.name if identity is not None else "",
+            {name: torch.as_tensor(mean) for name, mean in data.measured.items()},
+        )
+    if data.palette is not None:
+        writer.write_palette(data.palette)
 
 
 def kohya_header(

@@ -197,13 +197,13 @@ def write_edited(
 ) -> Picture:
     """Cut as the picture was, measure the face before and after, and write."""
     x0, y0, x1, y1 = job.source.cut
-    before, after = (
-        embed_largest_face(
-            np.ascontiguousarray(image[y0:y1, x0:x1]), models.detector, models.identity
+    both = [np.ascontiguousarray(im[y0:y1, x0:x1]) for im in (redrawn.source, redrawn.target)]
+    before = after = person = None
+    if models.identity is not None and subject.identity_embedding is not None:
+        before, after = (
+            embed_largest_face(image, models.detector, models.identity) for image in both
         )
-        for image in (redrawn.source, redrawn.target)
-    )
-    person = torch.as_tensor(np.asarray(subject.identity_embedding, np.float32))
+        person = torch.as_tensor(np.asarray(subject.identity_embedding, np.float32))
 
     def cosine(one: torch.Tensor | None, other: torch.Tensor | None) -> float | None:
         if one is None or other is None:

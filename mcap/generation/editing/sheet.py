@@ -45,11 +45,14 @@ def write_edit_sheet(
             break
         record = picture.record
         kept = record["face_kept"]
-        before = ("similarity to the person", job.source.prompt)
+        before: tuple[str, ...] = ("similarity to the person", job.source.prompt)
         after = (*describe_changes(record["edits"][-1]), f"face kept {shown(kept)}")
         colour = NEUTRAL if kept is not None else WARNING
-        tiles.append(Tile(read_pixels(job.path), shown(record["similarity_before"]), before))
-        tiles.append(Tile(read_pixels(picture.path), shown(record["similarity"]), after, colour))
+        titles = (shown(record["similarity_before"]), shown(record["similarity"]))
+        if record["subject"].get("kind") == "object":  # of which no face is kept or lost
+            before, after, colour, titles = before[1:], after[:-1], NEUTRAL, ("before", "after")
+        tiles.append(Tile(read_pixels(job.path), titles[0], before))
+        tiles.append(Tile(read_pixels(picture.path), titles[1], after, colour))
         if local and index not in redrawn:
             tiles.append(Tile(None, "drawn earlier"))
         elif local:

@@ -18,6 +18,7 @@ SFACE = IdentityInfo(
 )
 """0.363: OpenCV zoo's own figure. 7.5: docs/faces.md, "What is a face"."""
 LANDMARKS = MaskerInfo(thread_safe=True, reads_pixels=False)
+FOREGROUND = MaskerInfo(finds_objects=True)
 
 
 @hookimpl
@@ -53,6 +54,13 @@ def register_maskers(register: Any) -> None:
         licence="Apache-2.0",
         info=LANDMARKS,
     )
+    register(
+        "foreground",
+        foreground_masker,
+        summary="the thing in the middle of a picture, by its colours (GrabCut); for things",
+        licence="Apache-2.0",
+        info=FOREGROUND,
+    )
 
 
 def load_yunet() -> Any:
@@ -76,3 +84,10 @@ def landmark_masker() -> Any:
     from mcap.faces.masks import LandmarkMasker
 
     return LandmarkMasker()
+
+
+def foreground_masker() -> Any:
+    """Return the masker of things, which needs no weights."""
+    from mcap_plugins.opencv.grabcut import ForegroundMasker
+
+    return ForegroundMasker()
