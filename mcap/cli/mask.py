@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from mcap.cli.settings import Settings
     from mcap.masking.folder import MaskRequest
     from mcap.masking.records import MaskedSet
     from mcap.registry import Entry
@@ -103,14 +104,11 @@ def mask(
       find . -name "*.jpg" | mcap mask - --out masked --json
     """
     from mcap.cli.output import emit, note_left_out
-    from mcap.cli.photo_tools import SECOND_OPINION, photo_entries, refuse_face_options
+    from mcap.cli.photo_tools import photo_entries, refuse_face_options
     from mcap.cli.settings import load_settings
     from mcap.errors import InputRejectedError, UsageError
     from mcap.images.find import find_photos
     from mcap.masking.advice import no_usable_photo
-    from mcap.masking.folder import MaskRequest
-    from mcap.masking.objects import SHARE
-    from mcap.masking.records import MaskSettings
 
     if out is None and not preview:
         raise UsageError("Give --out DIR for masks and report, or --preview to look only.")
@@ -127,29 +125,9 @@ def mask(
         )
     if out is not None and os.path.isfile(out):  # Path.is_file() raises for a name too long
         raise UsageError(f"--out {out}: is a file, and a folder is needed.")
-    a_thing = settings.subject_kind == "object"
-    given = {"size": size, "face_height": face_height or (SHARE if a_thing else None)}
-    mask_settings = MaskSettings.model_validate(
-        {
-            "photos": settings.photos,
-            "faces": settings.faces,
-            "subject_kind": settings.subject_kind,
-            **{key: value for key, value in given.items() if value is not None},
-        }
-    )
     tools = photo_entries(settings, masker)
-    measured_with = {
-        **{
-            kind.replace(" ", "_"): tools[kind].name
-            for kind in ("detector", "identity", SECOND_OPINION)
-            if kind in tools
-        },
-        "photos": settings.photos.model_dump(mode="json"),
-        "min_score": settings.faces.min_score,
-        "max_faces": settings.faces.max_faces,
-    }
-    by = tools["masker"].name if "masker" in tools else "none"
-    request = MaskRequest(measured_with, by, mask_settings, tuple(paths), subject)
+    sizes = {"size": size, "face_height": face_height}
+    request = mask_request(settings, tools, paths, subject, sizes)
     report = masked_report(ctx, request, tools, out)
     result = for_scripts(report, out)
     if preview and not ctx.obj.json:
@@ -164,6 +142,45 @@ def mask(
     if not ctx.obj.json:
         lines = [*report["summary"], *([f"See {out / 'contact-sheet.jpg'}"] if out else [])]
         emit(ctx, result, lambda console: console.print("\n".join(lines), markup=False))
+
+
+def mask_request(
+    settings: Settings,
+    tools: Mapping[str, Entry],
+    paths: Sequence[Path],
+    subject: Path | None,
+    sizes: Mapping[str, Any],
+) -> MaskRequest:
+    """Return the task of a run; ``sizes`` are the crops' that were given, None for the others."""
+    from mcap.cli.photo_tools import SECOND_OPINION
+    from mcap.masking.folder import MaskRequest
+    from mcap.masking.objects import SHARE
+    from mcap.masking.records import MaskSettings
+
+    own = {"face_height": SHARE} if settings.subject_kind == "object" else {}
+    given = {key: value for key, value in sizes.items() if value is not None}
+    mask_settings = MaskSettings.model_validate(
+        {
+            "photos": settings.photos,
+            "faces": settings.faces,
+            "subject_kind": settings.subject_kind,
+            **own,
+            **given,
+        }
+    )
+    names = {
+        kind.replace(" ", "_"): tools[kind].name
+        for kind in ("detector", "identity", SECOND_OPINION)
+        if kind in tools
+    }
+    measured_with = {
+        **names,
+        "photos": settings.photos.model_dump(mode="json"),
+        "min_score": settings.faces.min_score,
+        "max_faces": settings.faces.max_faces,
+    }
+    masker = tools["masker"].name if "masker" in tools else "none"
+    return MaskRequest(measured_with, masker, mask_settings, tuple(paths), subject)
 
 
 def masked_report(

@@ -13,6 +13,7 @@ import numpy as np
 
 from mcap.contracts import Face
 from mcap.faces.blur import blur
+from mcap.faces.cover import cover
 from mcap.faces.eyes import openness
 from mcap.faces.pose import Pose, pose
 from mcap.faces.region import share_outside, upright_grey
@@ -54,6 +55,9 @@ class FoundFace:
     """`mcap.contracts.MeasuresQuality`; None where the identity network does not tell."""
     outside: float = 0.0
     """Share of the face beyond the picture's edge, 0 to 1, `mcap.faces.region.share_outside`."""
+    cover: float | None = None
+    """Likelihood that something covers the face, 0 to 1, `mcap.faces.cover.cover`; None: not
+    looked at."""
 
 
 def find_faces(
@@ -86,6 +90,7 @@ def find_faces(
                 eyes=openness(face.mesh),
                 quality=quality,
                 outside=share_outside(face, image.shape),
+                cover=cover(image, face.landmarks),
             )
         )
     return found

@@ -99,6 +99,13 @@ class FaceSettings(BaseModel):
     soft_occluded: float = Field(default=0.10, ge=0, le=1)
     """From here on the photo is accepted with a note."""
 
+    max_cover: float = Field(default=0.73, ge=0, le=1)
+    """Faces that look more likely covered than this are refused, see `mcap.faces.cover`; 1: none.
+    Measured in docs/faces.md, "Covered faces"."""
+
+    soft_cover: float = Field(default=0.38, ge=0, le=1)
+    """From here on the photo is accepted with a note."""
+
     near_duplicate: float = Field(default=0.97, ge=0, le=1)
     """From this correlation on two photos are noted as nearly the same, see
     `mcap.masking.near_duplicates`."""

@@ -23,7 +23,7 @@ SOFTNESS = 0.8
 
 @dataclass(frozen=True, eq=False)
 class Palette:
-    """What is known of a thing without any network: its colours, and nothing of its shape."""
+    """The colours of a thing: all that is known of it without a network, nothing of its shape."""
 
     histogram: Float32Array
     """float32[8, 16, 16], sum 1: the thing's colours, the mean over its photos."""

@@ -113,6 +113,11 @@ REMEDIES: dict[str, tuple[str, str, str]] = {
         "a part of the face is hidden",
         "Take off sunglasses, mask and scarf, and keep hands and hair off the face.",
     ),
+    "cover": (
+        "something covers the face",
+        "perhaps something covers a part of the face",
+        "Take off sunglasses, mask and scarf, and keep hands and phone off the face.",
+    ),
     "identity": (
         "somebody else, or not to be recognised",
         "hardly like the others",

@@ -173,6 +173,17 @@ MEASURES = (
         "{value:.0%} of the face is hidden",
     ),
     Measure(
+        "cover",
+        "likelihood, 0 to 1",
+        # A face parser knows better.
+        lambda face: face.found.cover if face.found.occluded is None else None,
+        lambda face: (None, face.settings.faces.max_cover),
+        lambda face: (None, face.settings.faces.soft_cover),
+        "something seems to cover the face (a mask, a hand, a scarf, dark glasses; likelihood "
+        "{value:.2f}, at most {high:.2f})",
+        "perhaps something covers a part of the face (likelihood {value:.2f})",
+    ),
+    Measure(
         "identity",
         "cosine to the subject",
         lambda face: face.similarity,

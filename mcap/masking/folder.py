@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 LARGEST_REPORT = 64 * MEBIBYTE
 """Of a report.json; a photo takes a few kilobytes of it, each face in it as many."""
-MEASURES = 3
+MEASURES = 4
 """Raised when a face is measured otherwise, so that what an earlier mcap measured is not reused."""
 
 

@@ -237,8 +237,14 @@ def judged(
 
 
 def object_blur(masked: MaskedPhoto, image: UInt8Image) -> float:
-    """Return the blur of the thing and its outline, in per cent of its longer side."""
+    """Return the blur of the thing and its outline, in per cent of its longer side.
+
+    Where nothing was told apart, of the middle of the picture: what is behind may be soft.
+    """
     x0, y0, x1, y1 = masked.box
+    if masked.whole:
+        quarter = (x1 - x0) // 4, (y1 - y0) // 4
+        x0, y0, x1, y1 = x0 + quarter[0], y0 + quarter[1], x1 - quarter[0], y1 - quarter[1]
     zoom = MEASURED_FACE / max(x1 - x0, y1 - y0)
     half = MEASURED_SIDE / 2
     to_frame = Similarity.scaling(zoom, half - zoom * (x0 + x1) / 2, half - zoom * (y0 + y1) / 2)

@@ -136,7 +136,7 @@ class MaskedPhoto:
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """What the mask covers by half or more (less, where nothing is), in pixels of
+        """The box of what the mask covers by half or more (less, where nothing is), in pixels of
         ``photo.image``: x0, y0, x1, y1; all of the picture where the mask is empty."""
         for least in (128, 1):
             covered = self.cutout >= least

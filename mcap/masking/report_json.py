@@ -94,7 +94,7 @@ def describe_face(found: FoundFace | None, scale: float) -> dict[str, Any]:
     """
     if found is None:
         keys = ("box", "landmarks", "score", "blur", "brightness", "overexposed", "eyes")
-        return dict.fromkeys((*keys, "occluded", "quality", "outside", "pose"))
+        return dict.fromkeys((*keys, "occluded", "cover", "quality", "outside", "pose"))
     pose = found.pose
     return {
         "box": own_pixels(found.face.box, scale),
@@ -105,6 +105,7 @@ def describe_face(found: FoundFace | None, scale: float) -> dict[str, Any]:
         "overexposed": round(found.overexposed, 3),
         "eyes": rounded(found.eyes),
         "occluded": rounded(found.occluded),
+        "cover": rounded(found.cover),
         "quality": rounded(found.quality),
         "outside": rounded(found.outside),
         "pose": {
@@ -139,6 +140,7 @@ def face_to_json(found: FoundFace) -> dict[str, Any]:
         "eyes": found.eyes,
         "quality": found.quality,
         "outside": found.outside,
+        "cover": found.cover,
         "pose": [found.pose.yaw, found.pose.pitch, found.pose.roll],
     }
 
@@ -163,6 +165,7 @@ def face_from_json(stored: Mapping[str, Any]) -> FoundFace:
         eyes=stored["eyes"],
         quality=stored.get("quality"),
         outside=stored.get("outside", 0.0),
+        cover=stored.get("cover"),
     )
 
 

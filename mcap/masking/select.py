@@ -57,7 +57,7 @@ OnPhoto = Callable[[Path], None]
 UNSEEN = ("resolution", "sharpness", "brightness", "overexposed", "outside")
 """Checks whose failing makes the identity network's quality worthless."""
 
-UNRECOGNISABLE = ("resolution", "sharpness", "brightness", "overexposed", "yaw", "pitch")
+UNRECOGNISABLE = ("resolution", "sharpness", "brightness", "overexposed", "yaw", "pitch", "cover")
 """Checks whose failing makes a similarity worthless."""
 
 
@@ -395,7 +395,7 @@ class Judge:
     def checks(self, found: FoundFace, choice: Choice) -> list[FaceCheck]:
         """Return the checks that a subject's face, or a reference's, has to pass."""
         if self.same_person is None:  # a style may close its eyes and wear sunglasses
-            found = replace(found, eyes=None, occluded=None)
+            found = replace(found, eyes=None, occluded=None, cover=None)
         return check_face(FaceToJudge(found, self.settings, choice.similarity, self.same_person))
 
     def checked(

@@ -9,13 +9,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from mcap.cli import run
 from mcap.faces.measure import embed, find_faces
 from mcap.images import provenance
+from mcap.images.palette import Palette
 from mcap.registry import Entry, registry
 from tests.support.photographs import astronaut, cameraman, no_face
 from tests.support.restoring import Restore, noise
+from tests.support.subjects import make_subject
 
 
 @pytest.fixture(autouse=True)
@@ -132,6 +135,36 @@ def test_likeness_is_measured_to_the_person_that_is_named(enhance, woman, tmp_pa
     Image.fromarray(no_face()).save(coffee)
     code, result, _ = enhance(woman, "--restorer", "same", "--subject", coffee)
     assert (code, "no face" in result["error"]) == (3, True)
+
+
+def test_in_pictures_of_a_thing_faces_are_restored_only_where_that_is_asked_for(
+    enhance, woman, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MCAP_ENHANCE__RESTORERS", '["twice", "same"]')
+    image = astronaut()
+    weights = np.ones(image.shape[:2], np.float32)
+    thing = make_subject(tmp_path / "suit.mcap", palette=Palette.of([image], [weights])).path
+    record = {"mcap": "0.1.0", "kind": "generate", "subject": {"name": "suit", "kind": "object"}}
+    drawn = woman.with_name("drawn.png")
+    chunk = PngInfo()
+    chunk.add_text("mcap", json.dumps(record))
+    Image.fromarray(image).save(drawn, pnginfo=chunk)
+    # By the subject that is named, and by what the picture says of itself.
+    for number, arguments in enumerate([(woman, "--subject", thing), (drawn,)]):
+        out = tmp_path / f"out-{number}"
+        code, result, told = enhance(*arguments, "--out", out)
+        (picture,) = result["pictures"]
+        assert code == 0 and picture["faces"] == []
+        assert "same was left out: the picture shows a thing" in told
+        assert picture["size"] == [1024, 1024]  # enlarged all the same
+        assert "a thing: no face looked for" in (out / "report.html").read_text()
+        code, result, _ = enhance(*arguments, "--out", out, "--restorer", "twice,same")
+        assert len(result["pictures"][0]["faces"]) == 1
+    code, result, _ = enhance(woman, "--out", tmp_path / "person")
+    assert [stage["restorer"] for stage in result["pictures"][0]["faces"][0]["stages"]] == [
+        "twice",
+        "same",
+    ]
 
 
 def test_a_picture_of_somebody_else_than_the_person_named_is_said_to_be_so(

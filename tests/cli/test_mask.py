@@ -384,7 +384,9 @@ def test_tables_can_be_read_in_a_terminal_of_any_width(width):
     checks = [{"name": name, "value": 0.5, "verdict": "fine"} for name, _ in NUMBERS.values()]
     photo = {"path": "a/01-living-room.jpg", "accepted": False, "reason": why, "notes": []}
     console = Console(file=io.StringIO(), width=width)
-    print_numbers(console, {"photos": [{**photo, "mask": None, "checks": checks}]})
+    print_numbers(
+        console, {"subject_kind": "face", "photos": [{**photo, "mask": None, "checks": checks}]}
+    )
     lines = console.file.getvalue().splitlines()
     assert "refused" in "\n".join(lines) and "01-living" in "\n".join(lines)
     assert "…" not in "\n".join(lines) and all(len(line) <= width for line in lines)

@@ -31,12 +31,23 @@ def judged(found: FoundFace, similarity: float = 0.9, size: int = 256, **limits)
     return {check.name: check for check in made}
 
 
+@pytest.mark.parametrize(("value", "verdict"), [(0.1, "good"), (0.5, "note"), (0.9, "refused")])
+def test_without_a_parser_what_covers_a_face_is_judged_by_its_likelihood(value, verdict):
+    made = judged(replace(GOOD, occluded=None, cover=value))
+    assert made["cover"].verdict == verdict and made["occluded"].verdict == "unknown"
+    assert judged(replace(GOOD, occluded=None, cover=value), max_cover=1)["cover"].verdict in (
+        "good",
+        "note",
+    )
+
+
 def test_a_good_face_passes_every_check_and_each_has_its_number():
     made = judged(GOOD)
     assert list(made) == [
         *("resolution", "sharpness", "brightness", "overexposed", "yaw", "pitch", "roll"),
-        *("outside", "eyes", "occluded", "identity"),
+        *("outside", "eyes", "occluded", "cover", "identity"),
     ]
+    assert made.pop("cover").verdict == "unknown"  # a parser has said what hides the face
     for check in made.values():
         assert check.verdict == "good" and not check.text and check.value is not None
         assert any(limit is not None for limit in check.accepted)

@@ -12,7 +12,9 @@ from mcap.geometry.similarity_transform import Similarity
 from mcap.masking import MaskSettings, mask_photos, mask_references
 from mcap.masking.advice import advise, summary
 from mcap.masking.records import MaskedPhoto, RefusedPhoto
+from tests.support.drawn_people import covered_face
 from tests.support.masked_photos import OneFace, TellsStrangers, masked_set, photos, stranger
+from tests.support.photographs import ASTRONAUT
 
 
 def test_every_refusal_has_its_kind_its_numbers_and_a_word_of_advice(tmp_path):
@@ -127,8 +129,8 @@ def test_what_only_the_detector_takes_for_a_face_is_no_person(tmp_path):
         "night": ("brightness",),  # too dark for the network to tell
     }
     assert "no face found" in refused["dog"].reason and "5.6" in refused["dog"].reason
-    assert "learns people" in refused["dog"].reason
-    assert any("dog.png" in line and "pets" in line for line in summary(found))
+    assert "--subject-kind object" in refused["dog"].reason
+    assert any("dog.png" in line and "--subject-kind object" in line for line in summary(found))
     assert found.passed_over == ()
     # Five dogs alone are nobody, and do not become the subject.
     dogs = [path for path in paths if path.stem == "dog"]
@@ -139,6 +141,44 @@ def test_what_only_the_detector_takes_for_a_face_is_no_person(tmp_path):
     kinder = MaskSettings(size=256, faces={"min_quality": 0.0})
     assert mask_photos(dogs, tools, kinder).accepted
     assert mask_references(dogs, tools, settings).accepted
+
+
+def test_a_covered_face_is_refused_or_noted_and_a_styles_may_be(tmp_path):
+    def masked(image):
+        return covered_face(image, ASTRONAUT.landmarks, "mask", 0)
+
+    paths = photos(tmp_path, covered=masked)
+    found = masked_set(paths)
+    (refused,) = found.refused
+    assert refused.path.stem == "covered" and refused.kinds == ("cover",)
+    assert "something seems to cover the face" in refused.reason
+    assert any("covered.png" in line and "scarf" in line for line in summary(found))
+    # That it is not like the others follows from what hides it, and is not what is said first.
+    stranger_too = photos(tmp_path, covered=lambda image: stranger(masked(image)))
+    (refused,) = masked_set(stranger_too).refused
+    assert refused.kinds == ("cover",) and "not the subject" in refused.reason
+    paths = photos(tmp_path, covered=masked)
+    (noted,) = [entry for entry in masked_set(paths, max_cover=1).accepted if entry.notes]
+    assert noted.kinds == ("cover",) and "perhaps something covers" in noted.notes[0]
+    assert masked_set([paths[-1]], role="reference").accepted
+
+
+def test_a_network_that_cannot_tell_what_a_face_is_has_one_beside_it_that_can(tmp_path):
+    paths = photos(tmp_path, dog=thing)
+    blind = FaceTools(OneFace(), TellsStrangers(), LandmarkMasker())
+    assert blind.judge is blind.identity
+    assert len(mask_photos(paths, blind, MaskSettings(size=256)).accepted) == 7
+    tools = FaceTools(OneFace(), TellsStrangers(), LandmarkMasker(), SeesThings())
+    assert tools.judge is tools.second_opinion
+    found = mask_photos(paths, tools, MaskSettings(size=256))
+    assert [entry.kinds for entry in found.refused] == [("not-a-face",)]
+    # Who it is goes on being told by the chosen one, and its threshold.
+    assert all(entry.found.quality == 10.0 for entry in found.accepted)
+    (tmp_path / "b").mkdir()
+    somebody = mask_photos(
+        [*paths[:6], *photos(tmp_path / "b", x=stranger)[6:]], tools, MaskSettings(size=256)
+    )
+    assert [entry.kinds for entry in somebody.refused] == [("stranger",)]
 
 
 def test_a_face_that_the_edge_of_the_photo_cuts_is_noted_or_refused(tmp_path):

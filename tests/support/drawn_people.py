@@ -93,3 +93,36 @@ class KnownMasker:
 
     def mask(self, image, face):
         return cv2.resize(self.matte, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def covered_face(image: np.ndarray, landmarks: np.ndarray, kind: str, seed: int) -> np.ndarray:
+    """The picture with something drawn over the face: a "mask", a "scarf" or dark "lenses"."""
+    rng = np.random.default_rng(seed)
+    eyes, mouth = landmarks[:2].mean(axis=0), landmarks[3:].mean(axis=0)
+    down, right = mouth - eyes, landmarks[1] - landmarks[0]
+
+    def at(x: float, y: float) -> np.ndarray:
+        """x in eye distances from the middle, y in steps from the eyes (0) to the mouth (1)."""
+        return eyes + x * right + y * down
+
+    colours = [(150, 200, 222), (235, 238, 240), (30, 30, 32), (90, 130, 110), (120, 60, 70)]
+    colour = np.array(colours[seed % len(colours)]) * rng.uniform(0.85, 1.05)
+    shapes = {
+        "mask": [[(-0.95, 0.55), (0, 0.35), (0.95, 0.55), (0.9, 1.3), (0, 1.9), (-0.9, 1.3)]],
+        "scarf": [[(-4, 0.7), (0, 0.6), (4, 0.7), (4, 4), (-4, 4)]],
+        "lenses": [
+            [(x - 0.45, -0.3), (x + 0.45, -0.3), (x + 0.38, 0.35), (x - 0.38, 0.35)]
+            for x in (-0.5, 0.5)
+        ],
+    }
+    if kind == "lenses":
+        colour = colour * 0.0 + 25
+    alpha = np.zeros(image.shape[:2], np.float32)
+    for shape in shapes[kind]:
+        points = np.round([at(x, y) for x, y in shape]).astype(np.int32)
+        cv2.fillPoly(alpha, [points], 1.0)
+    soft = cv2.GaussianBlur(alpha, (0, 0), max(float(np.hypot(*right)) / 60, 0.5))[..., None]
+    y, x = np.mgrid[0 : image.shape[0], 0 : image.shape[1]]
+    folds = 12 * np.sin(y * 25 / np.hypot(*down) + x * 5 / np.hypot(*right))
+    cloth = (colour + (folds if kind != "lenses" else 0 * folds)[..., None]).clip(0, 255)
+    return np.round(image * (1 - soft) + cloth * soft).astype(np.uint8)

@@ -11,6 +11,7 @@ import torch
 from mcap.contracts import DetectorInfo, Face
 from mcap.diffusion.lora import add_lora, add_text_lora, lora_state, remove_lora
 from mcap.generation.settings import GenerationModels
+from mcap.images.palette import Palette
 from mcap.style.profile import StyleProfile
 from mcap.subjects.manifest import TokenRecord, token_file
 from mcap.subjects.subject import Subject, read_subject
@@ -64,16 +65,18 @@ def make_subject(
     kind: str = "sd",
     text: bool = False,
     alpha: float | None = None,
+    palette: Palette | None = None,
 ) -> Subject:
     """LoRA and tokens drawn from ``seed``, strong enough to be seen in a picture.
 
     ``kind`` is that of the tiny model, ``text`` adds LoRA to its text encoders, ``alpha`` is
-    written instead of the rank.
+    written instead of the rank. With ``palette`` the subject is a thing of these colours.
     """
     backbone = tiny_backbone(kind=kind)
     manifest = tiny_manifest(backbone, tiny_recipe()).model_copy(
         update={
             "recipe": {},
+            "subject_kind": "face" if palette is None else "object",
             "tokens": [
                 TokenRecord(token=token, initial=words, file=token_file(token))
                 for token, words in (("<mcap-id>", "person"), ("<mcap-style>", "style"))
@@ -102,7 +105,10 @@ def make_subject(
         vectors = [torch.randn(width, generator=random) for width in widths]
         writer.write_embedding(record.token, vectors)
     embedding = torch.nn.functional.normalize(torch.randn(32, generator=random), dim=0)
-    writer.write_identity(embedding, tiny_identity().name)
+    if palette is None:
+        writer.write_identity(embedding, tiny_identity().name)
+    else:
+        writer.write_palette(palette)
     if complete:
         writer.complete({})
         return read_subject(folder)
