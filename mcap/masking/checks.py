@@ -36,6 +36,19 @@ class FaceToJudge:
         return self.settings.size * self.settings.face_height
 
     @property
+    def clear(self) -> bool:
+        """Sharp and light enough, and turned to the camera enough, to be accepted."""
+        found, limits = self.found, self.settings.faces
+        return (
+            self.height >= self.smallest
+            and found.blur <= limits.max_blur
+            and found.brightness >= limits.min_brightness
+            and found.overexposed <= limits.max_overexposed
+            and abs(found.pose.yaw) <= limits.max_yaw
+            and abs(found.pose.pitch) <= limits.max_pitch
+        )
+
+    @property
     def smallest(self) -> float:
         """Pixels that the face must be high."""
         return self.settings.faces.smallest(self.settings.size, self.settings.face_height)
@@ -175,8 +188,8 @@ MEASURES = (
     Measure(
         "cover",
         "likelihood, 0 to 1",
-        # A face parser knows better.
-        lambda face: face.found.cover if face.found.occluded is None else None,
+        # A face parser knows better; of a face that is hardly to be seen nobody knows.
+        lambda face: face.found.cover if face.found.occluded is None and face.clear else None,
         lambda face: (None, face.settings.faces.max_cover),
         lambda face: (None, face.settings.faces.soft_cover),
         "something seems to cover the face (a mask, a hand, a scarf, dark glasses; likelihood "
