@@ -20,6 +20,11 @@ measures what makes a finding a face instead: SFace's quality of the portraits' 
 copies, and of what YuNet finds in pictures without a face: scikit-image's (but the astronaut), cuts
 of them enlarged and turned, and smoothed noise. The cameraman's face is real and not counted.
 
+    python benchmarks/faces.py --pictures FOLDER --count 100 --verdicts
+
+puts each portrait alone through `mcap mask` as a library, and every eighth of the pictures without
+a face, and counts who is accepted.
+
 Times are processor time, so that other work on the machine does not count, with one thread for
 OpenCV; MediaPipe's threads are all counted. Prints Markdown tables and writes OUT/faces.md and
 OUT/faces.json.
@@ -33,6 +38,7 @@ import itertools
 import json
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +55,7 @@ from mcap.faces.measure import find_faces
 from mcap.faces.settings import FaceSettings
 from mcap.images.find import find_photos
 from mcap.images.photo import read_photo
+from mcap.masking.records import MaskedPhoto, RefusedPhoto
 from mcap.registry import registry
 
 MIN_SCORE = FaceSettings().min_score
@@ -417,6 +424,41 @@ def second_opinion(options: argparse.Namespace) -> str:
     return "\n".join(lines) + "\n"
 
 
+def verdicts(options: argparse.Namespace) -> str:
+    """Return a table: pictures, each alone through masking, and how many are accepted."""
+    from mcap.contracts import FaceTools
+    from mcap.masking import MaskSettings, mask_photos
+
+    cv2.setNumThreads(1)
+    made = {"detector": "yunet", "identity": "sface", "masker": "landmarks"}
+    tools = FaceTools(**{kind: registry().create(kind, name) for kind, name in made.items()})
+    settings = MaskSettings(size=256)
+    options.out.mkdir(parents=True, exist_ok=True)
+    lines = ["| pictures | count | accepted | with a note | why not |"]
+    lines += ["| --- | --- | --- | --- | --- |"]
+
+    def row(title: str, paths: list[Path]) -> None:
+        entries = [mask_photos([path], tools, settings).entries[0] for path in paths]
+        accepted = [entry for entry in entries if isinstance(entry, MaskedPhoto)]
+        refused = Counter(
+            kind for entry in entries if isinstance(entry, RefusedPhoto) for kind in entry.kinds
+        )
+        why = ", ".join(f"{kind} {count}" for kind, count in refused.most_common())
+        noted = sum(bool(entry.kinds) for entry in accepted)
+        lines.append(f"| {title} | {len(paths)} | {len(accepted)} | {noted} | {why} |")
+
+    row("portraits", find_photos([options.pictures])[: options.count])
+    without = []
+    for number, image in enumerate(faceless()):
+        if number % 8 == 0:
+            without.append(options.out / f"faceless-{number}.png")
+            Image.fromarray(image).save(without[-1])
+    row("without a face", without)
+    for path in without:
+        path.unlink()
+    return "\n".join(lines) + "\n"
+
+
 def compare(
     maskers: dict[str, Any],
     image: np.ndarray,
@@ -473,10 +515,12 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=4, help="copies of every so many-th picture")
     parser.add_argument("--out", type=Path, default=Path("out/faces"))
     parser.add_argument("--second-opinion", action="store_true", help="what makes it a face")
+    parser.add_argument("--verdicts", action="store_true", help="who is accepted, each alone")
     options = parser.parse_args()
-    if options.second_opinion:
-        text = second_opinion(options)
-        (options.out / "second-opinion.md").write_text(text, encoding="utf-8")
+    if options.second_opinion or options.verdicts:
+        text = verdicts(options) if options.verdicts else second_opinion(options)
+        name = "verdicts.md" if options.verdicts else "second-opinion.md"
+        (options.out / name).write_text(text, encoding="utf-8")
         print("\n" + text)
         return
     result = measure(options)
