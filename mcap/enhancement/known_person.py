@@ -52,7 +52,13 @@ def known_person(
             if not given.is_dir():
                 raise
             continue
-        found = find_faces(image, detector, identity, faces)
+        # Detectors see faces in wrists and dogs; the network, where it tells, does not.
+        least = identity.info.face_quality if faces.min_quality is None else faces.min_quality
+        found = [
+            face
+            for face in find_faces(image, detector, identity, faces)
+            if face.quality is None or least is None or face.quality >= least
+        ]
         embeddings += [found[0].embedding] if found else []
     if not embeddings:
         raise InputRejectedError(

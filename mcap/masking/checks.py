@@ -6,12 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from mcap.faces.settings import FaceSettings
 from mcap.geometry.ffhq import upright_height
 from mcap.masking.records import FaceCheck, Limits
 
 if TYPE_CHECKING:
     from mcap.faces.measure import FoundFace
     from mcap.masking.records import MaskSettings
+
+
+LEAST_HEIGHT = 48
+"""Pixels of a face below which its own pixels do not tell what covers it."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +42,11 @@ class FaceToJudge:
 
     @property
     def clear(self) -> bool:
-        """Sharp and light enough, and turned to the camera enough, to be accepted."""
-        found, limits = self.found, self.settings.faces
+        """Large, sharp and light enough, and turned to the camera enough, to be judged for what
+        covers it: by the limits that it was measured in, however kind the settings are."""
+        found, limits = self.found, FaceSettings()
         return (
-            self.height >= self.smallest
+            self.height >= LEAST_HEIGHT
             and found.blur <= limits.max_blur
             and found.brightness >= limits.min_brightness
             and found.overexposed <= limits.max_overexposed
