@@ -352,7 +352,9 @@ def test_photos_and_results_in_one_folder_stay_apart(tmp_path, mask, capsys):
     assert "contact-sheet.jpg" in capsys.readouterr().err  # said
 
 
-def test_pictures_without_a_face_are_refused_although_the_detector_sees_one(tmp_path, mask):
+def test_pictures_without_a_face_are_refused_although_the_detector_sees_one(
+    tmp_path, mask, monkeypatch
+):
     """Writing, a cat, coffee: in cuts of them YuNet is now and then sure of a face."""
     data = pytest.importorskip("skimage.data", reason="scikit-image is not installed")
     rng, seen = np.random.default_rng(0), []
@@ -369,8 +371,12 @@ def test_pictures_without_a_face_are_refused_although_the_detector_sees_one(tmp_
     kinds = [kind for photo in result["photos"] for kind in photo["kinds"]]
     assert "not-a-face" in kinds
     assert "stranger" not in kinds and "undecided" not in kinds
-    # A small face in profile is one.
-    code, result = mask(write(tmp_path / "man.png", cameraman()), "--preview", "--size", 64)
+    # A small face in profile is one, but a camera is before it.
+    man = write(tmp_path / "man.png", cameraman())
+    code, result = mask(man, "--preview", "--size", 64)
+    assert code == 3 and result["photos"][0]["kinds"] == ["cover"]
+    monkeypatch.setenv("MCAP_FACES__MAX_COVER", "1")
+    code, result = mask(man, "--preview", "--size", 64)
     assert code == 0 and result["photos"][0]["quality"] > 9
 
 
