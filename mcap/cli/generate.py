@@ -134,9 +134,8 @@ def generate(
 ) -> None:
     """Draw pictures of a subject, most similar to the person first.
 
-    Of a thing first those that hold most of its colours: of its shape nothing is known. Beside the
-    pictures: contact-sheet.jpg, results.jsonl and report.html. Pictures that are there already, of
-    the same settings and seed, are kept and not drawn again.
+    Of a thing, those with most of its colours first. Beside them: contact-sheet.jpg, results.jsonl
+    and report.html. Pictures that are there, of the same settings and seed, are not drawn again.
 
     Examples:
 

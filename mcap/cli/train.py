@@ -158,19 +158,10 @@ def train(
     from mcap.training.request import state_at_out
 
     settings = load_settings(
-        ctx.obj,
-        backbone=backbone,
-        recipe=recipe,
-        detector=detector,
-        identity=identity,
-        masker=masker,
-        device=device,
-        precision=precision,
-        threads=threads,
-        seed=seed,
-        subject_kind=subject_kind,
-        subject_noun=subject_noun,
-    )
+        ctx.obj, backbone=backbone, recipe=recipe, detector=detector, identity=identity,
+        masker=masker, device=device, precision=precision, threads=threads, seed=seed,
+        subject_kind=subject_kind, subject_noun=subject_noun,
+    )  # fmt: skip
     refuse_face_options(settings, subject=subject, identity=identity)
     request = make_request(
         settings,

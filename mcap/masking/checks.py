@@ -50,6 +50,7 @@ class FaceToJudge:
             and found.blur <= limits.max_blur
             and found.brightness >= limits.min_brightness
             and found.overexposed <= limits.max_overexposed
+            and found.outside <= limits.soft_outside
             and abs(found.pose.yaw) <= limits.max_yaw
             and abs(found.pose.pitch) <= limits.max_pitch
         )
