@@ -92,5 +92,5 @@ def make_photo_tools(entries: Mapping[str, Entry]) -> FaceTools | ObjectTools:
         detector,
         made.create("identity", entries["identity"].name),
         made.create("masker", entries["masker"].name),
-        None if judge is None else made.create("identity", judge.name),
+        second_opinion=None if judge is None else made.create("identity", judge.name),
     )

@@ -59,7 +59,9 @@ def test_where_mcaps_own_is_not_there_another_that_tells_is_asked(networks, dete
     assert entries[SECOND_OPINION].name == "a-judge"
     tools = make_photo_tools({**entries, "detector": detector})
     assert isinstance(tools, FaceTools)
-    assert isinstance(tools.second_opinion, Judging) and tools.judge.info.face_quality == 3.0
+    assert (
+        isinstance(tools.second_opinion, Judging) and tools.quality_network.info.face_quality == 3.0
+    )
     monkeypatch.delitem(registry().entries["identity"], "a-judge")
     assert SECOND_OPINION not in photo_entries(load_settings(identity="plain"), None)
 

@@ -166,10 +166,10 @@ def test_a_covered_face_is_refused_or_noted_and_a_styles_may_be(tmp_path):
 def test_a_network_that_cannot_tell_what_a_face_is_has_one_beside_it_that_can(tmp_path):
     paths = photos(tmp_path, dog=thing)
     blind = FaceTools(OneFace(), TellsStrangers(), LandmarkMasker())
-    assert blind.judge is blind.identity
+    assert blind.quality_network is blind.identity
     assert len(mask_photos(paths, blind, MaskSettings(size=256)).accepted) == 7
-    tools = FaceTools(OneFace(), TellsStrangers(), LandmarkMasker(), SeesThings())
-    assert tools.judge is tools.second_opinion
+    tools = FaceTools(OneFace(), TellsStrangers(), LandmarkMasker(), second_opinion=SeesThings())
+    assert tools.quality_network is tools.second_opinion
     found = mask_photos(paths, tools, MaskSettings(size=256))
     assert [entry.kinds for entry in found.refused] == [("not-a-face",)]
     # Who it is goes on being told by the chosen one, and its threshold.
