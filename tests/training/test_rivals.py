@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from safetensors.torch import load_file
 
 from mcap.contracts import ID_TOKEN, STYLE_TOKEN
 from mcap.diffusion.pipeline_tokens import text_encoders
+from mcap.diffusion.tokens import install
 from mcap.errors import UsageError
 from mcap.generation.extra_networks import Companion, ExtraNetworks
 from mcap.generation.run import generate
@@ -21,11 +24,16 @@ from mcap.images.provenance import read
 from mcap.subjects.export import export
 from mcap.subjects.manifest import ADAPTER, ATTENTION
 from mcap.subjects.subject import model_version, read_subject
+from mcap.training import plan
+from mcap.training.batches import Example, Row
 from mcap.training.events import CheckpointSaved, PhaseStarted, StepEvent
+from mcap.training.phases import Phase, frozen, phase_optimizer, step_terms
+from mcap.training.prepare import class_picture, missing_class_pictures
+from mcap.training.step import StepModels, training_step
 from tests.support.foreign_files import difference, picture, pipeline
 from tests.support.subjects import make_profile, models
 from tests.support.tiny import tiny_backbone, tiny_folder
-from tests.support.tiny_run import RIVALS, run, tiny_rival
+from tests.support.tiny_run import RIVALS, run, tiny_data, tiny_recipe, tiny_rival
 
 TEXT = f"a photo of a {ID_TOKEN} person in the {STYLE_TOKEN} style"
 RARE = "a photo of a sks person in the ktn style"
@@ -334,3 +342,99 @@ def test_generate_draws_with_a_subject_of_rare_words(trained, tmp_path):
     assert written.parameters.startswith(RARE)
     after = backbone.unet.state_dict()
     assert all(torch.equal(value, after[key]) for key, value in before.items())
+
+
+@pytest.mark.parametrize("prior", ["images", "outputs"])
+@pytest.mark.parametrize("learns", ["lora", "unet", "key-value"])
+def test_prior_preservation_with_every_method(tmp_path, prior, learns):
+    """magicapture with a prior, too: a term of its own in phase 2, and the same bytes after a
+    cut."""
+    keys = {"phase1_steps": 2, "phase2_steps": 4, "lora_rank": 2, "crops": 1}
+    found = tiny_recipe(prior=prior, prior_weight=2.0, learns=learns, **keys)
+    whole, cut = tmp_path / "whole.mcap", tmp_path / "cut.mcap"
+    steps = [event for event in run(whole, found) if isinstance(event, StepEvent)]
+    assert ["prior" in step.losses for step in steps] == [False] * 2 + [True] * 4
+    first, *others = (step.losses["prior"] for step in steps[2:])
+    # At first nothing has been learned, so that the outputs are the untouched backbone's.
+    assert (first < 1e-6) == (prior == "outputs")
+    assert all(value > 0 for value in others)
+    events = run(cut, found)
+    assert next(event for event in events if isinstance(event, CheckpointSaved) and event.step == 4)
+    events.close()
+    list(run(cut, found, resume=True))
+    assert files(cut) == files(whole)
+
+
+def test_the_prior_of_outputs_is_the_distance_to_the_untouched_backbone():
+    """||eps_theta - eps_untouched||^2 on the same noised latent under the class prompt."""
+    backbone = tiny_backbone()
+    unet = tiny_backbone().unet  # untouched
+    found = tiny_recipe(prior="outputs", prior_weight=3.0, attention=False, identity=False)
+    with frozen(backbone, found) as untouched:
+        tokens = install(backbone, {ID_TOKEN: "person"})
+        optimizer = phase_optimizer(Phase(2, 0, 4), found, untouched, tokens, seed=1)
+        with torch.no_grad():
+            for parameter in optimizer.groups["lora"]:
+                parameter.add_(0.1)
+        (ids,) = tokens.encode(["a photo of a person"])
+        latent = torch.randn(4, 16, 16, generator=torch.Generator().manual_seed(1))
+        rows = [Row("prior", Example("me", latent, torch.zeros(1, 16, 16)), (ids[0],))]
+        terms = step_terms(found, 2)
+        models = StepModels(backbone, tokens, untouched=untouched)
+        result = training_step(models, rows, terms, torch.Generator().manual_seed(0))
+        random = torch.Generator().manual_seed(0)
+        time = torch.randint(0, 1000, (1,), generator=random)
+        noise = torch.randn(1, 4, 16, 16, generator=random)
+        alpha = backbone.scheduler.alphas_cumprod[time]
+        noised = alpha.sqrt() * latent + (1 - alpha).sqrt() * noise
+        hidden = backbone.encode_prompt([ids]).hidden
+        ours = backbone.unet(noised, time, hidden).sample
+        expected = (ours - unet(noised, time, hidden).sample).square().mean()
+        assert result.loss.item() == pytest.approx(3 * expected.item(), rel=1e-4)
+        result.loss.backward()
+        assert all(p.grad.abs().sum() > 0 for p in optimizer.groups["lora"])
+        assert not tokens.parameters()[0].grad.any()  # the class prompt has no token
+        tokens.remove()
+
+
+def test_a_prior_needs_its_prompts_and_pictures(tmp_path):
+    data = tiny_data()
+    for without, words in (({"prior": []}, "pictures"), ({"prompts": None}, "prompts")):
+        if "prompts" in without:
+            without = {"prompts": replace(data.prompts, prior=())}
+        found = tiny_recipe(prior="images")
+        with pytest.raises(ValueError, match=words):
+            list(run(tmp_path / "none.mcap", found, data=replace(data, **without)))
+
+
+def test_pictures_of_strangers_are_drawn_once_and_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("MCAP_CACHE_DIR", str(tmp_path))
+    backbone = tiny_backbone()
+    assert missing_class_pictures(backbone, "old man", 2) == 2
+    crops = [class_picture(backbone, "old man", number) for number in range(2)]
+    assert not np.array_equal(crops[0].image, crops[1].image)
+    assert all(crop.image.shape == (64, 64, 3) and not crop.mask.any() for crop in crops)
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
+    assert len(kept) == 2 and missing_class_pictures(backbone, "old man", 3) == 1
+    again = class_picture(backbone, "old man", 0)
+    assert again.sha256 == crops[0].sha256 and np.array_equal(again.image, crops[0].image)
+    assert kept == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
+    class_picture(backbone, "woman", 0)  # another noun has its own
+    class_picture(tiny_backbone(seed=1), "old man", 0)  # and another backbone
+    assert len(list(tmp_path.rglob("*.png"))) == 4
+
+
+def test_a_disk_without_room_is_found_before_the_work(tmp_path, monkeypatch):
+    free = 10 * 2**20
+    monkeypatch.setattr(plan.shutil, "disk_usage", lambda place: SimpleNamespace(free=free))
+    needs = SimpleNamespace(
+        out=tmp_path / "not" / "there" / "me.mcap",
+        recipe=tiny_rival("dreambooth"),
+        kept_mb=4.0,
+        disk_mb=9.0,
+    )
+    plan.Plan.require_disk(needs)
+    needs.disk_mb = 11.0
+    with pytest.raises(UsageError, match="dreambooth' keeps a whole network") as caught:
+        plan.Plan.require_disk(needs)
+    assert caught.value.details == {"disk_mb": 11, "free_mb": 10}
