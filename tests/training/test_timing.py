@@ -49,7 +49,7 @@ def step(phase: int, number: int, seconds: float) -> StepEvent:
     "keys",
     [
         {},
-        {"identity_every": 2, "flip": True, "lora_text_encoder": True},
+        {"identity_every": 2, "flip": True, "text_encoder": True},
         {"batching": "alternating", "identity_rows": "data", "gradient_checkpointing": True},
     ],
 )
