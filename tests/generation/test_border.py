@@ -89,6 +89,24 @@ def test_the_border_is_drawn_and_said(tmp_path, kind):
     assert repeated[0].to_generate == 0
 
 
+def test_an_edit_is_of_the_part_inside_the_border(subject, backbone, tmp_path):
+    from mcap.generation.editing import EditSettings, edit
+    from mcap.generation.editing.events import SourceDiffers
+    from tests.support.subjects import models
+
+    profile = make_profile(aspect="1:1", framing=FRAMING)
+    *_, finished = run(subject, backbone, tmp_path / "a", profile, CloseUp(), count=1)
+    picture = finished.pictures[0]
+    assert picture.record["border"]["drawn"]
+    settings = EditSettings(replace=(("photo", "person"),))
+    events = list(edit(subject, [picture.path], models(backbone), tmp_path / "b", settings))
+    assert not any(isinstance(event, SourceDiffers) for event in events)
+    edited = events[-1].pictures[0]
+    x0, y0, x1, y1 = picture.record["cut"]
+    with Image.open(edited.path) as file:
+        assert list(file.size) == edited.record["size"] == [x1 - x0, y1 - y0]
+
+
 def test_off_is_as_before(subject, backbone, tmp_path):
     off = FRAMING | {"draw_border": False}
     pictures = []

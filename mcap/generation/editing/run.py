@@ -182,6 +182,9 @@ def source_difference(job: EditJob, redrawn: UInt8Image) -> float | None:
     if job.source.border is not None and job.source.border.get("drawn"):
         left, top = x0 - job.source.border["box"][0], y0 - job.source.border["box"][1]
         file = file[top : top + y1 - y0, left : left + x1 - x0]
+        if file.shape == again.shape:  # its edge goes over into the border
+            rim = max(1, min(file.shape[:2]) // 16)
+            file, again = file[rim:-rim, rim:-rim], again[rim:-rim, rim:-rim]
     if file.shape != again.shape:
         return None
     return float(np.abs(file.astype(np.float32) - again.astype(np.float32)).mean())
@@ -214,6 +217,7 @@ def write_edited(
     old, new = (found[1] if found else None for found in (before, after))
     record = {
         **job.record,
+        "size": [x1 - x0, y1 - y0],
         "similarity": cosine(new, person),
         "similarity_before": cosine(old, person),
         "face_kept": cosine(new, old),
