@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from mcap.weights.cache import matplotlib_in_cache
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -92,8 +94,9 @@ def reach(found: Estimate) -> list[list[float]] | None:
 
 def as_svg(draw: Callable[[Axes], None], prefix: str, taller: float) -> str:
     """Return the SVG element of what ``draw(axes)`` draws, its ids unlike any other plot's."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
+    with matplotlib_in_cache():
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
 
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "mcap", "font.size": 11}):
         figure = Figure(figsize=(SIZE[0], SIZE[1] + taller))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,6 +53,22 @@ def cache_dir() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("mcap", appauthor=False)
+
+
+@contextmanager
+def matplotlib_in_cache() -> Iterator[None]:
+    """Let matplotlib, which is imported inside, keep its list of fonts here: it would keep it in
+    the user's home."""
+    if "MPLCONFIGDIR" in os.environ or "matplotlib" in sys.modules:
+        yield
+        return
+    folder = cache_dir() / "matplotlib"
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["MPLCONFIGDIR"] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ["MPLCONFIGDIR"]
 
 
 def final_path(entry: Weight) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from mcap.contracts import DetectorInfo, Face
 from mcap.faces.masks import LandmarkMasker, mesh_mask
 from mcap.geometry.ffhq import ffhq_alignment
 from mcap.geometry.resample import resample
-from mcap.weights.cache import cache_dir
+from mcap.weights.cache import matplotlib_in_cache
 from mcap_plugins.mediapipe import MASKER
 from mcap_plugins.shared.optional import extra
 
@@ -49,18 +48,11 @@ the face means the same with both."""
 def import_mediapipe() -> Any:
     """Return the library; `MissingResourceError` that names the extra where it is not installed.
 
-    It imports matplotlib, which would keep a list of fonts in the user's home: mcap's cache has it.
+    It imports matplotlib.
     """
     os.environ.setdefault("GLOG_minloglevel", "2")  # its notes on delegates and tensors
-    if "MPLCONFIGDIR" in os.environ or "matplotlib" in sys.modules:
+    with matplotlib_in_cache():
         return extra("mediapipe", "mediapipe")
-    folder = cache_dir() / "matplotlib"
-    folder.mkdir(parents=True, exist_ok=True)
-    os.environ["MPLCONFIGDIR"] = str(folder)
-    try:
-        return extra("mediapipe", "mediapipe")
-    finally:
-        del os.environ["MPLCONFIGDIR"]
 
 
 class Mesh:
