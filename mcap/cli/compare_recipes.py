@@ -366,7 +366,8 @@ class Comparing:
             profile=request.profile,
             training=training_cost(subject),
         )
-        models = GenerationModels(backbone, self.tools.identity, self.tools.detector)
+        tools = self.tools
+        models = GenerationModels(backbone, tools.identity, tools.detector, judge=tools.judge)
         drawing = Drawing(self.wanted.out, self.wanted.count, self.wanted.seed, self.yardsticks)
         return draw_and_measure(self.ctx, entrant, subject, request.profile, models, known, drawing)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mcap.cli.backbone import load_judge
 from mcap.cli.follow import follow
 from mcap.cli.output import note
 from mcap.contracts import FaceTools
@@ -44,12 +45,13 @@ class Drawing:
 
 
 def face_tools(settings: Settings) -> FaceTools:
-    """Return what finds, compares and masks faces, as the settings name it."""
+    """Return what finds, compares, masks and judges faces, as the settings name it."""
     make = registry().create
     return FaceTools(
         make("detector", settings.detector),
         make("identity", settings.identity),
         make("masker", settings.masker),
+        judge=load_judge(settings, settings.identity),
     )
 
 

@@ -135,6 +135,8 @@ def evaluate(
         ctx.obj, backbone=backbone, detector=detector, identity=identity, masker=masker,
         device=device, precision=precision,
     )  # fmt: skip
+    if measure_with is None and settings.measure.identity not in ("auto", "none"):
+        measure_with = settings.measure.identity
     request = EvaluationRequest(
         out=out, subjects=subjects or [], source=source or [], styles=split(style),
         against=split(against), images=images or [], measures=split(measures),
