@@ -481,3 +481,21 @@ def test_a_search_that_cannot_be_is_told_before_any_work(place, capsys, extra, w
     assert run(compare(*extra)) == 2
     assert words in capsys.readouterr().err
     assert not (place / "out" / "subjects").exists()
+
+
+def test_every_recipe_is_compared_and_leaves_the_model_as_it_was(place, capsys):
+    """Strangers of the untouched model come from the same weights after each of them."""
+    from mcap.training.recipe import RECIPES
+
+    shutil.rmtree(place / "people" / "bob")
+    others = [name for name in RECIPES if name != "magicapture"]
+    few = ("--count", "1", "--measures", "faces,strangers-moved,size", "--json")
+    assert run(compare("--against", ",".join(others), *few)) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["recipes"] == ["magicapture", *others]
+    assert [one["remark"] for one in result["subjects"]] == [None] * len(RECIPES)
+    moved = result["measures"]["strangers-moved"]["means"]
+    assert set(moved) == set(RECIPES)
+    # A recipe that learns words alone cannot move who is drawn without them.
+    assert moved["textual-inversion"]["mean"] == pytest.approx(0, abs=1e-6)
+    assert moved["magicapture"]["mean"] > 0

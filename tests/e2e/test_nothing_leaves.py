@@ -130,10 +130,10 @@ COMMANDS = (
     "train --source photos --style passport --backbone demo --out OUT/me.mcap --set phase1_steps=1 "
     "--set phase2_steps=1 --set least_steps=1.0",
     "generate OUT/me.mcap --count 1 --steps 2 --out OUT/drawn --format png",
-    "edit OUT/drawn/passport-000000.png --subject OUT/me.mcap --add outside --out OUT/edited",
-    "enhance photos/selfie.jpg --restorer demo-sr --profile passport --out OUT/enhanced",
     "evaluate OUT/me.mcap --source photos --images OUT/drawn --measure-with sface "
     "--out OUT/measured",
+    "edit OUT/drawn/passport-000000.png --subject OUT/me.mcap --add outside --out OUT/edited",
+    "enhance photos/selfie.jpg --restorer demo-sr --profile passport --out OUT/enhanced",
     "inspect OUT/drawn/passport-000000.png",
     "export OUT/me.mcap --format kohya --out OUT/export",
     "profiles list",

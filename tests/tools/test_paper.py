@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 import subprocess
 import sys
 
 import pytest
 
+from mcap.training.recipe import RECIPES
 from tests.support import ROOT
 from tests.support.tiny import tiny_folder
 
@@ -30,7 +32,8 @@ def run(tmp_path, weights):
     environment = {
         **os.environ,
         "MCAP": str(program), "BACKBONE": str(tiny_folder()), "STYLES": "passport",
-        "REPEATS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'plugins'}",
+        "REPEATS": "1", "AGAINST": "released",
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'plugins'}",
         "HF_HUB_CACHE": str(tmp_path / "hub"),
     }  # fmt: skip
 
@@ -63,3 +66,9 @@ def test_it_says_what_it_will_take_and_then_compares(run, tmp_path):
 def test_it_says_how_it_is_called():
     done = subprocess.run(["sh", str(SCRIPT)], capture_output=True, text=True)
     assert done.returncode == 2 and "subfolder of photos a person" in done.stderr
+
+
+def test_its_recipes_are_those_that_there_are():
+    lists = re.findall(r"^(?:rivals|without)=(.+)$", SCRIPT.read_text(), re.MULTILINE)
+    named = {name for text in lists for name in text.split(",")}
+    assert named | {"magicapture", "dreambooth"} == set(RECIPES)
