@@ -46,21 +46,20 @@ def doctor(ctx: typer.Context) -> None:
 
       mcap doctor
     """
-    from mcap.cli.output import emit
+    from mcap.cli.output import emit, print_rows
 
     findings = examine(ctx)
     ready = all(finding.state != "problem" for finding in findings)
 
     def print_findings(console: Console) -> None:
-        from rich.table import Table
         from rich.text import Text
 
         styles = {"ok": "green", "note": "yellow", "problem": "bold red"}
-        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        rows = []
         for item in findings:
             text = item.text + (f"\n-> {item.remedy}" if item.remedy else "")
-            table.add_row(Text(item.state, style=styles[item.state]), Text(item.name), Text(text))
-        console.print(table)
+            rows.append((Text(item.state, style=styles[item.state]), item.name, Text(text)))
+        print_rows(console, ("", "", ""), rows, name=1)
         console.print("\nmcap is ready." if ready else "\nmcap is not ready: see the problems.")
 
     emit(ctx, {"ready": ready, "findings": findings}, print_findings)
@@ -124,7 +123,8 @@ def machine_findings() -> list[Finding]:
     """Return the free memory, and the free disk space for the cache of weights."""
     import psutil
 
-    from mcap.weights.cache import cache_dir
+    from mcap.errors import UsageError
+    from mcap.weights.cache import cache_dir, require_writable_cache
 
     memory = psutil.virtual_memory()
     text = f"{human_bytes(memory.available)} of {human_bytes(memory.total)} free"
@@ -132,7 +132,10 @@ def machine_findings() -> list[Finding]:
     remedy = f"close other programs: training wants {human_bytes(MIN_MEMORY)}" if low else ""
     findings = [Finding("memory", "note" if low else "ok", text, remedy)]
 
-    folder = cache_dir()
+    try:
+        folder = cache_dir()
+    except UsageError as error:
+        return [*findings, Finding("cache", "problem", str(error))]
     there = folder
     while not there.exists() and there != there.parent:
         there = there.parent
@@ -141,6 +144,10 @@ def machine_findings() -> list[Finding]:
     remedy = "free some, or set MCAP_CACHE_DIR to another disk" if low else ""
     text = f"{human_bytes(free)} free for the cache {folder}"
     findings.append(Finding("disk", "note" if low else "ok", text, remedy))
+    try:
+        require_writable_cache()
+    except UsageError as error:  # what is there can be used all the same
+        findings.append(Finding("cache", "note", str(error), "what is missing cannot be fetched"))
     return findings
 
 
@@ -173,11 +180,16 @@ def plugin_findings(settings: Settings) -> list[Finding]:
 def weight_findings(settings: Settings) -> list[Finding]:
     """Return the state of each weight that the settings need."""
     from mcap.cli.required_weights import needed_weights
-    from mcap.weights.cache import offline
+    from mcap.errors import UsageError
+    from mcap.weights.cache import cache_dir, offline
     from mcap.weights.catalogue import InstalledSource
     from mcap.weights.locate import weight
     from mcap.weights.verify import verify_weight
 
+    try:
+        cache_dir()
+    except UsageError:
+        return []  # which was told as a problem of the machine
     findings = []
     for name, kind in needed_weights(settings).items():
         check = verify_weight(name)

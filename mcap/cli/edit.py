@@ -307,24 +307,21 @@ def result(
 
 def print_result(console: Console, finished: EditFinished) -> None:
     """Print one line a picture, and where the sheet lies."""
-    from rich.table import Table
+    from mcap.cli.output import print_rows
 
     def shown(value: float | None) -> str:
         return "-" if value is None else f"{value:.3f}"
 
-    table = Table(box=None, pad_edge=False)
-    for title in ("similarity", "before", "face kept"):
-        table.add_column(title, justify="right")
-    table.add_column("picture", overflow="fold")
-    table.add_column("")
-    for picture in finished.pictures:
-        record = picture.record
-        table.add_row(
+    rows = [
+        (
             shown(picture.similarity),
-            shown(record["similarity_before"]),
-            shown(record["face_kept"]),
-            str(picture.path),
+            shown(picture.record["similarity_before"]),
+            shown(picture.record["face_kept"]),
+            picture.path,
             "" if picture.new else "was there already",
         )
-    console.print(table)
+        for picture in finished.pictures
+    ]
+    titles = ("similarity", "before", "face kept", "picture", "")
+    print_rows(console, titles, rows, name=3, right=(0, 1, 2))
     console.print(f"Contact sheet: {finished.contact_sheet}", markup=False)

@@ -411,24 +411,23 @@ def result(out: Path, finished: EnhancementFinished) -> dict[str, Any]:
 
 def print_result(console: Console, finished: EnhancementFinished) -> None:
     """Print a line a picture, with the similarity that says most of it."""
-    from rich.table import Table
-
+    from mcap.cli.output import print_rows
     from mcap.enhancement.report import shown_similarity, verdict
 
-    table = Table(box=None, pad_edge=False)
-    for name in ("picture", "pixels", "before", "after", "faces"):
-        table.add_column(name, overflow="fold")
+    rows = []
     for picture in finished.pictures:
         width, height = picture.record["size"]
         before, after = shown_similarity(picture)
-        table.add_row(
-            str(picture.path),
-            f"{width} x {height}",
-            "-" if before is None else f"{before:.3f}",
-            "-" if after is None else f"{after:.3f}",
-            verdict(picture)[0] + ("" if picture.new else ", was there already"),
+        rows.append(
+            (
+                picture.path,
+                f"{width} x {height}",
+                "-" if before is None else f"{before:.3f}",
+                "-" if after is None else f"{after:.3f}",
+                verdict(picture)[0] + ("" if picture.new else ", was there already"),
+            )
         )
-    console.print(table)
+    print_rows(console, ("picture", "pixels", "before", "after", "faces"), rows)
     console.print(f"Report: {finished.report}", markup=False)
     console.print(f"Contact sheet: {finished.contact_sheet}", markup=False)
 

@@ -218,23 +218,18 @@ def print_table(
     console: Console, comparison: Comparison, summary: Summary, files: dict[str, Path]
 ) -> None:
     """Print a row a measure and a column a recipe; then what is missing, and the report."""
-    from rich.table import Table
-    from rich.text import Text
-
+    from mcap.cli.output import print_rows
     from mcap.evaluation.report import gaps, table_cell
 
-    table = Table(box=None, pad_edge=False)
-    table.add_column("")
-    for recipe in comparison.recipes:
-        table.add_column(Text(recipe), overflow="fold")
+    rows = []
     for facts in comparison.measures:
         cells = [table_cell(summary, facts, recipe) for recipe in comparison.recipes]
         told = [
             f"{cell.mean} {cell.interval}" + (f", {cell.verdict}" if cell.verdict else "")
             for cell in cells
         ]
-        table.add_row(facts.name, *(Text(text.strip()) for text in told))
-    console.print(table)
+        rows.append((facts.name, *(text.strip() for text in told)))
+    print_rows(console, ("", *comparison.recipes), rows)
     for name, reason in comparison.left_out.items():
         console.print(f"left out  {name}: {reason}", markup=False)
     for name, reason in gaps(comparison.results):

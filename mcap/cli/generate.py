@@ -297,29 +297,19 @@ def result(subject: Subject, out: Path, finished: GenerationFinished) -> dict[st
 
 def print_result(console: Console, finished: GenerationFinished) -> None:
     """Print one line a picture, and where the sheets lie."""
-    from rich.table import Table
-
+    from mcap.cli.output import print_rows
     from mcap.generation.ranking import shown_likeness, verdict, who_judged
 
     a_thing = any(picture.colour_match is not None for picture in finished.pictures)
-    table = Table(box=None, pad_edge=False)
-    table.add_column("rank", justify="right")
-    table.add_column("colours" if a_thing else "likeness", justify="right")
-    table.add_column("seed", justify="right")
-    table.add_column("picture", overflow="fold")
-    table.add_column("")
+    rows = []
     for picture in finished.pictures:
         remarks = [word] if (word := verdict(picture)[0]) else []
         remarks += [] if picture.new else ["was there already"]
         remarks += [picture.border] if picture.border else []
-        table.add_row(
-            str(picture.rank),
-            shown_likeness(picture),
-            str(picture.record["seed"]),
-            str(picture.path),
-            ", ".join(remarks),
-        )
-    console.print(table)
+        seed = picture.record["seed"]
+        rows.append((picture.rank, shown_likeness(picture), seed, picture.path, ", ".join(remarks)))
+    titles = ("rank", "colours" if a_thing else "likeness", "seed", "picture", "")
+    print_rows(console, titles, rows, name=3, right=(0, 1, 2))
     console.print(who_judged(finished.pictures), markup=False)
     console.print(f"Report: {finished.report}", markup=False)
     if finished.attention_maps:

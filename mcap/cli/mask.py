@@ -138,7 +138,7 @@ def mask(
         shown = "" if out is None else f"\n{out / 'contact-sheet.jpg'} shows them."
         raise InputRejectedError(text + shown, details=result)
     if not preview or ctx.obj.json:
-        emit(ctx, result, lambda console: console.print(verdict_table(report)))
+        emit(ctx, result, lambda console: print_verdicts(console, report))
     if not ctx.obj.json:
         lines = [*report["summary"], *([f"See {out / 'contact-sheet.jpg'}"] if out else [])]
         emit(ctx, result, lambda console: console.print("\n".join(lines), markup=False))
@@ -269,30 +269,26 @@ OBJECT_NUMBERS = {
 """The same of things."""
 WIDE = 110
 """Columns of a terminal from which the reasons have room beside the numbers."""
+NUMBERS_WIDTH = 61
+"""Columns of the table without the names and the reasons."""
 NARROW = 70
 """Columns below which the numbers have none beside the names."""
 
 
-def verdict_table(report: dict[str, Any]) -> Table:
-    """Return the verdict on each photo, and its reason."""
-    from rich.table import Column, Table
+def print_verdicts(console: Console, report: dict[str, Any]) -> None:
+    """Print the verdict on each photo, and its reason."""
+    from mcap.cli.output import print_rows
 
-    table = Table(
-        Column("photo", overflow="fold"),
-        Column("verdict", no_wrap=True),
-        Column("why", overflow="fold"),
-        box=None,
-        pad_edge=False,
-    )
-    for item in report["photos"]:
-        table.add_row(*named_verdict(item), reason(item))
-    return table
+    rows = [(*named_verdict(item), reason(item)) for item in report["photos"]]
+    print_rows(console, ("photo", "verdict", "why"), rows)
 
 
 def print_numbers(console: Console, report: dict[str, Any]) -> None:
-    """Print the numbers of each photo; the reasons below them where the terminal is narrow."""
-    if console.width < NARROW:
-        console.print(verdict_table(report))
+    """Print the numbers of each photo; the reasons below them where the terminal is narrow, and no
+    numbers where it is narrower still or a name is so long that it would be broken."""
+    longest = max((named_verdict(item)[0].cell_len for item in report["photos"]), default=0)
+    if console.width < NARROW or console.width < longest + NUMBERS_WIDTH:
+        print_verdicts(console, report)
         return
     wide = console.width >= WIDE
     console.print(number_table(report, reasons=wide))
@@ -310,7 +306,7 @@ def number_table(report: dict[str, Any], *, reasons: bool = True) -> Table:
     numbers = NUMBERS if report["subject_kind"] == "face" else OBJECT_NUMBERS
     columns = [Column(name, justify="right", no_wrap=True) for name in numbers]
     table = Table(
-        Column("photo", overflow="fold"),
+        Column("photo", no_wrap=True),
         Column("verdict", no_wrap=True),
         *columns,
         *(["why"] if reasons else []),

@@ -36,9 +36,7 @@ def list_(ctx: typer.Context) -> None:
 
       mcap models list
     """
-    from rich.table import Table
-
-    from mcap.cli.output import emit, human_bytes
+    from mcap.cli.output import emit, human_bytes, print_rows
     from mcap.weights.cache import cache_dir
     from mcap.weights.catalogue import WEIGHTS
     from mcap.weights.locate import local_path
@@ -62,11 +60,8 @@ def list_(ctx: typer.Context) -> None:
         )
 
     def print_weights(console: Console) -> None:
-        table = Table(box=None, pad_edge=False)
-        for column in ("name", "size", "here", "licence", "commercial use", "for"):
-            table.add_column(column, overflow="fold")
-        for item in entries:
-            table.add_row(
+        rows = [
+            (
                 item["name"],
                 human_bytes(item["bytes"]),
                 "yes" if item["here"] else "no",
@@ -74,7 +69,9 @@ def list_(ctx: typer.Context) -> None:
                 "yes" if item["commercial"] else "no",
                 item["used_for"],
             )
-        console.print(table)
+            for item in entries
+        ]
+        print_rows(console, ("name", "size", "here", "licence", "commercial use", "for"), rows)
         console.print(f"\nCache: {cache_dir()}", markup=False)
 
     emit(ctx, {"cache": cache_dir(), "weights": entries}, print_weights)

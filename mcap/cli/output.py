@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
 from mcap.cli.context import Globals, global_options
 from mcap.runtime.text import json_bytes, printable
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import typer
     from rich.console import Console, ConsoleOptions, RenderHook
     from rich.segment import Segment
+
+
+READABLE = 18
+"""Characters. A column that is narrower than its text and than this is no longer read with ease."""
 
 
 def console() -> Console:
@@ -79,6 +83,57 @@ def emit(
         print_json(result)
     else:
         text(console())
+
+
+def print_rows(
+    console: Console,
+    titles: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    name: int = 0,
+    right: Sequence[int] = (),
+) -> None:
+    """Print rows of text as a table; one below the other where the window is too narrow for it.
+
+    Cells of the column ``name``, which people copy, are never broken; the others are where they are
+    longer than `READABLE`, and nothing is cut off. ``right`` are the columns of numbers.
+    """
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = [[cell if isinstance(cell, Text) else Text(str(cell)) for cell in row] for row in rows]
+    natural = [
+        max(len(title), *(cell.cell_len for cell in column), 0)
+        for title, *column in zip(titles, *cells, strict=True)
+    ]
+    widths = [
+        width if index == name else min(width, READABLE) for index, width in enumerate(natural)
+    ]
+    spare = console.width - sum(widths) - 2 * (len(widths) - 1)
+    if spare >= 0:
+        wanting = sorted(range(len(widths)), key=lambda index: natural[index])
+        for place, index in enumerate(wanting):
+            more = min(natural[index] - widths[index], spare // (len(wanting) - place))
+            widths[index] += more
+            spare -= more
+        table = Table(box=None, pad_edge=False, show_header=any(titles))
+        for index, title in enumerate(titles):
+            justify: Literal["left", "right"] = "right" if index in right else "left"
+            table.add_column(title, width=widths[index], overflow="fold", justify=justify)
+        for row in cells:
+            table.add_row(*row)
+        console.print(table)
+        return
+    for row in cells:
+        console.print(row[name], soft_wrap=True)
+        parts = [
+            Text.assemble(f"{title}: " if title else "", cell)
+            for index, (title, cell) in enumerate(zip(titles, row, strict=True))
+            if index != name and cell.plain
+        ]
+        if parts:
+            console.print(Padding(Text("; ").join(parts), (0, 0, 0, 4)))
 
 
 def print_json(result: Mapping[str, Any]) -> None:

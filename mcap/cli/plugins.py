@@ -137,12 +137,12 @@ def is_here(need: str) -> bool | None:
 def print_plugins(console: Console, result: Mapping[str, Any], *, detailed: bool) -> None:
     """Print each plugin with its entries, then the failures in red."""
     from rich.markup import escape
-    from rich.table import Table
-    from rich.text import Text
+
+    from mcap.cli.output import print_rows
 
     for item in result["plugins"]:
         console.print(f"[bold]{escape(item['name'])}[/bold]  ({escape(item['from'])})")
-        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        rows: list[tuple[str, ...]] = []
         for entry in result["entries"]:
             if entry["plugin"] != item["name"]:
                 continue
@@ -153,14 +153,13 @@ def print_plugins(console: Console, result: Mapping[str, Any], *, detailed: bool
             if not entry["commercial"]:
                 licence += ", no commercial use"
             state = f"not here yet: {', '.join(missing)}" if missing else ""
-            cells = ("", entry["kind"], entry["name"], entry["summary"], licence, state)
-            table.add_row(*(Text(cell) for cell in cells))  # a stranger's text is no markup
+            summary = entry["summary"]
             if detailed:
                 needs = ", ".join(need["name"] for need in entry["needs"]) or "nothing"
-                table.add_row("", "", "", Text(f"needs: {needs}"))
-                for key, value in entry["facts"].items():
-                    table.add_row("", "", "", Text(f"{key}: {value}"))
-        console.print(table)
+                facts = [f"{key}: {value}" for key, value in entry["facts"].items()]
+                summary = "\n".join([summary, f"needs: {needs}", *facts])
+            rows.append((f"  {entry['name']}", entry["kind"], summary, licence, state))
+        print_rows(console, ("",) * 5, rows)
     for failure in result["failures"]:
         console.print(
             f"could not be loaded: {failure['plugin']}: {failure['error']}",

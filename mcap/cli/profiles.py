@@ -42,7 +42,7 @@ def list_(ctx: typer.Context) -> None:
 
       mcap profiles list
     """
-    from mcap.cli.output import emit
+    from mcap.cli.output import emit, print_rows
     from mcap.registry import registry
     from mcap.style.profile import list_profiles, profile_folders, user_profile_folder
 
@@ -54,18 +54,17 @@ def list_(ctx: typer.Context) -> None:
     }
 
     def draw(console: Console) -> None:
-        from rich.table import Table
-
-        table = Table(box=None, pad_edge=False)
-        for column in ("name", "title", "from", "references", "state"):
-            table.add_column(column, overflow="fold")
-        for item in found:
-            count = str(len(item.profile.reference_paths())) if item.profile else "-"
-            table.add_row(
-                item.name, item.profile.title if item.profile else "", item.origin, count,
+        rows = [
+            (
+                item.name,
+                item.profile.title if item.profile else "",
+                item.origin,
+                len(item.profile.reference_paths()) if item.profile else "-",
                 state(item),
-            )  # fmt: skip
-        console.print(table)
+            )
+            for item in found
+        ]
+        print_rows(console, ("name", "title", "from", "references", "state"), rows)
         if not found:
             console.print("There are no profiles; `mcap profiles new NAME` writes one.")
         console.print(f"\nYours go to {user_profile_folder()}", markup=False)

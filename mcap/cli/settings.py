@@ -33,6 +33,7 @@ from mcap.generation.settings import MeasureSettings
 from mcap.hookspecs import GROUP
 from mcap.images.open import PhotoSettings
 from mcap.runtime import documents
+from mcap.runtime.files import why
 from mcap.style.fields import ClassNoun
 from mcap.style.folders import config_dir
 
@@ -98,7 +99,7 @@ def settings_files(config: Path | None = None) -> list[Path]:
         if not config.is_file():
             raise UsageError(f"--config {config}: there is no such file.")
         return [config]
-    return [path for path in (Path(FILE_NAME), config_dir() / FILE_NAME) if path.is_file()]
+    return [path for path in (Path(FILE_NAME), config_dir() / FILE_NAME) if os.path.lexists(path)]
 
 
 def load_settings(options: Globals | None = None, **flags: Any) -> Settings:
@@ -158,7 +159,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UsageError(f"{path} is not valid TOML: {error}.") from error
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
+        raise UsageError(f"{path} cannot be read: {why(error)}.") from error
 
 
 def explain_unreadable(error: SettingsError) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -12,11 +11,14 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from mcap.errors import InputRejectedError, UsageError
 from mcap.images import provenance
+from mcap.runtime.documents import MEBIBYTE, parse_json, read_text
 from mcap.runtime.text import file_stem
 
 if TYPE_CHECKING:
     from mcap.images.photo import Photo
 
+LARGEST = 256 * MEBIBYTE
+"""Of a report.json or results.jsonl that is looked into."""
 
 LONGEST_LIST = 64_000_000
 """Bytes of a list of paths on standard input."""
@@ -121,7 +123,7 @@ def own_files(folder: Path, children: Sequence[Path], results: bool) -> set[Path
         return set()
     own = {child for child in children if OWN_FILE.fullmatch(child.name)}
     if listed and not results:
-        drawn = {entry["file"] for entry in listed if entry.get("kind") != "enhance"}
+        drawn = {str(entry["file"]) for entry in listed if entry.get("kind") != "enhance"}
         own |= {child for child in children if child.name in drawn or is_generated(child)}
     return own
 
@@ -129,9 +131,9 @@ def own_files(folder: Path, children: Sequence[Path], results: bool) -> set[Path
 def read_lines(path: Path, *, whole: bool = False) -> list[dict[str, Any]]:
     """Return the JSON objects of a file, one a line or, ``whole``, one in all; [] for another's."""
     try:
-        text = path.read_text(encoding="utf-8")
-        values = [json.loads(line) for line in ([text] if whole else text.splitlines())]
-    except (OSError, ValueError, RecursionError):
+        text = read_text(path, LARGEST)
+        values = [parse_json(line) for line in ([text] if whole else text.splitlines())]
+    except (OSError, ValueError, UsageError):
         return []
     return [value for value in values if isinstance(value, dict)]
 

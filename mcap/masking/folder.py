@@ -94,7 +94,12 @@ def read_earlier(out: Path, request: MaskRequest) -> EarlierRun:
             faces = {
                 item["sha256"]: [face_from_json(face) for face in item["faces"]] for item in photos
             }
-        return EarlierRun(KnownPhotos(faces, names), dict(report["files"]), report)
+        if not isinstance(report["request"]["settings"], dict):
+            raise TypeError("no settings")
+        if len({len(face.embedding) for found in faces.values() for face in found}) > 1:
+            raise ValueError("embeddings of several networks")
+        written = {str(path): str(digest) for path, digest in report["files"].items()}
+        return EarlierRun(KnownPhotos(faces, names), written, report)
     except FileNotFoundError:
         return EarlierRun()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -108,7 +113,7 @@ def unchanged(out: Path, earlier: EarlierRun, request: MaskRequest) -> bool:
     if not report or with_kind(report["request"]) != request.as_json():
         return False
     edited = {name: files.sha256_of(path) for name, path in edited_masks(out, earlier).items()}
-    if edited != report["edited_masks"]:
+    if edited != report.get("edited_masks"):
         return False
     return all(
         (out / path).is_file() and files.sha256_of(out / path) == digest

@@ -148,25 +148,32 @@ def face_to_json(found: FoundFace) -> dict[str, Any]:
 def face_from_json(stored: Mapping[str, Any]) -> FoundFace:
     """Return a face as it was measured; KeyError, TypeError or ValueError for anything else."""
     mesh = stored["mesh"]
-    x0, y0, x1, y1 = stored["box"]
+    x0, y0, x1, y1 = map(finite, stored["box"])
     face = Face(
         box=(x0, y0, x1, y1),
-        score=stored["score"],
+        score=finite(stored["score"]),
         landmarks=decode_array(stored["landmarks"]).reshape(5, 2),
         mesh=None if mesh is None else decode_array(mesh).reshape(-1, 2),
     )
     return FoundFace(
         face,
         decode_array(stored["embedding"]),
-        stored["blur"],
-        stored["brightness"],
-        Pose(*stored["pose"]),
-        overexposed=stored["overexposed" if "overexposed" in stored else "burnt"],
-        eyes=stored["eyes"],
-        quality=stored.get("quality"),
-        outside=stored.get("outside", 0.0),
-        cover=stored.get("cover"),
+        finite(stored["blur"]),
+        finite(stored["brightness"]),
+        Pose(*map(finite, stored["pose"])),
+        overexposed=finite(stored["overexposed" if "overexposed" in stored else "burnt"]),
+        eyes=None if stored["eyes"] is None else finite(stored["eyes"]),
+        quality=None if stored.get("quality") is None else finite(stored["quality"]),
+        outside=finite(stored.get("outside", 0.0)),
+        cover=None if stored.get("cover") is None else finite(stored["cover"]),
     )
+
+
+def finite(value: Any) -> float:
+    """Return a number that was read; ValueError for anything else, NaN and infinity as well."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e308:
+        raise ValueError(f"{value!r} is no number")
+    return value
 
 
 def encode_array(array: NDArray[Any]) -> str:
@@ -176,4 +183,7 @@ def encode_array(array: NDArray[Any]) -> str:
 
 def decode_array(text: str) -> Float32Array:
     """Return the numbers of `encode_array`, in one row; ValueError for anything else."""
-    return np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4").astype(np.float32)
+    array = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4").astype(np.float32)
+    if not np.isfinite(array).all():
+        raise ValueError("not finite")
+    return array

@@ -7,6 +7,7 @@ the interpreter's stack. A file that breaks one is refused by its name.
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,19 @@ def read_json(path: Path, largest: int = MEBIBYTE) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return what JSON text holds; ValueError where it is none or nested too deeply."""
+    """Return what JSON text holds; ValueError where it is none or nested too deeply.
+
+    ``NaN``, ``Infinity`` and numbers beyond a float are none: nobody could write them again.
+    """
+
+    def finite(text: str) -> float:
+        value = float(text)
+        if not math.isfinite(value):
+            raise ValueError(f"{text} is no number that JSON has")
+        return value
+
     try:
-        return json.loads(text)
+        return json.loads(text, parse_float=finite, parse_constant=finite)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

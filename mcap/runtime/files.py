@@ -106,6 +106,16 @@ def require_writable(out: Path, option: str = "--out") -> None:
         raise UsageError(f"{option} {out}: nothing can be written there: {why(error)}.") from None
 
 
+def require_folder(path: Path, option: str) -> Path:
+    """Return ``path``, which need not exist; `UsageError` where it is no folder or can be none."""
+    try:
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"{option} {path}: is a file; give a folder.")
+    except OSError as error:
+        raise UsageError(f"{option} {path}: {why(error)}.") from None
+    return path
+
+
 def why(error: OSError) -> str:
     """Return what the machine has against a file, and what to do about it."""
     if error.errno in REASONS:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mcap.runtime.files import require_folder
+
 
 @dataclass(frozen=True)
 class ProfileFolder:
@@ -17,10 +19,13 @@ class ProfileFolder:
 
 
 def config_dir() -> Path:
-    """Return the user's configuration folder: ``MCAP_CONFIG_DIR``, else the platform's."""
+    """Return the user's configuration folder: ``MCAP_CONFIG_DIR``, else the platform's.
+
+    It need not exist. Raises `UsageError` where the variable names something else than a folder.
+    """
     chosen = os.environ.get("MCAP_CONFIG_DIR")
     if chosen:
-        return Path(chosen).expanduser()
+        return require_folder(Path(chosen).expanduser(), "MCAP_CONFIG_DIR")
     from platformdirs import user_config_path
 
     return user_config_path("mcap", appauthor=False)

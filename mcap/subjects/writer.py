@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mcap.runtime.documents import parse_json
 from mcap.runtime.files import flush_to_disk, sha256_of, write_bytes, write_json
 from mcap.runtime.lock import OWN_NAMES
 from mcap.runtime.safetensors import safetensors_bytes
@@ -95,18 +96,17 @@ class SubjectWriter:
             file.write(line)
 
     def cut_metrics(self, step: int) -> None:
-        """Drop what was logged after ``step``, and a line that a kill left unfinished."""
+        """Drop what was logged after ``step``, and lines that are none, as a kill leaves one."""
         file = self.path / METRICS
         if not file.exists():
             return
         kept = []
-        for line in file.read_text(encoding="utf-8").splitlines():
+        for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
-                logged = json.loads(line)["step"]
-            except json.JSONDecodeError:
-                break  # only the last line can be cut short
-            if logged <= step:
-                kept.append(line + "\n")
+                if parse_json(line)["step"] <= step:
+                    kept.append(line + "\n")
+            except (ValueError, KeyError, TypeError):
+                continue
         write_bytes(file, "".join(kept).encode())
 
     def write_adapter(

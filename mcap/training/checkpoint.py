@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from mcap.errors import InputRejectedError, UsageError
-from mcap.runtime.documents import parse_json
+from mcap.runtime.documents import read_json
 from mcap.runtime.files import flush_to_disk, sha256_of
 from mcap.training.recipe import Recipe, decided_by, with_current_names
 
@@ -96,9 +96,15 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
     damaged = []
     for path in reversed(checkpoint_folders(folder)):
         try:
-            meta = parse_json((path / META).read_text(encoding="utf-8"))
-            whole = meta["sha256"] == sha256_of(path / STATE)
-        except (OSError, ValueError, KeyError):
+            meta = read_json(path / META)
+            whole = meta["sha256"] == sha256_of(path / STATE) and (
+                meta["schema"] != SCHEMA
+                or (
+                    all(type(meta[key]) is int for key in ("step", "phase", "threads"))
+                    and isinstance(meta["belongs_to"], dict)
+                )
+            )
+        except (OSError, ValueError, KeyError, TypeError, UsageError):
             whole = False
         if not whole:
             damaged.append(path.name)

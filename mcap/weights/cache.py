@@ -14,7 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mcap.runtime.files import require_folder, require_writable
 from mcap.weights.catalogue import Weight
+
+SETTING = "Cache of weights (MCAP_CACHE_DIR, or cache_dir in mcap.toml)"
+"""The folder, as errors call it."""
 
 # Process-wide switches, which the command line sets.
 _offline: bool | None = None
@@ -44,12 +48,15 @@ def offline() -> bool:
 
 
 def cache_dir() -> Path:
-    """Return the folder of everything that mcap keeps for itself."""
+    """Return the folder of everything that mcap keeps for itself; it need not exist.
+
+    Raises `UsageError` where what was chosen is no folder.
+    """
     if _cache_dir is not None:
-        return _cache_dir.expanduser()
+        return require_folder(_cache_dir.expanduser(), SETTING)
     chosen = os.environ.get("MCAP_CACHE_DIR")
     if chosen:
-        return Path(chosen).expanduser()
+        return require_folder(Path(chosen).expanduser(), SETTING)
     from platformdirs import user_cache_path
 
     return user_cache_path("mcap", appauthor=False)
@@ -63,12 +70,20 @@ def matplotlib_in_cache() -> Iterator[None]:
         yield
         return
     folder = cache_dir() / "matplotlib"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # weights may lie in a cache that only its owner writes into
+        folder = Path(tempfile.gettempdir())
     os.environ["MPLCONFIGDIR"] = str(folder)
     try:
         yield
     finally:
         del os.environ["MPLCONFIGDIR"]
+
+
+def require_writable_cache() -> None:
+    """Raise `UsageError` that names the folder and its setting where nothing can be kept in it."""
+    require_writable(cache_dir(), SETTING)
 
 
 def final_path(entry: Weight) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mcap.errors import McapError, MissingResourceError
-from mcap.runtime.files import sha256_of
+from mcap.runtime.files import sha256_of, why
 from mcap.weights import cache
 from mcap.weights.catalogue import (
     HttpsSource,
@@ -40,8 +40,8 @@ def fetch(
     """Return the verified local file (or folder) of a weight, downloaded where it is not there.
 
     ``progress(title, total_bytes)`` is a context manager factory yielding ``.advance(n)``.
-    Raises `MissingResourceError` naming every source that failed and what to do. Safe in several
-    processes.
+    Raises `MissingResourceError` naming every source that failed and what to do, `UsageError` where
+    nothing can be kept in the cache. Safe in several processes.
     """
     entry = weight(name)
     stay_offline = cache.offline() if offline is None else offline
@@ -79,6 +79,7 @@ def fetch(
         return path
     if stay_offline:
         raise missing_file(entry, path)
+    cache.require_writable_cache()
     tell_licence(entry)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,9 +89,8 @@ def fetch(
             return download(entry, path, scratch, progress)
     except OSError as error:
         raise McapError(
-            f"Weight '{entry.name}' cannot be stored under {path.parent}: "
-            f"{error.strerror or error}. Choose another folder with MCAP_CACHE_DIR or cache_dir in "
-            "mcap.toml."
+            f"Weight '{entry.name}' cannot be stored under {path.parent}: {why(error)}. Choose "
+            "another folder with MCAP_CACHE_DIR or cache_dir in mcap.toml."
         ) from error
 
 

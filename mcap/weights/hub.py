@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mcap.errors import MissingResourceError
+from mcap.runtime.files import require_writable
 from mcap.weights import cache
 from mcap.weights.catalogue import HubSource
 from mcap.weights.transports import CONNECT_SECONDS, in_one_line, reach
@@ -27,7 +28,7 @@ def hub_snapshot(
     ``revision`` is a commit, a tag or a branch; None is the repository's main branch. ``what`` is
     how errors call it.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     patterns = None if allow_patterns is None else list(allow_patterns)
@@ -49,6 +50,7 @@ def hub_snapshot(
             f"{shown} is not (or not wholly) in the Hugging Face cache, and mcap is offline. Run "
             f"the command once without --offline{instead}."
         )
+    require_writable(Path(constants.HF_HUB_CACHE), "The Hugging Face cache (HF_HOME)")
     try:
         reach_hub()
         return Path(

@@ -133,6 +133,8 @@ COMMANDS = (
     "evaluate OUT/me.mcap --source photos --images OUT/drawn --measure-with sface "
     "--out OUT/measured",
     "edit OUT/drawn/passport-000000.png --subject OUT/me.mcap --add outside --out OUT/edited",
+    # As make demo: no restorer is named, the person is the subject's.
+    "enhance OUT/drawn --subject OUT/me.mcap --out OUT/large",
     "enhance photos/selfie.jpg --restorer demo-sr --profile passport --out OUT/enhanced",
     "inspect OUT/drawn/passport-000000.png",
     "export OUT/me.mcap --format kohya --out OUT/export",

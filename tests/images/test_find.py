@@ -138,6 +138,9 @@ def test_generated_pictures_are_no_photos_of_anybody(tmp_path):
     write_generated(tmp_path / "bare.png", gradient(), Label(GENERATED, metadata="none"))
     (tmp_path / RESULTS).write_text('{"file": "bare.png", "kind": "generate"}\n')
     (tmp_path / CONTACT_SHEET).touch()
+    for wrong in ("[1]", "{}", "5", '["bare.png"]'):  # lines of anybody's, to be looked past
+        with (tmp_path / RESULTS).open("a") as file:
+            file.write(f'{{"file": {wrong}}}\n')
     pictures = ["bare.png", "drawn.png", "me.jpg"]
     assert [path.name for path in find_photos([tmp_path])] == ["me.jpg"]
     assert [path.name for path in find_photos([tmp_path], results=True)] == pictures

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 import pytest
@@ -38,6 +41,28 @@ def sface(weights):
 
 def tensor(image: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255
+
+
+def test_detectors_on_many_threads_leave_opencv_s_log_as_it_was(weights, capfd):
+    """The level is the process's: threads that lower and raise it must not meet, or OpenCV's line
+    on targets appears, or the level stays low for good."""
+    from mcap_plugins.opencv.yunet import YuNetDetector
+
+    level = cv2.utils.logging.getLogLevel()
+    image = np.full((64, 64, 3), 128, np.uint8)
+    detectors = [YuNetDetector(weights("yunet")) for _ in range(4)]
+    capfd.readouterr()
+    with ThreadPoolExecutor(8) as pool:
+        for detector in detectors:
+            together = threading.Barrier(8)
+
+            def detect(_, detector=detector, together=together):
+                together.wait()
+                return detector.detect(image)
+
+            assert list(pool.map(detect, range(8))) == [[]] * 8
+    assert "setPreferableTarget" not in capfd.readouterr().err
+    assert cv2.utils.logging.getLogLevel() == level
 
 
 def test_registered_with_their_licences():

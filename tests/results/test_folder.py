@@ -149,3 +149,29 @@ def test_a_hash_is_taken_once_and_follows_its_picture(tmp_path, monkeypatch):
     assert target.read_bytes() == b"a picture"
     assert [folder.sha256_of(target), folder.sha256_of(target)] == [first, first]
     assert read == [path]
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b'{"file": "a"}\n' + b"[" * 100_000, "line 2: nested too deeply"),
+        (b"\xff\xfe", "in it is not mcap's"),
+        (b'{"file": ["a"]}', "line 1: says nothing of a file"),
+        (b'{"file": "a", "similarity": NaN}', "line 1: NaN is no number"),
+        (b'{"file": "a", "similarity": 1e999}', "line 1: 1e999 is no number"),
+        (b"7", "line 1: says nothing of a file"),
+    ],
+)
+def test_results_that_cannot_be_ours_are_refused_with_the_line(tmp_path, data, told):
+    (tmp_path / RESULTS).write_bytes(data)
+    with pytest.raises(UsageError, match=told):
+        require_own(tmp_path, "generate")
+    assert read_results(tmp_path) == []
+
+
+def test_results_of_a_terabyte_are_refused_by_name_and_not_read_whole(tmp_path):
+    with (tmp_path / RESULTS).open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(UsageError, match=r"results\.jsonl: is larger than 256 MiB"):
+        require_own(tmp_path, "generate")
+    assert read_results(tmp_path) == []

@@ -58,7 +58,7 @@ def test_a_byte_order_mark_and_any_line_ending_are_read(tmp_path, ending, mark):
 
 def test_json_in_a_picture_or_a_line_is_refused_as_any_other_damage():
     assert documents.parse_json('{"a": 1}') == {"a": 1}
-    for text in ("[" * 100_000, "{", b"\xff"):
+    for text in ("[" * 100_000, "{", b"\xff", '{"a": NaN}', "[-Infinity]", "1e999", "1" * 9_999):
         with pytest.raises(ValueError):
             documents.parse_json(text)
     with pytest.raises(ValueError):

@@ -27,6 +27,10 @@ def test_metrics_are_cut_back_and_a_torn_line_dropped(tmp_path):
         file.write('{"step": 4, "lo')
     writer.cut_metrics(2)
     assert (folder / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
+    for wrong in (b"[1]", b"{}", b'{"step": "a"}', b"\xff\xfe", b"[" * 100_000, b'{"step": NaN}'):
+        (folder / "metrics.jsonl").write_bytes(b'{"step": 1}\n' + wrong + b'\n{"step": 2}\n')
+        writer.cut_metrics(2)
+        assert (folder / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
 
 
 def test_is_free(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -49,6 +51,34 @@ def test_a_damaged_one_is_passed_over(tmp_path):
     (tmp_path / "step-000002" / "checkpoint.json").write_text("{")
     with pytest.raises(InputRejectedError, match="step-000004, step-000002"):
         latest_checkpoint(tmp_path)
+
+
+WRONG = {
+    "a list": "[1]",
+    "deep": "[" * 100_000,
+    "huge": " " * 2**21 + "{}",
+    "not UTF-8": "\xff",
+    "step": {"step": "4"},
+    "phase": {"phase": None},
+    "threads": {"threads": [1]},
+    "belongs_to": {"belongs_to": "photos"},
+    "schema": {"schema": []},
+    "sha256": {"sha256": 7},
+}
+
+
+@pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
+def test_metadata_of_a_wrong_shape_is_damage(tmp_path, change):
+    save(tmp_path, 2)
+    meta = save(tmp_path, 4) / "checkpoint.json"
+    if isinstance(change, dict):
+        change = json.dumps(json.loads(meta.read_text()) | change)
+    meta.write_bytes(change.encode("latin-1"))
+    if "[]" in change and "schema" in change:
+        with pytest.raises(UsageError, match=r"has schema \[\], and this mcap reads schema 1"):
+            latest_checkpoint(tmp_path)
+    else:
+        assert latest_checkpoint(tmp_path).step == 2
 
 
 def test_a_kill_while_saving_leaves_the_one_before(tmp_path, monkeypatch):
