@@ -59,7 +59,7 @@ class Home:
             place.mkdir(parents=True)
             shutil.copy(weights(name), place / mcap_weights()[name].file)
 
-    def run(self, *arguments: object, code: int = 0) -> None:
+    def run(self, *arguments: object) -> None:
         """Run the command; nothing may ask for an address or write into the home."""
         log, heard = self.folder / "strace.log", self.folder / "audit.log"
         for path in (log, heard):
@@ -87,7 +87,9 @@ class Home:
             check=False,
             timeout=600,
         )
-        assert done.returncode == code, f"{arguments}: {done.stdout}{done.stderr}"
+        # 3: a picture is not as the style asks, which is not looked at here.
+        codes = (0, 3) if "--profile" in arguments else (0,)
+        assert done.returncode in codes, f"{arguments}: {done.stdout}{done.stderr}"
         assert not heard.exists(), heard.read_text()
         if can_trace():
             assert [line for line in log.read_text().splitlines() if ASKED.search(line)] == []
@@ -136,6 +138,7 @@ COMMANDS = (
     # As make demo: no restorer is named, the person is the subject's.
     "enhance OUT/drawn --subject OUT/me.mcap --out OUT/large",
     "enhance photos/selfie.jpg --restorer demo-sr --profile passport --out OUT/enhanced",
+    "report OUT/drawn OUT/large --photos photos --out OUT/report.html",
     "inspect OUT/drawn/passport-000000.png",
     "export OUT/me.mcap --format kohya --out OUT/export",
     "profiles list",
