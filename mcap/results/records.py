@@ -70,6 +70,7 @@ class GeneratedRecord(Size):
     framing: Framing | None = None
     judge: Judgement | None = None
     border: DrawnBorder | None = None
+    colour_match: float | None = None
 
 
 class EditStep(Part):
