@@ -7,9 +7,12 @@ trains every cell (a person of ``--people`` in a style; ``--cells all``: each in
 ``--cells turns``: person i in style i modulo the number of styles) with the command that users
 type, and draws the same seeds. Likeness and leak are centred cosines by dlib's ResNet, which
 training never sees; look is how far the faces are from the photos when laid over them (the measure
-of that name), for a face network alone can be pleased by what is no face to anybody; style is the
-share of pictures that lie nearest to their style's reference photos (by the measure's description).
-Each cell's figures are kept in OUT, so a run goes on where it was cut; OUT/recipes.md is the table.
+of that name), for a face network alone can be pleased by what is no face to anybody, and head the
+same with the hair (head_look.py); framed is how many pictures have the head where the profile wants
+it; style is the share of pictures that lie nearest to their style's reference photos (by the
+measure's description). Each cell's figures are kept in OUT, so a run goes on where it was cut;
+OUT/recipes.md is the table, and beside each subject lie its pictures. ``--people`` is a folder with
+a folder of photos for each person: real people's do as well.
 """
 
 from __future__ import annotations
@@ -26,9 +29,13 @@ from pathlib import Path
 
 import numpy as np
 from centred_dlib import Measure
+from head_look import HeadLook
 
 from mcap.diffusion.sampling import SamplingSettings, generate_images
+from mcap.framing.crop import cut, measure_framing, sampling_size
+from mcap.framing.head import head_from_box
 from mcap.images.find import find_photos
+from mcap.images.jpeg import write_jpeg
 from mcap.images.photo import read_photo
 from mcap.registry import registry
 from mcap.style.profile import find_profile
@@ -40,6 +47,8 @@ from mcap_plugins.measures.style import StyleMatch, describe
 
 HERE = Path(__file__).parent
 STYLES = ("passport", "business", "studio-bw")
+LATER = dict.fromkeys(("others", "head_look", "own_head_look", "framed"))
+"""What the oldest rows were not measured in."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +62,12 @@ class Cell:
     best_half: float
     nearest_reference: float  # to the reference person that comes nearest
     by_nature: float  # of the person's own photos to that same reference person
+    others: float | None  # to the other people of --people, mean
     look: float  # distance of the faces to the nearest of the person's photos, as the measure look
     own_look: float  # the same between these photos
+    head_look: float | None  # the same over the whole head, hair included
+    own_head_look: float | None
+    framed: int | None  # pictures whose head is as the profile asks, cut and nothing added
     style_share: float
     faces: int
     pictures: int
@@ -75,7 +88,7 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     variants = tomllib.loads(options.variants.read_text(encoding="utf-8"))
-    people = sorted(path for path in options.people.iterdir() if path.is_dir())
+    people = people_in(options.people)
     judge = Judge(options.styles)
     for name in options.only or variants:
         for person, style in cells(people, options.styles, options.cells):
@@ -93,6 +106,10 @@ def main() -> None:
     print("\n" + table(options.out, variants))
 
 
+def people_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir())
+
+
 def cells(people, styles, which):
     if which == "all":
         return [(person, style) for person in people for style in styles]
@@ -104,6 +121,9 @@ def train(person, style, keys, subject, options) -> float | None:
         return None
     command = [sys.executable, "-m", "mcap", "--quiet", "train", "--source", str(person)]
     command += ["--style", style, "--backbone", options.backbone, "--out", str(subject)]
+    keys = dict(keys)
+    if "recipe" in keys:
+        command += ["--recipe", keys.pop("recipe")]
     for key, value in keys.items():
         command += ["--set", f"{key}={json.dumps(value)}"]
     start = time.monotonic()
@@ -116,6 +136,7 @@ class Judge:
 
     def __init__(self, styles) -> None:
         self.measure = Measure()
+        self.people: dict[str, np.ndarray] = {}
         self.profiles = {name: find_profile(name, registry().profile_dirs) for name in styles}
         self.references = {
             name: [read_photo(path).image for path in profile.reference_paths()]
@@ -135,13 +156,21 @@ class Judge:
         faces = ((image, self.face(image)) for image in images)
         return [(image, face) for image, face in faces if face is not None]
 
+    def mean_of(self, person: Path) -> np.ndarray:
+        """The direction of the mean descriptor of a person's photos."""
+        if person.name not in self.people:
+            found = [self.measure.photo(path) for path in find_photos([person])]
+            self.people[person.name] = self.measure.mean([f for f in found if f is not None])
+        return self.people[person.name]
+
     def cell(self, subject_path, person, style, options) -> Cell:
         own = [read_photo(path).image for path in find_photos([person])]
         seen = self.seen(own)
         match = StyleMatch({**self.groups, "own photos": [describe(*each) for each in seen]})
-        look = FaceLook(seen, is_grey(self.references[style]))
-        found = [self.measure.image(image) for image in own]
-        target = self.measure.mean([each for each in found if each is not None])
+        grey = is_grey(self.references[style])
+        look, head_look = FaceLook(seen, grey), HeadLook(seen, grey)
+        target = self.mean_of(person)
+        others = [p for p in people_in(options.people) if p.name != person.name]
         found = [self.measure.image(image) for image in self.references[style]]
         references = np.stack([each for each in found if each is not None])
 
@@ -155,9 +184,14 @@ class Judge:
             backbone,
             composed_prompts(profile)[0],
             seeds,
-            SamplingSettings.for_backbone(backbone.info, negative_prompt=negative),
+            SamplingSettings.for_backbone(
+                backbone.info,
+                negative_prompt=negative,
+                size=sampling_size(backbone.info, profile.aspect_ratio),
+            ),
             pipeline=pipeline,
         )
+        write_jpeg(subject_path.with_suffix(".jpg"), np.hstack(images))
         vectors = [self.measure.image(image) for image in images]
         faces = np.stack([each for each in vectors if each is not None])
         seen = self.seen(images)
@@ -165,6 +199,7 @@ class Judge:
         leaks = (faces @ references.T).mean(axis=0)
         nearest = int(leaks.argmax())
         styles = [match.nearest(describe(*each)) for each in seen]
+        to_others = [float((faces @ self.mean_of(each)).mean()) for each in others]
         return Cell(
             variant="",
             person=person.name,
@@ -173,8 +208,12 @@ class Judge:
             best_half=float(similar[: max(1, len(similar) // 2)].mean()),
             nearest_reference=float(leaks[nearest]),
             by_nature=float(references[nearest] @ target),
+            others=float(np.mean(to_others)) if to_others else None,
             look=float(np.mean([look.distance(*each) for each in seen])),
             own_look=look.own(),
+            head_look=float(np.mean([head_look.distance(*each) for each in seen])),
+            own_head_look=head_look.own(),
+            framed=sum(framed(image, face, profile) for image, face in seen),
             style_share=styles.count(style) / len(images),
             faces=len(faces),
             pictures=len(images),
@@ -182,14 +221,24 @@ class Judge:
         )
 
 
+def framed(image, face, profile) -> bool:
+    """Whether the head is where the profile wants it once the picture is cut, as `mcap generate`
+    does."""
+    height, width = image.shape[:2]
+    head = head_from_box(face)
+    box = cut((width, height), profile.aspect_ratio, head, profile.framing)
+    return measure_framing(box, head, profile.framing).met
+
+
 def table(folder: Path, variants) -> str:
     """A row a cell, written as recipes.md and, with what each variant sets, as recipes.jsonl."""
     kept = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    found = [Cell(**each) for each in kept if "variant" in each]
+    found = [Cell(**{**LATER, **each}) for each in kept if "variant" in each]
     lines = [
         "| variant | person | style | likeness | better half | nearest reference person "
-        "| own photos to them | look | own photos | style | faces | seconds |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| own photos to them | others | look | own photos | head | own photos | framed | style "
+        "| faces | seconds |",
+        "| --- |" + " --- |" * 15,
     ]
     records = []
     for name, keys in variants.items():
@@ -199,13 +248,19 @@ def table(folder: Path, variants) -> str:
             lines.append(
                 f"| {name} | {cell.person} | {cell.style} | {cell.likeness:.3f} "
                 f"| {cell.best_half:.3f} | {cell.nearest_reference:.3f} | {cell.by_nature:.3f} "
-                f"| {cell.look:.1f} | {cell.own_look:.1f} | {cell.style_share:.0%} "
+                f"| {told(cell.others, 3)} | {cell.look:.1f} | {cell.own_look:.1f} "
+                f"| {told(cell.head_look)} | {told(cell.own_head_look)} "
+                f"| {'' if cell.framed is None else cell.framed} | {cell.style_share:.0%} "
                 f"| {cell.faces} of {cell.pictures} | {seconds} |"
             )
     text = "\n".join(lines) + "\n"
     (folder / "recipes.md").write_text(text, encoding="utf-8")
     (folder / "recipes.jsonl").write_text("\n".join(records) + "\n", encoding="utf-8")
     return text
+
+
+def told(value: float | None, places: int = 1) -> str:
+    return "" if value is None else f"{value:.{places}f}"
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def portraits(selfies: Path, style: str, out: Path, **recipe_keys: Any) -> Itera
     photos = PreparedPhotos(sources, mask_references(drawn, faces, size))
 
     recipe = Recipe(**{**backbone.info.recipe_overrides, **recipe_keys})
-    data = training_data(photos, profile, backbone, recipe.crops)
+    data = training_data(photos, profile, backbone, recipe.crops, recipe.reference_framing)
     writer = SubjectWriter.create(out / "me.mcap", first_manifest(backbone, profile, recipe))
     yield from train(data, recipe, backbone, writer, GuideNetworks(identity, detector))
     writer.complete({})

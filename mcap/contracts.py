@@ -243,6 +243,9 @@ class FaceTools:
     second_opinion: IdentityModel | None = None
     """The network whose quality says whether a finding is a face; None: ``identity``, where it
     tells (`IdentityInfo.face_quality`)."""
+    person: Masker | None = None
+    """Sees the whole person, or face and hair; with it masks cover the head (`mcap.faces.heads`)
+    and not the face alone."""
 
     @property
     def quality_network(self) -> IdentityModel:
@@ -464,7 +467,13 @@ class BackboneInfo:
     """Fraction of the training crop's side that the detector's face box is high."""
     square_only: bool = False
     """True where other aspects than 1:1 must be cut from a square picture."""
+    trained_sizes: tuple[tuple[int, int], ...] = ()
+    """(width, height) in pixels of the pictures that the model was trained on, where it draws none
+    of another size well; (): any sides of about the native area do."""
     multiple_of: int = 8
+    identity_encoder: str | None = None
+    """Name of the identity network whose embeddings its identity encoder reads, where it has one
+    (`EncodesIdentity`)."""
     recipe_overrides: Mapping[str, Any] = field(default_factory=dict)
     """Recipe keys that suit this backbone better than the recipe's own defaults."""
     generate_defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -515,4 +524,13 @@ class Backbone(Protocol):
 
     def pipeline(self) -> Any:
         """A diffusers text-to-image pipeline over these very modules: no copy, no filter."""
+        ...
+
+
+class EncodesIdentity(Protocol):
+    """A backbone with ``info.identity_encoder``: it knows a person by their face alone."""
+
+    def identity_rows(self, embeddings: torch.Tensor) -> list[torch.Tensor]:
+        """Face embeddings of one person's photos, float32[N, D] of unit length -> the row of the
+        identity token in each text encoder's embedding table, float32[W]."""
         ...

@@ -48,9 +48,10 @@ BACKBONE = typer.Option(
 )
 RECIPE = typer.Option(
     help="How it learns: magicapture, as the paper says; released, as its authors' code does; "
-    "for comparison its rivals textual-inversion, dreambooth, dreambooth-lora, custom-diffusion "
-    "and pivotal-tuning, and no-refocusing, no-composed, no-identity, no-masks, magicapture "
-    "without that part. Default: magicapture.",
+    "instant, not at all: the backbone's own identity encoder makes the person from the photos in "
+    "seconds, where it has one; for comparison its rivals textual-inversion, dreambooth, "
+    "dreambooth-lora, custom-diffusion and pivotal-tuning, and no-refocusing, no-composed, "
+    "no-identity, no-masks, magicapture without that part. Default: magicapture.",
     metavar="NAME",
     autocompletion=complete.recipes,
 )
@@ -218,7 +219,7 @@ def make_request(
     from mcap.style.profile import find_profile
     from mcap.training.backbone_facts import backbone_facts
     from mcap.training.costs import fits_into
-    from mcap.training.recipe import parse_override
+    from mcap.training.recipe import no_identity_encoder, parse_override
     from mcap.training.request import (
         TrainingRequest,
         default_out,
@@ -245,6 +246,16 @@ def make_request(
     recipe = requested_recipe(
         settings.recipe, profile, facts, overrides, fits, settings.subject_kind
     )
+    if a_thing and (recipe.subject_region, recipe.identity_start) != ("face", "words"):
+        raise UsageError(
+            "--subject-kind object: subject_region=head and identity_start=encoder are of a "
+            "person; leave them, and --recipe instant, out."
+        )
+    if recipe.identity_start == "encoder" and facts.identity_encoder is False:
+        raise UsageError(no_identity_encoder(facts.given))
+    # A masker that tells a face's parts sees hair by itself.
+    if recipe.subject_region == "head" and not entries["masker"].info.finds_parts:
+        entries["person"] = registry().get("masker", "person")
     if recipe.identity and not entries["identity"].info.differentiable:
         raise UsageError(
             f"--identity {settings.identity}: this network gives no gradients, so it can measure "
@@ -295,6 +306,7 @@ def run(
     from mcap.cli.progress import progress
     from mcap.cli.settings import load_settings
     from mcap.contracts import FaceTools
+    from mcap.registry import registry
     from mcap.runtime.device import set_threads
     from mcap.training.checkpoint import latest_checkpoint
     from mcap.training.plan import plan_training, required_weights
@@ -314,6 +326,10 @@ def run(
     if isinstance(tools, FaceTools):
         judge = load_judge(load_settings(ctx.obj), request.entries["identity"].name)
         tools = replace(tools, judge=judge)
+        if request.recipe.subject_region == "head":
+            seen_by = request.entries.get("person")
+            person = registry().create("masker", seen_by.name) if seen_by else tools.masker
+            tools = replace(tools, person=person)
     count = 2 * (len(request.photos.sources) + len(request.photos.references))
     what = f"finding {'faces' if request.masking.subject_kind == 'face' else 'things'}"
     began = time.perf_counter()
@@ -323,7 +339,12 @@ def run(
     plan = replace(plan, taken={"photos": time.perf_counter() - began})
     if time_steps is None:
         time_steps = is_worth_timing(plan.recipe, request.backbone, plan.time, dry_run=dry_run)
-    time_steps = time_steps and photos.usable and all(line.here for line in plan.weights)
+    time_steps = (
+        time_steps
+        and plan.recipe.steps > 0
+        and photos.usable
+        and all(line.here for line in plan.weights)
+    )
     backbone = None
     if time_steps and (dry_run or is_light(request.backbone)):
         backbone, plan = load_backbone(ctx, request, plan)

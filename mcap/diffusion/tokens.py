@@ -125,6 +125,13 @@ class LearnedTokens:
             for index, token in enumerate(self.tokens)
         }
 
+    @torch.no_grad()
+    def assign(self, token: str, vectors: Sequence[torch.Tensor]) -> None:
+        """Put ``vectors``, float[D], one a text encoder, in a token's place."""
+        index = self.tokens.index(token)
+        for rows, vector in zip(self.parameters(), vectors, strict=True):
+            rows[index].copy_(vector)
+
     def state(self) -> dict[str, torch.Tensor]:
         """Return a checkpoint's tensors: ``rows.0`` (and ``rows.1``), float32[K, D] on the CPU."""
         return {

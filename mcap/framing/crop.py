@@ -37,14 +37,17 @@ class MeasuredFraming:
 
 
 def sampling_size(info: BackboneInfo, aspect: float) -> tuple[int, int]:
-    """Return (width, height) to draw for a profile's aspect.
+    """Return (width, height) to draw for a profile's aspect, and to train its framing at.
 
-    The backbone's native square where it draws nothing else. Otherwise the sides, multiples of what
-    the backbone asks for, whose area is near the native one: a model draws its training's area
-    best, and repeats itself, with two heads for example, on a larger one.
+    The backbone's native square where it draws nothing else; of the sizes that it was trained at
+    the one of the nearest aspect, where it names them. Otherwise the sides, multiples of what the
+    backbone asks for, whose area is near the native one: a model draws its training's area best,
+    and repeats itself, with two heads for example, on a larger one.
     """
     if info.square_only:
         return info.native_size, info.native_size
+    if info.trained_sizes:
+        return min(info.trained_sizes, key=lambda size: abs(math.log(size[0] / size[1] / aspect)))
     step = info.multiple_of
     width = info.native_size * math.sqrt(aspect)
     height = info.native_size / math.sqrt(aspect)

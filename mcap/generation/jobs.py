@@ -86,6 +86,7 @@ def plan_jobs(
                 "kind": "generate",
                 "mcap": mcap.__version__,
                 "subject": subject_record(subject),
+                "trained": trained(subject),
                 "profile": profile.name,
                 **sampling,
                 "adapter_scale": settings.adapter_scale,
@@ -153,6 +154,13 @@ def sampling_record(
     }, scheduler
 
 
+def trained(subject: Subject) -> dict[str, Any]:
+    """Return how the subject was trained, as far as a recipe of its version has the keys."""
+    recipe = subject.manifest.recipe
+    keys = ("name", "subject_region", "reference_framing", "identity_start")
+    return {key: recipe[key] for key in keys if key in recipe}
+
+
 def settings_sha256(record: Mapping[str, Any], unseen: dict[str, Any]) -> str:
     """Return the hash by which a picture of the same settings is known.
 
@@ -160,7 +168,7 @@ def settings_sha256(record: Mapping[str, Any], unseen: dict[str, Any]) -> str:
     new mcap that gives the same picture need not generate it again. And the scheduler's name, which
     can be another for the same one ("model"), and what follows from the rest.
     """
-    told = ("mcap", "scheduler", "other_programs")
+    told = ("mcap", "scheduler", "other_programs", "trained")
     hashed = {key: value for key, value in record.items() if key not in told} | unseen
     text = json.dumps(hashed, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()

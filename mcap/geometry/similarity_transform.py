@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in whole pixels
+    FrameSize = int | tuple[int, int]  # the side of a square, or (width, height)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,17 +106,18 @@ class Similarity:
         shift = self.linear @ np.array([0.5, 0.5]) + self.shift - 0.5
         return np.concatenate([self.linear, shift[:, None]], axis=1)
 
-    def corners(self, side: int) -> NDArray[np.float64]:
-        """Return where the corners of a square frame lie in the picture: [4, 2], row by row."""
-        frame = np.array([[0, 0], [side, 0], [0, side], [side, side]], dtype=np.float64)
+    def corners(self, size: FrameSize) -> NDArray[np.float64]:
+        """Return where the corners of a frame lie in the picture: [4, 2], row by row."""
+        width, height = (size, size) if isinstance(size, int) else size
+        frame = np.array([[0, 0], [width, 0], [0, height], [width, height]], dtype=np.float64)
         return self.apply_inverse(frame)
 
-    def footprint(self, side: int, margin: int = 0) -> Box:
-        """Return the box of whole picture pixels that a square frame shows, and ``margin`` more.
+    def footprint(self, size: FrameSize, margin: int = 0) -> Box:
+        """Return the box of whole picture pixels that a frame shows, and ``margin`` more.
 
         It may reach outside the picture: see `clip`.
         """
-        places = self.corners(side)
+        places = self.corners(size)
         (x0, y0), (x1, y1) = np.floor(places.min(axis=0)), np.ceil(places.max(axis=0))
         return int(x0) - margin, int(y0) - margin, int(x1) + margin, int(y1) + margin
 

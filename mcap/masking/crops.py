@@ -1,6 +1,7 @@
-"""Masked photo -> the square crops that training uses, framed as FFHQ frames its portraits.
+"""Masked photo -> the crops that training uses: squares framed as FFHQ frames its portraits, or of
+a profile's aspect with the head where the profile wants it.
 
-The framing is that of Karras, Laine and Aila (arXiv 1812.04948, appendix A, and their published
+FFHQ's framing is that of Karras, Laine and Aila (arXiv 1812.04948, appendix A, and their published
 alignment): eyes levelled, the square's side and centre from the eyes and the mouth. A thing is
 framed by its mask.
 """
@@ -40,16 +41,17 @@ aligned faces draws others badly."""
 
 @dataclass(frozen=True)
 class TrainingCrop:
-    """The square of a photo that training sees. S is the side in pixels."""
+    """The part of a photo that training sees, H x W pixels: a square, or of a profile's aspect."""
 
     name: str
-    image: UInt8Image  # uint8[S, S, 3] RGB
-    mask: Float32Array  # float32[S, S], 1 on the face or thing, 0 elsewhere and outside the photo
+    image: UInt8Image  # uint8[H, W, 3] RGB
+    mask: Float32Array
+    """float32[H, W], 1 on the face, head or thing, 0 elsewhere and outside the photo."""
     landmarks: Float32Array | None  # float32[5, 2], pixels of the crop; None of a thing
     embedding: Float32Array | None  # float32[D], unit length, measured on the photo
     sha256: str  # of the photo's file
     inside: Float32Array | None = None
-    """float32[S, S], 1 where the photo is and 0 where it had to be continued; None: 1 all over."""
+    """float32[H, W], 1 where the photo is and 0 where it had to be continued; None: 1 all over."""
 
 
 def portrait_crops(
@@ -82,7 +84,6 @@ def portrait_crop(
     ``variation`` 0 is the plain crop; other numbers are other zooms, places and tilts.
     """
     image = masked.photo.image
-    landmarks = None
     if masked.found is None:
         to_crop = object_alignment(masked.box, image.shape[:2], size, face_height)
         tightest = 1.0
@@ -92,6 +93,14 @@ def portrait_crop(
     if variation:
         to_crop = varied(to_crop, size, masked.photo.sha256, variation)
     to_crop = fitted(to_crop, size, image.shape[:2], tightest)
+    return crop_through(masked, to_crop, (size, size), variation)
+
+
+def crop_through(
+    masked: MaskedPhoto, to_crop: Similarity, size: tuple[int, int], variation: int
+) -> TrainingCrop:
+    """Return what a frame of ``size`` = (width, height) shows of a photo, continued beyond it."""
+    image = masked.photo.image
     crop = resample(image, to_crop, size, cv2.BORDER_REFLECT_101)
     outside = distance_outside(to_crop, size, image.shape[:2])
     inside = None
@@ -99,6 +108,7 @@ def portrait_crop(
         crop = fade_outside(crop, outside)
         inside = np.clip(1.0 - outside, 0.0, 1.0).astype(np.float32)
     mask = resample(masked.cutout, to_crop.shifted(masked.mask_origin), size)
+    landmarks = None
     if masked.found is not None:
         landmarks = to_crop.apply(masked.face.landmarks).astype(np.float32)
     return TrainingCrop(
@@ -182,18 +192,21 @@ def varied(to_crop: Similarity, size: int, sha256: str, number: int) -> Similari
     return Similarity.of(turn, shift) @ to_crop
 
 
-def distance_outside(to_crop: Similarity, size: int, photo: tuple[int, int]) -> Float32Array | None:
-    """Return the distance of each pixel of the crop from the photo: float32[size, size].
+def distance_outside(
+    to_crop: Similarity, size: tuple[int, int], photo: tuple[int, int]
+) -> Float32Array | None:
+    """Return the distance of each pixel of the crop from the photo: float32[H, W].
 
-    In pixels of the crop, 0 inside; None where the crop lies inside altogether. ``photo`` is the
-    photo's (height, width).
+    In pixels of the crop, 0 inside; None where the crop lies inside altogether. ``size`` is the
+    crop's (width, height), ``photo`` the photo's (height, width).
     """
     height, width = photo
     places = to_crop.corners(size)
     if (places >= -0.5).all() and (places <= np.array([width, height]) + 0.5).all():
         return None
     back = np.linalg.inv(to_crop.linear).astype(np.float32)
-    across, down = np.arange(size) + 0.5 - to_crop.shift[:, None]
+    across = np.arange(size[0]) + 0.5 - to_crop.shift[0]
+    down = np.arange(size[1]) + 0.5 - to_crop.shift[1]
     x, y = (row[0] * across + row[1] * down[:, None] for row in back)
     beyond_x = np.maximum(np.maximum(-x, x - width), 0.0).astype(np.float32)
     beyond_y = np.maximum(np.maximum(-y, y - height), 0.0).astype(np.float32)
@@ -217,11 +230,11 @@ def repeatable_magnitude(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def fade_outside(crop: UInt8Image, outside: Float32Array) -> UInt8Image:
-    """Return the crop uint8[S, S, 3] blurred and faded outside the photo.
+    """Return the crop uint8[H, W, 3] blurred and faded outside the photo.
 
     So no mirrored hair or face is learned. ``outside`` is that of `distance_outside`.
     """
-    size = len(crop)
+    size = min(crop.shape[:2])
     picture = crop.astype(np.float32)
     blurred = cv2.GaussianBlur(picture, (0, 0), 0.02 * size)
     picture += (blurred - picture) * np.clip(outside / (0.03 * size), 0, 1)[..., None]

@@ -137,6 +137,27 @@ def edited_masks(out: Path, earlier: EarlierRun) -> dict[str, Path]:
     return found
 
 
+def masks_as_written(masks: Mapping[str, Path]) -> frozenset[str]:
+    """Return the names of those masks that lie as ``mcap mask`` has written them, unedited.
+
+    ``masks`` are files by name. Without a report beside their folder they are taken for somebody's
+    own.
+    """
+    found = set()
+    reports: dict[Path, Mapping[str, Any]] = {}
+    for name, path in masks.items():
+        out = path.parent.parent
+        if out not in reports:
+            try:
+                reports[out] = dict(read_json(out / "report.json", LARGEST_REPORT)["files"])
+            except (OSError, ValueError, KeyError, TypeError):
+                reports[out] = {}
+        written = reports[out].get(f"{path.parent.name}/{path.name}")
+        if written is not None and files.sha256_of(path) == written:
+            found.add(name)
+    return frozenset(found)
+
+
 def write_masks(
     masked: MaskedSet,
     out: Path,

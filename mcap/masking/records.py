@@ -94,7 +94,8 @@ class MaskedPhoto:
     found: FoundFace | None
     """None where the subject is a thing."""
     cutout: NDArray[np.uint8] = field(repr=False)
-    """uint8[h, w]: 255 on the face, or on the thing."""
+    """uint8[h, w]: 255 on the face, on the head where `FaceTools.person` was there to see it, or on
+    the thing."""
     mask_origin: tuple[int, int]
     """Where the cutout's corner (x, y) lies in ``photo.image``."""
     shape: tuple[int, int]

@@ -18,12 +18,14 @@ from PIL import Image
 
 from mcap.errors import InputRejectedError
 from mcap.faces.eyes import openness
+from mcap.faces.heads import head_mask, person_mask
 from mcap.faces.measure import FoundFace, find_faces
 from mcap.faces.occlusion import occlusion
 from mcap.faces.similarity import mean_embedding
 from mcap.images.find import unique_names
 from mcap.images.photo import Photo, read_photo
 from mcap.masking.checks import FaceToJudge, check_face
+from mcap.masking.folder import masks_as_written
 from mcap.masking.near_duplicates import near_duplicates, thumbnail
 from mcap.masking.records import (
     FaceCheck,
@@ -47,7 +49,7 @@ from mcap.runtime.parallel import cores, ordered_map, threads_for
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mcap.contracts import FaceTools, Float32Array, Masker, UInt8Image
+    from mcap.contracts import Face, FaceTools, Float32Array, Masker, UInt8Image
     from mcap.faces.eyes import MeshFinder
     from mcap.faces.settings import FaceSettings
 
@@ -78,6 +80,10 @@ def mask_photos(
     win over the masker's: a folder of NAME.png (as ``mcap mask`` writes them, perhaps edited by
     hand), or such files by name. ``known`` is what an earlier run has measured and named.
 
+    Where ``tools.person`` is given, masks are of the head: it is joined with the face's mask,
+    the masker's or that which ``mcap mask`` has written. A mask that was made or edited by hand is
+    taken as it is.
+
     Refusals do not raise, except that of the photo that ``subject`` names: see
     `mcap.masking.advice.require_accepted`.
     """
@@ -102,7 +108,8 @@ def mask_photos(
         for each, choice in zip(seen.values(), choices, strict=True)
     ]
     chosen = dict(zip(seen, choices, strict=True))
-    judge = Judge(settings, tools.masker, masks_by_name(masks), same_person)
+    own_masks = masks_by_name(masks)
+    judge = Judge(settings, tools, own_masks, masks_as_written(own_masks), same_person)
     entries = judge.each(photos, seen, chosen, on_photo)
     faces = {sha256: each.faces for sha256, each in seen.items()}
     all_found = {sha256: [*each.faces, *each.doubted] for sha256, each in seen.items()}
@@ -131,7 +138,7 @@ def mask_references(
     photos = list(look_at_each(paths, tools, anything, None, on_photo))
     seen = readable(photos, None)
     chosen = {sha256: Choice(0) if each.faces else NO_FACE for sha256, each in seen.items()}
-    judge = Judge(settings, tools.masker, {}, same_person=None)
+    judge = Judge(settings, tools, {}, frozenset(), same_person=None)
     entries = judge.each(photos, seen, chosen, on_photo)
     faces = {sha256: each.faces for sha256, each in seen.items()}
     return MaskedSet(tuple(entries), settings, faces)
@@ -290,10 +297,16 @@ class Judge:
     """The second pass: checks the chosen face of a photo and draws its mask."""
 
     settings: MaskSettings
-    masker: Masker
+    tools: FaceTools
     own_masks: Mapping[str, Path]
+    as_written: frozenset[str]
+    """Names of those of ``own_masks`` that nobody has edited: masks of faces."""
     same_person: float | None
     """None: the photos may show anybody."""
+
+    @property
+    def masker(self) -> Masker:
+        return self.tools.masker
 
     def each(
         self,
@@ -312,7 +325,8 @@ class Judge:
             return self.judge(seen[sha256], chosen[sha256], near.get(sha256))
 
         entries = []
-        for entry in ordered_map(judged, photos, threads_for(self.masker)):
+        more = [] if self.tools.person is None else [self.tools.person]
+        for entry in ordered_map(judged, photos, threads_for(self.masker, *more)):
             entries.append(entry)
             if on_photo:
                 on_photo(entry.path)
@@ -337,16 +351,22 @@ class Judge:
             if near is not None and any(check.name == "outside" for check in wrong):
                 reason += f"; it is a part of {near.file}"
             return replace(refused, reason=reason, kinds=tuple(check.name for check in wrong))
-        own = self.own_masks.get(photo.name) or self.own_masks.get(photo.path.name)
+        name = photo.name if photo.name in self.own_masks else photo.path.name
+        own = self.own_masks.get(name)
+        notes = [check.text for check in made if check.verdict == "note"]
         try:
             mask = self.drawn(photo, found) if own is None else read_mask(own, photo)
+            if self.tools.person is not None and (own is None or name in self.as_written):
+                beside = [each.face for at, each in enumerate(seen.faces) if at != choice.index]
+                face_alone, mask = mask, self.with_head(mask, photo, found, beside)
+                if np.array_equal(mask, face_alone):
+                    notes.append("nothing of the head was seen around the face")
             if not mask.any():
                 where = f"the mask {own} is black" if own else "the mask is empty"
                 raise InputRejectedError(f"{where}: nothing of the photo would be learned")
         except InputRejectedError as refusal:
             reason = without_name(photo.path, refusal)
             return replace(refused, reason=reason, kinds=("mask",))
-        notes = [check.text for check in made if check.verdict == "note"]
         if len(seen.faces) > 1:
             others = len(seen.faces) - 1
             notes.append(f"{others} other face{'' if others == 1 else 's'} passed over")
@@ -429,6 +449,19 @@ class Judge:
         # To the nearest of 256 steps, and nothing beyond them.
         mask = cv2.convertScaleAbs(self.masker.mask(image, found.face), alpha=255.0)
         return np.asarray(mask, dtype=np.uint8)
+
+    def with_head(
+        self, mask: NDArray[np.uint8], photo: Photo, found: FoundFace, others: Sequence[Face]
+    ) -> NDArray[np.uint8]:
+        """Return the face's mask uint8[H, W] joined with the rest of the head.
+
+        ``others`` are the faces of the other people in the photo.
+        """
+        assert self.tools.person is not None, "asked for only where there is one"
+        person = person_mask(self.tools.person, photo.image, found.face)
+        face_mask = mask.astype(np.float32) / np.float32(255.0)
+        head = head_mask(person, face_mask, found.face, others)
+        return np.asarray(cv2.convertScaleAbs(head, alpha=255.0), dtype=np.uint8)
 
 
 def passed_over(

@@ -42,6 +42,7 @@ class BackboneFacts:
     decode_rows: float | None  # cost of one decode, in rows
     weights_key: str  # changes where a local model's weights do; "" where there is none
     weights_bytes: int | None  # their size, where they lie in a folder or file here
+    identity_encoder: bool | None  # whether it brings one; None: not known before it is loaded
     notice: str  # what to know of its pictures; "" where there is nothing
 
     @property
@@ -99,6 +100,7 @@ def backbone_facts(entry: Entry, source: str | None) -> BackboneFacts:
         decode_rows=plan.decode_rows if alike else None,
         weights_key=weights_key(local) if local is not None else "",
         weights_bytes=weights_bytes(local) if local is not None else None,
+        identity_encoder=None if local is None else (local / "identity_encoder").is_dir(),
         notice=plan.notice if source is None else "",
     )
 

@@ -48,7 +48,8 @@ class Example:
     """float32[C, h, w], times the VAE's scaling factor."""
     mask: torch.Tensor
     """float32[1, h, w] in [0, 1], soft: 1 where the image is learned from. The face of a source
-    photo (M_s), everything but the face of a reference photo (M_r)."""
+    photo (M_s), everything but the face of a reference photo (M_r); the head, where that is the
+    recipe's ``subject_region``."""
     landmarks: torch.Tensor | None = None
     """float32[5, 2] in pixels of the training image; None where no face is known."""
     face: torch.Tensor | None = None

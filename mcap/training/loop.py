@@ -14,8 +14,9 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import torch
 
 from mcap.diffusion.compile import compile_blocks, plain_blocks, translate_compile_errors
@@ -56,13 +57,13 @@ from mcap.training.phases import (
     step_terms,
 )
 from mcap.training.previews import Previews, PreviewScorer
-from mcap.training.recipe import Recipe
+from mcap.training.recipe import Recipe, no_identity_encoder
 from mcap.training.run_state import RunState
 from mcap.training.save import save_subject
 from mcap.training.step import StepModels, StepTerms, training_step
 
 if TYPE_CHECKING:
-    from mcap.contracts import Backbone
+    from mcap.contracts import Backbone, EncodesIdentity, IdentityModel
     from mcap.diffusion.untouched import Untouched
     from mcap.subjects.writer import SubjectWriter
 
@@ -85,7 +86,7 @@ def train(
     inputs, `McapError` for a loss that is not finite, `OutOfMemory`.
     """
     networks, options = networks or GuideNetworks(), options or Options()
-    check_inputs(data, recipe, networks)
+    check_inputs(data, recipe, backbone, networks)
     data = replace(data, prompts=data.prompts.in_words(recipe.words))
     inputs = fingerprint_of_data(data, recipe, backbone, networks.identity, options.seed)
     checkpoint = latest_checkpoint(writer.checkpoints) if options.resume else None
@@ -153,13 +154,17 @@ def train(
         yield summary.finished(state)
 
 
-def check_inputs(data: TrainingData, recipe: Recipe, networks: GuideNetworks) -> None:
+def check_inputs(
+    data: TrainingData, recipe: Recipe, backbone: Backbone, networks: GuideNetworks
+) -> None:
     """Raise `InputRejectedError` without photos, `UsageError` or ValueError for what is missing."""
     if not data.sources:
         raise InputRejectedError("There is no usable photo of the subject to train on.")
     if not data.references:
         raise InputRejectedError("There is no usable reference photo of the style to train on.")
-    if recipe.steps == 0:
+    if recipe.identity_start == "encoder":
+        check_identity_encoder(backbone, networks.identity)
+    elif recipe.steps == 0:
         raise UsageError("The recipe has no steps: phase1_steps and phase2_steps are both 0.")
     if recipe.has_prior and not data.prompts.prior:
         raise ValueError("prior preservation needs prompts of the class noun")
@@ -181,6 +186,19 @@ def check_inputs(data: TrainingData, recipe: Recipe, networks: GuideNetworks) ->
         raise ValueError("patience needs a face detector and an identity network to score previews")
 
 
+def check_identity_encoder(backbone: Backbone, identity: IdentityModel | None) -> None:
+    """Raise `UsageError` where the backbone has none, or one that reads another network's faces."""
+    reads = backbone.info.identity_encoder
+    if reads is None:
+        raise UsageError(no_identity_encoder(backbone.info.id))
+    if identity is None or identity.name != reads:
+        given = "none" if identity is None else f"'{identity.name}'"
+        raise UsageError(
+            f"The identity encoder of backbone '{backbone.info.id}' reads faces as the network "
+            f"'{reads}' sees them, and the identity network is {given}: use --identity {reads}."
+        )
+
+
 @contextmanager
 def new_state(
     data: TrainingData, recipe: Recipe, backbone: Backbone, options: Options
@@ -189,9 +207,16 @@ def new_state(
     words = {ID_TOKEN: recipe.id_words or data.class_noun, STYLE_TOKEN: recipe.style_words}
     tokens = install(backbone, words if recipe.tokens else {})
     try:
+        if recipe.identity_start == "encoder":
+            embeddings = {  # once a photo
+                crop.sha256: crop.embedding for crop in data.sources if crop.embedding is not None
+            }
+            faces = torch.from_numpy(np.stack(list(embeddings.values())))
+            tokens.assign(ID_TOKEN, cast("EncodesIdentity", backbone).identity_rows(faces))
         cache, flip = options.latents, recipe.flip
-        sources = make_examples(backbone, data.sources, "source", cache, flip=flip)
-        references = make_examples(backbone, data.references, "reference", cache, flip=flip)
+        crops = (data.sources, data.references) if recipe.steps else ([], [])
+        sources = make_examples(backbone, crops[0], "source", cache, flip=flip)
+        references = make_examples(backbone, crops[1], "reference", cache, flip=flip)
         strangers = data.prior if recipe.class_pictures else ()
         prior = make_examples(backbone, strangers, "reference", cache, flip=flip)
         yield RunState(
@@ -220,7 +245,9 @@ def make_previews(
         identity = networks.identity.to(backbone.device)
         scorer = PreviewScorer(detector, identity, target)
     prompt = in_words(options.preview_prompt, recipe.words) or data.prompts.composed[0]
-    return Previews(backbone, prompt, options.seed, scorer)
+    # As the composed prompt is trained: at the size of the style's crops.
+    height, width = data.references[0].image.shape[:2]
+    return Previews(backbone, prompt, options.seed, scorer, (width, height))
 
 
 @contextmanager

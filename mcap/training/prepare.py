@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image
@@ -20,9 +20,11 @@ from mcap.contracts import FaceTools
 from mcap.diffusion.sampling import generate_images
 from mcap.faces.measure import embed
 from mcap.faces.similarity import mean_embedding
+from mcap.framing.crop import sampling_size
 from mcap.images.palette import Palette
 from mcap.masking.advice import require_accepted
 from mcap.masking.crops import TrainingCrop, portrait_crops
+from mcap.masking.framed_crops import CropFrame, framed_crops
 from mcap.masking.objects import mask_object_references, mask_objects
 from mcap.masking.records import MaskedSet
 from mcap.masking.select import mask_photos, mask_references
@@ -30,6 +32,7 @@ from mcap.runtime.device import precision_name
 from mcap.runtime.files import sha256_of, write_with
 from mcap.runtime.randomness import preserve_rng_state
 from mcap.runtime.text import printable
+from mcap.style.profile import Framing
 from mcap.style.prompts import (
     class_prompts,
     composed_prompts,
@@ -175,13 +178,20 @@ def class_picture(backbone: Backbone, noun: str, number: int) -> TrainingCrop:
 
 
 def training_data(
-    photos: PreparedPhotos, profile: StyleProfile, backbone: Backbone, crops: int = 1
+    photos: PreparedPhotos,
+    profile: StyleProfile,
+    backbone: Backbone,
+    crops: int = 1,
+    framing: Literal["square", "profile"] = "square",
 ) -> TrainingData:
     """Return crops of the backbone's size and framing, prompts of the profile, the mean embedding.
 
     Of a thing the palette instead of the embedding. Each photo gives ``crops`` crops. The loop
     draws every crop once a round, so all photos count the same. Raises `InputRejectedError`, with
     the reasons, where no photo is usable.
+
+    With ``framing`` "profile" the style's photos are cropped as the profile asks, at the size at
+    which its pictures are drawn; one that asks for nothing, and a thing, has squares.
     """
     if photos.references is None:
         raise ValueError("the style's photos are to be drawn first: `draw_references`")
@@ -193,7 +203,13 @@ def training_data(
         accepted = require_accepted(masked)
         return [c for photo in accepted for c in portrait_crops(photo, size, share, crops)]
 
-    sources, references = cut(photos.sources), cut(photos.references)
+    sources, styled = cut(photos.sources), require_accepted(photos.references)
+    if framing == "profile" and profile.framing != Framing() and all(p.found for p in styled):
+        aspect, share = profile.aspect_ratio, backbone.info.face_height
+        frame = CropFrame(sampling_size(backbone.info, aspect), aspect, profile.framing)
+        references = [c for photo in styled for c in framed_crops(photo, frame, share, crops)]
+    else:
+        references = cut(photos.references)
     embeddings = [each.embedding for each in photos.sources.accepted if each.embedding is not None]
     return TrainingData(
         sources=sources,

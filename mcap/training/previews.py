@@ -61,6 +61,8 @@ class Previews:
     prompt: str
     seed: int
     scorer: PreviewScorer | None = None
+    size: tuple[int, int] | None = None
+    """(width, height) to draw; None: the backbone's native square."""
 
     def draw(self, path: Path) -> Preview:
         """Draw a preview and write it as one JPEG.
@@ -70,7 +72,9 @@ class Previews:
         steps = min(STEPS, int(self.backbone.info.generate_defaults.get("steps", STEPS)))
         seeds = [self.seed + number for number in range(IMAGES)]
         with preserve_rng_state(self.backbone.device):
-            settings = SamplingSettings.for_backbone(self.backbone.info, steps=steps)
+            settings = SamplingSettings.for_backbone(
+                self.backbone.info, steps=steps, size=self.size
+            )
             drawn = generate_images(self.backbone, self.prompt, seeds, settings)
         side_by_side = np.concatenate(drawn, axis=1)
         write_jpeg(path, side_by_side)

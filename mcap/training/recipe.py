@@ -69,6 +69,9 @@ class Recipe(BaseModel):
     prompts, as DreamBooth's rare words do, and nothing learns in phase 1."""
     id_words: Annotated[str, Field(max_length=100)] = ""
     """The words whose mean embedding the identity token starts from; empty: the class noun."""
+    identity_start: Literal["words", "encoder"] = "words"
+    """``encoder``: the identity token starts where the backbone's own identity encoder puts the
+    person by the faces on the photos; for a backbone that brings one."""
     style_words: Annotated[str, Field(min_length=1, max_length=100)] = "photo"
     learns: Literal["lora", "unet", "key-value"] = "lora"
     """Of the UNet, in phase 2: LoRA layers beside it; all of its weights, as in DreamBooth; the
@@ -86,6 +89,9 @@ class Recipe(BaseModel):
     """Gradients of everything that learns are scaled down to this norm together; 0: never."""
 
     # From which terms.
+    subject_region: Literal["face", "head"] = "face"
+    """What is learned of the person, and left out of the style: the face, as in the paper, or the
+    whole head, with its hair (mcap.faces.heads)."""
     masks: Switch = True
     """False: every pixel counts, as in textual inversion and DreamBooth."""
     composed: Switch = True
@@ -149,6 +155,10 @@ class Recipe(BaseModel):
     """``joint``: one UNet call a step for all rows. ``sequential``: a call for each row, the same
     gradients in less memory. ``alternating``: a step has one kind of row, as in the released
     code."""
+    reference_framing: Literal["square", "profile"] = "square"
+    """``profile``: the style's photos are cropped at the profile's aspect, the head where its
+    ``[framing]`` wants it, so that the composed prompt learns the framing; a profile without
+    framing has squares. The person's photos are always square."""
     crops: Annotated[int, Field(ge=1, le=64, strict=True)] = 4
     """Crops of each photo, a little apart in zoom, place and tilt, as augmentation."""
     flip: Switch = False
@@ -349,7 +359,10 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "identity_weight": 0.25,
         "identity_landmarks": "detected",
         "batching": "alternating",
+        "reference_framing": "square",
     },
+    # No step is trained: the person is what the backbone's identity encoder makes of the photos.
+    "instant": {"identity_start": "encoder", "phase1_steps": 0, "phase2_steps": 0},
 }
 
 
@@ -366,6 +379,15 @@ RENAMED_VALUES: Mapping[str, Mapping[Any, str]] = {
     "batching": {"together": "joint", "apart": "sequential", "in-turn": "alternating"},
 }
 """Recipe key -> value of version 0.1.0 -> its present name."""
+
+
+def no_identity_encoder(backbone: str) -> str:
+    """Return the sentence that refuses ``identity_start = "encoder"`` on a backbone without one."""
+    return (
+        f"Backbone '{backbone}' brings no identity encoder, so the person cannot be started from "
+        "one: leave out --recipe instant or identity_start=encoder, or use a backbone whose folder "
+        "has an identity_encoder."
+    )
 
 
 def with_current_names(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:

@@ -55,7 +55,8 @@ class TrainingRequest:
     recipe: Recipe  # with its full number of steps
     entries: Mapping[str, Entry]
     """detector, identity, masker, backbone; "second opinion" where another network than identity
-    says what a face is. Of a thing no identity, and a masker only where one finds things."""
+    says what a face is; person where the subject's region is the head and the masker does not see
+    it. Of a thing no identity, and a masker only where one finds things."""
     masking: MaskSettings
     out: Path
     device: torch.device
@@ -82,7 +83,7 @@ class TrainingRequest:
             "recipe": self.recipe.model_dump(mode="json"),
             **{
                 kind: self.entries[kind].name
-                for kind in ("detector", "identity", "masker")
+                for kind in ("detector", "identity", "masker", "person")
                 if kind in self.entries
             },
             **({"subject kind": "object"} if masking.subject_kind == "object" else {}),

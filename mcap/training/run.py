@@ -57,7 +57,7 @@ def timed_plan(
     # Photos of the style that are drawn come later: any photo is as long in the making.
     draws = photos.references is None
     known = replace(photos, references=photos.sources) if draws else photos
-    data = training_data(known, request.profile, backbone)
+    data = training_data(known, request.profile, backbone, framing=plan.recipe.reference_framing)
     tiny_vae = load_tiny_autoencoder(plan.recipe, request.backbone.architecture, backbone)
     networks = guide_networks(tools, tiny_vae)
     images = number_of_images(photos, plan.recipe)
@@ -118,7 +118,7 @@ def learn(
     recipe = plan.recipe
     # A run may go on with other keys that only say how it is computed.
     writer.amend(refused=refused_records(photos), threads=plan.threads, recipe=recipe.model_dump())
-    data = training_data(photos, request.profile, backbone, recipe.crops)
+    data = training_data(photos, request.profile, backbone, recipe.crops, recipe.reference_framing)
     strangers = []
     for number in range(recipe.class_pictures):
         if how.should_stop():

@@ -1,4 +1,4 @@
-"""One training step: rows -> one UNet call -> named loss terms (MagiCapture, arXiv 2309.06895).
+"""One training step: rows -> a UNet call -> named loss terms (MagiCapture, arXiv 2309.06895).
 
     L = L_mask + lambda_attn L_attn + lambda_id L_id                              (section 3)
 
@@ -8,6 +8,9 @@
     identity    I_r, the composed prompt, t below 0.4 T            L_id
     prior       a picture of the class noun, or I_s or I_r,        the squared error, over the whole
                 "a photo of a person"                              picture
+
+All rows of one size go through the UNet in one call: that is all of them, unless the style's photos
+are cropped at a profile's aspect.
 
 Every row has its own noise and timestep. They are drawn from the CPU generator in the order of
 the rows, for each row first the timestep (one randint), then the noise (one randn of the latent's
@@ -25,6 +28,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 from torch.nn.functional import mse_loss
 
@@ -122,7 +126,7 @@ def training_step(
     generator: torch.Generator,
     progress: float = 1.0,
 ) -> StepResult:
-    """Predict all rows in one UNet call and add up the terms.
+    """Predict the rows, all of a size in one UNet call, and add up the terms.
 
     ``generator`` is a CPU generator; nothing is drawn from the global random state. ``progress`` in
     [0, 1] is how much of the phase is over. ValueError where something needed is missing.
@@ -135,44 +139,59 @@ def training_step(
     if terms.identity != 0 and wants_identity and models.guide is None:
         raise ValueError("the identity term needs a guide")
 
-    batch = NoisedRows.draw(models.backbone, rows, terms, generator)
-    expected = prior_targets(models, batch) if terms.prior != 0 else None
+    drawn = NoisedRows.draw(models.backbone, rows, terms, generator)
+    prior_rows = sum(row.role == "prior" for row in rows)
     recorder = models.recorder if terms.attention != 0 else None
-    with recorder.recording() if recorder is not None else nullcontext():
-        prediction = predict(models, batch)
-
     total = TermSum()
-    reconstruction_terms(total, batch, prediction, terms, progress)
-    if recorder is not None:
-        attention_terms(total, batch, models, terms)
-        recorder.clear()
-    if models.guide is not None and terms.identity != 0:
-        identity_term(total, batch, prediction, models.guide, terms)
-    if expected is not None:
-        # E || eps_theta(z_t, c) - target ||^2 (DreamBooth, arXiv 2208.12242, equation 2).
-        total.add("prior", terms.prior, mse_loss(prediction[batch.of("prior")], expected))
+    faces: list[torch.Tensor] = []
+    prior: list[torch.Tensor] = []
+    for batch in drawn:
+        expected = prior_targets(models, batch) if terms.prior != 0 else None
+        with recorder.recording() if recorder is not None else nullcontext():
+            prediction = predict(models, batch)
+        reconstruction_terms(total, batch, prediction, terms, progress)
+        if recorder is not None:
+            attention_terms(total, batch, models, terms)
+            recorder.clear()
+        if models.guide is not None and terms.identity != 0:
+            faces += identity_embeddings(total, batch, prediction, models.guide, terms)
+        if expected is not None:
+            # E || eps_theta(z_t, c) - target ||^2 (DreamBooth, arXiv 2208.12242, equation 2).
+            its = batch.of("prior")
+            prior.append(mse_loss(prediction[its], expected) * (len(its) / prior_rows))
+    if models.guide is not None and faces:
+        identity_term(total, torch.cat(faces), models.guide, terms)
+    for error in prior:
+        total.add("prior", terms.prior, error)
     # With every row left out there is still something to call backward on.
     loss = (prediction * 0).sum() if total.loss is None else total.loss
-    return StepResult(loss, total.terms, dict(total.skipped), tuple(batch.timesteps.tolist()))
+    places = [place for batch in drawn for place in batch.places]
+    timesteps = torch.cat([batch.timesteps for batch in drawn])[np.argsort(places)]
+    return StepResult(loss, total.terms, dict(total.skipped), tuple(timesteps.tolist()))
 
 
 @torch.no_grad()
 def clean_estimates(
     models: StepModels, rows: Sequence[Row], terms: StepTerms, generator: torch.Generator
 ) -> torch.Tensor:
-    """Return the clean estimates of ``rows``, float32[B, C, h, w], without gradients."""
-    batch = NoisedRows.draw(models.backbone, rows, terms, generator)
+    """Return the clean estimates of ``rows``, float32[B, C, h, w], without gradients.
+
+    They are all of one size: ValueError.
+    """
+    (batch,) = NoisedRows.draw(models.backbone, rows, terms, generator)
     return batch.clean_estimates(predict(models, batch))
 
 
 @dataclass(frozen=True)
 class NoisedRows:
-    """The rows of a step with their noise, on the backbone's device.
+    """The rows of a step that are of one size, with their noise, on the backbone's device.
 
     In float32 or better whatever the network's precision is: so are the losses.
     """
 
     rows: Sequence[Row]
+    places: Sequence[int]
+    """Of these rows among all of the step."""
     noised: torch.Tensor
     """z_t = sqrt(a_t) z + sqrt(1 - a_t) eps, float32[B, C, h, w]."""
     target: torch.Tensor
@@ -190,8 +209,11 @@ class NoisedRows:
         rows: Sequence[Row],
         terms: StepTerms,
         generator: torch.Generator,
-    ) -> NoisedRows:
-        """Draw timesteps and noise, for each row first the one, then the other."""
+    ) -> list[NoisedRows]:
+        """Draw timesteps and noise, for each row first the one, then the other.
+
+        Returns the rows of each size, in the order in which the sizes come first.
+        """
         alphas = backbone.scheduler.alphas_cumprod
         drawn, noises = [], []
         for row in rows:
@@ -202,19 +224,29 @@ class NoisedRows:
             first, end = max(least, int(low * len(alphas))), int(high * len(alphas))
             drawn.append(sample_timestep(generator, first, end))
             noises.append(torch.randn(row.example.latent.shape, generator=generator))
-        timesteps = torch.tensor(drawn)
         dtype = torch.promote_types(backbone.dtype, torch.float32)
-        latents = torch.stack([row.example.latent for row in rows]).to(backbone.device, dtype)
-        noise = torch.stack(noises).to(backbone.device, dtype)
         kind = backbone.info.prediction_type
-        return cls(
-            rows,
-            noised=add_noise(latents, noise, timesteps, alphas),
-            target=training_target(latents, noise, timesteps, alphas, kind),
-            timesteps=timesteps,
-            alphas=alphas,
-            prediction_type=kind,
-        )
+        sizes: dict[torch.Size, list[int]] = {}
+        for place, row in enumerate(rows):
+            sizes.setdefault(row.example.latent.shape, []).append(place)
+        found = []
+        for places in sizes.values():
+            its = [rows[place] for place in places]
+            latents = torch.stack([row.example.latent for row in its]).to(backbone.device, dtype)
+            noise = torch.stack([noises[place] for place in places]).to(backbone.device, dtype)
+            timesteps = torch.tensor([drawn[place] for place in places])
+            found.append(
+                cls(
+                    its,
+                    places,
+                    noised=add_noise(latents, noise, timesteps, alphas),
+                    target=training_target(latents, noise, timesteps, alphas, kind),
+                    timesteps=timesteps,
+                    alphas=alphas,
+                    prediction_type=kind,
+                )
+            )
+        return found
 
     @property
     def input_ids(self) -> tuple[torch.Tensor, ...]:
@@ -236,6 +268,7 @@ class NoisedRows:
         return replace(
             self,
             rows=[self.rows[i] for i in rows],
+            places=[self.places[i] for i in rows],
             noised=self.noised[rows],
             target=self.target[rows],
             timesteps=self.timesteps[rows],
@@ -378,20 +411,20 @@ def attention_terms(
                 total.add(f"attention_{role}", terms.attention, value)
 
 
-def identity_term(
+def identity_embeddings(
     total: TermSum,
     batch: NoisedRows,
     prediction: torch.Tensor,
     guide: IdentityGuide,
     terms: StepTerms,
-) -> None:
-    """L_id = 1 - cos(R(D(z)), R(I_s)) of the clean estimates z (section 3.3).
+) -> list[torch.Tensor]:
+    """Return the embeddings R(D(z)), float[1, D] each, of the clean estimates z (section 3.3).
 
     D decodes, R aligns and embeds a face; a row without a face is left out.
     """
     rows = batch.of(*terms.identity_roles)
     if not rows:
-        return
+        return []
     embeddings = []
     for row, estimate in zip(rows, batch.clean_estimates(prediction, rows).split(1), strict=True):
         embedding = guide.embed(estimate, batch.rows[row].example.landmarks)
@@ -399,9 +432,14 @@ def identity_term(
             total.skipped["identity"] += 1
         else:
             embeddings.append(embedding)
-    if embeddings:
-        found = torch.cat(embeddings)
-        # A step without an identity row has none of the term; those with one make up for it.
-        own_row = "identity" in terms.identity_roles
-        weight = terms.identity * (terms.identity_every if own_row else 1)
-        total.add("identity", weight, identity(found, guide.target.to(found)[None]))
+    return embeddings
+
+
+def identity_term(
+    total: TermSum, found: torch.Tensor, guide: IdentityGuide, terms: StepTerms
+) -> None:
+    """L_id = 1 - cos(R(D(z)), R(I_s)) of the embeddings float[B, D] that were found."""
+    # A step without an identity row has none of the term; those with one make up for it.
+    own_row = "identity" in terms.identity_roles
+    weight = terms.identity * (terms.identity_every if own_row else 1)
+    total.add("identity", weight, identity(found, guide.target.to(found)[None]))

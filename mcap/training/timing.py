@@ -142,7 +142,7 @@ def is_worth_timing(
 
     For a plan alone (``dry_run``) the model must be `is_light`.
     """
-    if recipe.compile or (not dry_run and recipe.steps < LEAST_STEPS):
+    if not recipe.steps or recipe.compile or (not dry_run and recipe.steps < LEAST_STEPS):
         return False  # compiling takes minutes
     if is_light(backbone):
         return True
@@ -174,7 +174,7 @@ def time_run(
     began, before = time.perf_counter(), random_state(backbone.device)
     if recipe.class_pictures:  # any picture is as long in the making
         data = replace(data, prior=data.references[:1])
-    check_inputs(data, recipe, networks)
+    check_inputs(data, recipe, backbone, networks)
     data = replace(data, sources=data.sources[:1], references=data.references[:PICTURES])
     advice = memory_advice(recipe, backbone.device, backbone.dtype)
     how = replace(how, latents=None)

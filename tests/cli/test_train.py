@@ -9,6 +9,7 @@ import shlex
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -519,3 +520,152 @@ def test_a_model_of_sdxls_kind_is_trained_with_what_suits_it(place, capsys):
     assert manifest.recipe["attention_layers"] == 10
     assert manifest.recipe["gradient_checkpointing"]
     assert manifest.state == "complete"
+
+
+class _Person:
+    """Everything but a rim of the photo: hair above the face, shoulders below it."""
+
+    info = MaskerInfo()
+
+    def mask(self, image: np.ndarray, face: Face) -> np.ndarray:
+        mask = np.zeros(image.shape[:2], np.float32)
+        mask[8:, 8:-8] = 1
+        return mask
+
+
+@pytest.fixture
+def person_masker(monkeypatch):
+    entry = Entry("masker", "person", _Person, "tests", licence="Apache-2.0", info=_Person.info)
+    monkeypatch.setitem(registry().entries["masker"], "person", entry)
+
+
+HEAD = ("--set", "subject_region=head")
+
+
+def test_the_heads_region_is_of_the_subject_and_asked_for_again_after_an_interruption(
+    place, person_masker, capsys
+):
+    assert run(command(*HEAD)) == 0
+    manifest = read_manifest(place / "me.mcap")
+    assert manifest.recipe["subject_region"] == "head"
+    assert manifest.inputs["person"] == "person"
+    assert ("person", "person") in {(item.kind, item.name) for item in manifest.licences}
+    capsys.readouterr()
+    # The same again is complete; with the face alone it is another subject.
+    assert run(["--json", *command(*HEAD)]) == 0
+    assert printed(capsys)["already_trained"] is True
+    assert run(command()) == 2
+    assert "person; recipe (subject_region) changed" in capsys.readouterr().err
+    # A run with the face alone neither asks for the person nor has another fingerprint than before.
+    assert run(command(out="face.mcap")) == 0
+    assert "person" not in read_manifest(place / "face.mcap").inputs
+    one, other = (read_subject(place / name) for name in ("me.mcap", "face.mcap"))
+    assert one.sha256 != other.sha256
+
+
+def test_the_plan_names_the_weights_that_the_head_needs(place, capsys, monkeypatch):
+    entry = replace(registry().get("masker", "person"), factory=_Person)
+    monkeypatch.setitem(registry().entries["masker"], "person", entry)
+    assert run(["--json", *command("--dry-run", *HEAD)]) == 0
+    assert "selfie-segmentation" in {line["name"] for line in printed(capsys)["weights"]}
+    assert run(["--json", *command("--dry-run")]) == 0
+    assert "selfie-segmentation" not in {line["name"] for line in printed(capsys)["weights"]}
+
+
+def test_masks_of_a_folder_are_joined_with_the_head_unless_somebody_edited_them(
+    place, person_masker, monkeypatch
+):
+    from mcap.training import run as training
+
+    seen = {}
+    make = training.training_data
+
+    def keep(*args, **more):
+        data = make(*args, **more)
+        seen.update({crop.name: crop.mask for crop in data.sources if "(" not in crop.name})
+        return data
+
+    monkeypatch.setattr(training, "training_data", keep)
+    mask = ["mask", "me", "--out", "masked", "--detector", "tiny", "--identity", "tiny"]
+    assert run([*mask, "--masker", "tiny"]) == 0
+    edited = np.zeros((SIDE, SIDE), np.uint8)
+    edited[60:90, 60:90] = 255
+    Image.fromarray(edited).save(place / "masked/masks/1.png")
+    assert run(command("--masks", "masked")) == 0
+    faces = dict(seen)
+    assert run(command("--masks", "masked", *HEAD, out="head.mcap")) == 0
+    assert seen["0"].sum() > 1.2 * faces["0"].sum()
+    assert (seen["0"] >= faces["0"] - 0.02).all()
+    assert np.array_equal(seen["1"], faces["1"])
+
+
+def test_a_profiles_framing_is_learned_at_its_aspect(place, capsys):
+    """On Stable Diffusion's kind: sources stay square, references and previews are upright."""
+    text = (place / "plain.toml").read_text()
+    framed = 'name = "plain"\naspect = "3:4"\n[framing]\nhead_height = [0.5, 0.6]\n'
+    (place / "plain.toml").write_text(text.replace('name = "plain"\n', framed))
+    assert run(command("--preview-every", "4")) == 0
+    manifest = read_manifest(place / "me.mcap")
+    assert manifest.recipe["reference_framing"] == "profile"
+    (preview,) = (place / "me.mcap/samples").iterdir()
+    assert Image.open(preview).size == (4 * 56, 72)
+    # As the pictures are drawn later.
+    from mcap.framing.crop import sampling_size
+    from tests.support.tiny import tiny_backbone
+
+    assert sampling_size(tiny_backbone().info, 3 / 4) == (56, 72)
+    # The square is the paper's; it is another subject.
+    capsys.readouterr()
+    assert run(command("--set", "reference_framing=square")) == 2
+    assert "recipe (reference_framing) changed" in capsys.readouterr().err
+    assert run(command("--set", "reference_framing=square", out="square.mcap")) == 0
+
+
+def test_a_profile_without_framing_is_learned_in_squares(place):
+    assert run(command("--preview-every", "4")) == 0
+    (preview,) = (place / "me.mcap/samples").iterdir()
+    assert Image.open(preview).size == (4 * 64, 64)
+
+
+def test_the_recipe_instant_gives_a_subject_that_generates_and_exports(place, capsys, monkeypatch):
+    """Whatever the backbone's recipe and the profile's keys say, it trains nothing."""
+    import shutil
+
+    from tests.plugins.test_identity_encoder import with_encoder
+
+    arguments = command("--recipe", "instant")
+    assert run(arguments) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "brings no identity encoder" in told and "--recipe instant" in told
+    assert not (place / "me.mcap").exists()
+
+    shutil.copytree(tiny_folder(), place / "model")
+    with_encoder(place / "model")
+    arguments[arguments.index("--backbone") + 1] = "model"
+    assert run(["--json", *arguments, "--dry-run"]) == 0
+    assert printed(capsys)["steps"] == 0
+    assert run(["--json", *arguments]) == 0
+    assert printed(capsys)["metrics"]["steps"] == 0
+    subject = read_subject(place / "me.mcap")
+    assert subject.adapter is None and subject.manifest.recipe["name"] == "instant"
+    draw = ["generate", "me.mcap", "--style", "./plain.toml", "--count", "2", "--out", "drawn"]
+    monkeypatch.setenv("MCAP_DETECTOR", "tiny")
+    monkeypatch.setenv("MCAP_IDENTITY", "tiny")
+    assert run([*draw, "--steps", "2"]) == 0
+    assert len(list((place / "drawn").glob("*.png"))) == 2
+    capsys.readouterr()
+    assert run(["export", "me.mcap", "--format", "diffusers", "--out", "exported"]) == 0
+    assert list((place / "exported").rglob("*.safetensors"))
+    capsys.readouterr()
+    assert run(["--json", "inspect", str(next((place / "drawn").glob("*.png")))]) == 0
+    assert printed(capsys)["pictures"][0]["record"]["trained"] == {
+        "name": "instant",
+        "subject_region": "face",
+        "reference_framing": "profile",
+        "identity_start": "encoder",
+    }
+    # The user's own keys still go before it.
+    more = ["--set", "phase1_steps=2", "--set", "photos_for_all_steps=1"]
+    arguments[arguments.index("me.mcap")] = "more.mcap"
+    assert run([*arguments, *more]) == 0
+    assert read_manifest(place / "more.mcap").metrics["steps"] == 2

@@ -80,6 +80,13 @@ def test_a_square_backbone_draws_squares():
     assert sampling_size(INFO, 1.0) == (512, 512)
 
 
+def test_a_backbone_that_names_its_sizes_draws_the_nearest_of_them():
+    info = replace(INFO, native_size=256, trained_sizes=((256, 256), (224, 288)))
+    assert sampling_size(info, 35 / 45) == (224, 288)
+    assert sampling_size(info, 4 / 5) == (224, 288)
+    assert sampling_size(info, 1.0) == sampling_size(info, 16 / 9) == (256, 256)
+
+
 def test_a_passport_cut_keeps_all_its_rules_where_there_is_room():
     framing = Framing(head_height=(0.7, 0.8), eye_line=(0.55, 0.65), head_center_x=(0.45, 0.55))
     head = Head(crown=120, eyes=260, chin=400, center_x=300)

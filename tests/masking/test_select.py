@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 
-from mcap.contracts import Face, FaceTools, IdentityInfo, MaskerInfo
+from mcap.contracts import DetectorInfo, Face, FaceTools, IdentityInfo, MaskerInfo
 from mcap.faces.masks import LandmarkMasker, unit_frame
 from mcap.faces.parts import FaceParts, Part
 from mcap.geometry.similarity_transform import Similarity
@@ -14,7 +16,7 @@ from mcap.masking.advice import advise, summary
 from mcap.masking.records import MaskedPhoto, RefusedPhoto
 from tests.support.drawn_people import covered_face
 from tests.support.masked_photos import OneFace, TellsStrangers, masked_set, photos, stranger
-from tests.support.photographs import ASTRONAUT
+from tests.support.photographs import ASTRONAUT, astronaut
 
 
 def test_every_refusal_has_its_kind_its_numbers_and_a_word_of_advice(tmp_path):
@@ -198,3 +200,51 @@ def test_a_face_that_the_edge_of_the_photo_cuts_is_noted_or_refused(tmp_path):
     found = mask_photos([tmp_path / "cut.png", whole], tools, MaskSettings(size=256)).entries
     assert [isinstance(entry, MaskedPhoto) for entry in found] == [False, True]
     assert "a part of 0.png" in found[0].reason and found[1].near is None
+
+
+def test_of_two_people_in_a_photo_the_head_is_the_subjects_alone(tmp_path):
+    """What the person's mask shows of somebody beside is not learned, in sources and references."""
+    two = cv2.cvtColor(np.hstack([astronaut(), astronaut()]), cv2.COLOR_RGB2BGR)
+    cv2.imwrite(str(tmp_path / "two.png"), two)
+    width = two.shape[1] // 2
+    beside = Face(
+        (ASTRONAUT.box[0] + width, ASTRONAUT.box[1], ASTRONAUT.box[2] + width, ASTRONAUT.box[3]),
+        0.9,
+        ASTRONAUT.landmarks + np.array([width, 0], np.float32),
+    )
+
+    class Both:
+        info = DetectorInfo()
+
+        def detect(self, image):
+            return [ASTRONAUT, beside]
+
+    class Everybody:
+        info = MaskerInfo()
+
+        def mask(self, image, face):
+            return np.ones(image.shape[:2], np.float32)
+
+    plain = FaceTools(Both(), TellsStrangers(), LandmarkMasker())
+    (face_alone,) = mask_references([tmp_path / "two.png"], plain).accepted
+    tools = replace(plain, person=Everybody())
+    (head,) = mask_references([tmp_path / "two.png"], tools).accepted
+    assert head.mask.sum() > 1.5 * face_alone.mask.sum()
+    assert (head.mask >= face_alone.mask).all()
+    x, y = beside.landmarks.mean(axis=0).astype(int)
+    assert head.mask[y, x] == 0
+    assert not any("head" in note for note in head.notes)
+
+
+def test_a_head_that_is_not_seen_is_said(tmp_path):
+    cv2.imwrite(str(tmp_path / "one.png"), cv2.cvtColor(astronaut(), cv2.COLOR_RGB2BGR))
+
+    class Nobody:
+        info = MaskerInfo()
+
+        def mask(self, image, face):
+            return LandmarkMasker().mask(image, face)
+
+    tools = FaceTools(OneFace(), TellsStrangers(), LandmarkMasker(), person=Nobody())
+    (one,) = mask_references([tmp_path / "one.png"], tools).accepted
+    assert "nothing of the head was seen around the face" in one.notes

@@ -74,7 +74,7 @@ def test_a_method_stays_itself_on_every_backbone(name, backbone):
         if key not in RECIPES[name]:
             assert getattr(found, key) == value, key
     plain = found.masks or found.composed or found.identity or found.attention
-    assert plain == (name in ("magicapture", "released") or name.startswith("no-"))
+    assert plain == (name in ("magicapture", "released", "instant") or name[:3] == "no-")
 
 
 @pytest.mark.parametrize("backbone", ["demo", "sd15", "sdxl"])

@@ -575,6 +575,78 @@ def test_a_step_repeats_exactly_and_leaves_the_global_random_state():
         assert torch.equal(first, second)
 
 
+def _portrait(row, seed=5):
+    """The row with a latent of another aspect, 20 x 12."""
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.zeros(1, 20, 12)
+    mask[:, 6:14, 3:9] = 1
+    latent = torch.randn(4, 20, 12, generator=generator)
+    example = Example("portrait", latent, 1 - mask, LANDMARKS - torch.tensor([8.0, -4]))
+    return Row(row.role, example, row.input_ids)
+
+
+def test_rows_of_two_sizes_go_through_the_unet_in_two_calls_and_add_up_as_in_one():
+    """The person's squares beside a style's portraits: every term is that of its rows alone."""
+    backbone = tiny_backbone()
+    tokens = install(backbone, WORDS)
+    _shake(add_lora(backbone.unet, 2))
+    source, *others = _rows(tokens)
+    mixed = [source, *map(_portrait, others)]
+    calls = []
+    handle = backbone.unet.register_forward_hook(lambda *args: calls.append(args[1][0].shape))
+    both = _whole_step(backbone, tokens, rows=mixed)
+    handle.remove()
+    assert calls == [(1, 4, 16, 16), (3, 4, 20, 12)]
+    assert set(both.terms) == {
+        *("source", "reference", "composed", "identity"),
+        *("attention_source", "attention_reference", "attention_composed"),
+    }
+    assert len(both.timesteps) == 4
+    gradients = [rows.grad.clone() for rows in tokens.parameters()]
+    for rows in tokens.parameters():
+        rows.grad = None
+
+    # The same draws, row after row from one generator, a call for each.
+    generator, terms, total = _generator(0), StepTerms(), {}
+    timesteps = []
+    for row in mixed:
+        recorder = _recorder(backbone)
+        with recorder.attached():
+            result = one_step(
+                backbone,
+                tokens,
+                [row],
+                terms,
+                generator=generator,
+                recorder=recorder,
+                guide=_guide(backbone),
+            )
+            result.loss.backward()
+        total |= result.terms
+        timesteps += result.timesteps
+    assert both.timesteps == tuple(timesteps)
+    for name, value in both.terms.items():
+        torch.testing.assert_close(value, total[name], rtol=1e-4, atol=1e-6)
+    for one, rows in zip(gradients, tokens.parameters(), strict=True):
+        torch.testing.assert_close(one, rows.grad, rtol=1e-3, atol=1e-6)
+
+
+def test_the_released_forms_identity_is_the_mean_over_rows_of_both_sizes():
+    backbone = tiny_backbone()
+    tokens = install(backbone, WORDS)
+    source, _, composed, _ = _rows(tokens)
+    terms = StepTerms(identity_roles=("source", "composed"), attention=0.0)
+    guide = _guide(backbone)
+    mixed = one_step(
+        backbone, tokens, [source, _portrait(composed)], terms, generator=_generator(), guide=guide
+    )
+    alone, generator = [], _generator()
+    for row in (source, _portrait(composed)):
+        step = one_step(backbone, tokens, [row], terms, generator=generator, guide=guide)
+        alone.append(step.terms["identity"])
+    torch.testing.assert_close(mixed.terms["identity"], sum(alone) / 2, rtol=1e-4, atol=1e-6)
+
+
 def test_one_unet_call_serves_all_rows():
     backbone = tiny_backbone()
     tokens = install(backbone, WORDS)

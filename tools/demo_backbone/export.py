@@ -5,7 +5,8 @@
 RUN holds average.fp16.safetensors of train_unet.py and, once there is one,
 decoder.fp16.safetensors of train_decoder.py; until then the autoencoder is MODEL's. The identity
 word's token is left out: mcap and load_textual_inversion put a learned one in its place, and refuse
-a token that is there already. identity_encoder/ has what makes its row from a face vector.
+a token that is there already. identity_encoder/ has what makes its row from a face vector, and
+sizes.json the width and height of the pictures that were trained on.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 from pathlib import Path
 
 import torch
+from canvases import CANVASES
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from encode_latents import load_vae
 from safetensors import safe_open
@@ -118,6 +120,8 @@ def main():
     pipeline.to(torch.float16).save_pretrained(options.to, safe_serialization=True)
     save_identity(identity, options.to / "identity_encoder")
     save_tokenizer_for_older(options.to / "tokenizer")
+    sizes = json.dumps({"trained_sizes": list(CANVASES.values())})
+    (options.to / "sizes.json").write_text(sizes + "\n")
     files = [p for p in options.to.rglob("*") if p.is_file()]
     size = sum(p.stat().st_size for p in files)
     print(f"{options.to}: {said}; {size:,} bytes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,26 @@ RIVALS: dict[str, dict[str, Any]] = {
 }
 
 
+SIZES = "sizes.json"
+"""In a model's folder: {"trained_sizes": [[width, height], ...]}, pixels. Without it the model has
+seen squares alone, as the versions before the third."""
+
+
+def trained_sizes(folder: Path) -> tuple[tuple[int, int], ...]:
+    """Return (width, height) of the pictures that the model in ``folder`` says to have seen."""
+    file = folder / SIZES
+    if not file.is_file():
+        return ()
+    sizes = json.loads(file.read_text(encoding="utf-8"))["trained_sizes"]
+    return tuple((int(width), int(height)) for width, height in sizes)
+
+
+def recipe_of(folder: Path) -> dict[str, Any]:
+    """Return `RECIPE`, with a profile's framing where the model can draw more than squares."""
+    framed = any(width != height for width, height in trained_sizes(folder))
+    return {**RECIPE, "reference_framing": "profile"} if framed else RECIPE
+
+
 @mcap.hookimpl
 def register_backbones(register: Any) -> None:
     register(
@@ -66,7 +87,7 @@ def register_backbones(register: Any) -> None:
         info=BackbonePlan(
             folder=MODEL,
             face_height=FACE_HEIGHT,
-            recipe_overrides=RECIPE,
+            recipe_overrides=recipe_of(MODEL),
             recipes=RIVALS,
             memory_mb=1500,
             gflop_row=0.88,
@@ -95,8 +116,9 @@ def load_demo(device: Any, dtype: Any, source: str | Path | None = None) -> Any:
         licence="Apache-2.0 code; see the model card for the weights",
         commercial=False,
         face_height=FACE_HEIGHT,
-        recipe_overrides=RECIPE,
-        square_only=True,
+        recipe_overrides=recipe_of(folder),
+        trained_sizes=trained_sizes(folder),
+        square_only=not trained_sizes(folder),
         strangers=(folder if source else folder.parent) / "strangers.safetensors",
         notice=NOTICE,
         # Of what profiles want left out it knows two, "dark" and "black and white", as styles of

@@ -46,6 +46,7 @@ def register_backbones(register: Any) -> None:
         info=BackbonePlan(
             architecture="sd",
             native_size=512,
+            recipe_overrides=SD15_RECIPE,
             memory=SD15_MEMORY,
             gflop_row=800.0,
             decode_rows=2.75,
@@ -70,9 +71,13 @@ def register_backbones(register: Any) -> None:
     )
 
 
+# These models were trained on pictures of many aspects and draw them: a passport photo is learned
+# upright.
+SD15_RECIPE = {"reference_framing": "profile"}
+
 # A row without checkpointing keeps 21 GB in single precision (counted). Of the fifty layers whose
 # maps are 1/32 of the side ten are watched, evenly spread: twice as many as SD1.5 has of them.
-SDXL_RECIPE = {"gradient_checkpointing": True, "attention_layers": 10}
+SDXL_RECIPE = {**SD15_RECIPE, "gradient_checkpointing": True, "attention_layers": 10}
 
 
 def load_sd15(device: Any, dtype: Any, source: str | Path | None = None) -> Any:
@@ -80,7 +85,7 @@ def load_sd15(device: Any, dtype: Any, source: str | Path | None = None) -> Any:
     from mcap_plugins.stable_diffusion.load import load
 
     if source is not None:
-        return load(device, dtype, source)
+        return load(device, dtype, source, recipe_overrides=SD15_RECIPE)
     from mcap.weights.fetch import fetch
 
     return load(
@@ -90,6 +95,7 @@ def load_sd15(device: Any, dtype: Any, source: str | Path | None = None) -> Any:
         id="sd15",
         licence="CreativeML OpenRAIL-M",
         commercial=True,
+        recipe_overrides=SD15_RECIPE,
         generate_defaults={"steps": 30, "guidance_scale": 7.0},
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from mcap.diffusion.attention import cross_attention_layers
 from mcap.diffusion.latents import vae_factor
 from mcap.weights.model_source import find_model
 from mcap_plugins.stable_diffusion.folder import load_folder, load_hub
+from mcap_plugins.stable_diffusion.identity_encoder import load_identity_encoder
 from mcap_plugins.stable_diffusion.parts import LoadedParts
 from mcap_plugins.stable_diffusion.sd15 import StableDiffusionBackbone
 from mcap_plugins.stable_diffusion.sdxl import StableDiffusionXLBackbone
@@ -50,7 +53,13 @@ def load(
     info = backbone_info(parts, id=name, licence=licence, commercial=commercial, **facts)
     if parts.architecture == "sdxl":
         return StableDiffusionXLBackbone(info, parts.modules, device, dtype, parts.zero_empty)
-    return StableDiffusionBackbone(info, parts.modules, device, dtype)
+    encoder = None
+    if place.kind == "folder" and place.path is not None:
+        table = parts.modules["text_encoder"].get_input_embeddings()
+        encoder = load_identity_encoder(place.path, table.embedding_dim)
+    if encoder is not None:
+        info = replace(info, identity_encoder=encoder.config.embedding)
+    return StableDiffusionBackbone(info, parts.modules, device, dtype, encoder)
 
 
 def backbone_info(parts: LoadedParts, **facts: Any) -> BackboneInfo:
@@ -62,9 +71,19 @@ def backbone_info(parts: LoadedParts, **facts: Any) -> BackboneInfo:
         native_size=unet.config.sample_size * vae_factor(vae),
         attention_divisor=attention_divisor(unet, vae),
         prediction_type=parts.modules["scheduler"].config.prediction_type,
-        multiple_of=vae_factor(vae) * 2 ** (len(unet.config.block_out_channels) - 1),
+        multiple_of=multiple_of(unet, vae),
         **facts,
     )
+
+
+def multiple_of(unet: Any, vae: Any) -> int:
+    """Return what the sides of a picture are multiples of, in pixels.
+
+    No block halves an odd side; full-size models were trained at multiples of 64 besides.
+    """
+    halved: int = vae_factor(vae) * 2 ** (len(unet.config.block_out_channels) - 1)
+    full_size = unet.config.sample_size * vae_factor(vae) >= 512
+    return math.lcm(halved, 64) if full_size else halved
 
 
 def attention_divisor(unet: Any, vae: Any) -> int:
