@@ -22,6 +22,7 @@ out=$2
 shift 2
 mcap=${MCAP:-mcap}
 # Without dreambooth, whose trainings keep a whole UNet each: 3.4 GB. AGAINST names it where wanted.
+# Nor with instant: these models bring no identity encoder.
 rivals=released,textual-inversion,dreambooth-lora,custom-diffusion,pivotal-tuning
 without=no-refocusing,no-composed,no-identity,no-masks
 against=${AGAINST:-$rivals,$without}

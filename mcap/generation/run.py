@@ -79,8 +79,8 @@ def generate(
     subject's embedding is from, and where ``out`` is a file or holds another command's results.
     """
     settings = settings or GenerateSettings()
-    networks = (extra_networks or ExtraNetworks()).beside(subject)
     folder = RankedFolder(out, settings.format, "generate")
+    networks = (extra_networks or ExtraNetworks()).beside(subject)
     settings = settings.model_copy(
         update={"prompts": tuple(networks.fill(text) for text in settings.prompts)}
     )

@@ -399,5 +399,7 @@ def test_tables_can_be_read_in_a_terminal_of_any_width(width):
     assert len(lines) <= (8 if width == 40 else 4)
     long = {**photo, "path": "a/a-photo-with-a-rather-long-name-from-the-camera.jpg"}
     console = Console(file=io.StringIO(), width=width)
-    print_numbers(console, {"photos": [{**long, "mask": None, "checks": checks}]})
+    print_numbers(
+        console, {"subject_kind": "face", "photos": [{**long, "mask": None, "checks": checks}]}
+    )
     assert Path(long["path"]).name in console.file.getvalue(), "in one line, to be copied"

@@ -71,4 +71,5 @@ def test_it_says_how_it_is_called():
 def test_its_recipes_are_those_that_there_are():
     lists = re.findall(r"^(?:rivals|without)=(.+)$", SCRIPT.read_text(), re.MULTILINE)
     named = {name for text in lists for name in text.split(",")}
-    assert named | {"magicapture", "dreambooth"} == set(RECIPES)
+    left_out = {"dreambooth", "instant"}  # the script says why
+    assert named | {"magicapture"} | left_out == set(RECIPES)

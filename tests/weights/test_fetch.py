@@ -98,8 +98,8 @@ def test_a_damaged_cached_file_is_fetched_again(server, known):
 
 def test_a_cache_that_cannot_be_written_is_named(known, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no folder")
-    monkeypatch.setenv("MCAP_CACHE_DIR", str(tmp_path / "file"))
     known(HttpsSource("http://127.0.0.1:9/weight.bin"))
+    monkeypatch.setenv("MCAP_CACHE_DIR", str(tmp_path / "file"))
     with pytest.raises(McapError, match="MCAP_CACHE_DIR"):
         fetch("probe")
 

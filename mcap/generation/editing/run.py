@@ -72,9 +72,9 @@ def edit(
     are not in a prompt, for a prompt that is too long, for extra networks other than the record's,
     and where ``out`` is a file or holds another command's results.
     """
+    folder = RankedFolder(out, settings.format, "edit")
     networks = (extra_networks or ExtraNetworks()).beside(subject)
     require_changes(settings)
-    folder = RankedFolder(out, settings.format, "edit")
     own_scheduler = models.backbone.scheduler
     jobs = [
         plan_edit(path, subject, own_scheduler, networks, settings) for path in dict.fromkeys(paths)
