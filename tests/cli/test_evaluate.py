@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 
 from mcap.cli import run
-from mcap.contracts import DetectorInfo, Face, IdentityInfo, MaskerInfo, MetricInfo
+from mcap.contracts import IdentityInfo, MaskerInfo, MetricInfo
 from mcap.images import provenance
 from mcap.registry import Entry, registry
-from tests.support.tiny import TinyIdentity, tiny_folder
+from tests.support.tiny import MiddleFaceDetector, TinyIdentity, tiny_folder
 
 SIDE = 160
 PROFILE = """\
@@ -41,20 +41,6 @@ photos_for_all_steps = 1
 identity_decode = "full"
 crops = 1
 """
-
-
-class Detector:
-    """Finds one face in the middle of every picture whose corner is not black."""
-
-    info = DetectorInfo()
-
-    def detect(self, image):
-        if image[:4, :4].max() < 8:
-            return []
-        height, width = image.shape[:2]
-        landmarks = np.array([[0.4, 0.42], [0.6, 0.42], [0.5, 0.52], [0.42, 0.62], [0.58, 0.62]])
-        box = (0.3 * width, 0.25 * height, 0.7 * width, 0.75 * height)
-        return [Face(box, 0.95, (landmarks * (width, height)).astype(np.float32))]
 
 
 class Teacher(TinyIdentity):
@@ -83,7 +69,7 @@ class Masker:
 def plugins(monkeypatch):
     """These and the measures alone: whatever else is installed here does not count."""
     kinds = {
-        "detector": {"tiny": Detector},
+        "detector": {"tiny": MiddleFaceDetector},
         "identity": {"tiny": Teacher, "judge": Judge},
         "masker": {"tiny": Masker},
     }
@@ -149,7 +135,7 @@ def compared(tmp_path_factory):
         for name in list(os.environ):
             if name.startswith("MCAP_"):
                 patch.delenv(name)
-        kinds = {"detector": ("tiny", Detector), "masker": ("tiny", Masker)}
+        kinds = {"detector": ("tiny", MiddleFaceDetector), "masker": ("tiny", Masker)}
         for kind, (name, made) in kinds.items():
             entry = Entry(kind, name, made, "tests", licence="none", info=made.info)
             patch.setitem(registry().entries, kind, {name: entry})

@@ -22,31 +22,17 @@ import mcap_plugins.demo
 from mcap.cli import run
 from mcap.cli.context import Globals
 from mcap.cli.train_output import show_events
-from mcap.contracts import DetectorInfo, Face, IdentityInfo, MaskerInfo
+from mcap.contracts import Face, IdentityInfo, MaskerInfo
 from mcap.registry import Entry, registry
 from mcap.subjects.manifest import read_manifest
 from mcap.subjects.subject import read_subject
 from mcap.training.events import Event, PhaseStarted, StepEvent, TrainingFinished
 from mcap.training.options import Options
 from mcap.training.timing import TimeLeft, estimated_time
-from tests.support.tiny import TinyIdentity, tiny_folder
+from tests.support.tiny import MiddleFaceDetector, TinyIdentity, tiny_folder
 from tests.support.tiny_run import tiny_recipe
 
 SIDE = 160
-
-
-class _Detector:
-    """Finds one face in the middle of every photo whose corner is not black."""
-
-    info = DetectorInfo()
-
-    def detect(self, image: np.ndarray) -> list[Face]:
-        if image[:4, :4].max() < 8:
-            return []
-        height, width = image.shape[:2]
-        landmarks = np.array([[0.4, 0.42], [0.6, 0.42], [0.5, 0.52], [0.42, 0.62], [0.58, 0.62]])
-        box = (0.3 * width, 0.25 * height, 0.7 * width, 0.75 * height)
-        return [Face(box, 0.95, (landmarks * (width, height)).astype(np.float32))]
 
 
 class _Identity(TinyIdentity):
@@ -65,7 +51,7 @@ class _Masker:
 
 @pytest.fixture(autouse=True)
 def plugins(monkeypatch):
-    factories = {"detector": _Detector, "identity": _Identity, "masker": _Masker}
+    factories = {"detector": MiddleFaceDetector, "identity": _Identity, "masker": _Masker}
     for kind, factory in factories.items():
         entry = Entry(kind, "tiny", factory, "tests", licence="none", info=factory.info)
         monkeypatch.setitem(registry().entries[kind], "tiny", entry)
@@ -486,7 +472,7 @@ def test_offline_without_the_weights_it_says_what_to_fetch(
     """Before it looks at a single photo."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(place / "hub"))
     monkeypatch.setattr("mcap.weights.cache._offline", None)
-    monkeypatch.setattr(_Detector, "detect", None)
+    monkeypatch.setattr(MiddleFaceDetector, "detect", None)
     assert run([*command("--backbone", backbone), "--offline"]) == 4
     told = capsys.readouterr().err
     for text in words:
@@ -501,7 +487,7 @@ def test_offline_without_the_tiny_autoencoder_it_says_so_before_any_work(
     """One that is asked for; ``auto`` does without."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(place / "hub"))
     monkeypatch.setattr("mcap.weights.cache._offline", None)
-    monkeypatch.setattr(_Detector, "detect", None)
+    monkeypatch.setattr(MiddleFaceDetector, "detect", None)
     folder = str(tiny_folder(kind=kind))
     asked = command("--backbone", folder, "--set", "identity_decode=tiny")
     assert run([*asked, "--offline"]) == 4

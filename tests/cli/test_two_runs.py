@@ -30,7 +30,7 @@ import torch
 from mcap.registry import Entry, registry
 from tests.cli import test_train as helpers
 for kind, factory in dict(
-    detector=helpers._Detector, identity=helpers._Identity, masker=helpers._Masker
+    detector=helpers.MiddleFaceDetector, identity=helpers._Identity, masker=helpers._Masker
 ).items():
     registry().entries[kind]["tiny"] = Entry(
         kind, "tiny", factory, "tests", licence="none", info=factory.info

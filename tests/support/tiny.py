@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mcap.contracts import IdentityInfo
+from mcap.contracts import DetectorInfo, Face, IdentityInfo
 
 SIZE = 64  # pixels
 LATENT = 16
@@ -203,6 +203,20 @@ def tiny_tokenizer(**options):
         model_max_length=77,
         **options,
     )
+
+
+class MiddleFaceDetector:
+    """Finds one face in the middle of every picture whose corner is not black."""
+
+    info = DetectorInfo()
+
+    def detect(self, image: np.ndarray) -> list[Face]:
+        if image[:4, :4].max() < 8:
+            return []
+        height, width = image.shape[:2]
+        landmarks = np.array([[0.4, 0.42], [0.6, 0.42], [0.5, 0.52], [0.42, 0.62], [0.58, 0.62]])
+        box = (0.3 * width, 0.25 * height, 0.7 * width, 0.75 * height)
+        return [Face(box, 0.95, (landmarks * (width, height)).astype(np.float32))]
 
 
 class TinyIdentity:
