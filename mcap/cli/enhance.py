@@ -130,17 +130,14 @@ def enhance(
 
       mcap enhance portraits --subject me.mcap --restorer realesrgan,codeformer --fidelity 0.8
     """
-    from mcap.cli.lock_folder import lock_folder
+    from mcap.cli.lock_folder import take_folder
     from mcap.cli.output import emit
     from mcap.cli.restorers import choose_restorer, restorer_names
     from mcap.cli.settings import load_settings
     from mcap.errors import InputRejectedError
-    from mcap.results.folder import require_own
     from mcap.runtime.memory import translate_oom
 
-    require_own(out, "enhance")
-    if not dry_run:
-        lock_folder(ctx, out)
+    take_folder(ctx, out, "enhance", dry_run=dry_run)
     settings = load_settings(
         ctx.obj,
         detector=detector,

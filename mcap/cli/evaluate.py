@@ -129,7 +129,6 @@ def evaluate(
     from mcap.cli.evaluation_request import EvaluationRequest, split
     from mcap.cli.lock_folder import take_folder
     from mcap.cli.settings import load_settings
-    from mcap.results.folder import require_own
 
     settings = load_settings(
         ctx.obj, backbone=backbone, detector=detector, identity=identity, masker=masker,
@@ -145,10 +144,7 @@ def evaluate(
         tuned=read_tuned(tuned) if tuned else {},
     )  # fmt: skip
     request.require_sense()
-    if dry_run:
-        require_own(out, "evaluate")
-    else:
-        take_folder(ctx, out, "evaluate")
+    take_folder(ctx, out, "evaluate", dry_run=dry_run)
     done = perform(ctx, settings, request)
     if done is not None:
         write(ctx, out, *done)

@@ -23,8 +23,8 @@ def lock_folder(ctx: typer.Context, folder: Path, wait: float = 0.0) -> None:
         warn(ctx, weakness)
 
 
-def take_folder(ctx: typer.Context, out: Path, kind: str) -> None:
-    """Hold the lock of a folder that takes pictures of ``kind``.
+def take_folder(ctx: typer.Context, out: Path, kind: str, *, dry_run: bool = False) -> None:
+    """Hold the lock of a folder that takes pictures of ``kind``; a dry run only looks at it.
 
     `UsageError` where it cannot be had, or holds what another command has made; nothing heavy is
     imported before that is known.
@@ -32,4 +32,5 @@ def take_folder(ctx: typer.Context, out: Path, kind: str) -> None:
     from mcap.results.folder import require_own
 
     require_own(out, kind)
-    lock_folder(ctx, out)
+    if not dry_run:
+        lock_folder(ctx, out)
