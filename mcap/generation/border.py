@@ -19,6 +19,7 @@ from mcap.framing.head import crown_to_chin, head_from_box
 from mcap.framing.placement import outside
 from mcap.generation.events import BorderBegun
 from mcap.generation.settings import LARGEST_SEED
+from mcap.geometry.similarity_transform import clip
 
 if TYPE_CHECKING:
     from mcap.contracts import Face, UInt8Image
@@ -102,7 +103,7 @@ def framed(
                 "seed": seed,
                 "seam": round(seam, 2),
             }
-            return FramedImage(finished, inside(border.box, size), told)
+            return FramedImage(finished, clip(border.box, size), told)
     return replace(plain, border={"drawn": False, "tries": TRIES, "reason": wrong})
 
 
@@ -125,8 +126,3 @@ def misfit(
     if repeats_mouth(finished, there, crown_to_chin(there)):
         return "a second mouth was drawn"
     return ""
-
-
-def inside(box: Box, size: tuple[int, int]) -> Box:
-    """Return the part of a box that lies in a picture of ``size`` = (width, height)."""
-    return max(0, box[0]), max(0, box[1]), min(size[0], box[2]), min(size[1], box[3])
