@@ -549,6 +549,45 @@ def test_run_sh_runs_once_and_hands_a_stop_on(tools, tmp_path):
     os.killpg(killed.pid, signal.SIGKILL)
 
 
+def test_run_sh_fetches_a_weight_first_and_ends_without_it(tools, tmp_path):
+    """On a machine that has never seen the project no weight lies in the cache."""
+    fake = tmp_path / "python"
+    fake.write_text(
+        f'#!/bin/bash\necho "$*" >>{tmp_path}/calls\n'
+        'if [ "$3 $4" = "models pull" ]; then exit 4; fi\n'
+    )
+    fake.chmod(0o755)
+    (tmp_path / "x.tflite").touch()
+    done = subprocess.run(
+        ["bash", FOLDER / "run.sh", "no-faces", tmp_path / "state"],
+        env={**os.environ, "PYTHON": str(fake), "STAGE": "prepare",
+             "SEGMENTER": str(tmp_path / "x.tflite")},
+    )  # fmt: skip
+    assert done.returncode == 4
+    assert (tmp_path / "calls").read_text().splitlines() == ["-m mcap models pull sface"]
+
+
+def test_preparing_ends_where_its_workers_cannot_start(tools, tmp_path):
+    """A pool that starts one worker after another for ever is what a missing weight once met."""
+    (tmp_path / "256").mkdir()
+    (tmp_path / "attributes.csv").write_text(
+        "number,age,male,neutral,happy,sad,angry,fearful,disgusted,surprised\n"
+        "1,40,0.95,0.9,0.02,0.02,0.02,0.02,0.01,0.01\n"
+    )
+    columns = ["number", "x", "y", "width", "height",
+               *(f"{a}{i}" for i in range(5) for a in "xy"), "score"]  # fmt: skip
+    (tmp_path / "landmarks.csv").write_text(
+        ",".join(columns) + "\n1,60,60,130,150," + ",".join(["100"] * 10) + ",0.9\n"
+    )
+    done = subprocess.run(
+        [sys.executable, FOLDER / "prepare.py", "--faces", tmp_path, "--segmenter", "no.tflite",
+         "--sface", "no.onnx", "--out", tmp_path / "out"],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert not (tmp_path / "out/table.json").exists()
+
+
 @pytest.mark.parametrize(
     ("rows", "pictures", "wanted"), [(0, 0, "unet"), (960, 4, "decoder"), (960, 10, "export")]
 )

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from canvases import CANVASES
 from diffusers import AutoencoderKL
+from schedule import autocast
 from styles import apply_styles, draw_styles
 from words import REPLACES_BACKGROUND
 
@@ -43,7 +44,7 @@ def encode(vae, images: np.ndarray) -> np.ndarray:
     """Latent modes float32[B, L, h, w] of pictures float32[B, H, W, 3] in [0, 1]."""
     x = torch.from_numpy(images).permute(0, 3, 1, 2) * 2 - 1
     x = x.contiguous(memory_format=torch.channels_last)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with autocast():
         latents = vae.encode(x).latent_dist.mode()
     return latents.float().contiguous().numpy()
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from multiprocessing import Pool
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -220,8 +220,9 @@ def main():
     }
     records, vectors = [], []
     start = (options.segmenter, options.sface, options.faces, options.size)
-    with Pool(options.workers, _start, start) as pool:
-        for i, (record, image, matte, vector) in enumerate(pool.imap(_one, rows, chunksize=32)):
+    # It ends where a worker cannot start; multiprocessing.Pool would start another for ever.
+    with ProcessPoolExecutor(options.workers, initializer=_start, initargs=start) as pool:
+        for i, (record, image, matte, vector) in enumerate(pool.map(_one, rows, chunksize=32)):
             records.append(record)
             vectors.append(vector)
             arrays["images"][i], arrays["mattes"][i] = image, matte

@@ -14,7 +14,7 @@
 #              needed: it goes on from STATE/run/average.fp16.safetensors, or from that file in
 #              progress/ beside this script, at the row that the file names
 #   SEGMENTER  selfie_segmentation.tflite; without, npm fetches it
-#   SFACE      its ONNX file (default: where `mcap models path sface` says)
+#   SFACE      its ONNX file (default: what `mcap models pull sface` fetches)
 #   ROWS       of the UNet (default 1000000)
 #   PICTURES   of the decoder (default 30000)
 #   PARTS      of latents (default 16), the first of which training waits for
@@ -39,8 +39,12 @@ next_stage() {
     "$python" "$here/stage.py" "$state" --rows "$rows" --pictures "$pictures"
 }
 
-weight() { # name, path or nothing: where a weight lies
-    if [ -n "$2" ]; then echo "$2"; else "$python" -m mcap models path "$1"; fi
+weight() { # name, path or nothing: where a weight lies, fetched if need be
+    if [ -n "$2" ]; then
+        echo "$2"
+    else
+        "$python" -m mcap models pull "$1" >&2 && "$python" -m mcap models path "$1"
+    fi
 }
 
 segmenter() {
@@ -69,8 +73,11 @@ stop() {
 stage() {
     case $1 in
     prepare)
-        work "$here/prepare.py" --faces "$faces" --segmenter "$(segmenter)" \
-            --sface "$(weight sface "${SFACE:-}")" --out "$data"
+        # Into variables first: a command substitution that fails among arguments ends nothing.
+        local tflite sface
+        tflite=$(segmenter)
+        sface=$(weight sface "${SFACE:-}")
+        work "$here/prepare.py" --faces "$faces" --segmenter "$tflite" --sface "$sface" --out "$data"
         ;;
     text) work "$here/text.py" --start "$model/tokenizer" --out "$run" ;;
     begin)
@@ -91,8 +98,10 @@ stage() {
         wait $encoder || echo "not all parts were encoded"
         ;;
     decoder)
+        local sface
+        sface=$(weight sface "${SFACE:-}")
         work "$here/train_decoder.py" --data "$data" --model "$model" --out "$run" \
-            --sface "$(weight sface "${SFACE:-}")" --pictures "$pictures" --threads "$threads"
+            --sface "$sface" --pictures "$pictures" --threads "$threads"
         ;;
     export) work "$here/export.py" --run "$run" --model "$model" --to "$state/model" ;;
     *)

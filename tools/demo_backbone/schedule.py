@@ -1,4 +1,5 @@
-"""Rates that warm up and decay to 0, by the clock or by rows, and states that survive a cut."""
+"""Rates that warm up and decay to 0, by the clock or by rows; what a device computes in quickest;
+states that survive a cut."""
 
 from __future__ import annotations
 
@@ -41,6 +42,21 @@ def set_rate(optimizers, factor: float):
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
+
+
+def quick_dtype(device: str) -> torch.dtype:
+    """bfloat16 where the device has instructions for it, else float32: emulated, it is slower."""
+    if device != "cpu":
+        return torch.bfloat16
+    found = torch.cpu.get_capabilities()
+    has = found.get("avx512_bf16") or found.get("amx_bf16")
+    return torch.bfloat16 if has else torch.float32
+
+
+def autocast(device: str = "cpu") -> torch.autocast:
+    """Autocast to quick_dtype; none at all where that is float32."""
+    dtype = quick_dtype(device)
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16)
 
 
 class Threads:

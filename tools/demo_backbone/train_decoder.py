@@ -31,7 +31,7 @@ from faces_torch import embed, load_sface
 from features import Features
 from frames import can_have_room, head_of
 from picture_loss import face_distance, picture_terms
-from schedule import Threads, rate, save, set_rate
+from schedule import Threads, autocast, rate, save, set_rate
 from sharpness import fine_power
 from text import ids
 from torch import nn
@@ -162,14 +162,14 @@ class Neighbourhood:
         a = self.alpha
         noisy = a.sqrt() * clean + (1 - a).sqrt() * noise
         context = self.context.expand(len(clean), -1, -1)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with autocast():
             velocity = self.unet(noisy, T_NEAR, context).sample.float()
         return a.sqrt() * noisy - (1 - a).sqrt() * velocity
 
 
 def decode(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
     """Pictures [B, 3, H, W], about in [0, 1]."""
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with autocast():
         made = vae.decode(latents.contiguous(memory_format=torch.channels_last)).sample
     return made.float() / 2 + 0.5
 
@@ -177,13 +177,13 @@ def decode(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def modes(vae: AutoencoderKL, pictures: torch.Tensor) -> torch.Tensor:
     """Latents [B, L, h, w] of pictures [B, 3, H, W] in [0, 1]."""
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with autocast():
         return vae.encode(pictures * 2 - 1).latent_dist.mode().float()
 
 
 def judge(discriminator, pictures: torch.Tensor) -> torch.Tensor:
     """The discriminator's numbers for pictures in [0, 1]."""
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with autocast():
         return discriminator((pictures * 2 - 1).contiguous(memory_format=torch.channels_last))
 
 

@@ -31,7 +31,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from muon import optimizers
 from safetensors import safe_open
 from safetensors.torch import save_file
-from schedule import Threads, average_keep, rate, save, set_rate
+from schedule import Threads, autocast, average_keep, quick_dtype, rate, save, set_rate
 from text import IdentityWord, build_text_encoder, identities, ids
 from transformers import CLIPTokenizer
 
@@ -220,7 +220,7 @@ def loss_of(models, token: int, alphas, batch: Batch) -> torch.Tensor:
     with identities(models["text"], token, models["identity"](batch.vectors)):
         context = models["text"](batch.tokens)[0]
     noisy = noisy.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(noisy.device.type, dtype=torch.bfloat16):
+    with autocast(noisy.device.type):
         guess = models["unet"](noisy, batch.times, context).sample
     snr = a.flatten() / (1 - a.flatten())
     weight = snr.clamp(max=5) / (snr + 1)
@@ -279,7 +279,9 @@ class Training:
         """rates: of Muon and AdamW."""
         self.shape, self.size, self.device = shape, size, device
         self.models = build(shape, tokenizer).to(device)
-        self.optimizers = optimizers(self.models.named_parameters(), *rates, dtype=torch.bfloat16)
+        self.optimizers = optimizers(
+            self.models.named_parameters(), *rates, dtype=quick_dtype(device)
+        )
         self.alphas = build_scheduler().alphas_cumprod.to(device)
         self.token = tokenizer.convert_tokens_to_ids(IDENTITY)
         # The step at which the optimizers began, with nothing behind them.
