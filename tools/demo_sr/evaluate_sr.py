@@ -1,10 +1,13 @@
-"""Measures the shipped network against Lanczos on held-out faces; fills the model card's table.
+"""Measures networks against Lanczos on held-out faces, in one run; fills the model card's table.
 
-    python tools/demo_sr/evaluate_sr.py --model plugins/mcap_plugins/demo_sr/model.safetensors
-        --pairs PAIRS --sheets FOLDER --card plugins/mcap_plugins/demo_sr/MODEL_CARD.md
+    python tools/demo_sr/evaluate_sr.py --model before=OLD.safetensors
+        --model demo-sr=plugins/mcap_plugins/demo_sr/model.safetensors --pairs PAIRS
+        --sheets FOLDER --card plugins/mcap_plugins/demo_sr/MODEL_CARD.md
 
 With --card, the table replaces what stands between the card's two marks, so the card holds exactly
-what was measured. Needs mcap with its extra `dlib`: dlib's network had no part in training.
+what was measured. Needs mcap with its extra `dlib`: dlib's network had no part in training. The
+perceptual distance is by the network that the loss uses, too, so that it flatters; the sheets are
+what to judge by.
 """
 
 from __future__ import annotations
@@ -19,10 +22,13 @@ import numpy as np
 import torch
 from degrade import MILD, PUBLISHED, SCALE, photo
 from evaluate import fill, to_bytes
+from features import Features
 from measures import gmsd, psnr
-from pairs import Pictures
+from pairs import REBUILT, Pictures
 from PIL import Image
+from sharpness import fine_power
 from spandrel import ModelLoader
+from train_sr import tensor
 
 from mcap.contracts import Face
 from mcap.faces.measure import embed
@@ -47,12 +53,12 @@ def enlarged(network, image: np.ndarray) -> np.ndarray:
 
 def cases(pictures: Pictures, kind: str, count: int | None):
     """(given [H, W, 3], wanted [4 H, 4 W, 3], landmarks in wanted) of held-out faces."""
-    name = "full" if kind == "generated" else "half"
+    name = "full" if kind in SEEN else "half"
     for row in pictures.held_out[name][:count]:
         wanted = np.asarray(pictures.arrays[name][row], np.float32) / 255
         side = wanted.shape[0] // SCALE
-        if kind == "generated":
-            given = np.asarray(pictures.seen[row], np.float32) / 255
+        if kind in SEEN:
+            given = np.asarray(pictures.seen[name][SEEN[kind], row], np.float32) / 255
         elif kind in RANGES:
             rng = np.random.default_rng(int(pictures.numbers[name][row]))
             given = photo(wanted, rng, RANGES[kind])
@@ -79,24 +85,51 @@ class Likeness:
 
 
 RANGES = {"degraded": PUBLISHED, "mild": MILD}
+SEEN = {"rebuilt": REBUILT, "redrawn": REBUILT + 1}
 KINDS = {
     "degraded": "degraded, 128 to 512",
     "mild": "degraded mildly, 128 to 512",
     "plain": "only made smaller, 128 to 512",
-    "generated": "as the demo backbone draws, 256 to 1024",
+    "rebuilt": "through the demo backbone's autoencoder, 256 to 1024",
+    "redrawn": "through its UNet as well, 256 to 1024",
 }
 NAMES = {
     "psnr": ("PSNR", "{:.2f} dB"),
     "gmsd": ("GMSD (0 is equal)", "{:.4f}"),
     "sface": ("SFace similarity to the original", "{:.3f}"),
     "dlib": ("dlib similarity to the original", "{:.3f}"),
+    "apart": ("perceptual distance (0 is equal)", "{:.3f}"),
+    "power": ("fine power, share of the original's", "{:.2f}"),
 }
-BARS = {("degraded", "psnr"): "1 dB above", ("degraded", "gmsd"): "lower",
-        ("degraded", "sface"): "higher"}  # fmt: skip
+LOWER = ("gmsd", "apart")
+BARS = {("rebuilt", "power"): "0.7", ("redrawn", "power"): "0.7"}
+for _kind in KINDS:
+    BARS[_kind, "dlib"] = "no lower"
+
+
+class Measures:
+    """Every number of `NAMES` for pictures that were made of one given picture."""
+
+    def __init__(self):
+        self.likeness, self.features = Likeness(), Features()
+
+    def __call__(self, pictures: tuple, wanted: np.ndarray, points: np.ndarray):
+        original = tensor(wanted[None])
+        power = fine_power(original)
+        made = [tensor(picture[None]) for picture in pictures]
+        with torch.no_grad():
+            apart = [self.features.distance(y, original).item() for y in made]
+        return {
+            "psnr": [psnr(picture, wanted) for picture in pictures],
+            "gmsd": [gmsd(picture, wanted) for picture in pictures],
+            "apart": apart,
+            "power": [(fine_power(y) / power).item() for y in made],
+            **self.likeness(pictures, wanted, points),
+        }
 
 
 def sheet(rows: list, path: Path, columns: int = 2):
-    """Lanczos, network, original side by side, some pictures a line, as PNG."""
+    """Lanczos, the networks, original side by side, some pictures a line, as PNG."""
     tiles = [np.concatenate([to_bytes(image) for image in row], 1) for row in rows]
     lines = [np.concatenate(tiles[i : i + columns], 1) for i in range(0, len(tiles), columns)]
     lines = [line for line in lines if line.shape == lines[0].shape]
@@ -113,9 +146,16 @@ def seconds(network, side: int = 256, count: int = 3) -> float:
     return min(times[1:])
 
 
+def read(path: Path):
+    """A network as spandrel reads it, float32."""
+    return ModelLoader(device="cpu").load_from_file(path).model.float().eval()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", required=True, type=Path)
+    parser.add_argument(
+        "--model", required=True, action="append", metavar="NAME=FILE", help="the last is judged"
+    )
     parser.add_argument("--pairs", required=True, type=Path)
     parser.add_argument("--sheets", required=True, type=Path)
     parser.add_argument("--card", type=Path, help="the model card to put the table into")
@@ -123,38 +163,34 @@ def main():
     options = parser.parse_args()
     options.sheets.mkdir(parents=True, exist_ok=True)
     cv2.setNumThreads(1)
-    found = ModelLoader(device="cpu").load_from_file(options.model)
-    network = found.model.float().eval()
-    pictures, likeness = Pictures(options.pairs), Likeness()
-    lines = [
-        "| held-out faces | measure | Lanczos | demo-sr | better for | bar |",
-        "|" + " --- |" * 6,
-    ]
+    torch.set_num_threads(1)
+    files = dict(model.split("=", 1) for model in options.model)
+    networks = {name: read(Path(file)) for name, file in files.items()}
+    pictures, measures = Pictures(options.pairs), Measures()
+    titles = ["held-out faces", "measure", "Lanczos", *networks, "better than Lanczos", "bar"]
+    lines = ["| " + " | ".join(titles) + " |", "|" + " --- |" * len(titles)]
     print("\n".join(lines))
     for kind, words in KINDS.items():
         values, rows = {name: [] for name in NAMES}, []
         for given, wanted, points in cases(pictures, kind, options.count):
-            both = (lanczos(given), enlarged(network, given))
-            for measure in (psnr, gmsd):
-                values[measure.__name__].append([measure(made, wanted) for made in both])
-            for name, alike in likeness(both, wanted, points).items():
-                values[name].append(alike)
+            made = (lanczos(given), *(enlarged(network, given) for network in networks.values()))
+            for name, found in measures(made, wanted, points).items():
+                values[name].append(found)
             if len(rows) < 8:
-                rows.append((*both, wanted))
-        sheet(rows, options.sheets / f"{kind}.png")
-        count = len(rows) and len(values["psnr"])
+                rows.append((*made, wanted))
+        sheet(rows, options.sheets / f"{kind}.png", 2 if kind not in SEEN else 1)
         for name, (label, form) in NAMES.items():
             table = np.array(values[name])
-            before, after = (form.format(v) for v in table.mean(0))
-            wins = (table[:, 1] < table[:, 0]) if name == "gmsd" else (table[:, 1] > table[:, 0])
-            bar = BARS.get((kind, name), "reported")
-            lines.append(
-                f"| {words} | {label} | {before} | {after} | {wins.sum()} of {count} | {bar} |"
-            )
+            middle = np.median(table, 0) if name == "power" else table.mean(0)
+            sign = -1 if name in LOWER else 1
+            wins = (sign * (table[:, -1] - table[:, 0]) > 0).sum()
+            cells = [words, label, *map(form.format, middle), f"{wins} of {len(table)}",
+                     BARS.get((kind, name), "reported")]  # fmt: skip
+            lines.append("| " + " | ".join(cells) + " |")
             print(lines[-1], flush=True)
-    size, spent = options.model.stat().st_size, seconds(network)
-    lines += ["", f"The file has {size:,} bytes (bar: 3,000,000). A picture of 256 x 256 pixels "
-              f"takes {spent:.1f} s of one core."]  # fmt: skip
+    path, network = Path(list(files.values())[-1]), list(networks.values())[-1]
+    lines += ["", f"The file has {path.stat().st_size:,} bytes (bar: 3,000,000). A picture of "
+              f"256 x 256 pixels takes {seconds(network):.1f} s of one core."]  # fmt: skip
     print(lines[-1])
     if options.card:
         fill(options.card, lines)

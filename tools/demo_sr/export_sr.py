@@ -17,7 +17,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", required=True, type=Path, help="the training folder")
     parser.add_argument("--to", required=True, type=Path)
-    parser.add_argument("--state", default="sr.pt", help="refit.pt: with the last layer refitted")
+    parser.add_argument("--state", default="sr.pt", help="sharp.pt, refit.pt: of these scripts")
     options = parser.parse_args()
     kept = torch.load(options.out / options.state, weights_only=True)
     weights = {name: value.half().contiguous() for name, value in kept["average"].items()}

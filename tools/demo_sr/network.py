@@ -6,7 +6,6 @@ import torch
 from degrade import SCALE
 from spandrel.architectures.Compact import Compact
 from torch import nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 CARRIERS = 3
 GAIN = 8  # brings differences between neighbouring pixels to about the size of the pixels
@@ -57,6 +56,15 @@ def interpolation() -> torch.Tensor:
     return kernels
 
 
+def has_carriers(network) -> bool:
+    """Return True for a network that hands the input's colours on, as `build` begins one."""
+    first = network.body[0].weight[:CARRIERS]
+    expected = torch.zeros_like(first)
+    for channel in range(CARRIERS):
+        expected[channel, channel, 1, 1] = 1
+    return torch.equal(first, expected)
+
+
 def hold_carriers(network):
     """No gradient reaches the carriers, so that an optimizer without weight decay keeps them."""
 
@@ -68,25 +76,3 @@ def hold_carriers(network):
     for module in list(network.body)[:-1]:
         for parameter in module.parameters():
             parameter.register_hook(mask)
-
-
-class Critic(nn.Module):
-    """Tells made patches from real ones: [B, 3, S, S] -> scores [B, 1, S / 8, S / 8].
-
-    Spectral normalisation (Miyato et al. 2018) on every layer; sees some 30 pixels at a time.
-    """
-
-    def __init__(self, features: int = 32):
-        super().__init__()
-        f = features
-        shape = [(3, f, 4, 2), (f, 2 * f, 4, 2), (2 * f, 4 * f, 4, 2), (4 * f, 4 * f, 3, 1)]
-        layers = []
-        for count_in, count_out, side, stride in shape:
-            conv = nn.Conv2d(count_in, count_out, side, stride, 1)
-            layers += [spectral_norm(conv), nn.LeakyReLU(0.2)]
-        layers.append(spectral_norm(nn.Conv2d(4 * f, 1, 3, 1, 1)))
-        self.layers = nn.Sequential(*layers)
-        self.to(memory_format=torch.channels_last)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layers(x * 2 - 1)

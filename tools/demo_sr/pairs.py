@@ -11,22 +11,29 @@ from degrade import SCALE, degrade
 from draw_large import HELD_OUT
 
 RIGHT_LEFT = [1, 0, 2, 4, 3]
+REBUILT = 0  # of the kinds of seen.py
 MARGIN = 8  # input pixels around a patch that are degraded with it and cut off, at random
 
 
 class Pictures:
-    """Arrays of prepare_pairs.py with their train and held-out rows and landmarks."""
+    """Arrays of prepare_pairs.py with their train and held-out rows and landmarks.
+
+    Of pictures that the backbone has not seen yet there are no rows.
+    """
 
     def __init__(self, folder: Path):
         table = json.loads((folder / "table.json").read_text())
         self.arrays, self.points, self.train, self.held_out, self.numbers = {}, {}, {}, {}, {}
+        self.seen = {}
         for name in ("half", "full"):
+            self.seen[name] = np.load(folder / f"seen_{name}.npy", mmap_mode="r")
+            there = self.seen[name][0, :, ::64, ::64].any((1, 2, 3))
             self.arrays[name] = np.load(folder / f"{name}.npy", mmap_mode="r")
             self.numbers[name] = np.array([r["number"] for r in table[name]])
             self.points[name] = np.array([r["points"] for r in table[name]], np.float32)
             held = self.numbers[name] % HELD_OUT == 0
-            self.train[name], self.held_out[name] = np.flatnonzero(~held), np.flatnonzero(held)
-        self.seen = np.load(folder / "seen.npy", mmap_mode="r")
+            self.train[name] = np.flatnonzero(~held & there)
+            self.held_out[name] = np.flatnonzero(held & there)
 
     def corner(self, name: str, row: int, side: int, rng) -> tuple[int, int]:
         """Upper left corner (y, x) of a square of some side: half of them near a landmark."""
@@ -62,12 +69,20 @@ def cut(array: np.ndarray, row: int, y: int, x: int, side: int) -> np.ndarray:
 
 
 def generated_pair(pictures: Pictures, side: int, rng):
-    """As generated: seen through the demo backbone's autoencoder, at 256 pixels of 1024."""
+    """As generated: at 256 pixels of 1024, as the demo backbone makes it (seen.py).
+
+    Rebuilt pictures are now and then mixed with the original made small, as a better autoencoder
+    would leave them.
+    """
     row = rng.choice(pictures.train["full"])
     y, x = (v // SCALE for v in pictures.corner("full", row, side * SCALE, rng))
-    change = tone(rng)
+    change, kind = tone(rng), int(rng.integers(len(pictures.seen["full"])))
     wanted = cut(pictures.arrays["full"], row, y * SCALE, x * SCALE, side * SCALE)
-    return change(cut(pictures.seen, row, y, x, side)), change(wanted)
+    given = cut(pictures.seen["full"][kind], row, y, x, side)
+    if kind == REBUILT and rng.random() < 0.4:
+        small = cv2.resize(wanted, (side, side), interpolation=cv2.INTER_AREA)
+        given += np.float32(rng.uniform(0, 0.8)) * (small - given)
+    return change(given), change(wanted)
 
 
 def degraded_pair(pictures: Pictures, side: int, rng, clean_share: float):

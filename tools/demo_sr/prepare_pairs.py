@@ -1,14 +1,16 @@
 """Pictures on disk -> arrays for training and evaluation.
 
     python tools/demo_sr/prepare_pairs.py --faces FACES --large LARGE --data DATA256 \\
-        --vae plugins/mcap_plugins/demo/model/vae --out PAIRS
+        --model plugins/mcap_plugins/demo/model --out PAIRS
 
-Writes half.npy uint8[N, 512, 512, 3] (FACES/512), full.npy uint8[M, 1024, 1024, 3] (LARGE) and
-seen.npy uint8[M, 256, 256, 3]: the same pictures made small and passed through the demo backbone's
-autoencoder, which is what generated portraits look like. A third of LARGE gets a plain background
-first, as generated portraits often have, with the mattes of DATA256 (tools/demo_backbone/
-prepare.py at 256). table.json: for each array's rows the picture's number and its five landmarks in
-pixels of the row. Half a second a large picture on one core.
+Writes half.npy uint8[N, 512, 512, 3] (FACES/512), full.npy uint8[M, 1024, 1024, 3] (LARGE), and
+seen_half.npy uint8[2, N, 256, 256, 3] and seen_full.npy: the same pictures made small and passed
+through the demo backbone, rebuilt and redrawn (seen.py), which is what generated portraits look
+like. Of several --model, one after the other has its turn, picture by picture. A third of LARGE
+gets a plain background first, as generated portraits often have, with the mattes of DATA256
+(tools/demo_backbone/prepare.py at 256). table.json: for each array's rows the picture's number and
+its five landmarks in pixels of the row. Resumable; where seen_*.npy are taken away, other --model
+look at the same pictures. Half a second a picture on one core.
 """
 
 from __future__ import annotations
@@ -20,9 +22,8 @@ from pathlib import Path
 import backbone_tools  # noqa: F401
 import cv2
 import numpy as np
-import torch
-from diffusers import AutoencoderKL
 from prepare import read_rows
+from seen import Backbone
 
 
 def read(path: Path) -> np.ndarray:
@@ -40,12 +41,50 @@ def plain_background(image, matte, rng):
     return (image * alpha + colour * (1 - alpha) + 0.5).astype(np.uint8)
 
 
-@torch.no_grad()
-def through(vae, image: np.ndarray) -> np.ndarray:
-    """uint8[S, S, 3] -> the same, encoded and decoded."""
-    x = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1
-    y = vae.decode(vae.encode(x).latent_dist.mode()).sample[0]
-    return ((y.permute(1, 2, 0) + 1) * 127.5).round().clamp(0, 255).byte().numpy()
+def look(backbones: list[Backbone], pictures: np.ndarray, numbers: list[int], path: Path):
+    """Write what the backbones make of pictures uint8[N, S, S, 3]: uint8[2, N, 256, 256, 3].
+
+    Goes on where it was cut: a row that was not seen is 0.
+    """
+    shape = (2, len(pictures), 256, 256, 3)
+    if path.exists():
+        seen = np.lib.format.open_memmap(path, "r+")
+    else:
+        seen = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+    for i, number in enumerate(numbers):
+        if seen[:, i, ::64, ::64].any():
+            continue
+        small = cv2.resize(np.asarray(pictures[i]), (256, 256), interpolation=cv2.INTER_AREA)
+        seen[:, i] = backbones[i % len(backbones)].seen(small, np.random.default_rng([2, number]))
+
+
+def gather(options, table: dict):
+    """Write half.npy and full.npy, and into the table whose pictures they are."""
+    # In pixels of the 256-pixel picture; the other sets are other pictures of the same numbers.
+    known = (row for row in read_rows(options.faces) if row["folder"] == "256")
+    points = {row["number"]: row["points"] for row in known}
+    mattes, place = None, {}
+    if options.data:
+        mattes = np.load(options.data / "mattes.npy", mmap_mode="r")
+        records = json.loads((options.data / "table.json").read_text())
+        place = {r["number"]: i for i, r in enumerate(records) if r["set"] == "256"}
+    for name, folder, pattern, side in (
+        ("half", options.faces / "512", "*.jpg", 512),
+        ("full", options.large, "*.png", 1024),
+    ):
+        paths = sorted(folder.glob(pattern))
+        paths = [p for p in paths if p.stem.isdecimal() and int(p.stem) in points]
+        shape = (len(paths), side, side, 3)
+        array = np.lib.format.open_memmap(options.out / f"{name}.npy", "w+", np.uint8, shape)
+        table[name] = []
+        for i, path in enumerate(paths):
+            image, number = read(path), int(path.stem)
+            rng = np.random.default_rng(number)
+            if name == "full" and number in place and rng.random() < options.plain:
+                image = plain_background(image, mattes[place[number]], rng)
+            array[i] = image
+            moved = (points[number] + 0.5) * (side / 256) - 0.5
+            table[name].append({"number": number, "points": np.round(moved, 2).tolist()})
 
 
 def main():
@@ -53,54 +92,24 @@ def main():
     parser.add_argument("--faces", required=True, type=Path)
     parser.add_argument("--large", required=True, type=Path)
     parser.add_argument("--data", type=Path, help="prepared at 256, for its mattes")
-    parser.add_argument("--vae", required=True, type=Path)
+    parser.add_argument("--model", required=True, type=Path, action="append")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--plain", type=float, default=0.33, help="share of plain backgrounds")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    known = read_rows(options.faces / "landmarks.csv")  # in pixels of the 256-pixel picture
-    points = {row["number"]: row["points"] for row in known}
-    table = {}
-
-    def rows(folder: Path, pattern: str):
-        paths = sorted(folder.glob(pattern))
-        return [p for p in paths if p.stem.isdecimal() and int(p.stem) in points]
-
-    def record(path: Path, side: int):
-        number, zoom = int(path.stem), side / 256
-        moved = (points[number] + 0.5) * zoom - 0.5
-        return {"number": number, "points": np.round(moved, 2).tolist()}
-
-    paths = rows(options.faces / "512", "*.jpg")
-    half = np.lib.format.open_memmap(
-        options.out / "half.npy", "w+", np.uint8, (len(paths), 512, 512, 3)
-    )
-    for i, path in enumerate(paths):
-        half[i] = read(path)
-    table["half"] = [record(path, 512) for path in paths]
-
-    vae = AutoencoderKL.from_pretrained(options.vae, torch_dtype=torch.float32).eval()
-    vae.to(memory_format=torch.channels_last)
-    mattes, place = None, {}
-    if options.data:
-        mattes = np.load(options.data / "mattes.npy", mmap_mode="r")
-        records = json.loads((options.data / "table.json").read_text())
-        place = {r["number"]: i for i, r in enumerate(records)}
-    paths = rows(options.large, "*.png")
-    shape = (len(paths), 1024, 1024, 3)
-    full = np.lib.format.open_memmap(options.out / "full.npy", "w+", np.uint8, shape)
-    shape = (len(paths), 256, 256, 3)
-    seen = np.lib.format.open_memmap(options.out / "seen.npy", "w+", np.uint8, shape)
-    for i, path in enumerate(paths):
-        image, number = read(path), int(path.stem)
-        rng = np.random.default_rng(number)
-        if number in place and rng.random() < options.plain:
-            image = plain_background(image, mattes[place[number]], rng)
-        full[i] = image
-        seen[i] = through(vae, cv2.resize(image, (256, 256), interpolation=cv2.INTER_AREA))
-    table["full"] = [record(path, 1024) for path in paths]
-    (options.out / "table.json").write_text(json.dumps(table))
-    print(f"{len(table['half'])} pictures of 512 pixels, {len(table['full'])} of 1024")
+    file = options.out / "table.json"
+    if file.exists():
+        table = json.loads(file.read_text())
+    else:
+        table = {}
+        gather(options, table)
+        file.write_text(json.dumps(table))
+    backbones = [Backbone(folder) for folder in options.model]
+    for name, rows in reversed(table.items()):
+        pictures = np.load(options.out / f"{name}.npy", mmap_mode="r")
+        numbers = [row["number"] for row in rows]
+        look(backbones, pictures, numbers, options.out / f"seen_{name}.npy")
+        print(f"{len(rows)} pictures of {pictures.shape[1]} pixels", flush=True)
 
 
 if __name__ == "__main__":

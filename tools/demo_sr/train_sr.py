@@ -2,9 +2,9 @@
 
     python tools/demo_sr/train_sr.py --pairs PAIRS --sface X.onnx --out RUN --seconds 1500
 
-Loss: L1, L1 of the pixel steps, and on one whole face a step SFace's embedding and features. With
---adversarial and --start it goes on from another run with a critic as well, for sharpness. Writes
-RUN/sr.pt (weights, their average, optimizers) and RUN/sr.png (held out: given, made, wanted).
+Loss: L1, L1 of the pixel steps, and on one whole face a step SFace's embedding and features, which
+makes it true and smooth; sharpen_sr.py goes on from there. Writes RUN/sr.pt (weights, their
+average, optimizers) and RUN/sr.png (held out: given, made, wanted).
 """
 
 from __future__ import annotations
@@ -17,18 +17,16 @@ import backbone_tools  # noqa: F401
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from degrade import photo
 from face_features import FaceFeatures
 from measures import psnr
 from muon import optimizers
-from network import Critic, build, hold_carriers
-from pairs import Pictures, patches, whole_face
+from network import build, hold_carriers
+from pairs import REBUILT, Pictures, patches, whole_face
 from picture_loss import differences
 from schedule import Clock, rate, save, set_rate
 
 BORDER = 16  # made pixels along a patch's edge for which the network lacks what lies beyond
-CRITIC_SIDE = 128  # pixels of a made patch that the critic sees, anywhere in it
 
 
 def tensor(images: np.ndarray) -> torch.Tensor:
@@ -78,7 +76,7 @@ def held_out(network, state, pictures: Pictures, faces: FaceFeatures, count: int
         large = cv2.resize(given, (512, 512), interpolation=cv2.INTER_LANCZOS4)
         rows.append((large, made[0].permute(1, 2, 0).numpy(), image))
     for row in pictures.held_out["full"][:4]:
-        given = np.asarray(pictures.seen[row, 64:192, 64:192], np.float32) / 255
+        given = np.asarray(pictures.seen["full"][REBUILT, row, 64:192, 64:192], np.float32) / 255
         image = np.asarray(pictures.arrays["full"][row, 256:768, 256:768], np.float32) / 255
         made = network(tensor(given[None])).clamp(0, 1)
         large = cv2.resize(given, (512, 512), interpolation=cv2.INTER_LANCZOS4)
@@ -107,8 +105,6 @@ def main():
     parser.add_argument("--sharp", type=float, default=0.25)
     parser.add_argument("--identity", type=float, default=0.05)
     parser.add_argument("--seen-by-face", type=float, default=0.02)
-    parser.add_argument("--adversarial", type=float, default=0.0)
-    parser.add_argument("--critic-lr", type=float, default=4e-4)
     parser.add_argument("--generated", type=float, default=0.3, help="share of generated patches")
     parser.add_argument(
         "--clean", type=float, default=0.3, help="share of the other, lightly degraded"
@@ -131,21 +127,14 @@ def main():
         network.named_parameters(), options.muon_lr, options.adam_lr, skip=("body.0.", last)
     )
     mean = {name: value.clone() for name, value in network.state_dict().items()}
-    critic = Critic() if options.adversarial else None
-    judge = []
-    if critic is not None:
-        judge = [torch.optim.Adam(critic.parameters(), options.critic_lr, betas=(0.5, 0.99))]
-        judge[0].param_groups[0]["base_lr"] = options.critic_lr
     if kept:
         mean, step, spent = kept["average"], kept["step"], kept["spent"]
-        for optimizer, values in zip([*made, *judge], kept["optimizers"], strict=True):
+        for optimizer, values in zip(made, kept["optimizers"], strict=True):
             optimizer.load_state_dict(values)
-        if critic is not None:
-            critic.load_state_dict(kept["critic"])
     clock, rng, means = Clock(options.seconds, spent), np.random.default_rng(step), {}
     saved = reported = clock.spent
     while clock.progress < 1:
-        set_rate([*made, *judge], rate(clock.progress, step, 50, options.flat))
+        set_rate(made, rate(clock.progress, step, 50, options.flat))
         given, wanted = map(
             tensor,
             patches(pictures, options.batch, options.side, rng, options.generated, options.clean),
@@ -162,19 +151,6 @@ def main():
             "identity": options.identity * apart,
             "face": options.seen_by_face * unlike,
         }
-        if critic is not None:
-            # Hinge loss; the critic learns from the same patches first.
-            top, left = (int(v) for v in rng.integers(0, 4 * options.side - CRITIC_SIDE + 1, 2))
-            part = (..., slice(top, top + CRITIC_SIDE), slice(left, left + CRITIC_SIDE))
-            real, fake = critic(wanted[part]), critic(y.detach()[part])
-            doubt = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
-            judge[0].zero_grad(set_to_none=True)
-            doubt.backward()
-            judge[0].step()
-            critic.requires_grad_(False)
-            terms["adversarial"] = -options.adversarial * critic(y[part]).mean()
-            critic.requires_grad_(True)
-            means["critic"] = means.get("critic", doubt.item()) * 0.98 + 0.02 * doubt.item()
         for optimizer in made:
             optimizer.zero_grad(set_to_none=True)
         sum(terms.values()).backward()
@@ -197,8 +173,7 @@ def main():
                 state,
                 {"network": network.state_dict(), "average": mean, "shape": shape, "step": step,
                  "spent": clock.spent,
-                 "optimizers": [optimizer.state_dict() for optimizer in [*made, *judge]],
-                 "critic": critic.state_dict() if critic is not None else {}},
+                 "optimizers": [optimizer.state_dict() for optimizer in made]},
             )  # fmt: skip
 
 
