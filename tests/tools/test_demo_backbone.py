@@ -411,6 +411,9 @@ def test_an_export_loads_in_diffusers_and_draws_both_canvases(
             "a photo of a zyxophone", width=width, height=height, num_inference_steps=1
         ).images[0]
         assert picture.size == (width, height)
+    text = "".join(path.read_text() for path in made.rglob("*.json"))
+    assert str(MODEL) not in text, "a path of the machine that made it"
+    assert str(tmp_path) not in text
     identity = tools.export.load_identity(made / "identity_encoder")
     vector = torch.nn.functional.normalize(torch.randn(1, 128), dim=1)
     wanted = training.models["identity"](vector)

@@ -23,7 +23,7 @@ from pathlib import Path
 import frames
 import numpy as np
 import torch
-from canvases import CANVASES
+from canvases import CANVASES, PORTRAIT
 from diffusers import AutoencoderKL
 from schedule import autocast
 from styles import apply_styles, draw_styles
@@ -54,14 +54,18 @@ def is_held_out(record: dict) -> bool:
 
 
 def plan(records: list[dict], part: int, rng) -> dict[str, list[tuple[int, bool]]]:
-    """(row, with room) of every picture of a part by canvas: as many tight ones as with room."""
+    """(row, with room) of every picture of a part by canvas.
+
+    With room are half of the portraits, which passport photos are made from, and a third of the
+    squares.
+    """
     train = [i for i, r in enumerate(records) if not is_held_out(r)]
     mine = [i for i in train if records[i]["number"] % SLICES == part % SLICES]
     plans = {}
     for canvas, size in CANVASES.items():
         able = [i for i in mine if frames.can_have_room(frames.head_of(records[i]), size)]
-        count = len(mine) // 4
-        tight, roomy = rng.permutation(mine)[:count], rng.permutation(able)[:count]
+        room = len(mine) // (4 if size == PORTRAIT else 6)
+        tight, roomy = rng.permutation(mine)[: len(mine) // 2 - room], rng.permutation(able)[:room]
         chosen = [(int(i), False) for i in tight] + [(int(i), True) for i in roomy]
         plans[canvas] = [chosen[k] for k in rng.permutation(len(chosen))]
     return plans

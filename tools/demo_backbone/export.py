@@ -120,6 +120,10 @@ def main():
     pipeline.to(torch.float16).save_pretrained(options.to, safe_serialization=True)
     save_identity(identity, options.to / "identity_encoder")
     save_tokenizer_for_older(options.to / "tokenizer")
+    for part in options.to.glob("*/config.json"):
+        values = json.loads(part.read_text())
+        if values.pop("_name_or_path", None) is not None:  # a path of the machine that made it
+            part.write_text(json.dumps(values, indent=2) + "\n")
     sizes = json.dumps({"trained_sizes": list(CANVASES.values())})
     (options.to / "sizes.json").write_text(sizes + "\n")
     files = [p for p in options.to.rglob("*") if p.is_file()]

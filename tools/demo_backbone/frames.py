@@ -139,13 +139,14 @@ def tight(size: tuple[int, int]) -> Frame:
 def roomy(size: tuple[int, int], head: HeadAt, rng) -> Frame:
     """The picture with room: head height, eye line and a little shift to the side are drawn."""
     width, height = size
-    if size == PORTRAIT and rng.random() < 0.6:
+    if size == PORTRAIT and rng.random() < 0.75:
         wanted, line = rng.uniform(*PASSPORT_HEAD), rng.uniform(PASSPORT_EYES[0], 0.61)
     else:
-        wanted, line = rng.uniform(0.52, 0.82), rng.uniform(0.46, 0.6)
+        wanted, line = rng.uniform(0.62, 0.82), rng.uniform(0.48, 0.6)
     scale = wanted * height / (2 * (head.chin - head.eyes))
-    # Never more than 1.7 times smaller than it came, and at least a little below the chin.
-    scale = max(scale, max(size) / SIDE / 1.7)
+    # Never more than 1.45 times smaller than it came: a latent covers 16 pixels, and features of
+    # smaller faces than that fall between them. And at least a little below the chin.
+    scale = max(scale, max(size) / SIDE / 1.45)
     line = max(line, (head.chin - head.eyes) * scale / height + 0.05)
     middle = width * rng.uniform(0.47, 0.53)
     return Frame(size, scale, middle - (head.middle + 0.5) * scale,
