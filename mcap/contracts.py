@@ -1,9 +1,10 @@
 """The contract with plugins: protocols, capabilities as data, and what passes between stages.
 
 A factory makes an object of a protocol (`FaceDetector`, `IdentityModel`, `Masker`, `Restorer`,
-`Backbone`, `Metric`). What it can do beyond the protocol's methods it says as data in its ``info``,
-a frozen dataclass whose defaults fit a simple plugin: nothing is probed for. `mcap.registry` checks
-the fields as a plugin registers it, and the object once the factory has made it.
+`Backbone`, `Metric`, `Engine`). What it can do beyond the protocol's methods it says as data in its
+``info``, a frozen dataclass whose defaults fit a simple plugin: nothing is probed for.
+`mcap.registry` checks the fields as a plugin registers it, and the object once the factory has made
+it.
 
 Shapes: H, W are pixels of an upright image; B is a batch; S is a square side in pixels; C x h x w
 is a latent. Images are RGB. Points are (x, y) in pixels with the origin at the top left corner of
@@ -533,4 +534,97 @@ class EncodesIdentity(Protocol):
     def identity_rows(self, embeddings: torch.Tensor) -> list[torch.Tensor]:
         """Face embeddings of one person's photos, float32[N, D] of unit length -> the row of the
         identity token in each text encoder's embedding table, float32[W]."""
+        ...
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """The abilities of an engine, which gives the jobs of ``mcap batch`` to workers."""
+
+    machines: bool = False
+    """True where workers may run on other machines than the scheduler's."""
+    has_address: bool = False
+    """True where ``WorkerPlan.address`` says where its machines are found."""
+
+
+@dataclass(frozen=True)
+class WorkerPlan:
+    """The workers that an engine is to start."""
+
+    runner: str
+    """``module:name`` of a callable without arguments, called once a worker. It returns the
+    function that does jobs: JSON-serialisable order in, JSON-serialisable outcome out."""
+    studio: Path
+    """The output folder, absolute."""
+    sources: Sequence[Path] = ()
+    """Folders and files, absolute, that the orders name as their ``source``."""
+    workers: int | None = None
+    """None: one for each GPU or, without one, as many as the engine finds right."""
+    gpus: tuple[str, ...] | None = None
+    """As CUDA_VISIBLE_DEVICES names them; None: all, (): none."""
+    per_gpu: int = 1
+    """Workers that share a GPU."""
+    threads: int | None = None
+    """Of the CPU, for each worker; None: the processors, divided among the workers."""
+    address: str | None = None
+    """Of the cluster; None: this machine's own."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """That a machine of the cluster must have."""
+    files: Literal["auto", "shared", "copied"] = "auto"
+    """``shared``: workers elsewhere see the same folders; ``copied``: photos and results travel;
+    ``auto``: found out for each worker."""
+
+
+@dataclass(frozen=True)
+class Workforce:
+    """The workers of an engine, by name, and how many threads of the CPU each has."""
+
+    workers: tuple[str, ...]
+    threads: int
+
+
+@dataclass(frozen=True)
+class WorkerEvent:
+    """A worker is ready, has finished a job, is gone, or has something to tell."""
+
+    worker: str
+    kind: Literal["ready", "finished", "died", "note"]
+    outcome: Mapping[str, Any] | None = None
+    """Of a job that has finished: what the runner returned."""
+    text: str = ""
+    """``died``: why, as far as it is known; ``note``: a sentence for people."""
+    seconds: float = 0.0
+    """``ready``: what starting the worker took."""
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Starts workers, hands them jobs one at a time, and starts another for one that died."""
+
+    @property
+    def info(self) -> EngineInfo: ...
+
+    def start(self, plan: WorkerPlan) -> Workforce:
+        """Begin to start the workers.
+
+        A worker takes orders after its `WorkerEvent` ``ready``, which follows a ``died`` again
+        where another one has taken its place. Raises `mcap.errors.McapError` where no worker can
+        be had.
+        """
+        ...
+
+    def submit(self, worker: str, order: Mapping[str, Any]) -> None:
+        """Let a worker that is ready and idle do a job; returns at once."""
+        ...
+
+    def wait(self, seconds: float) -> list[WorkerEvent]:
+        """Return what has happened, at the latest after ``seconds``, perhaps nothing."""
+        ...
+
+    def interrupt(self) -> None:
+        """Ask all workers to save what they have and end their jobs, as Ctrl-C does a command."""
+        ...
+
+    def close(self) -> None:
+        """End all workers, those with a job too, and give back what was taken."""
         ...

@@ -82,6 +82,15 @@ def register_metrics(register: Register) -> None:
 
 
 @hookspec
+def register_engines(register: Register) -> None:
+    """Register `mcap.contracts.Engine` factories: ``factory() -> Engine``.
+
+    ``info``: `mcap.contracts.EngineInfo`; its defaults where none is given. ``mcap batch --engine``
+    takes the name.
+    """
+
+
+@hookspec
 def register_recipes(register: Register) -> None:
     """Register recipes: ``register("soft", {"phase2_lora_lr": 5e-5}, summary="...")``.
 

@@ -8,6 +8,7 @@ stops nothing else. ``MCAP_PLUGINS=a,b`` is an allow-list of entry-point names.
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ KINDS = MappingProxyType(
         "restorer": "register_restorers",
         "backbone": "register_backbones",
         "metric": "register_metrics",
+        "engine": "register_engines",
     }
 )
 
@@ -42,6 +44,7 @@ PROTOCOLS: Mapping[str, type] = MappingProxyType(
         "restorer": contracts.Restorer,
         "backbone": contracts.Backbone,
         "metric": contracts.Metric,
+        "engine": contracts.Engine,
     }
 )
 """Kind -> what its factories make."""
@@ -54,6 +57,7 @@ INFOS: Mapping[str, type] = MappingProxyType(
         "restorer": contracts.RestorerInfo,
         "backbone": contracts.BackbonePlan,
         "metric": contracts.MetricInfo,
+        "engine": contracts.EngineInfo,
     }
 )
 """Kind -> the dataclass that ``register(..., info=...)`` takes."""
@@ -70,7 +74,7 @@ METHODS: Mapping[str, str] = MappingProxyType(
 )
 """A field of ``info`` that promises a method, and the method."""
 
-PLANNED_BY = ("kind", "scale", "differentiable", "each", "better")
+PLANNED_BY = ("kind", "scale", "differentiable", "each", "better", "machines", "has_address")
 """Fields of ``info`` that commands plan by; the object that is made must have the same."""
 
 EXTRAS = MappingProxyType(
@@ -79,6 +83,7 @@ EXTRAS = MappingProxyType(
         "mediapipe": "mediapipe",
         "dlib": "dlib",
         "codeformer": "spandrel_extra_arches",
+        "ray": "ray",
     }
 )
 """What ``pip install 'mcap[NAME]'`` knows, and the module that shows that it is there; an entry's
@@ -104,6 +109,18 @@ class Entry:
 
 
 METADATA = ("summary", "licence", "commercial", "needs", "reads", "info")
+
+KEPT_KINDS = ("detector", "identity", "masker", "backbone")
+"""Of which `Registry.keep` keeps what is made: they have no settings that a command changes."""
+
+
+@dataclass
+class KeptModel:
+    """An object that is kept for the next one who asks."""
+
+    made: Any
+    seconds: float  # that making it took
+    reused: int = 0
 
 
 @dataclass(frozen=True)
@@ -141,6 +158,9 @@ class Registry:
         self.plugins: list[str] = []
         self.origins: dict[str, str] = {}
         """Entry-point name -> the package it comes from, with its version."""
+        self.kept: dict[tuple[Any, ...], KeptModel] | None = None
+        """What `keep` keeps, by kind, name and arguments; None: every call of `create` makes its
+        own."""
         points = entry_points(group=hookspecs.GROUP) if found is None else found
         allowed = allow_list()
         for point in sorted(points, key=lambda point: (point.name, point.value)):
@@ -273,12 +293,21 @@ class Registry:
     @overload
     def create(self, kind: str, name: str, *args: Any, **options: Any) -> Any: ...
     def create(self, kind: str, name: str, *args: Any, **options: Any) -> Any:
-        """Call the entry's factory.
+        """Call the entry's factory, or return what was kept of an earlier call (`keep`).
 
         Raises `MissingResourceError` with the remedy where a package is not installed, and
         `McapError` where what the factory made is not what the contract asks for.
         """
         entry = self.get(kind, name)
+        key = (kind, name, args, tuple(sorted(options.items())))
+        keeps = self.kept is not None and kind in KEPT_KINDS
+        if keeps and self.kept is not None:
+            if key in self.kept:
+                self.kept[key].reused += 1
+                return self.kept[key].made
+            if kind == "backbone":  # memory has room for one
+                self.drop("backbone")
+        began = time.perf_counter()
         try:
             with telemetry_kept_off():
                 made = entry.factory(*args, **options)
@@ -300,7 +329,23 @@ class Registry:
                 f"{contracts.CONTRACT} asks for: {'; '.join(problems)}. This is a defect of the "
                 "plugin; see docs/plugins.md."
             )
+        if keeps and self.kept is not None:
+            self.kept[key] = KeptModel(made, time.perf_counter() - began)
         return made
+
+    def keep(self) -> None:
+        """Keep detectors, identity networks, maskers and one backbone from now on, for a process
+        that does one job after another."""
+        if self.kept is None:
+            self.kept = {}
+
+    def drop(self, *kinds: str) -> None:
+        """Keep no object of these kinds any longer that was made until now; of none given, none at
+        all."""
+        if self.kept is not None:
+            self.kept = {
+                key: kept for key, kept in self.kept.items() if kinds and key[0] not in kinds
+            }
 
     def names(self, kind: str) -> list[str]:
         return sorted(self.entries[kind])

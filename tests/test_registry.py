@@ -14,6 +14,7 @@ from mcap import cli, hookspecs
 from mcap.contracts import (
     BackbonePlan,
     DetectorInfo,
+    EngineInfo,
     IdentityInfo,
     MaskerInfo,
     MetricInfo,
@@ -94,6 +95,7 @@ def test_each_kind_is_registered_through_its_hook(plugin, kind, hook):
         "restorer": RestorerInfo("image", 2),
         "backbone": BackbonePlan(),
         "metric": MetricInfo(),
+        "engine": EngineInfo(),
     }
     assert entry.info == infos[kind]
     assert found.names(kind) == ["probe"]

@@ -196,7 +196,7 @@ def prepare_downloads(ctx: typer.Context) -> None:
 # hide as an attribute of this package.
 for _name in ("mask", "train", "generate", "edit", "enhance", "report", "evaluate"):
     app.command(_name)(getattr(importlib.import_module(f"mcap.cli.{_name}"), _name))
-for _name in ("profiles", "models"):
+for _name in ("batch", "profiles", "models"):
     app.add_typer(importlib.import_module(f"mcap.cli.{_name}").app, name=_name)
 for _name in ("plugins", "doctor", "inspect", "export"):
     app.command(_name)(getattr(importlib.import_module(f"mcap.cli.{_name}"), _name))

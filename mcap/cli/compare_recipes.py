@@ -17,16 +17,15 @@ from mcap.cli.train import make_request
 from mcap.cli.train_output import about, show_events
 from mcap.contracts import MetricInput
 from mcap.diffusion.sampling import STEPS
-from mcap.errors import InputRejectedError, Interrupted, McapError, UsageError
+from mcap.errors import Interrupted, McapError, UsageError
 from mcap.evaluation.entrants import Entrant, Result
 from mcap.evaluation.run import teaches, training_cost
 from mcap.generation.settings import GenerationModels
-from mcap.images.find import find_photos, natural_order
+from mcap.images.find import people_in
 from mcap.masking.select import mask_photos, mask_references
 from mcap.registry import registry
 from mcap.runtime.device import set_threads
 from mcap.runtime.memory import reset_peak_memory, translate_oom
-from mcap.runtime.text import file_stem
 from mcap.subjects.subject import read_subject
 from mcap.training import run as training
 from mcap.training.checkpoint import latest_checkpoint
@@ -115,36 +114,6 @@ def taught(trial: Trial) -> bool:
     return teaches(trial.request.recipe.model_dump())
 
 
-def people_in(sources: Sequence[Path]) -> dict[str, Path]:
-    """Return person -> folder of photos: the subfolders, or the folder itself where it has none.
-
-    Raises `UsageError` for what is no folder or is there twice, `InputRejectedError` for an empty
-    one.
-    """
-    people: dict[str, Path] = {}
-    for source in sources:
-        if not source.is_dir():
-            raise UsageError(
-                f"--source {source}: is no folder; give one with a subfolder of photos a person."
-            )
-        inner = sorted(
-            (path for path in source.iterdir() if path.is_dir() and path.name[0] != "."),
-            key=natural_order,
-        )
-        if not inner and not find_photos([source]):
-            raise InputRejectedError(
-                f"--source {source}: the folder is empty; put a subfolder of photos a person there."
-            )
-        for folder in inner or [source]:
-            name = file_stem(folder.resolve().name)
-            if name in people:
-                raise UsageError(
-                    f"--source: {people[name]} and {folder} would both be called '{name}'."
-                )
-            people[name] = folder
-    return people
-
-
 def make_trials(settings: Settings, wanted: EvaluationRequest) -> list[Trial]:
     """Return every training: person by person, style by style, the recipes in turn.
 
@@ -152,7 +121,7 @@ def make_trials(settings: Settings, wanted: EvaluationRequest) -> list[Trial]:
     """
     return [
         make_trial(settings, wanted, Entrant(recipe, person, style, repeat, folder), recipe)
-        for person, folder in people_in(wanted.source).items()
+        for person, folder in people_in(wanted.source, "--source ").items()
         for style in wanted.styles
         for repeat in range(wanted.repeats)
         for recipe in wanted.recipes

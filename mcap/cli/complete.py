@@ -33,6 +33,10 @@ def backbones(incomplete: str) -> list[str]:
     return entries("backbone", incomplete)
 
 
+def engines(incomplete: str) -> list[str]:
+    return entries("engine", incomplete)
+
+
 def restorers(incomplete: str) -> list[str]:
     return entries("restorer", incomplete)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mcap.cli.compare_recipes import Comparing, make_trial, people_in, taught
+from mcap.cli.compare_recipes import Comparing, make_trial, taught
 from mcap.cli.measures import choose_yardsticks
 from mcap.cli.output import emit, note
 from mcap.cli.repeat_command import repeat_command
@@ -24,6 +24,7 @@ from mcap.evaluation.search import (
     rungs,
     score,
 )
+from mcap.images.find import people_in
 from mcap.runtime.files import write_json
 from mcap.training.plan import required_weights
 from mcap.weights.locate import require_here
@@ -46,7 +47,7 @@ def search_recipes(ctx: typer.Context, settings: Settings, wanted: EvaluationReq
     Every recipe has the same candidates, trainings and pictures. Trainings are found again.
     """
     choices = candidates(wanted.search)
-    people = people_in(wanted.source)
+    people = people_in(wanted.source, "--source ")
     # People first: a candidate's second training is of another person and not in another style.
     cells = [(person, style) for style in wanted.styles for person in people]
 

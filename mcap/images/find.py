@@ -61,6 +61,36 @@ def find_photos(
     return list(found.values())
 
 
+def people_in(sources: Sequence[Path], option: str) -> dict[str, Path]:
+    """Return person -> folder of photos: the subfolders, or the folder itself where it has none.
+
+    ``option`` stands before a path in messages: "--source ". Raises `UsageError` for what is no
+    folder or is there twice, `InputRejectedError` for an empty one.
+    """
+    people: dict[str, Path] = {}
+    for source in sources:
+        if not source.is_dir():
+            raise UsageError(
+                f"{option}{source}: is no folder; give one with a subfolder of photos a person."
+            )
+        inner = sorted(
+            (path for path in source.iterdir() if path.is_dir() and path.name[0] != "."),
+            key=natural_order,
+        )
+        if not inner and not find_photos([source]):
+            raise InputRejectedError(
+                f"{option}{source}: the folder is empty; put a subfolder of photos a person there."
+            )
+        for folder in inner or [source]:
+            name = file_stem(folder.resolve().name)
+            if name in people:
+                raise UsageError(
+                    f"{option}{people[name]} and {folder} would both be called '{name}'."
+                )
+            people[name] = folder
+    return people
+
+
 def expand(
     sources: Sequence[Path | str], stdin: TextIO | None, results: bool, left_out: list[Path]
 ) -> Iterator[Path]:

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import base64
 import unicodedata
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mcap.results import typeface
 from mcap.runtime import files
 from mcap.runtime.text import printable
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 FIRST_RARE = "\u0530"
 COMMON_SYMBOLS = frozenset(map(chr, range(0x2000, 0x2C00)))
@@ -26,9 +30,17 @@ def write_page(path: Path, template: str, **values: Any) -> None:
     Text in ``values`` is escaped, control characters of file names too. A value that the template
     asks for and that is not given raises `jinja2.UndefinedError`.
     """
+    page = templates().get_template(template).render(**values)
+    page = page.replace("<style>", f"<style>\n{font_faces(page)}", 1)
+    files.write_bytes(path, page.encode())
+
+
+@cache
+def templates() -> Environment:
+    """Return the templates, each read and compiled once."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
+    return Environment(
         loader=PackageLoader("mcap.results", "templates"),
         autoescape=True,
         # Markup is a str, too, of which the text within has been here already.
@@ -37,9 +49,6 @@ def write_page(path: Path, template: str, **values: Any) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template(template).render(**values)
-    page = page.replace("<style>", f"<style>\n{font_faces(page)}", 1)
-    files.write_bytes(path, page.encode())
 
 
 def font_faces(text: str) -> str:

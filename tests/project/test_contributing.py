@@ -18,7 +18,7 @@ from tests.support import ROOT
 from tests.support.tiny import tiny_folder
 
 PAGE = ROOT / "CONTRIBUTING.md"
-KINDS = ("detector", "identity", "restorer", "backbone", "recipe")
+KINDS = ("detector", "identity", "restorer", "backbone", "recipe", "engine")
 
 
 def block(first_line: str) -> str:
@@ -59,6 +59,7 @@ def test_every_kind_of_thing_has_its_example():
         "restorer",
         "backbone",
         "recipe",
+        "engine",
         "style",
         "command",
     ]
@@ -121,6 +122,19 @@ def test_the_recipe(monkeypatch):
     found = recipe("gentle", [])
     assert (found.phase1_steps, found.identity_weight) == (800, 0.5)
     assert found.phase2_steps == recipe("magicapture", []).phase2_steps
+
+
+def test_the_engine(monkeypatch, tmp_path):
+    from mcap.batch import BatchSettings, Job, run_batch
+    from mcap.contracts import WorkerPlan
+
+    here = plugin("engine", monkeypatch).create("engine", "here")
+    jobs = [Job(name, tmp_path, "passport", seed=1) for name in ("anna", "ends with 3", "raises")]
+    plan = WorkerPlan("tests.support.simulated_jobs:make_runner", tmp_path)
+    *_, ended = run_batch(
+        jobs, tmp_path / "studio", here, settings=BatchSettings(min_free_mb=0), plan=plan
+    )
+    assert (ended.done, ended.failed, ended.waiting) == (1, 2, 0)
 
 
 def test_the_style(tmp_path, capsys):

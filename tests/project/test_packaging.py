@@ -109,12 +109,14 @@ def test_the_wheel_has_entry_points_licence_and_metadata(wheel):
             "demo",
             "spandrel",
             "measures",
+            "local",
+            "ray",
         )
     }
     assert "Requires-Python: >=3.11" in metadata
     assert "License-Expression: Apache-2.0" in metadata
     assert "Apache License" in licence and "END OF TERMS AND CONDITIONS" in licence
-    for extra in ("insightface", "mediapipe", "dlib", "codeformer", "all", "dev"):
+    for extra in ("insightface", "mediapipe", "dlib", "codeformer", "ray", "all", "dev"):
         assert f"Provides-Extra: {extra}" in metadata
 
 
