@@ -180,7 +180,10 @@ def csv_lines(path: Path, _styles: Sequence[str]) -> Iterator[tuple[JobLine, str
                 )
             yield checked({key: cell for key, cell in row.items() if cell}, origin), origin
     except csv.Error as error:
-        raise UsageError(f"{path}, line {rows.line_num}: {error}.") from None
+        raise UsageError(
+            f"{path}, after line {rows.line_num}: {error}; look for a quotation mark without its "
+            "counterpart."
+        ) from None
 
 
 def unknown_key(name: str, origin: str, kind: str = "key") -> str:

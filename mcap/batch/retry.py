@@ -42,7 +42,7 @@ REMEDIES: dict[Cause, str] = {
 
 @dataclass(frozen=True)
 class Next:
-    """What follows for the job, and for the batch."""
+    """The state of the job, and of the batch, after an attempt."""
 
     state: State
     low_memory: bool = False

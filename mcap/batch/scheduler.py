@@ -62,6 +62,14 @@ class Scheduler:
             row.id: [attempt.cause for attempt in row.counted if attempt.cause] for row in rows
         }
         self.waiting = {row.id for row in rows if row.state != "done"}
+        self.person = {row.id: row.job.key[0] for row in rows}
+        self.queues: dict[str, list[int]] = {}
+        """Person -> jobs that wait, the longest last."""
+        self.left: dict[str, float] = {}
+        """Person -> seconds of these jobs by the estimate."""
+        for row in sorted(rows, key=lambda row: (row.estimate or 0.0, -row.id)):
+            if row.id in self.waiting:
+                self.put_back(row)
         self.running: dict[str, Running] = {}
         self.idle: list[str] = []
         self.lost_starts: dict[str, int] = {}
@@ -117,7 +125,7 @@ class Scheduler:
             attempt = self.ledger.begin(row, worker)
             row = replace(row, state="running")
             self.rows[row.id] = row
-            self.waiting.discard(row.id)
+            self.take_out(row)
             self.running[worker] = Running(row, attempt)
             self.engine.submit(
                 worker, job_order(row, self.settings, self.plan.studio, self.threads)
@@ -128,26 +136,31 @@ class Scheduler:
         """Return the causes of a job's attempts that count."""
         return [cause for cause in self.causes[row.id] if cause != "stopped"]
 
+    def put_back(self, row: JobRow) -> None:
+        """Let a job wait for a worker, before the person's others."""
+        person = self.person[row.id]
+        self.queues.setdefault(person, []).append(row.id)
+        self.left[person] = self.left.get(person, 0.0) + (row.estimate or 0.0)
+
+    def take_out(self, row: JobRow) -> None:
+        """Let a job wait no longer: a worker begins it."""
+        person = self.person[row.id]
+        self.waiting.discard(row.id)
+        self.queues[person].remove(row.id)
+        self.left[person] -= row.estimate or 0.0
+        if not self.queues[person]:
+            del self.queues[person]
+
     def next_job(self) -> JobRow | None:
-        """Return the longest job of a person of whom none runs.
+        """Return the longest job of the person with the most to do, of whom none runs.
 
         A person's jobs run one after the other (they share masks), so it is the sum of theirs that
         decides: begun last, it would be what everybody waits for.
         """
-        busy = {running.row.job.key[0] for running in self.running.values()}
-        left: dict[str, float] = {}
-        free = []
-        for id in self.waiting:
-            row = self.rows[id]
-            person = row.job.key[0]
-            if person not in busy:
-                left[person] = left.get(person, 0.0) + (row.estimate or 0.0)
-                free.append(row)
-        return max(
-            free,
-            key=lambda row: (left[row.job.key[0]], row.estimate or 0.0, -row.id),
-            default=None,
-        )
+        busy = {self.person[running.row.id] for running in self.running.values()}
+        free = (person for person in self.queues if person not in busy)
+        person = max(free, key=self.left.__getitem__, default=None)
+        return None if person is None else self.rows[self.queues[person][-1]]
 
     def has_room(self, row: JobRow) -> bool:
         """Return whether the disk has room for a job beside those that run.
@@ -213,6 +226,7 @@ class Scheduler:
         self.rows[row.id] = row
         if following.state == "waiting":
             self.waiting.add(row.id)
+            self.put_back(row)
         if following.stops_batch and self.problem is None:
             self.problem = MissingResourceError(f"Worker {worker}: {row.message}")
         yield JobEnded(row, worker, causes[-1])

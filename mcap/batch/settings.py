@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class BatchSettings(BaseModel):
-    """What each job does; it is kept in the ledger, so that ``mcap batch retry`` does the same."""
+    """The stages of each job; kept in the ledger, so that ``mcap batch retry`` does the same."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

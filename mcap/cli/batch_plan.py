@@ -41,7 +41,7 @@ MACHINES_OWN = frozenset({"cache_dir"})
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """What there is to do."""
+    """The jobs of a batch, the weights that they need, and notices."""
 
     jobs: Sequence[Planned]
     weights: Sequence[WeightLine]

@@ -93,7 +93,7 @@ BAD = {
         ("person,source,style\na,a,p,q", "line 2: has more cells"),
         ("person,source,style\n,a,p", "line 2: person is missing"),
         ("person,source,style,seed\na,a,p,x", "line 2: seed = 'x'"),
-        ('person,source,style\n"a,a,p', "line 2:"),
+        ('person,source,style\n"a,a,p', "after line 1: unexpected end"),
     ],
     "jobs.json": [("{}", "nor jobs.toml or jobs.csv")],
 }

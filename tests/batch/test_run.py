@@ -31,13 +31,18 @@ RUNNER = "tests.support.simulated_jobs:make_runner"
 SMALL = BatchSettings(min_free_mb=0)
 
 
+def python_path() -> str:
+    """Return what lets other processes import this tree, whatever is installed."""
+    before = os.environ.get("PYTHONPATH")
+    return os.pathsep.join([*([before] if before else []), str(ROOT), str(ROOT / "plugins")])
+
+
 @pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.slow)])
 def engine(request, monkeypatch):
     """A new engine; its workers find this tree, whatever is installed."""
     if request.param == "ray" and find_spec("ray") is None:
         pytest.skip("ray is not installed (mcap[ray])")
-    path = os.pathsep.join([str(ROOT), str(ROOT / "plugins"), os.environ.get("PYTHONPATH", "")])
-    monkeypatch.setenv("PYTHONPATH", path)
+    monkeypatch.setenv("PYTHONPATH", python_path())
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     return registry().create("engine", request.param)
 
@@ -186,7 +191,7 @@ def test_no_job_begins_on_a_full_disk(tmp_path, engine, monkeypatch):
 
 
 def test_a_runner_that_cannot_be_loaded_ends_the_batch(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "plugins")]))
+    monkeypatch.setenv("PYTHONPATH", python_path())
     with pytest.raises(McapError, match=r"No worker can be started:.*there_is_none"):
         batch([job("anna")], tmp_path, registry().create("engine", "local"), workers=1,
               runner="mcap.batch.jobs:there_is_none")  # fmt: skip
@@ -208,7 +213,7 @@ def worker_pids(parent: int) -> list[int]:
 @pytest.mark.slow
 def test_thirty_killed_workers_change_nothing(tmp_path, monkeypatch):
     """More are killed than one job may lose, so that each job is begun anew a few times."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "plugins")]))
+    monkeypatch.setenv("PYTHONPATH", python_path())
     jobs = [job(f"person {n}", 600) for n in range(60)]
     killed, over = [], threading.Event()
     chance = random.Random(0)
@@ -257,7 +262,7 @@ for event in run_batch(jobs, out, registry().create("engine", "local"), plan=pla
 def test_a_killed_scheduler_leaves_nobody_behind_and_loses_nothing(tmp_path):
     import psutil
 
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "plugins")))}
+    environment = {**os.environ, "PYTHONPATH": python_path()}
     command = [sys.executable, "-c", SCHEDULER, tmp_path]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as running:
         for line in running.stdout:

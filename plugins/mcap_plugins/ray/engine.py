@@ -6,6 +6,7 @@ depends on how the last one ended.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import signal
@@ -37,7 +38,7 @@ PROBE = ".mcap.shared"
 
 
 class Worker:
-    """What runs in an actor's process."""
+    """The process of an actor."""
 
     def __init__(self, runner: str, environment: Mapping[str, str]) -> None:
         os.environ.update(environment)
@@ -125,7 +126,7 @@ class RayEngine:
         write_bytes(Path(self.probe[0]), self.probe[1].encode())
         self.listings = {str(source): listing(source) for source in plan.sources}
         limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-        actor = ray.remote(concurrency_groups={"control": 1})(actor_class())
+        actor = actor_class()
         for number in range(count):
             name = str(number + 1)
             self.actors[name] = actor.options(
@@ -157,10 +158,10 @@ class RayEngine:
                 address=address or "local",
                 namespace="mcap",
                 log_to_driver=False,
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
                 **own,
             )
-        except (ConnectionError, RuntimeError, ValueError, ImportError, TimeoutError) as error:
+        except (OSError, RuntimeError, ValueError, ImportError, RayError) as error:
             first = str(error).strip().partition("\n")[0]
             where = f"--ray-address {address}: " if address else ""
             raise McapError(
@@ -259,16 +260,16 @@ class RayEngine:
         self.started = False
 
 
-def actor_class() -> type:
-    """Return `Worker` with its methods marked for Ray."""
-
-    class Actor(Worker):
+def actor_class() -> Any:
+    """Return `Worker` as a class of actors."""
+    method, remote = cast("Any", ray.method), cast("Any", ray.remote)
+    members = {
         # Until the actor is there again: Ray asks as often as it takes.
-        ready = ray.method(max_task_retries=-1)(Worker.ready)
+        "ready": method(max_task_retries=-1)(Worker.ready),
         # Beside the job, which has the main thread: signals reach no other.
-        interrupt = ray.method(concurrency_group="control")(Worker.interrupt)
-
-    return Actor
+        "interrupt": method(concurrency_group="control")(Worker.interrupt),
+    }
+    return remote(concurrency_groups={"control": 1})(type("Actor", (Worker,), members))
 
 
 def workforce(plan: WorkerPlan, nodes: list[dict[str, Any]]) -> tuple[int, int, float]:
