@@ -1,6 +1,6 @@
 """Measures what mcap batch adds to its jobs, and that killed workers change nothing.
 
-    python benchmarks/batch.py [--engine local|ray] [--jobs 1000] [--workers 8] [--seconds 0.5]
+    python benchmarks/batch.py [--engine local|ray] [--jobs 1000] [--workers 8] [--seconds 1]
     python benchmarks/batch.py --kills 30 [--engine local|ray]
 
 The first runs jobs that only sleep. Ideal is the sum of their seconds divided by the workers; the
@@ -159,7 +159,7 @@ def main() -> int:
     parser.add_argument("--engine", default="local")
     parser.add_argument("--jobs", type=int)
     parser.add_argument("--workers", type=int, default=8)
-    parser.add_argument("--seconds", type=float, default=0.5)
+    parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--kills", type=int, default=0)
     given = parser.parse_args()
     path = os.environ.get("PYTHONPATH", "")

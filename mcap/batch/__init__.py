@@ -11,10 +11,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mcap.batch.forget import forget_person as forget_person
     from mcap.batch.jobs import Job as Job
     from mcap.batch.jobs import read_jobs as read_jobs
     from mcap.batch.ledger import Planned as Planned
-    from mcap.batch.ledger import forget_person as forget_person
     from mcap.batch.run import run_batch as run_batch
     from mcap.batch.settings import BatchSettings as BatchSettings
 
@@ -22,7 +22,7 @@ MODULES = {
     "BatchSettings": "settings",
     "Job": "jobs",
     "Planned": "ledger",
-    "forget_person": "ledger",
+    "forget_person": "forget",
     "read_jobs": "jobs",
     "run_batch": "run",
 }

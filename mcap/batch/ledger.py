@@ -10,7 +10,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -397,18 +397,6 @@ class Ledger:
         except sqlite3.Error as error:
             raise self.failure(error) from error
         return len(ids)
-
-
-def forget_person(studio: Path, person: str) -> int:
-    """Take a person's rows out of the ledger of a studio folder; return the number of jobs.
-
-    0 where the folder has no ledger, or the ledger does not know the person. The person's folder
-    and the pages are for the caller (`mcap.batch.folder.person_folder`, `mcap.batch.report`).
-    """
-    if not (studio / LEDGER).is_file():
-        return 0
-    with closing(Ledger(studio)) as ledger:
-        return ledger.forget(person)
 
 
 def require_same(before: Job, now: Job) -> None:

@@ -159,7 +159,9 @@ class Scheduler:
         """
         busy = {self.person[running.row.id] for running in self.running.values()}
         free = (person for person in self.queues if person not in busy)
-        person = max(free, key=self.left.__getitem__, default=None)
+        person = max(
+            free, key=lambda person: (self.left[person], -self.queues[person][-1]), default=None
+        )
         return None if person is None else self.rows[self.queues[person][-1]]
 
     def has_room(self, row: JobRow) -> bool:

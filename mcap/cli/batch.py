@@ -166,7 +166,7 @@ def run(
 
       mcap batch CLIENTS --style passport,business --generate 12 --enhance --out STUDIO
 
-      mcap batch jobs.csv --workers 4 --out STUDIO
+      mcap batch run jobs.csv --workers 4 --out STUDIO
 
       mcap batch CLIENTS --style passport --engine ray --ray-address auto --out /shared/STUDIO
     """

@@ -12,13 +12,14 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcap.batch.folder import JobFolders
+from mcap.errors import McapError, UsageError
 
 if TYPE_CHECKING:
     from mcap.registry import Registry
@@ -62,10 +63,12 @@ class JobRunner:
         folders.home.mkdir(parents=True, exist_ok=True)
         before = dict(self.registry.kept or {})
         reused = {key: kept.reused for key, kept in before.items()}
-        with (
-            variables(order["environment"]),
-            locked_folder(folders.home, "mcap batch", "--out", WAIT_SECONDS),
-        ):
+        with variables(order["environment"]), ExitStack() as stack:
+            try:
+                lock = locked_folder(folders.home, "mcap batch", "--out", WAIT_SECONDS)
+                stack.enter_context(lock)
+            except UsageError as error:  # no fault of the job's: it is tried again
+                raise McapError(str(error)) from error
             device = choose_device(os.environ.get("MCAP_DEVICE", "auto"))
             reset_peak_memory(device)
             outcome = run_stages(order, folders)

@@ -33,6 +33,8 @@ from mcap_plugins.ray.files import laid_down, listing, packed, results, sees, un
 CORES_A_WORKER = 4
 ANSWER_SECONDS = 10.0
 """That an address has to answer."""
+PLACE_SECONDS = 60.0
+"""That an actor may take to start before people are told."""
 PROBE = ".mcap.shared"
 """File in STUDIO by which a worker elsewhere knows that it is the same folder."""
 
@@ -189,6 +191,8 @@ class RayEngine:
         if not self.pending:
             time.sleep(seconds)
             return []
+        if (waited := self.told_to_wait()) is not None:
+            return [waited]
         done, _ = ray.wait(list(self.pending), num_returns=1, timeout=seconds)
         if done and len(self.pending) > 1:
             done, _ = ray.wait(list(self.pending), num_returns=len(self.pending), timeout=0)
@@ -211,6 +215,24 @@ class RayEngine:
                     laid_down(self.orders[worker], files)
                 events.append(WorkerEvent(worker, "finished", outcome=outcome))
         return events
+
+    def told_to_wait(self) -> WorkerEvent | None:
+        """Return a note on workers for whom the cluster has no place yet, once."""
+        now = time.perf_counter()
+        late = [
+            worker
+            for worker, kind in self.pending.values()
+            if kind == "ready" and now - self.asked[worker] > PLACE_SECONDS
+        ]
+        if not late or "places" in self.told:
+            return None
+        self.told.add("places")
+        text = (
+            f"{len(late)} of {len(self.actors)} workers wait for a place on the cluster, which "
+            "has too few free processors or GPUs, or no machine with the label; 'ray status' says "
+            "what it has."
+        )
+        return WorkerEvent(late[0], "note", text=text)
 
     def welcome(self, worker: str, machine: str, shared: bool, seconds: float) -> list[WorkerEvent]:
         """Take in that a worker is there, and whether it sees the same folders."""
