@@ -92,7 +92,7 @@ def measure(engine: str, jobs: int, workers: int, seconds: float) -> bool:
 
 def workers_of(engine: str) -> list[int]:
     """Return the processes that jobs run in."""
-    mark = "mcap.batch.worker" if engine == "local" else "ray::Actor"
+    mark = "mcap.batch.worker" if engine == "local" else "ray::Actor.do"
     found = []
     for child in psutil.Process().children(recursive=True):
         try:
@@ -125,7 +125,6 @@ def kill_workers(engine: str, kills: int, jobs: int, workers: int) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         killer = threading.Thread(target=kill)
-        killer.start()
         lost = rounds = done = 0
         while done < jobs and rounds < 20:
             rounds += 1
@@ -133,6 +132,8 @@ def kill_workers(engine: str, kills: int, jobs: int, workers: int) -> bool:
             events = run_batch(todo if rounds == 1 else None, out, made, settings=SETTINGS,
                                plan=plan(out, "make_runner", workers))  # fmt: skip
             for event in events:
+                if isinstance(event, JobStarted) and killer.ident is None:
+                    killer.start()  # workers that have not begun yet lose nothing
                 lost += isinstance(event, WorkerLost)
                 if isinstance(event, BatchEnded):
                     done = event.done

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +45,7 @@ def run_batch(
     plan: WorkerPlan | None = None,
     failed_only: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
-) -> Iterator[Event]:
+) -> Generator[Event]:
     """Do the jobs, as far as they are not done, in the studio folder ``out``; yield events.
 
     ``jobs`` None: those in the folder's ledger, which begin anew where they were given up; with

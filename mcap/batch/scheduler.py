@@ -176,8 +176,8 @@ class Scheduler:
             return True
         if not self.running:
             self.problem = McapError(
-                f"--out {self.plan.studio}: {REASONS[errno.ENOSPC]}: {free:.0f} MB are free, and "
-                f"the next job needs {needed:.0f} MB. What was done is kept; the same command "
+                f"--out {self.plan.studio}: {REASONS[errno.ENOSPC]}: {free:.1f} MB are free, and "
+                f"the next job needs {needed:.1f} MB. What was done is kept; the same command "
                 "goes on."
             )
         return False

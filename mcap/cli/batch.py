@@ -187,6 +187,10 @@ def run(
     )
     jobs = read_jobs(people, styles, seed)
     made = make_engine(engine, ray_address)
+    workforce = worker_plan(
+        out, workers=workers, gpus=gpus if settings.device not in ("cpu", "mps") else "none",
+        per_gpu=per_gpu, threads=threads, address=ray_address, labels=ray_label, files=files,
+    )  # fmt: skip
     wanted = BatchSettings(
         environment=as_environment(settings), count=generate, best=best, enhance=enhance,
         restorer=restorer, low_memory=low_memory, force=force, checkpoint_every=checkpoint_every,
@@ -201,10 +205,6 @@ def run(
         emit(ctx, plan_json(plan), partial(print_plan, plan=plan))
         return
     plan.require_weights()
-    workforce = worker_plan(
-        out, workers=workers, gpus=gpus if settings.device not in ("cpu", "mps") else "none",
-        per_gpu=per_gpu, threads=threads, address=ray_address, labels=ray_label, files=files,
-    )  # fmt: skip
     go(ctx, plan.jobs, out, made, wanted, workforce)
 
 
@@ -530,7 +530,9 @@ def print_plan(console: Console, plan: Any) -> None:
     print_rows(console, ("person", "style", "time"), rows)
     people = len({one.job.person for one in plan.jobs})
     whole = about(plan.seconds) if plan.seconds else "a time not known"
-    console.print(f"{len(plan.jobs)} jobs of {people} people, {whole} one after the other.")
+    jobs = f"{len(plan.jobs)} job{'' if len(plan.jobs) == 1 else 's'}"
+    of = "1 person" if people == 1 else f"{people} people"
+    console.print(f"{jobs} of {of}, {whole} one after the other.")
     for line in plan.weights:
         if not line.here:
             console.print(f"To fetch: {line.name}, {human_bytes(line.bytes)}, {line.licence}")

@@ -147,7 +147,7 @@ def planned_job(
     how = Options(checkpoint_every=wanted.checkpoint_every)
     seconds = estimated_time(recipe, estimate_step_seconds(recipe, facts, gflops)).left(recipe, how)
     if seconds is not None:
-        count = wanted.count or request.profile.count
+        count = wanted.count or request.profile.generate.count
         # With guidance each step has two rows.
         seconds += count * STEPS * 2 * (facts.gflop_row or 0.0) / (gflops * EFFICIENCY)
     half = request.dtype.itemsize == 2
