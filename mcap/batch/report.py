@@ -60,12 +60,13 @@ def write_index(studio: Path, people: Mapping[str, Sequence[JobRow]]) -> Path:
     parts = [order[at : at + PEOPLE_A_PAGE] for at in range(0, len(order), PEOPLE_A_PAGE)] or [[]]
     names = [page_name(number) for number in range(len(parts))]
     rows = [row for jobs in people.values() for row in jobs]
-    counts = {state: sum(row.state == state for row in rows) for state in COLOURS}
+    states = [row.state for row in rows]
+    counts = [f"{states.count(state)} {state}" for state in COLOURS if state in states]
     for number, part in enumerate(parts):
         write_page(
             studio / names[number],
             "studio.html",
-            counts=counts,
+            counts=", ".join(counts) or "none",
             jobs=len(rows),
             people=[person_row(studio, name, people[name]) for name in part],
             total=len(people),

@@ -82,7 +82,7 @@ def test_everybody_is_there_and_failures_come_first(tmp_path):
     studio = studio_of(tmp_path, ["Jürgen & <co>", "anna", "carl"])
     text = (studio / "index.html").read_text()
     assert text.index(">carl<") < text.index("Jürgen &amp; &lt;co&gt;") < text.index(">anna<")
-    assert "3 jobs: 2 done, 1 failed" in text
+    assert "3 jobs: 2 done, 1 failed." in text
     assert "&lt;b&gt;blurred&lt;/b&gt;" in text and "<b>blurred</b>" not in text
     assert "mcap batch retry STUDIO --failed-only" in text
     assert "5 taken, 1 refused" in text
