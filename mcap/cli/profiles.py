@@ -168,7 +168,7 @@ def new(
     if path.exists():
         raise UsageError(f"{path} is there already; choose another name or take it away first.")
     references = folder / "refs" / name
-    references.mkdir(parents=True, exist_ok=True)
+    files.make_folder(references)
     files.write_bytes(path, new_profile(name).encode())
 
     def draw(console: Console) -> None:

@@ -171,7 +171,7 @@ class OutputFolder:
 
     def move(self, path: Path, target: Path) -> None:
         """Rename a picture within ``out``."""
-        target.parent.mkdir(parents=True, exist_ok=True)
+        files.make_folder(target.parent)
         path.replace(target)
         if path in self._sha256:
             self._sha256[target] = self._sha256.pop(path)

@@ -1,4 +1,8 @@
-"""Files that are either whole or not there: temporary name, flush to disk, rename."""
+"""Files that are either whole or not there: temporary name, flush to disk, rename.
+
+What mcap writes tells of somebody's face, so files and the folders made for them are their owner's
+alone (modes 0600 and 0700), whatever the umask.
+"""
 
 from __future__ import annotations
 
@@ -40,15 +44,33 @@ REASONS = {
 
 PROBE_BYTES = 4096
 
+FILE_MODE, FOLDER_MODE = 0o600, 0o700
+"""Permissions of all that is written: for its owner alone."""
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it that are missing, for its owner alone.
+
+    One that is there already keeps its permissions.
+    """
+    missing = [place for place in (path, *path.parents) if not place.exists()]
+    for place in reversed(missing):
+        place.mkdir(mode=FOLDER_MODE, exist_ok=True)
+    path.mkdir(exist_ok=True)  # says what is wrong where a file is in its place
+
+
+def private_opener(path: str, flags: int) -> int:
+    """Open a file as ``open(..., opener=private_opener)`` does; a new one is its owner's alone."""
+    return os.open(path, flags, FILE_MODE)
+
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write ``data`` under ``path``; a reader sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     # Its name is short: the file's own may be as long as the file system takes.
     temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        # Not tempfile's, which is private to this user: open() leaves the permissions to the umask.
-        with temporary.open("xb") as file:
+        with open(temporary, "xb", opener=private_opener) as file:
             file.write(data)
             flush_to_disk(file)
         temporary.replace(path)
@@ -67,10 +89,11 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
 
     Flushed to disk and renamed as in `write_bytes`; what ``write`` returns is ignored.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with tempfile.TemporaryDirectory(prefix=".", suffix=".part", dir=path.parent) as folder:
         temporary = Path(folder) / path.name
         write(temporary)
+        temporary.chmod(FILE_MODE)  # made by the umask, in a folder that is private already
         with temporary.open("r+b") as file:  # Windows flushes what is open for writing
             flush_to_disk(file)
         temporary.replace(path)

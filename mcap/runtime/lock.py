@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from mcap.errors import UsageError
-from mcap.runtime.files import why, write_json
+from mcap.runtime.files import make_folder, why, write_json
 from mcap.runtime.text import printable
 
 LOCK = ".mcap.lock"
@@ -47,7 +47,7 @@ def locked_folder(
     with ExitStack() as stack:
         for place in reversed(made):
             stack.callback(attempt, place.rmdir)  # fails, as it should, where something is in it
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         path, note = folder / LOCK, ""
         # Others who may write into the folder may take the lock that a killed run has left there.
         lock: BaseFileLock = FileLock(path, mode=0o666, fallback_to_soft=False)

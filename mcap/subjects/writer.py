@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcap.runtime.documents import parse_json
-from mcap.runtime.files import flush_to_disk, sha256_of, write_bytes, write_json
+from mcap.runtime.files import (
+    FILE_MODE,
+    FOLDER_MODE,
+    flush_to_disk,
+    make_folder,
+    private_opener,
+    sha256_of,
+    write_bytes,
+    write_json,
+)
 from mcap.runtime.lock import OWN_NAMES
 from mcap.runtime.safetensors import safetensors_bytes
 from mcap.subjects.manifest import (
@@ -55,7 +64,7 @@ class SubjectWriter:
                 shutil.rmtree(path / name, ignore_errors=True)
             for name in (ADAPTER, ATTENTION, IDENTITY, COLOURS, METRICS):
                 (path / name).unlink(missing_ok=True)
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         writer = cls(path, manifest)
         writer._write_manifest()
         return writer
@@ -92,7 +101,7 @@ class SubjectWriter:
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
         line = json.dumps(dict(record), ensure_ascii=False, allow_nan=False) + "\n"
-        with (self.path / METRICS).open("a", encoding="utf-8") as file:
+        with open(self.path / METRICS, "a", encoding="utf-8", opener=private_opener) as file:
             file.write(line)
 
     def cut_metrics(self, step: int) -> None:
@@ -130,9 +139,9 @@ class SubjectWriter:
             config = json.loads((made / "config.json").read_text(encoding="utf-8"))
             config.pop("_name_or_path", None)  # would tell the folders of this machine
             write_json(made / "config.json", config)
-            shared = (made / "config.json").stat().st_mode
+            made.chmod(FOLDER_MODE)
             for file in made.iterdir():
-                file.chmod(shared)  # safetensors' are private to this user
+                file.chmod(FILE_MODE)  # those of diffusers and transformers are by the umask
                 with file.open("r+b") as written:
                     flush_to_disk(written)
             shutil.rmtree(final, ignore_errors=True)

@@ -23,7 +23,7 @@ import torch
 
 from mcap.errors import InputRejectedError, UsageError
 from mcap.runtime.documents import read_json
-from mcap.runtime.files import flush_to_disk, sha256_of
+from mcap.runtime.files import flush_to_disk, make_folder, private_opener, sha256_of
 from mcap.training.recipe import Recipe, decided_by, with_current_names
 
 SCHEMA = 1
@@ -59,12 +59,12 @@ def save_checkpoint(
 
     ``state`` may hold tensors, numbers, text, lists and dicts.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     final = folder / f"step-{step:06d}"
     temporary = folder / f".{final.name}.part"
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    with (temporary / STATE).open("wb") as file:
+    make_folder(temporary)
+    with open(temporary / STATE, "wb", opener=private_opener) as file:
         torch.save(dict(state), file)
         flush_to_disk(file)
     meta = {
@@ -76,7 +76,7 @@ def save_checkpoint(
         "belongs_to": dict(belongs_to),
         "sha256": sha256_of(temporary / STATE),
     }
-    with (temporary / META).open("w", encoding="utf-8") as file:
+    with open(temporary / META, "w", encoding="utf-8", opener=private_opener) as file:
         json.dump(meta, file, indent=2)
         flush_to_disk(file)
     if final.exists():  # of a run that stopped at this very step

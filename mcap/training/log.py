@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+
+from mcap.runtime.files import FILE_MODE, make_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -10,6 +15,23 @@ if TYPE_CHECKING:
     from mcap.subjects.writer import SubjectWriter
     from mcap.training.events import StepEvent
     from mcap.training.previews import Preview
+
+
+MACHINE = "local"
+"""Name of the machine in the names of TensorBoard's files."""
+
+
+@contextmanager
+def unnamed_machine() -> Iterator[None]:
+    """Let TensorBoard name its files after no machine: a host's name is often its owner's."""
+    from tensorboard.summary.writer import event_file_writer
+
+    named = event_file_writer.socket
+    event_file_writer.socket = SimpleNamespace(gethostname=lambda: MACHINE)
+    try:
+        yield
+    finally:
+        event_file_writer.socket = named
 
 
 class RunLog:
@@ -24,7 +46,12 @@ class RunLog:
     def __enter__(self) -> RunLog:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.board = SummaryWriter(str(self.writer.tensorboard), purge_step=self.done + 1)
+        folder = self.writer.tensorboard
+        make_folder(folder)
+        with unnamed_machine():
+            self.board = SummaryWriter(str(folder), purge_step=self.done + 1)
+        for file in folder.iterdir():
+            file.chmod(FILE_MODE)  # TensorBoard makes its own by the umask
         return self
 
     def __exit__(self, *_: object) -> None:

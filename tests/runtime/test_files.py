@@ -55,16 +55,26 @@ def test_data_are_on_disk_before_the_name_is(tmp_path, write, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no permission bits")
-@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
-def test_permissions_are_those_of_any_new_file(tmp_path, umask):
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002, 0o000])
+def test_what_is_written_is_its_owners_alone(tmp_path, umask):
     code = (
         "import os, sys; from pathlib import Path; from mcap.runtime.files import *; "
         f"os.umask({umask}); path = Path(sys.argv[1]); write_bytes(path, b'x'); "
         "write_with(path.with_suffix('.with'), lambda temporary: temporary.write_bytes(b'x'))"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.bin")], check=True)
+    out = tmp_path / "made" / "here"
+    subprocess.run([sys.executable, "-c", code, str(out / "a.bin")], check=True)
     for name in ("a.bin", "a.with"):
-        assert (tmp_path / name).stat().st_mode & 0o777 == 0o666 & ~umask
+        assert (out / name).stat().st_mode & 0o777 == 0o600
+    for folder in (out, out.parent):
+        assert folder.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no permission bits")
+def test_a_folder_that_is_there_keeps_its_permissions(tmp_path):
+    tmp_path.chmod(0o755)
+    write_bytes(tmp_path / "a.bin", b"x")
+    assert tmp_path.stat().st_mode & 0o777 == 0o755
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no umask")
