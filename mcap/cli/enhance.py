@@ -80,6 +80,11 @@ METADATA = typer.Option(
     help="What is written into the files. all: what the input carries, and how it was "
     "enhanced; label: only the mark that says where the picture comes from; none: nothing.",
 )
+KEEP_LOCATION = typer.Option(
+    "--keep-location",
+    help="Keep where and with which device a photo was taken: GPS, serial numbers, maker notes, "
+    "thumbnails. They are left out otherwise.",
+)
 FORCE = typer.Option("--force", help="Use restorations even where they change the person.")
 DRY_RUN = typer.Option("--dry-run", help="Say what would be done and fetched; do nothing.")
 MASKER = typer.Option(
@@ -105,6 +110,7 @@ def enhance(
     format: Annotated[options.Format | None, options.FORMAT] = None,
     quality: Annotated[int | None, options.QUALITY] = None,
     metadata: Annotated[options.Metadata | None, METADATA] = None,
+    keep_location: Annotated[bool, KEEP_LOCATION] = False,
     force: Annotated[bool, FORCE] = False,
     dry_run: Annotated[bool, DRY_RUN] = False,
     detector: Annotated[str | None, options.DETECTOR] = None,
@@ -155,6 +161,7 @@ def enhance(
         "format": format,
         "quality": quality,
         "metadata": metadata,
+        "keep_location": keep_location or None,
         "guard": "off" if force else None,
     }
     said = {key: value for key, value in given.items() if value is not None}
@@ -368,6 +375,10 @@ def run(
             warn(ctx, f"{picture.source.name}: {told}")
         for told in picture.notes if picture.new else ():
             note(ctx, f"{picture.source.name}: {told}")
+    left_out = {name: None for picture in finished.pictures if picture.new
+                for name in picture.private_left_out}  # fmt: skip
+    if left_out:
+        note(ctx, f"Left out of the pictures: {', '.join(left_out)}; --keep-location keeps them.")
     tell_plugins(ctx, finished.pictures)
     for item in finished.refused:
         warn(ctx, f"{item.source}: {item.reason}")
@@ -392,6 +403,7 @@ def result(out: Path, finished: EnhancementFinished) -> dict[str, Any]:
                 "subject_in_picture": picture.subject_in_picture,
                 "held_back": picture.held_back,
                 "notes": picture.notes,
+                "private_left_out": picture.private_left_out,
                 "finish": picture.record["finish"],
                 "unmet": picture.unmet,
                 "sheet": picture.sheet,

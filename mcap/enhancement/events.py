@@ -66,6 +66,12 @@ class Enhanced:
         return [face["held_back"] for face in self.faces if face["held_back"]]
 
     @property
+    def private_left_out(self) -> list[str]:
+        """What the input said of where and with which device it was taken, left out of it."""
+        found = self.record.get("private_left_out")
+        return found if isinstance(found, list) else []
+
+    @property
     def notes(self) -> list[str]:
         """Other sentences that a person should read."""
         return self.record["notes"]

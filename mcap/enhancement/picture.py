@@ -100,6 +100,8 @@ class Canvas:
     """Times as large as the input."""
     faceless: bool = False
     """It shows a thing, and no face was looked for."""
+    private: tuple[str, ...] = ()
+    """What the input said of where and with which device it was taken, and the result does not."""
 
     def face(self, state: FaceState) -> Face:
         """Return a face in pixels of the canvas."""
@@ -129,6 +131,9 @@ class PictureEnhancer:
         source = read_picture(job.path, self.run.photos)
         if source.sha256 != job.sha256:
             raise InputRejectedError(f"{job.path}: it changed while mcap was working on it")
+        private: tuple[str, ...] = ()
+        if not self.settings.keep_location:
+            source, private = source.without_private()
         faceless = self.shows_a_thing(source)
         canvas = Canvas(
             source=source,
@@ -136,6 +141,7 @@ class PictureEnhancer:
             faces=[] if faceless else self.detect(source),
             notes=[f"The input was {note}." for note in source.notes],
             faceless=faceless,
+            private=private if self.settings.metadata == "all" else (),
         )
         likest = max(
             (s.before.to_person for s in canvas.faces if s.before.to_person is not None),

@@ -190,6 +190,11 @@ class Enhancement:
             "framing": None if self.finish is None else self.finish.facts(),
             "half": self.half,
             # Left out where it is as it always was, so that earlier pictures are known again.
+            **(
+                {}
+                if self.settings.keep_location or self.settings.metadata != "all"
+                else {"private": "left out"}
+            ),
             **({"a_thing": True} if self.a_thing else {}),
             **({"faces": "of people"} if self.restores_faces and not self.faces_asked_for else {}),
         }

@@ -62,6 +62,10 @@ class EnhanceSettings(BaseModel):
     quality: int = Field(default=95, ge=1, le=100)
     """Of jpg and webp; 100 in webp is lossless."""
 
+    keep_location: bool = False
+    """Where, by whom and with which device a photo was taken stays in it: GPS, serial numbers,
+    maker notes, thumbnails."""
+
     metadata: Literal["all", "label", "none"] = "all"
     """all: everything that the input carries, and how it was enhanced; label: only the mark where
     the picture comes from; none: nothing."""

@@ -48,6 +48,7 @@ def write(
             "same_person": run.tools.identity.info.same_person,
         },
         **({"shows": "object"} if canvas.faceless else {}),
+        **({"private_left_out": list(canvas.private)} if canvas.private else {}),
         "notes": [*finished.notes, *left_out(path, source, run.settings.metadata)],
         "finish": finished.record,
         "settings_sha256": job.settings_sha256,

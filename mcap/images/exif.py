@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from PIL import ExifTags, Image
@@ -46,6 +48,29 @@ OF_THE_FILE = {
 
 POSITIONS = {0x9214, 0xA214}  # SubjectArea, SubjectLocation
 """Places in pixels of the picture, which lie elsewhere in one that was scaled or cut."""
+
+PRIVATE: Mapping[int, Mapping[int, str]] = MappingProxyType(
+    {
+        0: {
+            ExifTags.Base.HostComputer: "device",
+            ExifTags.Base.CameraSerialNumber: "serial numbers",
+            0xC65D: "serial numbers",  # RawDataUniqueID
+            ExifTags.Base.DNGPrivateData: "maker notes",
+            0x02BC: "location",  # a second XMP packet
+            0x83BB: "location",  # IPTC-NAA, which has city and country
+            0x8649: "thumbnails",  # Photoshop's image resources, which hold one and IPTC's again
+        },
+        ExifTags.IFD.Exif: {
+            ExifTags.Base.MakerNote: "maker notes",
+            ExifTags.Base.ImageUniqueID: "serial numbers",
+            ExifTags.Base.CameraOwnerName: "owner's name",
+            ExifTags.Base.BodySerialNumber: "serial numbers",
+            ExifTags.Base.LensSerialNumber: "serial numbers",
+        },
+    }
+)
+"""Directory -> tag -> what of a photo's maker it gives away. All of GPSInfo is the location; the
+directory of the thumbnail (IFD1) is never carried along."""
 
 UNDEFINED = {
     (0, 50341),  # PrintImageMatching
@@ -136,6 +161,21 @@ def for_size(exif: Image.Exif, before: tuple[int, int], after: tuple[int, int]) 
         if tag in own:
             own[tag] = length
     return without_positions(result) if before != after else result
+
+
+def without_private(exif: Image.Exif) -> tuple[Image.Exif, set[str]]:
+    """Return a copy without `PRIVATE` and GPSInfo, and what was left out, in words."""
+    result = _with_directories(Image.Exif(), exif)
+    result.update(dict(exif))
+    found = {"location"} if result.get_ifd(ExifTags.IFD.GPSInfo) else set()
+    result.get_ifd(ExifTags.IFD.GPSInfo).clear()
+    for ifd, tags in PRIVATE.items():
+        values = result.get_ifd(ifd) if ifd else result
+        for tag, what in tags.items():
+            if tag in values:
+                del values[tag]
+                found.add(what)
+    return result, found
 
 
 def without_positions(exif: Image.Exif) -> Image.Exif:

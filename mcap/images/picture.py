@@ -10,6 +10,7 @@ cannot take (CMYK, Lab) is converted to sRGB.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +27,14 @@ from mcap.images.open import PhotoSettings, opened, orientation_of, upright
 
 OURS = ("parameters", "mcap", provenance.PNG_XMP, "Raw profile type exif")
 """Text chunks of PNG that have a place of their own, or one in EXIF and XMP."""
+
+PRIVATE_TEXT = re.compile(
+    r"Raw profile type .*|(exif|tiff|xmp|iptc|photoshop|aux):.*|Thumb::.*|.*(GPS|serial|"
+    r"location|host(name|computer)).*",
+    re.IGNORECASE,
+)
+"""PNG's text chunks that give away a photo's maker: ImageMagick's copies of EXIF, IPTC and XMP, and
+the path that a thumbnail was made from."""
 
 TEXT_LIMIT = 1_000_000  # characters of one text chunk that are carried along
 
@@ -73,6 +82,17 @@ class PictureFile:
     def generated(self) -> bool:
         """True where the picture is marked as made by a generative model."""
         return self.source_type == provenance.TRAINED_ALGORITHMIC_MEDIA
+
+    def without_private(self) -> tuple[PictureFile, tuple[str, ...]]:
+        """Return it without what it says of where and with which device it was taken.
+
+        And what was left out, in words, sorted: "location", "serial numbers", "maker notes", ...
+        """
+        tags, of_exif = exif.without_private(self.exif)
+        packet, of_xmp = xmp.without_private(self.xmp)
+        texts = {key: text for key, text in self.texts.items() if not PRIVATE_TEXT.fullmatch(key)}
+        found = of_exif | of_xmp | ({"text chunks"} if len(texts) < len(self.texts) else set())
+        return replace(self, exif=tags, xmp=packet, texts=texts), tuple(sorted(found))
 
     def reframed(self) -> PictureFile:
         """Return it without what it says of places in the picture, which was cut or moved."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from xml.etree.ElementTree import Element
 from xml.sax.saxutils import escape
 
@@ -60,6 +61,24 @@ POSITIONS = re.compile(
 """Places of faces and things in the picture, which lie elsewhere in one that was cut."""
 
 
+PRIVATE: Mapping[str, re.Pattern[str]] = MappingProxyType(
+    {
+        what: re.compile(rf"\{{[^}}]*\}}({names})", re.IGNORECASE)
+        for what, names in {
+            "location": ".*GPS.*|Location.*|City|State|Country.*|Province.*|Sub-?location",
+            "serial numbers": ".*Serial(Number)?|.*ImageUniqueID|.*RawDataUniqueID",
+            "maker notes": ".*MakerNotes?|.*PrivateData",
+            "owner's name": "(Camera)?OwnerName",
+            "thumbnails": "Thumbnails?.*",
+            # References to other files, with their paths on somebody's disk.
+            "paths": "DerivedFrom|ManagedFrom|Ingredients|Pantry|Manifest|filePath|RawFileName",
+        }.items()
+    }
+)
+"""What a photo gives away of its maker -> names of the properties, whatever their namespace: camera
+makers and programs have several of their own."""
+
+
 def packet(values: Mapping[str, str], keep: bytes | None = None) -> bytes:
     """Return a packet of simple properties, "{namespace}name" -> text, of `NAMESPACES`.
 
@@ -84,6 +103,29 @@ def packet(values: Mapping[str, str], keep: bytes | None = None) -> bytes:
         f"  </rdf:Description>\n{kept} </rdf:RDF>\n</x:xmpmeta>\n"
         '<?xpacket end="w"?>'
     ).encode()
+
+
+def without_private(keep: bytes | None) -> tuple[bytes | None, set[str]]:
+    """Return a packet without `PRIVATE`, at any depth, and what was left out, in words.
+
+    The packet is None where nothing else is in it, or where it cannot be read.
+    """
+    root = parsed(keep)
+    found: set[str] = set()
+    if root is None:
+        return None, found
+
+    def gives_away(name: str) -> bool:
+        what = {what for what, names in PRIVATE.items() if names.fullmatch(name)}
+        found.update(what)
+        return bool(what)
+
+    for element in list(root.iter()):
+        for name in [name for name in element.attrib if gives_away(name)]:
+            del element.attrib[name]
+        for item in [item for item in element if gives_away(str(item.tag))]:
+            element.remove(item)
+    return ElementTree.tostring(root, encoding="utf-8"), found
 
 
 def without_positions(keep: bytes | None) -> bytes | None:

@@ -18,6 +18,7 @@ from mcap.images.palette import Palette
 from mcap.registry import Entry, registry
 from mcap_plugins.opencv.sface import SFace
 from tests.support.photographs import astronaut, cameraman, no_face
+from tests.support.pictures import SECRETS, telling
 from tests.support.restoring import Restore, noise
 from tests.support.subjects import make_subject
 
@@ -471,3 +472,23 @@ def test_the_folder_of_the_pictures_is_no_folder_for_results(enhance, woman, tmp
     for _ in range(2):
         code, result, _ = enhance(folder, "--restorer", "same", "--out", folder / "enhanced")
         assert code == 0 and len(result["pictures"]) == 1
+
+
+def test_where_a_photo_was_taken_is_left_out_and_said_once(enhance, tmp_path):
+    (tmp_path / "in").mkdir()
+    for number in range(2):
+        telling(tmp_path / "in" / f"{number}.jpg", noise(40, 40, seed=number))
+    arguments = (tmp_path / "in", "--restorer", "same", "--format", "jpg")
+    code, result, told = enhance(*arguments, "--out", tmp_path / "out")
+    assert code == 0 and told.count("--keep-location keeps them") == 1
+    assert "location" in result["pictures"][0]["private_left_out"]
+    for path in (tmp_path / "out").rglob("*"):
+        data = path.read_bytes() if path.is_file() else b""
+        assert not [secret for secret in SECRETS if secret.encode() in data], path
+    code, result, told = enhance(*arguments, "--out", tmp_path / "kept", "--keep-location")
+    assert code == 0 and "keep-location" not in told
+    assert b"SN-4711" in (tmp_path / "kept" / "0.jpg").read_bytes()
+    assert not any(picture["private_left_out"] for picture in result["pictures"])
+    # Another wish makes another picture.
+    code, result, _ = enhance(*arguments, "--out", tmp_path / "out", "--keep-location")
+    assert all(picture["new"] for picture in result["pictures"])

@@ -17,7 +17,7 @@ from mcap.images.open import PhotoSettings
 from mcap.images.open import upright as turned
 from mcap.images.picture import read_picture, size_of
 from mcap.images.png import write_png
-from tests.support.pictures import profile, rewritten
+from tests.support.pictures import SECRETS, profile, rewritten, telling
 from tests.support.restoring import noise
 
 RECORD = {"schema": 1, "kind": "enhance", "mcap": "1.0"}
@@ -141,3 +141,39 @@ def test_whatever_a_decoder_raises_refuses_the_one_file(tmp_path, monkeypatch, k
     monkeypatch.setattr("mcap.images.picture.decode", fails)
     with pytest.raises(InputRejectedError, match=r"a\.png: the picture is damaged"):
         read_picture(path)
+
+
+# What a photo gives away
+
+
+@pytest.mark.parametrize("target", [".png", ".jpg", ".webp"])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_where_and_with_which_device_it_was_taken_can_be_left_out(tmp_path, suffix, target):
+    source = read_picture(telling(tmp_path / f"a{suffix}", noise(16, 16)))
+    bare, left_out = source.without_private()
+    assert "location" in left_out and "serial numbers" in left_out
+    out = tmp_path / f"out{target}"
+    rewritten(bare, out)
+    data = out.read_bytes()
+    with Image.open(out) as written:
+        written.load()
+        tags = written.getexif()
+        known = repr([dict(tags), dict(tags.get_ifd(ExifTags.IFD.Exif)), written.info])
+        assert not tags.get_ifd(ExifTags.IFD.GPSInfo)
+    for secret in SECRETS:
+        assert secret.encode() not in data and secret not in known, secret
+    # What says who made the picture, and how, is kept.
+    assert tags[ExifTags.Base.Artist] == "A. Photographer"
+    assert tags.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.LensModel] == "50 mm"
+    assert b"A. Photographer" in data and b"50 mm" in data
+    again, nothing = read_picture(out).without_private()
+    assert nothing == () and again.exif == read_picture(out).exif
+
+
+def test_without_secrets_nothing_is_said_to_be_left_out(tmp_path):
+    path = tmp_path / "plain.jpg"
+    tags = Image.Exif()
+    tags[ExifTags.Base.Artist] = "A. Photographer"
+    Image.fromarray(noise(8, 8)).save(path, exif=tags)
+    source, left_out = read_picture(path).without_private()
+    assert left_out == () and source.exif[ExifTags.Base.Artist] == "A. Photographer"

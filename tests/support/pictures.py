@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 from mcap.images import provenance
@@ -69,4 +69,55 @@ def png_with(path: Path, image: np.ndarray, **chunks: str) -> Path:
     for key, value in chunks.items():
         info.add_itxt(key.replace("_", ":"), value)
     Image.fromarray(image).save(path, pnginfo=info)
+    return path
+
+
+SECRETS = ("SN-4711", "48.137", "Marienplatz", "Munich", "maker-secret", "Jane Doe", "/home/jane")
+
+PACKET = (
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
+    'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    '<rdf:Description xmlns:exif="http://ns.adobe.com/exif/1.0/" '
+    'xmlns:aux="http://ns.adobe.com/exif/1.0/aux/" xmlns:dc="http://purl.org/dc/elements/1.1/" '
+    'xmlns:photoshop="http://ns.adobe.com/photoshop/1.0/" '
+    'xmlns:dji="http://www.dji.com/drone-dji/1.0/" '
+    'xmlns:ext="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" '
+    'xmlns:mm="http://ns.adobe.com/xap/1.0/mm/" '
+    'xmlns:ref="http://ns.adobe.com/xap/1.0/sType/ResourceRef#" '
+    'exif:GPSLatitude="48.137N" aux:SerialNumber="SN-4711" photoshop:City="Munich" '
+    'dji:GpsLongitude="48.137" aux:Lens="50 mm">'
+    "<exif:BodySerialNumber>SN-4711</exif:BodySerialNumber>"
+    "<aux:OwnerName>Jane Doe</aux:OwnerName>"
+    "<ext:LocationCreated><rdf:Bag><rdf:li><rdf:Description><ext:Sublocation>Marienplatz"
+    "</ext:Sublocation></rdf:Description></rdf:li></rdf:Bag></ext:LocationCreated>"
+    '<mm:DerivedFrom><rdf:Description ref:filePath="/home/jane/a.jpg"/></mm:DerivedFrom>'
+    "<dc:rights>A. Photographer</dc:rights>"
+    "</rdf:Description></rdf:RDF></x:xmpmeta>"
+)
+
+
+def telling(path: Path, image: np.ndarray) -> Path:
+    """Write a photo that says where, by whom and with which device it was taken."""
+    tags = Image.Exif()
+    tags[ExifTags.Base.Artist], tags[ExifTags.Base.Model] = "A. Photographer", "Camera"
+    tags[ExifTags.Base.HostComputer] = "Jane Doe's phone"
+    own, gps = tags.get_ifd(ExifTags.IFD.Exif), tags.get_ifd(ExifTags.IFD.GPSInfo)
+    own[ExifTags.Base.MakerNote] = b"maker-secret"
+    own[ExifTags.Base.LensModel] = "50 mm"
+    own[ExifTags.Base.BodySerialNumber] = own[ExifTags.Base.LensSerialNumber] = "SN-4711"
+    own[ExifTags.Base.CameraOwnerName] = "Jane Doe"
+    own[ExifTags.Base.ImageUniqueID] = "SN-4711"
+    gps[ExifTags.GPS.GPSLatitudeRef], gps[ExifTags.GPS.GPSLatitude] = "N", (48.0, 8.0, 13.2)
+    gps[ExifTags.GPS.GPSProcessingMethod] = b"Marienplatz"
+    picture = Image.fromarray(image)
+    if path.suffix == ".png":
+        texts = PngInfo()
+        texts.add_itxt("XML:com.adobe.xmp", PACKET)
+        texts.add_text("Author", "A. Photographer")
+        texts.add_text("Raw profile type exif2", "SN-4711")
+        texts.add_text("exif:GPSLatitude", "48.137")
+        texts.add_text("Thumb::URI", "file:///home/jane/a.png")
+        picture.save(path, exif=tags, pnginfo=texts)
+    else:
+        picture.save(path, exif=tags, xmp=PACKET.encode())
     return path
