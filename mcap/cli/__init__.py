@@ -198,7 +198,7 @@ for _name in ("mask", "train", "generate", "edit", "enhance", "report", "evaluat
     app.command(_name)(getattr(importlib.import_module(f"mcap.cli.{_name}"), _name))
 for _name in ("batch", "profiles", "models"):
     app.add_typer(importlib.import_module(f"mcap.cli.{_name}").app, name=_name)
-for _name in ("plugins", "doctor", "inspect", "export"):
+for _name in ("plugins", "doctor", "inspect", "export", "forget"):
     app.command(_name)(getattr(importlib.import_module(f"mcap.cli.{_name}"), _name))
 
 
