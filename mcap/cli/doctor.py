@@ -6,7 +6,7 @@ import platform
 import shutil
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -37,17 +37,29 @@ class Finding:
     remedy: str = ""
 
 
-def doctor(ctx: typer.Context) -> None:
+OFFLINE_PROOF = typer.Option(
+    "--offline-proof",
+    help="Run a tiny mask, train and generate with every internet socket refused, and say what "
+    "asked for one.",
+)
+
+
+def doctor(ctx: typer.Context, offline_proof: Annotated[bool, OFFLINE_PROOF] = False) -> None:
     """Check Python, torch, memory, disk, weights, plugins and extras; say what to do.
 
     Exit code 0 where mcap can run as it is set up, 1 where something must be done first.
 
-    Example:
+    Examples:
 
       mcap doctor
+
+      mcap doctor --offline-proof
     """
     from mcap.cli.output import emit, print_rows
 
+    if offline_proof:
+        show_proof(ctx)
+        return
     findings = examine(ctx)
     ready = all(finding.state != "problem" for finding in findings)
 
@@ -64,6 +76,30 @@ def doctor(ctx: typer.Context) -> None:
 
     emit(ctx, {"ready": ready, "findings": findings}, print_findings)
     if not ready:
+        raise typer.Exit(1)
+
+
+def show_proof(ctx: typer.Context) -> None:
+    """Run the proof and print what came of it; exit code 1 where it does not hold."""
+    from mcap.cli.offline_proof import prove
+    from mcap.cli.output import emit, note
+
+    note(ctx, "Running mcap mask, train and generate with sockets refused; a minute or two ...")
+    found = prove()
+
+    def draw(console: Console) -> None:
+        console.print(f"Ran to the end: {', '.join(found.commands) or 'nothing'}.", markup=False)
+        console.print(f"Sockets were refused by {found.refused_by}.", markup=False)
+        for text in found.attempts:
+            console.print(f"asked for an address: {text}", markup=False)
+        if found.failure:
+            console.print(found.failure, markup=False)
+        console.print(
+            "Nothing asked for an address." if found.holds else "The proof does not hold."
+        )
+
+    emit(ctx, {"holds": found.holds, **vars(found)}, draw)
+    if not found.holds:
         raise typer.Exit(1)
 
 
