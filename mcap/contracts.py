@@ -1,10 +1,10 @@
 """The contract with plugins: protocols, capabilities as data, and what passes between stages.
 
 A factory makes an object of a protocol (`FaceDetector`, `IdentityModel`, `Masker`, `Restorer`,
-`Backbone`, `Metric`, `Engine`). What it can do beyond the protocol's methods it says as data in its
-``info``, a frozen dataclass whose defaults fit a simple plugin: nothing is probed for.
-`mcap.registry` checks the fields as a plugin registers it, and the object once the factory has made
-it.
+`Backbone`, `Metric`, `Engine`, `SafetyClassifier`). What it can do beyond the protocol's methods it
+says as data in its ``info``, a frozen dataclass whose defaults fit a simple plugin: nothing is
+probed for. `mcap.registry` checks the fields as a plugin registers it, and the object once the
+factory has made it.
 
 Shapes: H, W are pixels of an upright image; B is a batch; S is a square side in pixels; C x h x w
 is a latent. Images are RGB. Points are (x, y) in pixels with the origin at the top left corner of
@@ -244,6 +244,8 @@ class FaceTools:
     second_opinion: IdentityModel | None = None
     """The network whose quality says whether a finding is a face; None: ``identity``, where it
     tells (`IdentityInfo.face_quality`)."""
+    safety: SafetyClassifier | None = None
+    """Looks at what the backbone draws for the training, before it is written."""
     person: Masker | None = None
     """Sees the whole person, or face and hair; with it masks cover the head (`mcap.faces.heads`)
     and not the face alone."""
@@ -262,6 +264,8 @@ class ObjectTools:
     """None: the whole picture is the thing, unless there is a mask made by hand."""
     detector: FaceDetector | None = None
     """Finds the faces in a style's photos, which are no part of the style."""
+    safety: SafetyClassifier | None = None
+    """As in `FaceTools`."""
 
 
 Control = Literal["fidelity", "denoise"]
@@ -406,6 +410,30 @@ class Metric(Protocol):
 
 
 @dataclass(frozen=True)
+class SafetyInfo:
+    """The abilities of a safety classifier."""
+
+    threshold: float = 0.5
+    """Score from which a picture is withheld, 0 to 1."""
+    finds: str = "nudity"
+    """What it looks for, in a word or two, for messages."""
+
+
+@runtime_checkable
+class SafetyClassifier(Protocol):
+    """Looks at a picture that a backbone drew, before it is written."""
+
+    name: str
+
+    @property
+    def info(self) -> SafetyInfo: ...
+
+    def score(self, image: UInt8Image) -> float:
+        """Return how sure it is that a picture uint8[H, W, 3] RGB must not be written, 0 to 1."""
+        ...
+
+
+@dataclass(frozen=True)
 class BackboneMemory:
     """Memory that a backbone takes at its native size in single precision, MB (of 2^20 bytes).
 
@@ -450,6 +478,9 @@ class BackbonePlan:
     """Cost of one decode, in rows."""
     notice: str = ""
     """What to know of its pictures, in a sentence or two, for plans; "" where there is nothing."""
+    needs_safety: bool = True
+    """False only for a model that cannot draw what a safety classifier looks for: pictures of all
+    others are looked at before they are written."""
 
 
 @dataclass(frozen=True)
@@ -485,6 +516,8 @@ class BackboneInfo:
     calibrated."""
     notice: str = ""
     """As in `BackbonePlan`, for sheets and reports."""
+    needs_safety: bool = True
+    """As in `BackbonePlan`."""
 
 
 @dataclass(frozen=True)

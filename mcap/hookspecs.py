@@ -91,6 +91,16 @@ def register_engines(register: Register) -> None:
 
 
 @hookspec
+def register_safety(register: Register) -> None:
+    """Register `mcap.contracts.SafetyClassifier` factories: ``factory() -> SafetyClassifier``.
+
+    ``info``: `mcap.contracts.SafetyInfo`; its defaults where none is given. It looks at each
+    picture of a backbone that needs it (`mcap.contracts.BackbonePlan.needs_safety`) before it is
+    written; the setting ``[safety] classifier`` names it.
+    """
+
+
+@hookspec
 def register_recipes(register: Register) -> None:
     """Register recipes: ``register("soft", {"phase2_lora_lr": 5e-5}, summary="...")``.
 

@@ -33,6 +33,7 @@ KINDS = MappingProxyType(
         "backbone": "register_backbones",
         "metric": "register_metrics",
         "engine": "register_engines",
+        "safety": "register_safety",
     }
 )
 
@@ -45,6 +46,7 @@ PROTOCOLS: Mapping[str, type] = MappingProxyType(
         "backbone": contracts.Backbone,
         "metric": contracts.Metric,
         "engine": contracts.Engine,
+        "safety": contracts.SafetyClassifier,
     }
 )
 """Kind -> what its factories make."""
@@ -58,6 +60,7 @@ INFOS: Mapping[str, type] = MappingProxyType(
         "backbone": contracts.BackbonePlan,
         "metric": contracts.MetricInfo,
         "engine": contracts.EngineInfo,
+        "safety": contracts.SafetyInfo,
     }
 )
 """Kind -> the dataclass that ``register(..., info=...)`` takes."""
@@ -74,7 +77,16 @@ METHODS: Mapping[str, str] = MappingProxyType(
 )
 """A field of ``info`` that promises a method, and the method."""
 
-PLANNED_BY = ("kind", "scale", "differentiable", "each", "better", "machines", "has_address")
+PLANNED_BY = (
+    "kind",
+    "scale",
+    "differentiable",
+    "each",
+    "better",
+    "machines",
+    "has_address",
+    "needs_safety",
+)
 """Fields of ``info`` that commands plan by; the object that is made must have the same."""
 
 EXTRAS = MappingProxyType(
@@ -284,6 +296,8 @@ class Registry:
     def create(self, kind: Literal["masker"], name: str) -> contracts.Masker: ...
     @overload
     def create(self, kind: Literal["metric"], name: str) -> contracts.Metric: ...
+    @overload
+    def create(self, kind: Literal["safety"], name: str) -> contracts.SafetyClassifier: ...
     @overload
     def create(self, kind: Literal["restorer"], name: str, *file: Path) -> contracts.Restorer: ...
     @overload

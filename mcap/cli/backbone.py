@@ -10,7 +10,7 @@ from mcap.weights.model_source import CONFIG_FILES, describe, find_model, is_pla
 
 if TYPE_CHECKING:
     from mcap.cli.settings import Settings
-    from mcap.contracts import Backbone, IdentityModel
+    from mcap.contracts import IdentityModel
     from mcap.generation.settings import GenerationModels
     from mcap.registry import Entry
     from mcap.subjects.subject import Subject
@@ -43,35 +43,36 @@ def choose_backbone(given: str, *, ask_the_hub: bool = False) -> tuple[Entry, st
     return registry().get("backbone", ANY_MODEL), given
 
 
-def load_backbone(subject: Subject, settings: Settings, given: str | None) -> Backbone:
-    """The backbone that a subject was trained on, or another one that was ``given``."""
-    from mcap.runtime.device import choose_device, choose_dtype
-
-    device = choose_device(settings.device)
-    dtype = choose_dtype(device, settings.precision)
+def backbone_of(subject: Subject, given: str | None) -> tuple[Entry, str | None]:
+    """Return `choose_backbone` of what a subject was trained on, or of what was ``given``."""
+    if given is not None:
+        return choose_backbone(given)
     trained = subject.manifest.backbone
-    if given is None:
-        name, source = trained.name, pinned(trained.source, trained.revision)
-    else:
-        entry, source = choose_backbone(given)
-        name = entry.name
-    return registry().create("backbone", name, device, dtype, source=source)
+    entry = registry().get("backbone", trained.name)
+    return entry, pinned(trained.source, trained.revision)
 
 
 def load_generation_models(
     subject: Subject, settings: Settings, backbone: str | None
 ) -> GenerationModels:
-    """Load the subject's identity network and backbone, or ``backbone``, and the detector."""
+    """Load the subject's identity network and backbone, or ``backbone``, and what looks at its
+    pictures: the detector, the judge and the safety classifier."""
+    from mcap.cli.safety import load_safety
     from mcap.generation.settings import GenerationModels
-    from mcap.runtime.device import set_threads
+    from mcap.runtime.device import choose_device, choose_dtype, set_threads
 
     set_threads(settings.threads)
     network = subject.identity_network
+    entry, source = backbone_of(subject, backbone)
+    safety = load_safety(settings, entry)  # small, and the backbone is of no use without it
+    device = choose_device(settings.device)
+    dtype = choose_dtype(device, settings.precision)
     return GenerationModels(
         identity=registry().create("identity", network) if network else None,
         detector=registry().create("detector", settings.detector),
-        backbone=load_backbone(subject, settings, backbone),
+        backbone=registry().create("backbone", entry.name, device, dtype, source=source),
         judge=load_judge(settings, subject.identity_network),
+        safety=safety,
     )
 
 

@@ -13,6 +13,7 @@ from mcap.cli.measures import Yardsticks, choose_yardsticks
 from mcap.cli.output import emit, human_bytes, note, warn
 from mcap.cli.progress import progress
 from mcap.cli.repeat_command import repeat_command
+from mcap.cli.safety import load_safety
 from mcap.cli.train import make_request
 from mcap.cli.train_output import about, show_events
 from mcap.contracts import MetricInput
@@ -336,7 +337,9 @@ class Comparing:
             training=training_cost(subject),
         )
         tools = self.tools
-        models = GenerationModels(backbone, tools.identity, tools.detector, judge=tools.judge)
+        models = GenerationModels(
+            backbone, tools.identity, tools.detector, judge=tools.judge, safety=tools.safety
+        )
         drawing = Drawing(self.wanted.out, self.wanted.count, self.wanted.seed, self.yardsticks)
         return draw_and_measure(self.ctx, entrant, subject, request.profile, models, known, drawing)
 
@@ -346,6 +349,8 @@ class Comparing:
             facts = request.backbone
             with translate_oom("loading the backbone", LOADING_ADVICE):
                 note(self.ctx, f"Loading backbone {facts.given} ...")
+                entry = registry().get("backbone", facts.name)
+                self.tools = replace(self.tools, safety=load_safety(self.settings, entry))
                 self.backbone = registry().create(
                     "backbone", facts.name, request.device, request.dtype, source=facts.source
                 )

@@ -81,16 +81,14 @@ def draw_and_measure(
         note(ctx, f"{entrant.name}: strangers, drawn without the identity word.")
         seeds = range(drawing.seed, drawing.seed + drawing.count)
         place = drawing.out / STRANGERS
+        by, safety = models.backbone, models.safety
+        drawn = draw_strangers(subject, by, profile, seeds, place, safety)
+        before = draw_strangers(None, by, profile, seeds, place, safety)
+        both = [seed for seed in seeds if seed in drawn and seed in before]  # none withheld
         known = replace(
             known,
-            strangers=[
-                observer.see(image)
-                for image in draw_strangers(subject, models.backbone, profile, seeds, place)
-            ],
-            untouched=[
-                observer.see(image)
-                for image in draw_strangers(None, models.backbone, profile, seeds, place)
-            ],
+            strangers=[observer.see(drawn[seed]) for seed in both],
+            untouched=[observer.see(before[seed]) for seed in both],
         )
     pictures = drawn_pictures(finished.pictures, (profile.title or profile.name).lower())
     metrics = drawing.yardsticks.metrics

@@ -107,6 +107,7 @@ def edit(
     from mcap.cli.lock_folder import take_folder
     from mcap.cli.notify_plugins import tell_plugins
     from mcap.cli.output import emit, warn
+    from mcap.cli.safety import tell_withheld
     from mcap.cli.settings import load_settings
     from mcap.generation.editing import edit as stage
     from mcap.generation.editing.events import EditFinished, EmptyRegion, SourceDiffers
@@ -148,7 +149,8 @@ def edit(
             finished = event
     assert finished is not None  # the last event
     tell_plugins(ctx, finished.pictures)
-    emit(ctx, result(person, pictures, out, finished), partial(print_result, finished=finished))
+    tell_withheld(ctx, finished.withheld, models.safety)
+    emit(ctx, result(person, out, finished), partial(print_result, finished=finished))
 
 
 def find_subject(picture: Path) -> Path:
@@ -280,9 +282,7 @@ def describe_difference(event: SourceDiffers) -> str:
     )
 
 
-def result(
-    subject: Subject, sources: Sequence[Path], out: Path, finished: EditFinished
-) -> dict[str, Any]:
+def result(subject: Subject, out: Path, finished: EditFinished) -> dict[str, Any]:
     """Return the command's result for ``--json``."""
     return {
         "subject": subject.name,
@@ -297,8 +297,9 @@ def result(
                 "face_kept": picture.record["face_kept"],
                 "new": picture.new,
             }
-            for source, picture in zip(dict.fromkeys(sources), finished.pictures, strict=True)
+            for source, picture in zip(finished.sources, finished.pictures, strict=True)
         ],
+        "withheld": finished.withheld,
         "identity": subject.identity_network,
         "results": finished.results,
         "contact_sheet": finished.contact_sheet,

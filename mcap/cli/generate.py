@@ -154,6 +154,7 @@ def generate(
     from mcap.cli.lock_folder import take_folder
     from mcap.cli.notify_plugins import tell_plugins
     from mcap.cli.output import emit
+    from mcap.cli.safety import tell_withheld
     from mcap.cli.settings import load_settings
     from mcap.diffusion.schedulers import find as find_scheduler
     from mcap.generation import generate as stage
@@ -190,6 +191,7 @@ def generate(
     *_, finished = follow(ctx, begin, out, title, "draw", models.backbone)
     assert isinstance(finished, GenerationFinished)  # the last event
     tell_plugins(ctx, finished.pictures)
+    tell_withheld(ctx, finished.withheld, models.safety)
     emit(ctx, result(person, out, finished), partial(print_result, finished=finished))
 
 
@@ -286,6 +288,7 @@ def result(subject: Subject, out: Path, finished: GenerationFinished) -> dict[st
             }
             for picture in finished.pictures
         ],
+        "withheld": finished.withheld,
         "ranked_by": "similarity" if subject.palette is None else "colour_match",
         "identity": subject.identity_network,
         "results": finished.results,

@@ -20,4 +20,9 @@ def needed_weights(settings: Settings) -> dict[str, str]:
         for need in (name, *(entry.needs if entry else ())):
             if need in WEIGHTS:
                 needed.setdefault(need, kind)
+    backbone = registry().entries["backbone"].get(settings.backbone)
+    if backbone is not None and backbone.info.needs_safety:
+        classifier = registry().entries["safety"].get(settings.safety.classifier)
+        for need in classifier.needs if classifier else ():
+            needed.setdefault(need, "safety classifier")
     return needed

@@ -29,7 +29,7 @@ from mcap.enhancement.settings import EnhanceSettings
 from mcap.errors import UsageError, did_you_mean
 from mcap.faces.settings import FaceSettings, with_current_names
 from mcap.framing.settings import FinishSettings
-from mcap.generation.settings import MeasureSettings
+from mcap.generation.settings import MeasureSettings, SafetySettings
 from mcap.hookspecs import GROUP
 from mcap.images.open import PhotoSettings
 from mcap.runtime import documents
@@ -76,6 +76,7 @@ class Settings(BaseSettings):
     enhance: EnhanceSettings = EnhanceSettings()
     finish: FinishSettings = FinishSettings()
     measure: MeasureSettings = MeasureSettings()
+    safety: SafetySettings = SafetySettings()
 
 
 TABLES: dict[str, type[BaseModel]] = {

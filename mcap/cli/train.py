@@ -211,6 +211,7 @@ def make_request(
     """
     from mcap.cli.backbone import choose_backbone
     from mcap.cli.photo_tools import photo_entries
+    from mcap.cli.safety import safety_entry
     from mcap.errors import UsageError
     from mcap.masking.objects import SHARE
     from mcap.masking.records import MaskSettings
@@ -239,6 +240,9 @@ def make_request(
     photos = find_requested_photos(source, reference, profile, subject, masks)
     entry, place = choose_backbone(settings.backbone, ask_the_hub=True)
     entries = {**photo_entries(settings, masker), "backbone": entry}
+    classifier = safety_entry(settings, entry)
+    if classifier is not None:
+        entries["safety"] = classifier
     facts = backbone_facts(entry, place)
     device = choose_device(settings.device)
     dtype = choose_dtype(device, settings.precision)
@@ -304,6 +308,7 @@ def run(
     from mcap.cli.output import note, note_left_out
     from mcap.cli.photo_tools import make_photo_tools
     from mcap.cli.progress import progress
+    from mcap.cli.safety import load_safety
     from mcap.cli.settings import load_settings
     from mcap.contracts import FaceTools
     from mcap.registry import registry
@@ -319,10 +324,14 @@ def run(
     # Everything that is computed, the photos' embeddings too, depends on it in the last bits.
     set_threads(checkpoint.threads if checkpoint else threads)
     note_left_out(ctx, request.photos.left_out)
+    train_output.note_consent(ctx, request)
     train_output.note_weights(ctx, request)
     if not dry_run:  # a plan can be had without them; before any work is done
         require_here(line.name for line in required_weights(request))
     tools = make_photo_tools(request.entries)
+    if not dry_run:
+        safety = load_safety(load_settings(ctx.obj), request.entries["backbone"])
+        tools = replace(tools, safety=safety)
     if isinstance(tools, FaceTools):
         judge = load_judge(load_settings(ctx.obj), request.entries["identity"].name)
         tools = replace(tools, judge=judge)

@@ -21,6 +21,7 @@ from mcap.training.events import (
     Stopped,
     TrainingFinished,
 )
+from mcap.training.manifest import CONSENT
 from mcap.training.plan import Plan, required_weights
 
 if TYPE_CHECKING:
@@ -50,6 +51,12 @@ def note_weights(ctx: typer.Context, request: TrainingRequest) -> None:
     backbone = request.backbone
     if backbone.source is not None and not backbone.local:
         note(ctx, f"Backbone {backbone.source} comes from the hub, where it is not here yet.")
+
+
+def note_consent(ctx: typer.Context, request: TrainingRequest) -> None:
+    """Say whose face may be learned; nothing of a thing."""
+    if request.masking.subject_kind == "face":
+        note(ctx, CONSENT)
 
 
 def show_plan(ctx: typer.Context, plan: Plan, *, dry_run: bool) -> None:
@@ -179,6 +186,9 @@ def show_events(
             elif isinstance(event, PreviewSaved):
                 like = "" if event.similarity is None else f", similarity {event.similarity:.2f}"
                 bar.note(f"preview: {event.path}{like}")
+                if event.withheld:
+                    seeds = ", ".join(map(str, event.withheld))
+                    bar.note(f"withheld from it by the safety classifier: seeds {seeds}")
     raise RuntimeError("training ended without its last event")
 
 

@@ -17,6 +17,7 @@ from mcap.errors import InputRejectedError, UsageError
 from mcap.evaluation.entrants import DrawnPicture
 from mcap.framing.crop import sampling_size
 from mcap.generation.jobs import sampling_record
+from mcap.generation.safety import look
 from mcap.generation.settings import GenerateSettings
 from mcap.images import provenance
 from mcap.images.find import find_photos
@@ -24,7 +25,7 @@ from mcap.images.photo import read_photo
 from mcap.images.write import write_generated
 
 if TYPE_CHECKING:
-    from mcap.contracts import Backbone, UInt8Image
+    from mcap.contracts import Backbone, SafetyClassifier, UInt8Image
     from mcap.generation.ranking import Picture
     from mcap.style.profile import StyleProfile
     from mcap.subjects.subject import Subject
@@ -90,8 +91,12 @@ def draw_strangers(
     profile: StyleProfile,
     seeds: Sequence[int],
     folder: Path,
-) -> list[UInt8Image]:
-    """Return pictures of the class noun alone, uint8[H, W, 3], one a seed.
+    safety: SafetyClassifier | None = None,
+) -> dict[int, UInt8Image]:
+    """Return seed -> picture uint8[H, W, 3] of the class noun alone.
+
+    Without those that ``safety`` keeps from being written; `UsageError` where the backbone needs
+    such a classifier and there is none.
 
     By the model that the subject's adapter is loaded into or, without a subject, by the untouched
     one. They are kept in ``folder`` and found again, with the mark that they are generated.
@@ -123,9 +128,12 @@ def draw_strangers(
         with loaded(subject, pipeline):
             images = stream_images(backbone, prompt, missing, settings, pipeline=pipeline)
             for seed, drawn in zip(missing, images, strict=True):
+                if not look(drawn.image, info, safety).passed:
+                    continue
                 label = provenance.Label({"mcap": mcap.__version__}, metadata="label")
                 write_generated(folder / known / f"stranger-{seed:06d}.png", drawn.image, label)
-    return [read_photo(path).image for path in paths]
+    there = {seed: path for seed, path in zip(seeds, paths, strict=True) if path.is_file()}
+    return {seed: read_photo(path).image for seed, path in there.items()}
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mcap.generation.ranking import Picture
+from mcap.generation.safety import Withheld
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,13 @@ class PictureReady:
 
 
 @dataclass(frozen=True)
+class PictureWithheld:
+    """A picture was drawn, did not pass the safety classifier, and is not written."""
+
+    withheld: Withheld
+
+
+@dataclass(frozen=True)
 class GenerationFinished:
     """The last event. ``pictures`` in the order of the ranking."""
 
@@ -44,6 +52,9 @@ class GenerationFinished:
     results: Path
     report: Path
     attention_maps: Path | None
+    withheld: tuple[Withheld, ...] = ()
 
 
-GenerationEvent = GenerationPlanned | BorderBegun | PictureReady | GenerationFinished
+GenerationEvent = (
+    GenerationPlanned | BorderBegun | PictureReady | PictureWithheld | GenerationFinished
+)

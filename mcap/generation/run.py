@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from mcap.diffusion import schedulers
 from mcap.diffusion.prompt_length import require_fit
 from mcap.diffusion.sampling import GeneratedImage, SamplingSettings, stream_images
-from mcap.errors import UsageError
+from mcap.errors import InputRejectedError, UsageError
 from mcap.faces.similarity import Likeness, likeness
 from mcap.framing.crop import dots_per_inch, measure_framing
 from mcap.framing.head import head_from_box
@@ -38,12 +38,20 @@ from mcap.generation.events import (
     GenerationFinished,
     GenerationPlanned,
     PictureReady,
+    PictureWithheld,
 )
 from mcap.generation.extra_networks import ExtraNetworks
 from mcap.generation.folder import RankedFolder
 from mcap.generation.jobs import GenerationJob, plan_jobs
 from mcap.generation.judge import Judge, appoint
 from mcap.generation.ranking import Picture
+from mcap.generation.safety import (
+    SafetyVerdict,
+    Withheld,
+    describe_withheld,
+    look,
+    require_classifier,
+)
 from mcap.generation.settings import GenerateSettings, GenerationModels
 from mcap.images import provenance
 from mcap.images.photo import read_photo
@@ -69,16 +77,20 @@ def generate(
     """Generate, frame, measure and write pictures of a subject in one or more styles.
 
     Yields `GenerationPlanned`, a `PictureReady` for each picture (those that were there already
-    first) and `GenerationFinished`. ``on_step`` is called after every call of the UNet with the
+    first), a `PictureWithheld` for each that the safety classifier keeps from being written, and
+    `GenerationFinished`. ``on_step`` is called after every call of the UNet with the
     number of pictures in it. While pictures are sampled, the subject and ``extra_networks`` are
     loaded into the backbone's modules; they are given back as they were, also when the generator is
     closed early. `check_backbone` is for the caller to call.
 
     Raises `UsageError` for a prompt that is wrong or too long, for an extra network that does not
     fit or that no prompt uses, where ``models.identity`` is another network than the one that the
-    subject's embedding is from, and where ``out`` is a file or holds another command's results.
+    subject's embedding is from, where the backbone needs a safety classifier and there is none, and
+    where ``out`` is a file or holds another command's results; `InputRejectedError` where every
+    picture was withheld.
     """
     settings = settings or GenerateSettings()
+    require_classifier(models.backbone.info, models.safety)
     folder = RankedFolder(out, settings.format, "generate")
     networks = (extra_networks or ExtraNetworks()).beside(subject)
     settings = settings.model_copy(
@@ -114,17 +126,29 @@ def generate(
         yield PictureReady(picture)
 
     attention: list[GeneratedImage] = []
+    withheld: list[Withheld] = []
     with loaded(subject, networks, models, settings) if waiting else nullcontext() as pipeline:
         samples = sample_jobs(waiting, pipeline, subject, models, settings, networks, on_step)
         for job, generated in samples:
             image = yield from framed(job, generated.image, networks, pipeline, models, on_step)
-            picture = write_picture(job, image, subject, models, folder, settings)
+            verdict = look(image.image, models.backbone.info, models.safety)
+            if not verdict.passed:
+                withheld.append(Withheld(job.stem, job.seed, verdict.score or 0.0))
+                yield PictureWithheld(withheld[-1])
+                continue
+            picture = write_picture(job, image, verdict, subject, models, folder, settings)
             pictures.append(picture)
             folder.write_results(pictures)  # what is there is known, whatever happens next
             yield PictureReady(picture)
             if generated.attention:
                 attention.append(generated)
 
+    if not pictures:
+        raise InputRejectedError(
+            f"Nothing to write: {describe_withheld(withheld, models.safety)} Draw other seeds "
+            "(--seed), or change the words.",
+            details={"withheld": [asdict(item) for item in withheld]},
+        )
     judge = appoint(models.judge, subject, models.backbone.info)
     pictures = [judged(picture, judge, models.detector) for picture in pictures]
     ordered = folder.sort(pictures, settings.best)
@@ -141,7 +165,7 @@ def generate(
         attention=maps,
         notice=notice,
     )
-    yield GenerationFinished(tuple(ordered), sheet, results, page, maps)
+    yield GenerationFinished(tuple(ordered), sheet, results, page, maps, tuple(withheld))
 
 
 def judged(picture: Picture, judge: Judge | None, detector: FaceDetector) -> Picture:
@@ -234,6 +258,7 @@ def sample_jobs(
 def write_picture(
     job: GenerationJob,
     drawn: FramedImage,
+    verdict: SafetyVerdict,
     subject: Subject,
     models: GenerationModels,
     folder: RankedFolder,
@@ -253,6 +278,7 @@ def write_picture(
         "size": list(size),
         "cut": list(drawn.box),
         **({} if drawn.border is None else {"border": drawn.border}),
+        **verdict.record(),
         "similarity": None if found.similarity is None else round(found.similarity, 6),
         "face": [round(float(value), 1) for value in face.box] if face else None,
         "framing": asdict(measure_framing(whole, head_from_box(face), profile.framing))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mcap.images import provenance
 
 if TYPE_CHECKING:
-    from mcap.contracts import Backbone, FaceDetector, IdentityModel
+    from mcap.contracts import Backbone, FaceDetector, IdentityModel, SafetyClassifier
 
 LARGEST_SEED = 2**63 - 1
 
@@ -26,6 +26,9 @@ class GenerationModels:
     detector: FaceDetector
     judge: IdentityModel | None = None
     """A network that did not teach; None where none is there."""
+    safety: SafetyClassifier | None = None
+    """Looks at each picture before it is written. None only for a backbone that needs none
+    (`mcap.generation.safety`)."""
 
 
 class MeasureSettings(BaseModel):
@@ -36,6 +39,28 @@ class MeasureSettings(BaseModel):
     identity: str = "auto"
     """The network that judges likeness and never teaches: a name, "none", or "auto": the first that
     only measures and is installed."""
+
+
+class SafetySettings(BaseModel):
+    """The settings' slice ``[safety]``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    classifier: str = "nsfw"
+    """The classifier that looks at pictures of real backbones before they are written: a name, or
+    "off"."""
+    i_am_responsible: bool = False
+    """Must be true for ``classifier = "off"``: nobody looks at the pictures then but you."""
+
+    @model_validator(mode="after")
+    def answered_for(self) -> SafetySettings:
+        """Refuse to switch the classifier off where nobody says to answer for it."""
+        if self.classifier == "off" and not self.i_am_responsible:
+            raise ValueError(
+                'classifier = "off" needs i_am_responsible = true beside it: pictures are then '
+                "written that no classifier has looked at, and you answer for them"
+            )
+        return self
 
 
 class GenerateSettings(BaseModel):

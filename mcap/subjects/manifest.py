@@ -114,6 +114,14 @@ class RefusedRecord(Record):
     reason: str
 
 
+class ConsentRecord(Record):
+    """The sentence on whose face may be learned, as it was said when training began."""
+
+    at: str
+    """UTC, ISO 8601."""
+    words: str
+
+
 class Manifest(Record):
     """manifest.json. ``inputs`` decides whether a run may go on or is done already."""
 
@@ -122,6 +130,8 @@ class Manifest(Record):
     mcap: str
     created: str
     finished: str | None = None
+    consent: ConsentRecord | None = None
+    """None of a thing, and of subjects of before 0.1.1."""
     subject_kind: SubjectKind = "face"
     """Subjects of before 0.1.1 do not say it: they are people."""
     backbone: BackboneRecord

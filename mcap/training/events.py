@@ -59,6 +59,7 @@ class PreviewSaved:
     step: int
     path: Path
     similarity: float | None = None  # mean cosine of its faces to the person; None: not scored
+    withheld: tuple[int, ...] = ()  # seeds of images that the safety classifier kept back
 
 
 @dataclass(frozen=True)

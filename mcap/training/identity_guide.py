@@ -14,7 +14,7 @@ from mcap.diffusion.window_decode import Decoder, FullDecoder, WindowDecoder, te
 from mcap.geometry.align import embed_faces
 
 if TYPE_CHECKING:
-    from mcap.contracts import FaceDetector, IdentityModel
+    from mcap.contracts import FaceDetector, IdentityModel, SafetyClassifier
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class GuideNetworks:
     """Finds faces in previews, and in estimates where the recipe's landmarks are "detected"."""
     tiny_vae: Any | None = None
     """A small autoencoder for the backbone's latents (diffusers' AutoencoderTiny)."""
+    safety: SafetyClassifier | None = None
+    """Looks at previews before they are written."""
 
 
 def named_decoder(name: str, vae: Any, tiny_vae: Any | None = None) -> Decoder:

@@ -136,7 +136,7 @@ def train(
                     with offloaded.onloaded():
                         preview = previews.draw(path)
                     log.preview(state.done, path, preview)
-                    yield PreviewSaved(state.done, path, preview.similarity)
+                    yield PreviewSaved(state.done, path, preview.similarity, preview.withheld)
                     if evaluates and state.evaluate(preview.similarity) and state.done < phase.last:
                         state.load_best()
                         summary.ended_early = True
@@ -247,7 +247,7 @@ def make_previews(
     prompt = in_words(options.preview_prompt, recipe.words) or data.prompts.composed[0]
     # As the composed prompt is trained: at the size of the style's crops.
     height, width = data.references[0].image.shape[:2]
-    return Previews(backbone, prompt, options.seed, scorer, (width, height))
+    return Previews(backbone, prompt, options.seed, scorer, (width, height), networks.safety)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from mcap.runtime.device import precision_name
 from mcap.subjects.manifest import (
     SCHEMA,
     BackboneRecord,
+    ConsentRecord,
     Manifest,
     ProfileRecord,
     TokenRecord,
@@ -28,6 +29,13 @@ if TYPE_CHECKING:
     from mcap.training.prepare import PreparedPhotos
     from mcap.training.recipe import Recipe
     from mcap.training.request import TrainingRequest
+
+
+CONSENT = (
+    "The face must be your own, or that of somebody who has agreed to this training and to the "
+    "pictures that come of it."
+)
+"""Said by ``mcap train`` in one line; the manifest keeps it with the time."""
 
 
 def first_manifest(
@@ -97,6 +105,7 @@ def requested_manifest(request: TrainingRequest, plan: Plan, backbone: Backbone)
             "threads": plan.threads,
             "inputs": request.inputs,
             "licences": licences,
+            "consent": ConsentRecord(at=first.created, words=CONSENT) if kind == "face" else None,
         }
     )
 

@@ -21,6 +21,7 @@ from mcap.diffusion.sampling import generate_images
 from mcap.faces.measure import embed
 from mcap.faces.similarity import mean_embedding
 from mcap.framing.crop import sampling_size
+from mcap.generation.safety import first_safe
 from mcap.images.palette import Palette
 from mcap.masking.advice import require_accepted
 from mcap.masking.crops import TrainingCrop, portrait_crops
@@ -45,7 +46,13 @@ from mcap.training.data import TrainingData, TrainingPrompts
 from mcap.weights.cache import cache_dir
 
 if TYPE_CHECKING:
-    from mcap.contracts import Backbone, Float32Array, ObjectTools
+    from mcap.contracts import (
+        Backbone,
+        Float32Array,
+        ObjectTools,
+        SafetyClassifier,
+        UInt8Image,
+    )
     from mcap.masking.records import MaskSettings
     from mcap.style.profile import StyleProfile
     from mcap.training.request import TrainingRequest
@@ -121,10 +128,12 @@ def draw_references(
     folder: Path,
     seed: int,
     on_image: OnPhoto | None = None,
+    safety: SafetyClassifier | None = None,
 ) -> list[Path]:
     """Draw `REFERENCES_DRAWN` images from the profile's prompts in turn, and keep them.
 
-    Those that are in ``folder`` already are not drawn again.
+    Those that are in ``folder`` already are not drawn again; another seed is drawn for one that
+    ``safety`` withholds. Raises as `mcap.generation.safety.first_safe`.
     """
     prompts = [fill(text, profile.class_noun) for text in profile.references.prompts]
     paths = []
@@ -132,13 +141,28 @@ def draw_references(
         path = folder / f"reference-{number + 1:02d}.png"
         paths.append(path)
         if not path.is_file():
-            with preserve_rng_state(backbone.device):
-                prompt = prompts[number % len(prompts)]
-                (pixels,) = generate_images(backbone, prompt, [seed + number])
+            prompt = prompts[number % len(prompts)]
+            pixels = draw_safely(backbone, prompt, seed + number, safety)
             write_with(path, Image.fromarray(pixels).save)
         if on_image is not None:
             on_image(path)
     return paths
+
+
+def draw_safely(
+    backbone: Backbone, prompt: str, seed: int, safety: SafetyClassifier | None
+) -> UInt8Image:
+    """Return one image uint8[H, W, 3] of a prompt, of another seed where ``safety`` withholds it.
+
+    Raises as `mcap.generation.safety.first_safe`.
+    """
+
+    def draw(seed: int) -> UInt8Image:
+        with preserve_rng_state(backbone.device):
+            (pixels,) = generate_images(backbone, prompt, [seed])
+        return pixels
+
+    return first_safe(draw, seed, backbone.info, safety)
 
 
 def class_picture_path(backbone: Backbone, noun: str, number: int) -> Path:
@@ -153,17 +177,20 @@ def missing_class_pictures(backbone: Backbone, noun: str, count: int) -> int:
     return sum(not class_picture_path(backbone, noun, n).is_file() for n in range(count))
 
 
-def class_picture(backbone: Backbone, noun: str, number: int) -> TrainingCrop:
+def class_picture(
+    backbone: Backbone, noun: str, number: int, safety: SafetyClassifier | None = None
+) -> TrainingCrop:
     """Return a picture of a class noun by the untouched backbone, drawn once and then kept.
 
     In the cache folder, apart for each backbone, precision and noun: it shows nobody, and every
     training with prior preservation reads the same ones. As a crop it has no face to leave out.
+    One that ``safety`` withholds is drawn of another seed; raises as
+    `mcap.generation.safety.first_safe`.
     """
     size, path = backbone.info.native_size, class_picture_path(backbone, noun, number)
     if not path.is_file():
         prompts = class_prompts(noun)
-        with preserve_rng_state(backbone.device):
-            (pixels,) = generate_images(backbone, prompts[number % len(prompts)], [number])
+        pixels = draw_safely(backbone, prompts[number % len(prompts)], number, safety)
         write_with(path, Image.fromarray(pixels).save)
     with Image.open(path) as picture:
         image = np.asarray(picture.convert("RGB"))

@@ -15,13 +15,22 @@ import numpy as np
 
 from mcap.diffusion.sampling import SamplingSettings, generate_images
 from mcap.faces.similarity import likeness
+from mcap.generation.safety import look
 from mcap.images.jpeg import write_jpeg
 from mcap.runtime.randomness import preserve_rng_state
 
 if TYPE_CHECKING:
-    from mcap.contracts import Backbone, FaceDetector, Float32Array, IdentityModel, UInt8Image
+    from mcap.contracts import (
+        Backbone,
+        FaceDetector,
+        Float32Array,
+        IdentityModel,
+        SafetyClassifier,
+        UInt8Image,
+    )
 
 STEPS = 20
+GREY = 128  # level of 255 that stands where an image was withheld
 IMAGES = 4
 """Images of a preview: one alone says as much of its seed as of the training."""
 
@@ -29,10 +38,12 @@ IMAGES = 4
 @dataclass(frozen=True)
 class Preview:
     image: UInt8Image
-    """uint8[H, W, 3], the preview's images side by side."""
+    """uint8[H, W, 3], the preview's images side by side; grey where one was withheld."""
     similarity: float | None
     """Mean cosine of their faces to the person, in [-1, 1], an image without a face counting as 0;
     None without a scorer."""
+    withheld: tuple[int, ...] = ()
+    """Seeds of images that the safety classifier keeps from being written."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,8 @@ class Previews:
     scorer: PreviewScorer | None = None
     size: tuple[int, int] | None = None
     """(width, height) to draw; None: the backbone's native square."""
+    safety: SafetyClassifier | None = None
+    """Looks at each image before it is written."""
 
     def draw(self, path: Path) -> Preview:
         """Draw a preview and write it as one JPEG.
@@ -76,6 +89,16 @@ class Previews:
                 self.backbone.info, steps=steps, size=self.size
             )
             drawn = generate_images(self.backbone, self.prompt, seeds, settings)
-        side_by_side = np.concatenate(drawn, axis=1)
+        info = self.backbone.info
+        passed = [look(image, info, self.safety).passed for image in drawn]
+        shown = [
+            image if good else np.full_like(image, GREY)
+            for image, good in zip(drawn, passed, strict=True)
+        ]
+        side_by_side = np.concatenate(shown, axis=1)
         write_jpeg(path, side_by_side)
-        return Preview(side_by_side, self.scorer.similarity(drawn) if self.scorer else None)
+        return Preview(
+            side_by_side,
+            self.scorer.similarity(drawn) if self.scorer else None,
+            tuple(seed for seed, good in zip(seeds, passed, strict=True) if not good),
+        )

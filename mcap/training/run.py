@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 def guide_networks(tools: FaceTools | ObjectTools, tiny_vae: Any | None) -> GuideNetworks:
     """Return the networks that guide training; of a thing none compares faces."""
     identity = tools.identity if isinstance(tools, FaceTools) else None
-    return GuideNetworks(identity, tools.detector, tiny_vae)
+    return GuideNetworks(identity, tools.detector, tiny_vae, tools.safety)
 
 
 def timed_plan(
@@ -96,7 +96,7 @@ def with_references(
     if photos.references is not None:
         return photos
     drawn = draw_references(
-        backbone, request.profile, writer.references, request.seed, on_image=on_image
+        backbone, request.profile, writer.references, request.seed, on_image, tools.safety
     )
     return replace(photos, references=mask_style(drawn, tools, request.masking))
 
@@ -124,7 +124,7 @@ def learn(
         if how.should_stop():
             yield Stopped(0, recipe.steps, writer.path)
             return
-        strangers.append(class_picture(backbone, data.class_noun, number))
+        strangers.append(class_picture(backbone, data.class_noun, number, tools.safety))
         yield ClassPictureReady(number + 1, recipe.class_pictures)
     data = replace(data, measured=measured(photos, tools), prior=strangers)
     tiny_vae = load_tiny_autoencoder(recipe, request.backbone.architecture, backbone)

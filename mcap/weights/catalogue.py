@@ -388,6 +388,24 @@ _ALL = (
         used_for="restorer codeformer: faces, 512 pixels (extra codeformer)",
     ),
     Weight(
+        name="nsfw",
+        file="nsfw_image_detection",
+        sha256="",
+        bytes=343_225_000,
+        licence="Apache-2.0",
+        commercial=True,
+        sources=(
+            HubFolder(
+                "Falconsai/nsfw_image_detection",
+                "04367978d3474804ab1a00a9bd6548b741764069",
+                ("config.json", "preprocessor_config.json", "model.safetensors"),
+                what="Safety classifier",
+                large=(("model.safetensors", 343_223_968),),
+            ),
+        ),
+        used_for="safety classifier of sd15, sdxl and models of their kinds",
+    ),
+    Weight(
         name="sd15",
         file="stable-diffusion-v1-5",
         sha256="",

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mcap import cli
+from mcap.contracts import BackbonePlan
 from mcap.registry import Entry, registry
 from tests.support.foreign_files import chosen, flat_layers, kohya, pipeline, write
 from tests.support.subjects import FixedDetector, make_subject
@@ -45,7 +46,9 @@ def tiny_plugins(monkeypatch, tmp_path):
         ("detector", "fixed"): FixedDetector,
     }
     for (kind, name), factory in factories.items():
-        monkeypatch.setitem(found.entries[kind], name, Entry(kind, name, factory, "test"))
+        plan = BackbonePlan(needs_safety=False) if kind == "backbone" else None
+        entry = Entry(kind, name, factory, "test", info=plan)
+        monkeypatch.setitem(found.entries[kind], name, entry)
     for name in ("test", "other"):
         (tmp_path / "profiles").mkdir(exist_ok=True)
         (tmp_path / "profiles" / f"{name}.toml").write_text(PROFILE.format(name))

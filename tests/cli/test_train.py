@@ -24,9 +24,10 @@ from mcap.cli.context import Globals
 from mcap.cli.train_output import show_events
 from mcap.contracts import Face, IdentityInfo, MaskerInfo
 from mcap.registry import Entry, registry
-from mcap.subjects.manifest import read_manifest
+from mcap.subjects.manifest import ConsentRecord, read_manifest
 from mcap.subjects.subject import read_subject
 from mcap.training.events import Event, PhaseStarted, StepEvent, TrainingFinished
+from mcap.training.manifest import CONSENT
 from mcap.training.options import Options
 from mcap.training.timing import TimeLeft, estimated_time
 from tests.support.tiny import MiddleFaceDetector, TinyIdentity, tiny_folder
@@ -106,6 +107,9 @@ def test_from_photos_to_a_subject_and_again(place, capsys):
     subject = read_subject(place / "me.mcap")
     manifest = subject.manifest
     assert manifest.profile.name == "plain"
+    # Whose face it must be is said in one line, and kept with the time.
+    assert CONSENT in output.err.replace("\n", " ") and "agreed" in CONSENT
+    assert manifest.consent == ConsentRecord(at=manifest.created, words=CONSENT)
     assert manifest.recipe["phase2_steps"] == 2
     assert manifest.backbone.source == str(tiny_folder())
     assert manifest.metrics["steps"] == 4

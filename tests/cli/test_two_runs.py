@@ -16,6 +16,7 @@ from mcap.runtime.lock import LOCK, RUN, locked_folder
 from mcap.subjects.subject import read_subject
 from tests.cli import test_outputs, test_train
 from tests.support import ROOT
+from tests.support.safety import into_hub_cache
 from tests.support.tiny import tiny_folder
 
 nothing_loads, place = test_outputs.nothing_loads, test_train.place  # fixtures
@@ -65,6 +66,9 @@ MODEL = str(tiny_folder())
 def training(folder, *more: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'plugins'}"}
     environment["MCAP_FACES__MIN_QUALITY"] = "0"  # the photos are noise
+    environment["HF_HUB_CACHE"] = str(folder / "hub")
+    if not (folder / "hub").exists():
+        into_hub_cache(folder / "hub")
     return subprocess.Popen(
         [sys.executable, "-c", TRAIN.format(root=str(ROOT)), *more, "--backbone", MODEL],
         cwd=folder,

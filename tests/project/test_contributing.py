@@ -15,10 +15,10 @@ import torch
 from mcap.errors import RenamedKeyWarning
 from mcap.registry import Registry
 from tests.support import ROOT
-from tests.support.tiny import tiny_folder
+from tests.support.tiny import tiny_backbone, tiny_folder
 
 PAGE = ROOT / "CONTRIBUTING.md"
-KINDS = ("detector", "identity", "restorer", "backbone", "recipe", "engine")
+KINDS = ("detector", "identity", "restorer", "backbone", "safety", "recipe", "engine")
 
 
 def block(first_line: str) -> str:
@@ -58,6 +58,7 @@ def test_every_kind_of_thing_has_its_example():
         "identity network",
         "restorer",
         "backbone",
+        "safety classifier",
         "recipe",
         "engine",
         "style",
@@ -112,6 +113,15 @@ def test_the_backbone(monkeypatch):
     pipeline.set_progress_bar_config(disable=True)
     image = pipeline("a person", num_inference_steps=1, height=64, width=64, output_type="np")
     assert image.images.shape == (1, 64, 64, 3)
+
+
+def test_the_safety_classifier(monkeypatch):
+    from mcap.generation.safety import look
+
+    classifier = plugin("safety", monkeypatch).create("safety", "blank")
+    info = tiny_backbone(needs_safety=True).info
+    assert not look(np.full((8, 8, 3), 90, np.uint8), info, classifier).passed
+    assert look(portrait(), info, classifier).passed
 
 
 def test_the_recipe(monkeypatch):

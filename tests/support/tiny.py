@@ -43,14 +43,19 @@ def tiny_backbone(
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
     kind: str = "sd",
+    needs_safety: bool = False,
 ):
-    """A fresh backbone on every call; with ``tmp_path``, from a copy of the folder in there."""
+    """A fresh backbone on every call; with ``tmp_path``, from a copy of the folder in there.
+
+    Its pictures are noise, so that no classifier need look at them unless ``needs_safety``.
+    """
     from mcap_plugins.stable_diffusion.load import load
 
     folder = tiny_folder(prediction_type, seed, kind)
     if tmp_path is not None:
         folder = Path(shutil.copytree(folder, Path(tmp_path) / "tiny"))
-    return load(device, dtype, folder, id="tiny", licence="none", commercial=True)
+    facts = {"id": "tiny", "licence": "none", "commercial": True, "needs_safety": needs_safety}
+    return load(device, dtype, folder, **facts)
 
 
 @lru_cache(maxsize=8)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mcap.generation.events import GenerationPlanned, PictureReady
+from mcap.generation.events import GenerationPlanned, PictureReady, PictureWithheld
 from mcap.generation.ranking import Picture
+from mcap.generation.safety import Withheld
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,16 @@ class EmptyRegion:
 
 @dataclass(frozen=True)
 class EditFinished:
-    """The last event. ``pictures`` in the order given."""
+    """The last event. ``pictures`` and ``sources`` (the files that were edited) in the order given,
+    without those that were withheld."""
 
     pictures: tuple[Picture, ...]
+    sources: tuple[Path, ...]
     contact_sheet: Path
     results: Path
+    withheld: tuple[Withheld, ...] = ()
 
 
-EditEvent = GenerationPlanned | PictureReady | SourceDiffers | EmptyRegion | EditFinished
+EditEvent = (
+    GenerationPlanned | PictureReady | PictureWithheld | SourceDiffers | EmptyRegion | EditFinished
+)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,17 +25,18 @@ import torch
 from mcap.diffusion import schedulers
 from mcap.diffusion.prompt_length import require_fit
 from mcap.diffusion.sampling import SamplingSettings
-from mcap.errors import UsageError
+from mcap.errors import InputRejectedError, UsageError
 from mcap.faces.similarity import embed_largest_face
 from mcap.generation.editing.events import EditEvent, EditFinished, EmptyRegion, SourceDiffers
 from mcap.generation.editing.job import EditJob, plan_edit
 from mcap.generation.editing.redraw import AttentionControl, Redrawn, redraw
 from mcap.generation.editing.settings import EditSettings
 from mcap.generation.editing.sheet import read_pixels, write_edit_sheet
-from mcap.generation.events import GenerationPlanned, PictureReady
+from mcap.generation.events import GenerationPlanned, PictureReady, PictureWithheld
 from mcap.generation.extra_networks import ExtraNetworks
 from mcap.generation.folder import RankedFolder
 from mcap.generation.ranking import Picture
+from mcap.generation.safety import Withheld, describe_withheld, look, require_classifier
 from mcap.generation.settings import GenerationModels
 from mcap.images import provenance
 from mcap.images.write import write_generated
@@ -64,14 +66,17 @@ def edit(
 
     Yields `GenerationPlanned`, a `PictureReady` for each picture, before it a `SourceDiffers` where
     the picture that the edit starts from is not the file's and an `EmptyRegion` where a local edit
-    changes nothing, and `EditFinished`. Subject, backbone and ``extra_networks`` are those that the
+    changes nothing, a `PictureWithheld` for each that the safety classifier keeps from being
+    written, and `EditFinished`. Subject, backbone and ``extra_networks`` are those that the
     pictures were generated with; the first two are for `mcap.generation.editing.job.require_source`
     to check.
 
     Raises `InputRejectedError` for a picture without a whole record, `UsageError` for words that
     are not in a prompt, for a prompt that is too long, for extra networks other than the record's,
-    and where ``out`` is a file or holds another command's results.
+    where the backbone needs a safety classifier and there is none, and where ``out`` is a file or
+    holds another command's results. `InputRejectedError`, too, where every edit was withheld.
     """
+    require_classifier(models.backbone.info, models.safety)
     folder = RankedFolder(out, settings.format, "edit")
     networks = (extra_networks or ExtraNetworks()).beside(subject)
     require_changes(settings)
@@ -99,6 +104,7 @@ def edit(
         yield PictureReady(picture)
 
     redrawn: dict[int, Redrawn] = {}
+    withheld: list[Withheld] = []
     # Closed at once and not when somebody forgets it: it gives the backbone back.
     with closing(redraw_jobs(waiting, subject, models, settings, networks, on_step)) as samples:
         for index, found in samples:
@@ -109,14 +115,27 @@ def edit(
             if found.region is not None and not found.region.any():
                 yield EmptyRegion(job.path)
             picture = write_edited(job, found, subject, models, folder, settings)
+            if isinstance(picture, Withheld):
+                withheld.append(picture)
+                yield PictureWithheld(picture)
+                continue
             pictures[index], redrawn[index] = picture, found
             folder.write_results([pictures[i] for i in sorted(pictures)])
             yield PictureReady(picture)
-    ordered = [pictures[index] for index in range(len(jobs))]
+    if not pictures:
+        raise InputRejectedError(
+            f"Nothing to write: {describe_withheld(withheld, models.safety)} Change the words of "
+            "the edit.",
+            details={"withheld": [asdict(item) for item in withheld]},
+        )
+    written = sorted(pictures)
+    ordered, done = [pictures[index] for index in written], [jobs[index] for index in written]
     results = folder.write_results(ordered)
     notice = models.backbone.info.notice
-    sheet = write_edit_sheet(out / CONTACT_SHEET, jobs, ordered, redrawn, subject.name, notice)
-    yield EditFinished(tuple(ordered), sheet, results)
+    images = {place: redrawn[i] for place, i in enumerate(written) if i in redrawn}
+    sheet = write_edit_sheet(out / CONTACT_SHEET, done, ordered, images, subject.name, notice)
+    sources = tuple(job.path for job in done)
+    yield EditFinished(tuple(ordered), sources, sheet, results, tuple(withheld))
 
 
 def require_changes(settings: EditSettings) -> None:
@@ -197,9 +216,13 @@ def write_edited(
     models: GenerationModels,
     folder: RankedFolder,
     settings: EditSettings,
-) -> Picture:
-    """Cut as the picture was, measure the face before and after, and write."""
+) -> Picture | Withheld:
+    """Cut as the picture was, measure the face before and after, and write what may be written."""
     x0, y0, x1, y1 = job.source.cut
+    info = models.backbone.info
+    verdict = look(redrawn.target[y0:y1, x0:x1], info, models.safety)
+    if not verdict.passed:
+        return Withheld(job.stem, job.edit.seed, verdict.score or 0.0)
     both = [np.ascontiguousarray(im[y0:y1, x0:x1]) for im in (redrawn.source, redrawn.target)]
     before = after = person = None
     if models.identity is not None and subject.identity_embedding is not None:
@@ -218,6 +241,7 @@ def write_edited(
     record = {
         **job.record,
         "size": [x1 - x0, y1 - y0],
+        **verdict.record(),
         "similarity": cosine(new, person),
         "similarity_before": cosine(old, person),
         "face_kept": cosine(new, old),

@@ -92,6 +92,7 @@ def register_backbones(register: Any) -> None:
             memory_mb=1500,
             gflop_row=0.88,
             notice=NOTICE,
+            needs_safety=False,  # it has learned heads and shoulders, dressed, and draws no others
             decode_rows=9.0,  # the face network's share in it: on small pictures half of the decode
         ),
     )
@@ -121,6 +122,7 @@ def load_demo(device: Any, dtype: Any, source: str | Path | None = None) -> Any:
         square_only=not trained_sizes(folder),
         strangers=(folder if source else folder.parent) / "strangers.safetensors",
         notice=NOTICE,
+        needs_safety=False,
         # Of what profiles want left out it knows two, "dark" and "black and white", as styles of
         # the whole picture: led away from these, every face turns orange.
         generate_defaults={"steps": 20, "guidance_scale": 3.0, "negative_prompt": ""},

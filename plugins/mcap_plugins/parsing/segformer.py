@@ -6,16 +6,13 @@ classes, P that of `mcap.faces.parts.Part`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import torch
 from transformers import SegformerForSemanticSegmentation, SegformerImageProcessor
-from transformers.utils import logging
 
 from mcap.errors import MissingResourceError
 from mcap.faces.masks import LandmarkMasker
@@ -23,6 +20,7 @@ from mcap.faces.parts import FaceParts, Part, class_map, parts_mask
 from mcap.geometry.ffhq import FFHQ_FACE_HEIGHT, ffhq_alignment
 from mcap.geometry.resample import resample
 from mcap_plugins.parsing import INFO
+from mcap_plugins.shared.pretrained import load_pretrained
 
 if TYPE_CHECKING:
     from mcap.contracts import Face, Float32Array, UInt8Image
@@ -48,7 +46,13 @@ class ParsingMasker:
         class of the model is skin.
         """
         self.hair = hair
-        self._model, self._processor = load_parser(Path(folder))
+        self._model, self._processor = load_pretrained(
+            SegformerForSemanticSegmentation,
+            SegformerImageProcessor,
+            Path(folder),
+            "face parser",
+            "Fetch it again with 'mcap models pull face-parsing'.",
+        )
         try:
             classes = class_map(self._model.config.id2label)
         except ValueError as error:
@@ -90,41 +94,3 @@ class ParsingMasker:
         # Probabilities are enlarged and not logits: P planes instead of L, and they stay sums of 1.
         size = (SIDE, SIDE)
         return torch.nn.functional.interpolate(parts, size, mode="bilinear")[0].numpy()
-
-
-def load_parser(folder: Path) -> tuple[Any, Any]:
-    """Return the network, frozen, and its image processor; `MissingResourceError` as the masker."""
-    remedy = "Fetch it again with 'mcap models pull face-parsing'."
-    try:
-        with quiet():
-            processor = SegformerImageProcessor.from_pretrained(folder, local_files_only=True)
-            loaded: Any = SegformerForSemanticSegmentation.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, output_loading_info=True
-            )
-        model, report = loaded  # a pair, where output_loading_info is asked for
-    except (OSError, ValueError, RuntimeError) as error:
-        raise MissingResourceError(
-            f"The face parser in {folder} cannot be read: {' '.join(str(error).split())} {remedy}"
-        ) from error
-    # transformers fills what a file lacks with random numbers and only warns.
-    lacking = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
-    if lacking:
-        raise MissingResourceError(
-            f"The face parser in {folder} lacks weights ({len(lacking)}, {lacking[0]} first). "
-            f"{remedy}"
-        )
-    return model.eval().requires_grad_(False), processor
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No progress bar and no report of its own for reading one local file; put back as it was."""
-    level, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if shown:
-            logging.enable_progress_bar()

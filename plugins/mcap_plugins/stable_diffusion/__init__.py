@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import mcap
-from mcap.contracts import BackboneMemory, BackbonePlan
+from mcap.contracts import BackboneMemory, BackbonePlan, SafetyInfo
 
 SD15_MEMORY = BackboneMemory(
     weights=3748,
@@ -69,6 +69,31 @@ def register_backbones(register: Any) -> None:
             decode_rows=1.4,  # counted, times the same of SD1.5: 2.75 measured, 3.13 counted
         ),
     )
+
+
+NSFW = SafetyInfo(threshold=0.5)
+
+
+@mcap.hookimpl
+def register_safety(register: Any) -> None:
+    # In this plugin, so that no allow-list (MCAP_PLUGINS) has the models without it.
+    register(
+        "nsfw",
+        load_nsfw,
+        summary="nudity, as a vision transformer of 86 million parameters sees it",
+        licence="Apache-2.0",
+        commercial=True,
+        needs=("nsfw",),
+        info=NSFW,
+    )
+
+
+def load_nsfw() -> Any:
+    """Return the classifier over the fetched network."""
+    from mcap.weights.fetch import fetch
+    from mcap_plugins.stable_diffusion.nudity import NudityClassifier
+
+    return NudityClassifier(fetch("nsfw"))
 
 
 # These models were trained on pictures of many aspects and draw them: a passport photo is learned
