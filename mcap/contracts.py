@@ -1,10 +1,10 @@
 """The contract with plugins: protocols, capabilities as data, and what passes between stages.
 
 A factory makes an object of a protocol (`FaceDetector`, `IdentityModel`, `Masker`, `Restorer`,
-`Backbone`, `Metric`, `Engine`, `SafetyClassifier`). What it can do beyond the protocol's methods it
-says as data in its ``info``, a frozen dataclass whose defaults fit a simple plugin: nothing is
-probed for. `mcap.registry` checks the fields as a plugin registers it, and the object once the
-factory has made it.
+`Backbone`, `Metric`, `Engine`, `SafetyClassifier`, `Watermark`). What it can do beyond the
+protocol's methods it says as data in its ``info``, a frozen dataclass whose defaults fit a simple
+plugin: nothing is probed for. `mcap.registry` checks the fields as a plugin registers it, and the
+object once the factory has made it.
 
 Shapes: H, W are pixels of an upright image; B is a batch; S is a square side in pixels; C x h x w
 is a latent. Images are RGB. Points are (x, y) in pixels with the origin at the top left corner of
@@ -430,6 +430,43 @@ class SafetyClassifier(Protocol):
 
     def score(self, image: UInt8Image) -> float:
         """Return how sure it is that a picture uint8[H, W, 3] RGB must not be written, 0 to 1."""
+        ...
+
+
+@dataclass(frozen=True)
+class WatermarkInfo:
+    """The figures of a watermark that the commands go by."""
+
+    threshold: float = 0.5
+    """Score from which a picture is said to carry it."""
+    kept: float = 1.0
+    """Times the threshold from which a picture that is to be marked is left as it is, because it
+    carries the mark already."""
+    smallest_side: int = 1
+    """Pixels of the shorter side that a picture needs to hold it; smaller ones are left alone."""
+
+
+@runtime_checkable
+class Watermark(Protocol):
+    """A mark in the pixels, which no eye sees, that a picture was made or altered by a machine.
+
+    It says nothing else: no person, no machine and no time.
+    """
+
+    @property
+    def info(self) -> WatermarkInfo: ...
+
+    def embed(self, pixels: NDArray[Any]) -> None:
+        """Mark uint8 or uint16 [H, W, 3], RGB, in place; the same input gives the same output.
+
+        A picture that carries the mark, or is too small for it, is left as it is. ``pixels`` may
+        be a numpy.memmap that is larger than the memory.
+        """
+        ...
+
+    def score(self, image: UInt8Image) -> float:
+        """Return how sure it is that uint8[H, W, 3] carries the mark; `WatermarkInfo.threshold`
+        and more mean that it does."""
         ...
 
 

@@ -101,6 +101,16 @@ def register_safety(register: Register) -> None:
 
 
 @hookspec
+def register_watermarks(register: Register) -> None:
+    """Register `mcap.contracts.Watermark` factories: ``factory() -> Watermark``.
+
+    ``info``: `mcap.contracts.WatermarkInfo`; its defaults where none is given. The setting
+    ``[marks] watermark`` names the one that is put into pictures; ``mcap inspect`` looks for all
+    that are registered.
+    """
+
+
+@hookspec
 def register_recipes(register: Register) -> None:
     """Register recipes: ``register("soft", {"phase2_lora_lr": 5e-5}, summary="...")``.
 

@@ -34,6 +34,7 @@ KINDS = MappingProxyType(
         "metric": "register_metrics",
         "engine": "register_engines",
         "safety": "register_safety",
+        "watermark": "register_watermarks",
     }
 )
 
@@ -47,6 +48,7 @@ PROTOCOLS: Mapping[str, type] = MappingProxyType(
         "metric": contracts.Metric,
         "engine": contracts.Engine,
         "safety": contracts.SafetyClassifier,
+        "watermark": contracts.Watermark,
     }
 )
 """Kind -> what its factories make."""
@@ -61,6 +63,7 @@ INFOS: Mapping[str, type] = MappingProxyType(
         "metric": contracts.MetricInfo,
         "engine": contracts.EngineInfo,
         "safety": contracts.SafetyInfo,
+        "watermark": contracts.WatermarkInfo,
     }
 )
 """Kind -> the dataclass that ``register(..., info=...)`` takes."""
@@ -96,6 +99,7 @@ EXTRAS = MappingProxyType(
         "dlib": "dlib",
         "codeformer": "spandrel_extra_arches",
         "ray": "ray",
+        "c2pa": "c2pa",
     }
 )
 """What ``pip install 'mcap[NAME]'`` knows, and the module that shows that it is there; an entry's
@@ -298,6 +302,8 @@ class Registry:
     def create(self, kind: Literal["metric"], name: str) -> contracts.Metric: ...
     @overload
     def create(self, kind: Literal["safety"], name: str) -> contracts.SafetyClassifier: ...
+    @overload
+    def create(self, kind: Literal["watermark"], name: str) -> contracts.Watermark: ...
     @overload
     def create(self, kind: Literal["restorer"], name: str, *file: Path) -> contracts.Restorer: ...
     @overload

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mcap.cli.marks import chosen_marks
 from mcap.errors import MissingResourceError, UsageError
 from mcap.registry import registry
 from mcap.weights.model_source import CONFIG_FILES, describe, find_model, is_place, pinned
 
 if TYPE_CHECKING:
+    import typer
+
     from mcap.cli.settings import Settings
     from mcap.contracts import IdentityModel
     from mcap.generation.settings import GenerationModels
@@ -53,7 +56,7 @@ def backbone_of(subject: Subject, given: str | None) -> tuple[Entry, str | None]
 
 
 def load_generation_models(
-    subject: Subject, settings: Settings, backbone: str | None
+    ctx: typer.Context, subject: Subject, settings: Settings, backbone: str | None
 ) -> GenerationModels:
     """Load the subject's identity network and backbone, or ``backbone``, and what looks at its
     pictures: the detector, the judge and the safety classifier."""
@@ -73,6 +76,7 @@ def load_generation_models(
         backbone=registry().create("backbone", entry.name, device, dtype, source=source),
         judge=load_judge(settings, subject.identity_network),
         safety=safety,
+        marks=chosen_marks(ctx, settings.marks),
     )
 
 

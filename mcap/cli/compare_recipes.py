@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from mcap.cli.draw_and_measure import Drawing, draw_and_measure, face_tools
 from mcap.cli.interruption import stop_on_interrupt
+from mcap.cli.marks import chosen_marks
 from mcap.cli.measures import Yardsticks, choose_yardsticks
 from mcap.cli.output import emit, human_bytes, note, warn
 from mcap.cli.progress import progress
@@ -23,6 +24,7 @@ from mcap.evaluation.entrants import Entrant, Result
 from mcap.evaluation.run import teaches, training_cost
 from mcap.generation.settings import GenerationModels
 from mcap.images.find import people_in
+from mcap.images.marking import Marks
 from mcap.masking.select import mask_photos, mask_references
 from mcap.registry import registry
 from mcap.runtime.device import set_threads
@@ -182,6 +184,7 @@ class Comparing:
         self.ctx, self.settings, self.wanted = ctx, settings, wanted
         self.yardsticks = yardsticks
         self.tools: FaceTools = face_tools(settings)
+        self.marks: Marks = chosen_marks(ctx, settings.marks)
         self.people: dict[str, MaskedSet] = {}
         self.styles: dict[str, MaskedSet] = {}
         self.backbone: Backbone | None = None
@@ -338,7 +341,12 @@ class Comparing:
         )
         tools = self.tools
         models = GenerationModels(
-            backbone, tools.identity, tools.detector, judge=tools.judge, safety=tools.safety
+            backbone,
+            tools.identity,
+            tools.detector,
+            judge=tools.judge,
+            safety=tools.safety,
+            marks=self.marks,
         )
         drawing = Drawing(self.wanted.out, self.wanted.count, self.wanted.seed, self.yardsticks)
         return draw_and_measure(self.ctx, entrant, subject, request.profile, models, known, drawing)
@@ -363,7 +371,7 @@ class Comparing:
         checkpoint = latest_checkpoint(request.out / "checkpoints") if resume else None
         set_threads(checkpoint.threads if checkpoint else self.settings.threads)
         reset_peak_memory(request.device)
-        how = Options(seed=request.seed, resume=resume)
+        how = Options(seed=request.seed, resume=resume, marks=self.marks)
         plan = plan_training(request, photos, how, self.steps_done(trial))
         writer = training.open_subject(request, plan, backbone, resume=resume)
         photos = training.with_references(photos, request, backbone, self.tools, writer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,12 +80,17 @@ def draw_and_measure(
     observer = drawing.yardsticks.observer
     if drawing.yardsticks.need("strangers"):
         note(ctx, f"{entrant.name}: strangers, drawn without the identity word.")
-        seeds = range(drawing.seed, drawing.seed + drawing.count)
-        place = drawing.out / STRANGERS
-        by, safety = models.backbone, models.safety
-        drawn = draw_strangers(subject, by, profile, seeds, place, safety)
-        before = draw_strangers(None, by, profile, seeds, place, safety)
-        both = [seed for seed in seeds if seed in drawn and seed in before]  # none withheld
+        strangers = partial(
+            draw_strangers,
+            backbone=models.backbone,
+            profile=profile,
+            seeds=range(drawing.seed, drawing.seed + drawing.count),
+            folder=drawing.out / STRANGERS,
+            safety=models.safety,
+            marks=models.marks,
+        )
+        drawn, before = strangers(subject), strangers(None)
+        both = [seed for seed in drawn if seed in before]  # none withheld
         known = replace(
             known,
             strangers=[observer.see(drawn[seed]) for seed in both],

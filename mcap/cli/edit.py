@@ -126,7 +126,7 @@ def edit(
     )  # fmt: skip
     person = read_subject(subject or find_subject(pictures[0]))
     networks = read_extra_networks(with_ or (), lora or (), embedding or ())
-    models = load_generation_models(person, settings, backbone)
+    models = load_generation_models(ctx, person, settings, backbone)
     for path in () if force else pictures:
         require_source(path, person, models.backbone.info.sha256)
 

@@ -254,6 +254,7 @@ def load_enhancement(
     subject: Path | None,
 ) -> Enhancement:
     """Load the models, and embed the person of ``--subject``, unless that is a thing."""
+    from mcap.cli.marks import chosen_marks
     from mcap.cli.output import note
     from mcap.cli.restorers import load_restorers
     from mcap.enhancement import Enhancement, Tools
@@ -301,6 +302,7 @@ def load_enhancement(
         finish=finish,
         person=person,
         a_thing=subject is not None and person is None,
+        marks=chosen_marks(ctx, settings.marks),
         notice=notice,
         device=device,
         half=half,

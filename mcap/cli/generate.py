@@ -178,7 +178,7 @@ def generate(
     profiles = [with_frame(profile, frame) for profile in profiles]
     networks = read_extra_networks(with_ or (), lora or (), embedding or ())
     warn_of_unnamed(ctx, networks, wanted.prompts)
-    models = load_generation_models(person, settings, backbone)
+    models = load_generation_models(ctx, person, settings, backbone)
     if not force:
         for one in (person, *(companion.subject for companion in networks.companions)):
             check_backbone(one, models.backbone.info)

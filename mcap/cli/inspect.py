@@ -1,4 +1,4 @@
-"""``mcap inspect``: how a picture was made, by its metadata, and what a subject folder holds."""
+"""``mcap inspect``: who or what made a picture, by all its marks; what a subject folder holds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mcap.images.provenance import Provenance
+    from mcap.marks.inspect import FoundMarks
+    from mcap.marks.manifest import FoundManifest
     from mcap.subjects.manifest import Manifest
 
 
@@ -18,12 +19,15 @@ def inspect(
     ctx: typer.Context,
     files: Annotated[
         list[Path],
-        typer.Argument(help="PNG, JPEG or WebP pictures, or subject folders.", metavar="FILE"),
+        typer.Argument(help="Pictures, or subject folders.", metavar="FILE"),
     ],
 ) -> None:
-    """Print the metadata of pictures: prompt and settings, mcap's record, the IPTC mark.
+    """Look for the marks of generated pictures, and print how they were made.
 
-    Reads what other programs wrote too (AUTOMATIC1111's parameters, the mark of generated media).
+    Three marks: the IPTC's in the metadata (XMP), a signed C2PA manifest, and the watermark in the
+    pixels; and what mcap and other programs wrote of prompt and settings. That no mark is found
+    proves nothing.
+
     Of a subject folder it prints what was trained: kind, style, backbone, steps.
 
     Examples:
@@ -32,12 +36,16 @@ def inspect(
 
       mcap inspect me.mcap
     """
+    from mcap.cli.marks import all_watermarks, trusted_anchors
     from mcap.cli.output import emit, warn
+    from mcap.cli.settings import load_settings
     from mcap.errors import InputRejectedError, UsageError
-    from mcap.images.provenance import read
+    from mcap.marks.inspect import NO_PROOF, find_marks
     from mcap.subjects.manifest import is_subject_folder, read_manifest
 
-    found: list[Provenance] = []
+    anchors = trusted_anchors(load_settings(ctx.obj).marks)
+    watermarks = all_watermarks()
+    found: list[FoundMarks] = []
     subjects: list[tuple[Path, Manifest]] = []
     refused: list[dict[str, str]] = []
     for file in files:
@@ -45,7 +53,7 @@ def inspect(
             if is_subject_folder(file):
                 subjects.append((file, read_manifest(file)))
             else:
-                found.append(read(file))
+                found.append(find_marks(file, watermarks, anchors))
         except (InputRejectedError, UsageError) as error:
             refused.append({"file": str(file), "reason": str(error)})
             warn(ctx, str(error))
@@ -63,11 +71,14 @@ def inspect(
                     console.print(f"  {key.replace('_', ' ')}: {value}", markup=False)
         for item in found:
             print_picture(console, item)
+        if any(not item.machine_made for item in found):
+            console.print(NO_PROOF, markup=False)
 
     result = {
         "pictures": [describe(item) for item in found],
         "subjects": [describe_subject(path, manifest) for path, manifest in subjects],
         "refused": refused,
+        "notice": NO_PROOF,
     }
     emit(ctx, result, print_all)
 
@@ -89,23 +100,31 @@ def describe_subject(path: Path, manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def describe(item: Provenance) -> dict[str, Any]:
-    """Return a picture's metadata for ``--json``."""
+def describe(item: FoundMarks) -> dict[str, Any]:
+    """Return a picture's marks and metadata for ``--json``."""
+    from dataclasses import asdict
+
+    told = item.provenance
     return {
-        "file": item.path,
-        "format": item.format,
-        "width": item.width,
-        "height": item.height,
-        "dpi": item.dpi,
-        "generated": item.generated,
-        "digital_source_type": item.digital_source_type,
-        "parameters": item.parameters,
-        "record": item.record,
+        "file": told.path,
+        "format": told.format,
+        "width": told.width,
+        "height": told.height,
+        "dpi": told.dpi,
+        "machine_made": item.machine_made,
+        "generated": told.generated,
+        "digital_source_type": told.digital_source_type,
+        "c2pa": asdict(item.manifest),
+        "watermarks": {
+            name: {"found": mark.found, **asdict(mark)} for name, mark in item.watermarks.items()
+        },
+        "parameters": told.parameters,
+        "record": told.record,
     }
 
 
-def print_picture(console: Console, item: Provenance) -> None:
-    """Print a picture's metadata for people."""
+def print_picture(console: Console, item: FoundMarks) -> None:
+    """Print a picture's marks and metadata for people."""
     import json
 
     from mcap.images.provenance import MEANINGS
@@ -113,20 +132,61 @@ def print_picture(console: Console, item: Provenance) -> None:
     def line(text: str, **style: Any) -> None:
         console.print(text, markup=False, **style)
 
-    line(str(item.path), style="bold")
-    dpi = f", {item.dpi[0]:.0f} dpi" if item.dpi else ""
-    line(f"  {item.format}, {item.width} x {item.height} pixels{dpi}")
-    if item.digital_source_type:
-        mark = MEANINGS.get(item.digital_source_type, "not marked as generated")
-        line(f"  Digital source type: {item.digital_source_type} ({mark})")
+    told = item.provenance
+    line(str(told.path), style="bold")
+    dpi = f", {told.dpi[0]:.0f} dpi" if told.dpi else ""
+    line(f"  {told.format}, {told.width} x {told.height} pixels{dpi}")
+    if told.digital_source_type:
+        mark = MEANINGS.get(told.digital_source_type, "not marked as generated")
+        line(f"  Digital source type: {told.digital_source_type} ({mark})")
     else:
         line("  Digital source type: not stated")
-    if item.parameters:
+    for text in manifest_lines(item.manifest):
+        line(f"  {text}")
+    for name, found in item.watermarks.items():
+        if found.score is None:
+            line(f"  Watermark '{name}': not looked for ({found.problem})")
+        else:
+            word = "found: made or altered by a machine" if found.found else "not found"
+            line(
+                f"  Watermark '{name}': {word} (score {found.score:.1f}, from {found.threshold:g})"
+            )
+    if told.parameters:
         line("  Parameters:")
-        for text in item.parameters.splitlines():
+        for text in told.parameters.splitlines():
             line(f"    {text}")
-    if item.record is not None:
+    if told.record is not None:
         line("  mcap's record:")
-        for key, value in item.record.items():
+        for key, value in told.record.items():
             shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             line(f"    {key}: {shown}")
+
+
+def manifest_lines(found: FoundManifest) -> list[str]:
+    """Return what was found of C2PA, in words."""
+    from mcap.images.provenance import MEANINGS
+    from mcap.runtime.text import printable
+
+    states = {
+        "trusted": "trusted: unchanged since it was signed by somebody whom you trust",
+        "valid": "valid: unchanged since it was signed",
+        "untrusted": "valid, untrusted: unchanged since it was signed, and nobody whom you trust "
+        "vouches for who signed it",
+        "broken": "broken: changed since it was signed, or damaged",
+        "absent": "absent",
+        "unknown": "not looked for, c2pa-python is not installed",
+    }
+    lines = [f"C2PA manifest: {states[found.state]}"]
+    if found.signer:
+        lines.append(f"  signed by: {printable(found.signer)}")
+    if found.generator:
+        lines.append(f"  made with: {printable(found.generator)}")
+    if found.source_type:
+        meaning = MEANINGS.get(found.source_type, "another kind of source")
+        says = f"{', '.join(found.actions)}; {found.source_type} ({meaning})"
+        lines.append(f"  says: {printable(says)}")
+    if found.manifests > 1:
+        lines.append(f"  manifests: {found.manifests}, with those of what it was made from")
+    if found.problems:
+        lines.append(f"  remarks: {printable(', '.join(found.problems))}")
+    return lines

@@ -199,6 +199,6 @@ class Measuring:
         key = f"{subject.manifest.backbone.sha256} {subject.identity_network}"
         if self.loaded is None or self.loaded[0] != key or self.wanted.backbone:
             self.loaded = None
-            models = load_generation_models(subject, self.settings, self.wanted.backbone)
+            models = load_generation_models(self.ctx, subject, self.settings, self.wanted.backbone)
             self.loaded = key, models
         return self.loaded[1]

@@ -32,6 +32,7 @@ from mcap.framing.settings import FinishSettings
 from mcap.generation.settings import MeasureSettings, SafetySettings
 from mcap.hookspecs import GROUP
 from mcap.images.open import PhotoSettings
+from mcap.marks.settings import MarkSettings
 from mcap.runtime import documents
 from mcap.runtime.files import why
 from mcap.style.fields import ClassNoun
@@ -77,6 +78,7 @@ class Settings(BaseSettings):
     finish: FinishSettings = FinishSettings()
     measure: MeasureSettings = MeasureSettings()
     safety: SafetySettings = SafetySettings()
+    marks: MarkSettings = MarkSettings()
 
 
 TABLES: dict[str, type[BaseModel]] = {

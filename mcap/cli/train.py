@@ -152,8 +152,10 @@ def train(
     """
     from mcap.cli import train_output
     from mcap.cli.lock_folder import lock_folder
+    from mcap.cli.marks import chosen_marks
     from mcap.cli.photo_tools import refuse_face_options
     from mcap.cli.settings import load_settings
+    from mcap.images.marking import NO_MARKS
     from mcap.runtime.files import require_writable
     from mcap.training.options import Options
     from mcap.training.request import state_at_out
@@ -188,6 +190,7 @@ def train(
         resume=state == "training",
         checkpoint_every=checkpoint_every,
         preview_every=preview_every,
+        marks=NO_MARKS if dry_run else chosen_marks(ctx, settings.marks),
     )
     run(ctx, request, settings.threads, how, dry_run=dry_run, time_steps=time_steps)
 

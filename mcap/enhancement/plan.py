@@ -22,6 +22,7 @@ from mcap.enhancement.events import Refused, TilesDone
 from mcap.enhancement.settings import EnhanceSettings
 from mcap.errors import InputRejectedError
 from mcap.faces.settings import FaceSettings
+from mcap.images.marking import NO_MARKS, Marks
 from mcap.images.open import PhotoSettings
 from mcap.images.picture import size_of
 from mcap.runtime import files
@@ -129,6 +130,8 @@ class Enhancement:
     person: Float32Array | None = None
     """float32[D], the mean embedding by ``tools.identity`` of the person whom the pictures show
     (`mcap.enhancement.known_person`); None: each face is compared with itself before."""
+    marks: Marks = NO_MARKS
+    """What the pictures are marked with, beside their XMP."""
     notice: str = ""
     """What to know of the pictures, for the sheet and the report; "" where there is nothing."""
     a_thing: bool = False

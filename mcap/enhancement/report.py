@@ -11,6 +11,8 @@ import numpy as np
 from PIL import Image
 
 from mcap.images.jpeg import write_jpeg
+from mcap.images.marking import NO_MARKS, Marks
+from mcap.images.provenance import COMPOSITE_WITH_TRAINED, mark_only
 from mcap.results.contact_sheet import BAD, GOOD, NEUTRAL, WARNING, Tile, contact_sheet
 from mcap.results.html import write_page
 from mcap.results.names import CONTACT_SHEET, REPORT
@@ -53,7 +55,9 @@ def verdict(picture: Enhanced) -> tuple[str, tuple[int, int, int]]:
     return "the person is kept", GOOD
 
 
-def write_contact_sheet(out: Path, pictures: Sequence[Enhanced], *, notice: str = "") -> Path:
+def write_contact_sheet(
+    out: Path, pictures: Sequence[Enhanced], *, notice: str = "", marks: Marks = NO_MARKS
+) -> Path:
     """Write before, after, and the largest face of both, a picture a row; ``notice`` above."""
 
     def image(path: Path | None) -> UInt8Image | None:
@@ -76,7 +80,8 @@ def write_contact_sheet(out: Path, pictures: Sequence[Enhanced], *, notice: str 
         ]
     path = out / CONTACT_SHEET
     heading = "Enhanced: before and after" if tiles else "Nothing was enhanced"
-    write_jpeg(path, contact_sheet(tiles, 4, 320, heading=heading, notice=notice))
+    sheet = contact_sheet(tiles, 4, 320, heading=heading, notice=notice)
+    write_jpeg(path, sheet, mark_only(marks, COMPOSITE_WITH_TRAINED) if tiles else None)
     return path
 
 

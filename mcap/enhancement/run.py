@@ -84,7 +84,7 @@ def enhance(paths: Sequence[Path], out: Path, run: Enhancement) -> Generator[Eve
     results = folder.write_results(shown, shown_refused)
     profile_notice = run.finish.profile.notice if run.finish else ""
     notices = [notice for notice in (run.notice, profile_notice) if notice]
-    sheet = report.write_contact_sheet(out, shown, notice=run.notice)
+    sheet = report.write_contact_sheet(out, shown, notice=run.notice, marks=run.marks)
     page = report.write_report(
         out, shown, shown_refused, identity=run.tools.identity.name, notices=notices
     )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from mcap.enhancement.events import Enhanced
 from mcap.enhancement.face_patch import view
@@ -11,9 +14,8 @@ from mcap.images import provenance
 from mcap.images.colour import on_white, to_eight_bits, to_srgb
 from mcap.images.picture import PictureFile
 from mcap.images.png import write_png
-from mcap.images.write import left_out, write_picture
+from mcap.images.write import left_out, png_texts, write_picture, write_signed
 from mcap.results.previews import reduced, write_previews
-from mcap.runtime import files
 
 if TYPE_CHECKING:
     from mcap.contracts import UInt8Image
@@ -53,24 +55,37 @@ def write(
         "finish": finished.record,
         "settings_sha256": job.settings_sha256,
     }
-    previews = write_previews(
-        folder.out,
-        path.stem,
-        to_srgb(to_eight_bits(reduced(canvas.source.pixels)), canvas.source.icc),
-        to_srgb(to_eight_bits(reduced(pixels)), source.icc),
-        close_ups(canvas),
-    )
+    redrawn = any(state.redrawn for state in canvas.faces)
+    kind = source_type(run, job, source, redrawn=redrawn)
+    altered = kind != provenance.ALGORITHMICALLY_ENHANCED
+    marks = run.marks if altered else replace(run.marks, watermark=None)
+    label = provenance.Label(record, kind, run.settings.metadata, marks, job.path)
+    own = None
+    if source.source_type is not None:
+        own = provenance.mark_only(run.marks, source.source_type)
     sheet = None
     if run.finish is not None and run.finish.sheet:
         sheet = folder.print_sheet(path)
-        write_print_sheet(sheet, finished, run.finish)
-    redrawn = any(state.redrawn for state in canvas.faces)
+        write_print_sheet(sheet, finished, run.finish, replace(label, metadata="label"))
+    # What lies on disk is large and ours alone; other pixels may be the input's own.
+    pixels = pixels if isinstance(pixels, np.memmap) else pixels.copy()
+    marks.embed(pixels)
+    previews = write_previews(
+        folder.out,
+        path.stem,
+        (
+            to_srgb(to_eight_bits(reduced(canvas.source.pixels)), canvas.source.icc),
+            to_srgb(to_eight_bits(reduced(pixels)), source.icc),
+        ),
+        close_ups(canvas),
+        (own, replace(label, record={}, metadata="label")),
+    )
     write_picture(
         path,
         pixels,
         finished.alpha,
         source,
-        provenance.Label(record, source_type(source, redrawn=redrawn), run.settings.metadata),
+        label,
         quality=run.settings.quality,
         dpi=finished.dpi,
     )
@@ -89,7 +104,9 @@ def close_ups(canvas: Canvas) -> tuple[UInt8Image, UInt8Image] | None:
     )
 
 
-def write_print_sheet(path: Path, finished: FinishedCanvas, options: FinishOptions) -> None:
+def write_print_sheet(
+    path: Path, finished: FinishedCanvas, options: FinishOptions, label: provenance.Label
+) -> None:
     """Write a sheet of as many copies as fit, as PNG; the profile has a ``size_mm``."""
     from mcap.framing.print_sheet import print_sheet
 
@@ -100,18 +117,26 @@ def write_print_sheet(path: Path, finished: FinishedCanvas, options: FinishOptio
         to_eight_bits(image), options.profile.size_mm, dpi=float(options.settings.dpi)
     )
     icc = None if source.grey else source.icc  # a sheet has three channels
-    files.write_with(
-        path, lambda temporary: write_png(temporary, made.image, icc=icc, dpi=made.dpi)
+    image = label.marks.watermarked(made.image)
+    texts = png_texts(label, None)
+    write_signed(
+        path,
+        label,
+        lambda temporary: write_png(temporary, image, icc=icc, dpi=made.dpi, texts=texts),
     )
 
 
-def source_type(source: PictureFile, *, redrawn: bool) -> str:
+def source_type(run: Enhancement, job: Job, source: PictureFile, *, redrawn: bool) -> str:
     """Return the IPTC's DigitalSourceType of what was made of ``source``.
 
-    ``redrawn``: a face restorer has changed a face.
+    What the input says of itself is kept: in XMP or, where a service has taken that away, in a
+    signed manifest. ``redrawn``: a face restorer has changed a face. An image restorer's network
+    changes every pixel.
     """
-    if source.generated:
+    said = (source.source_type, run.marks.declared(job.path))
+    if provenance.TRAINED_ALGORITHMIC_MEDIA in said:
         return provenance.TRAINED_ALGORITHMIC_MEDIA
-    if redrawn or source.source_type == provenance.COMPOSITE_WITH_TRAINED:
+    restored = any(stage.restorer.info.kind == "image" for stage in run.stages)
+    if redrawn or restored or provenance.COMPOSITE_WITH_TRAINED in said:
         return provenance.COMPOSITE_WITH_TRAINED
     return provenance.ALGORITHMICALLY_ENHANCED

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import mcap
 from mcap.contracts import ID_TOKEN, STYLE_TOKEN
 from mcap.diffusion.sampling import SamplingSettings, stream_images
 from mcap.errors import InputRejectedError, UsageError
@@ -21,6 +20,7 @@ from mcap.generation.safety import look
 from mcap.generation.settings import GenerateSettings
 from mcap.images import provenance
 from mcap.images.find import find_photos
+from mcap.images.marking import NO_MARKS, Marks
 from mcap.images.photo import read_photo
 from mcap.images.write import write_generated
 
@@ -92,6 +92,7 @@ def draw_strangers(
     seeds: Sequence[int],
     folder: Path,
     safety: SafetyClassifier | None = None,
+    marks: Marks = NO_MARKS,
 ) -> dict[int, UInt8Image]:
     """Return seed -> picture uint8[H, W, 3] of the class noun alone.
 
@@ -130,8 +131,8 @@ def draw_strangers(
             for seed, drawn in zip(missing, images, strict=True):
                 if not look(drawn.image, info, safety).passed:
                     continue
-                label = provenance.Label({"mcap": mcap.__version__}, metadata="label")
-                write_generated(folder / known / f"stranger-{seed:06d}.png", drawn.image, label)
+                path = folder / known / f"stranger-{seed:06d}.png"
+                write_generated(path, marks.watermarked(drawn.image), provenance.mark_only(marks))
     there = {seed: path for seed, path in zip(seeds, paths, strict=True) if path.is_file()}
     return {seed: read_photo(path).image for seed, path in there.items()}
 

@@ -12,6 +12,8 @@ from PIL import Image
 
 from mcap.generation.ranking import Picture, shown_likeness, verdict
 from mcap.images.jpeg import write_jpeg
+from mcap.images.marking import NO_MARKS, Marks
+from mcap.images.provenance import mark_only
 from mcap.results.contact_sheet import Tile, contact_sheet
 from mcap.results.heatmap import overlay
 from mcap.results.html import write_page
@@ -43,6 +45,7 @@ def write_contact_sheet(
     pictures: Sequence[Picture],
     name: str,
     notice: str = "",
+    marks: Marks = NO_MARKS,
 ) -> Path:
     """Write the ranked pictures, at most `SHEET_PICTURES`, with rank, similarity, style, seed.
 
@@ -70,11 +73,14 @@ def write_contact_sheet(
     if any(picture.colour_match is not None for picture in pictures):
         first = "most of the thing's colours"
     heading = f"{name}, {', '.join(sorted(styles))}: {first} first" if tiles else ""
-    write_jpeg(path, contact_sheet(tiles, columns, size, heading=heading, notice=notice))
+    sheet = contact_sheet(tiles, columns, size, heading=heading, notice=notice)
+    write_jpeg(path, sheet, mark_only(marks))
     return path
 
 
-def write_attention_maps(path: Path, images: Sequence[GeneratedImage]) -> Path | None:
+def write_attention_maps(
+    path: Path, images: Sequence[GeneratedImage], marks: Marks = NO_MARKS
+) -> Path | None:
     """Write one row an image: the image as sampled, then the heat map of each learned token."""
     if not images:
         return None
@@ -87,7 +93,7 @@ def write_attention_maps(path: Path, images: Sequence[GeneratedImage]) -> Path |
             peak = f"largest share {heat.max():.3f}" if heat.any() else "not in the prompt"
             tiles.append(Tile(overlay(generated.image, heat), token, (peak,)))
     heading = "Cross-attention of the learned tokens (bright: looked at most)"
-    write_jpeg(path, contact_sheet(tiles, columns, 256, heading=heading))
+    write_jpeg(path, contact_sheet(tiles, columns, 256, heading=heading), mark_only(marks))
     return path
 
 

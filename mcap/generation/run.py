@@ -155,8 +155,9 @@ def generate(
     results = folder.write_results(ordered)
     kept = [picture for picture in ordered if picture.kept]
     notice = models.backbone.info.notice
-    sheet = report.write_contact_sheet(out / CONTACT_SHEET, kept, subject.name, notice)
-    maps = report.write_attention_maps(out / ATTENTION_MAPS, attention)
+    marks = models.marks
+    sheet = report.write_contact_sheet(out / CONTACT_SHEET, kept, subject.name, notice, marks)
+    maps = report.write_attention_maps(out / ATTENTION_MAPS, attention, marks)
     page = report.write_report(
         out / REPORT,
         ordered,
@@ -265,7 +266,7 @@ def write_picture(
     settings: GenerateSettings,
 ) -> Picture:
     """Measure the face of a framed image, or a thing's colours in it, and write it."""
-    profile, image = job.profile, drawn.image
+    profile, image = job.profile, models.marks.watermarked(drawn.image)
     # Measured on the picture as it is written, so that anybody who measures the file agrees.
     found = Likeness(None, None)
     if models.identity is not None and subject.identity_embedding is not None:
@@ -291,7 +292,7 @@ def write_picture(
     write_generated(
         path,
         image,
-        provenance.Label(record, metadata=settings.metadata),
+        provenance.Label(record, metadata=settings.metadata, marks=models.marks),
         quality=settings.quality,
         dpi=dots_per_inch(size, profile.size_mm),
     )

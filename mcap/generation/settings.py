@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mcap.images import provenance
+from mcap.images.marking import NO_MARKS, Marks
 
 if TYPE_CHECKING:
     from mcap.contracts import Backbone, FaceDetector, IdentityModel, SafetyClassifier
@@ -29,6 +30,8 @@ class GenerationModels:
     safety: SafetyClassifier | None = None
     """Looks at each picture before it is written. None only for a backbone that needs none
     (`mcap.generation.safety`)."""
+    marks: Marks = NO_MARKS
+    """What the pictures are marked with, beside their XMP."""
 
 
 class MeasureSettings(BaseModel):

@@ -23,6 +23,7 @@ from mcap.errors import InputRejectedError, UsageError
 from mcap.generation.folder import REST, RankedFolder
 from mcap.generation.ranking import Picture, shown_likeness, verdict, who_judged
 from mcap.images.photo import read_photo
+from mcap.images.provenance import declared, mark_only
 from mcap.results.html import write_page
 from mcap.results.names import PRINT_SHEETS
 from mcap.results.previews import Previews
@@ -55,12 +56,15 @@ class Shown:
         """Return a picture, ``side`` pixels at most, as a data address; None for none."""
         try:
             image = Image.fromarray(read_photo(file).image)
+            kind = declared(file)
         except InputRejectedError as error:
             self.left_out.append(str(error))
             return None
         image.thumbnail((side, side), Image.Resampling.LANCZOS)
         data = io.BytesIO()
-        image.save(data, "JPEG", quality=QUALITY)
+        # What the picture says of its kind goes along; a photograph has nothing to say.
+        said = {} if kind is None else {"xmp": mark_only(source_type=kind).packet()}
+        image.save(data, "JPEG", quality=QUALITY, **said)
         return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
 
     def link(self, file: Path | None) -> str | None:

@@ -16,6 +16,7 @@ from mcap.runtime import files
 
 if TYPE_CHECKING:
     from mcap.contracts import UInt8Image
+    from mcap.images.provenance import Label
 
 QUALITY = 90
 
@@ -29,16 +30,29 @@ LONGEST_SIDE = {".jpg": 65_500, ".webp": 16_383}
 XMP_LIMIT = 65_000  # the same of XMP, less its head
 
 
-def jpeg_bytes(image: UInt8Image) -> bytes:
-    """Return uint8[H, W, 3] RGB, or uint8[H, W] grey, as a JPEG file."""
+def jpeg_bytes(image: UInt8Image, packet: bytes | None = None) -> bytes:
+    """Return uint8[H, W, 3] RGB, or uint8[H, W] grey, as a JPEG file with that XMP packet."""
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=QUALITY, optimize=True)
+    embedded = {} if packet is None else {"xmp": packet}
+    Image.fromarray(image).save(buffer, "JPEG", quality=QUALITY, optimize=True, **embedded)
     return buffer.getvalue()
 
 
-def write_jpeg(path: Path, image: UInt8Image) -> None:
-    """Write uint8[H, W, 3] RGB, or uint8[H, W] grey, to ``path``: the whole file or none."""
-    files.write_bytes(path, jpeg_bytes(image))
+def write_jpeg(path: Path, image: UInt8Image, label: Label | None = None) -> None:
+    """Write uint8[H, W, 3] RGB, or uint8[H, W] grey, to ``path``: the whole file or none.
+
+    With a ``label`` it gets that label's marks, the watermark too; None is for photographs.
+    """
+    if label is None:
+        files.write_bytes(path, jpeg_bytes(image))
+        return
+    data = jpeg_bytes(label.marks.watermarked(image), label.packet(limit=XMP_LIMIT))
+
+    def fill(temporary: Path) -> None:
+        temporary.write_bytes(data)
+        label.sign(temporary)
+
+    files.write_with(path, fill)
 
 
 def lossy_options(suffix: str, quality: int) -> dict[str, Any]:

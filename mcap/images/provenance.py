@@ -10,8 +10,8 @@ Three things are written, each where other programs look for it:
   2023.1; PNG chunk ``XML:com.adobe.xmp``, JPEG APP1, WebP chunk ``XMP``).
 
 A record holds names and hashes, never a path: what a file is called on its maker's disk is nobody
-else's business. C2PA manifests have to be signed with a certificate that a program on the user's
-own machine does not have, so mcap writes none.
+else's business. Two more marks go into a picture where they can be had, a watermark and a signed
+manifest (`mcap.images.marking`).
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ from PIL import Image, UnidentifiedImageError
 
 from mcap.errors import InputRejectedError
 from mcap.images import a1111, exif, xmp
-from mcap.images.open import pixel_limit_lifted
+from mcap.images.marking import NO_MARKS, Marks, Statement
+from mcap.images.open import PhotoSettings, opened, pixel_limit_lifted
 from mcap.runtime.documents import parse_json
 
 FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp"}
 METADATA = ("all", "label", "none")
 Metadata = Literal["all", "label", "none"]
-"""all: everything; label: only the mark that the picture is generated; none: nothing at all."""
+"""all: everything; label: only the marks that the picture is generated; none: as label, and no
+pixels an inch either where the format keeps them in EXIF. The marks always stay."""
 
 _SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 TRAINED_ALGORITHMIC_MEDIA = f"{_SOURCE_TYPES}trainedAlgorithmicMedia"
@@ -62,6 +64,14 @@ class Label:
     source_type: str = TRAINED_ALGORITHMIC_MEDIA
     """The IPTC's mark, a key of `MEANINGS`."""
     metadata: Metadata = "all"
+    marks: Marks = NO_MARKS
+    parent: Path | None = None
+    """The file that the picture was made from, for its signed manifest."""
+
+    def sign(self, path: Path) -> None:
+        """Put a signed manifest into the file, where the marks have a signer."""
+        if self.marks.signer is not None:
+            self.marks.signer.sign(path, Statement(self.source_type, self.parent))
 
     def packet(self, *, keep: bytes | None = None, limit: int | None = None) -> bytes:
         """Return the XMP packet with mark and record, beside what is in the packet ``keep``.
@@ -78,6 +88,15 @@ class Label:
         }
         packets = (xmp.packet(told, keep), xmp.packet(told), xmp.packet(mark))
         return next(one for one in packets if limit is None or len(one) <= limit)
+
+
+def mark_only(
+    marks: Marks = NO_MARKS,
+    source_type: str = TRAINED_ALGORITHMIC_MEDIA,
+    parent: Path | None = None,
+) -> Label:
+    """Return the label of a picture that has no record, such as a sheet."""
+    return Label({}, source_type, "label", marks, parent)
 
 
 @dataclass(frozen=True)
@@ -123,7 +142,7 @@ def as_json(record: Mapping[str, Any]) -> str:
 
 
 def read(path: Path) -> Provenance:
-    """Read everything that mcap wrote into a PNG, JPEG or WebP.
+    """Read everything that mcap wrote into a picture, or that another program kept of it.
 
     Raises `InputRejectedError` for what is no picture. A picture of another program gives what it
     has: AUTOMATIC1111's text and the IPTC mark are read whoever wrote them; a damaged record is
@@ -138,10 +157,22 @@ def read(path: Path) -> Provenance:
     except FileNotFoundError:
         raise InputRejectedError(f"{path}: no such file.") from None
     except UnidentifiedImageError:
-        raise InputRejectedError(f"{path}: not a PNG, JPEG or WebP picture.") from None
+        # What mcap does not write it reads all the same, within limits.
+        with opened(path, PhotoSettings()) as (_, picture):
+            return found(path, picture)
     except Exception as error:
         # As in `mcap.images.open.opened`: a damaged file raises whatever it likes.
         raise InputRejectedError(f"{path}: the picture cannot be read ({error}).") from error
+
+
+def declared(path: Path) -> str | None:
+    """Return the IPTC's mark in a file of any format, a key of `MEANINGS`; None where it has none.
+
+    Raises `InputRejectedError` for what is no picture.
+    """
+    with opened(path, PhotoSettings()) as (_, picture):
+        kind = found(path, picture).digital_source_type
+    return kind if kind in MEANINGS else None
 
 
 def found(path: Path, picture: Image.Image) -> Provenance:

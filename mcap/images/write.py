@@ -6,6 +6,7 @@ picture file, with what that file carried.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,7 @@ def write_generated(
         if dpi is not None:
             options["dpi"] = dpi
         picture = Image.fromarray(image)
-        files.write_with(path, lambda temporary: picture.save(temporary, **options))
+        write_signed(path, label, lambda temporary: picture.save(temporary, **options))
         return
     tags, embedded = Image.Exif(), {}
     if dpi is not None and suffix == ".jpg":
@@ -58,7 +59,7 @@ def write_generated(
         exif.put_resolution(tags, dpi)
     if parameters:
         a1111.put_user_comment(tags, parameters)
-    _write_lossy(path, image, tags, embedded | label_of(path, label), quality)
+    _write_lossy(path, image, tags, embedded | label_of(path, label), quality, label)
 
 
 def write_picture(
@@ -87,8 +88,9 @@ def write_picture(
         parameters = source.parameters if label.metadata == "all" else None
         texts = png_texts(label, parameters, source)
         block, _ = exif.block(tags)
-        files.write_with(
+        write_signed(
             path,
+            label,
             lambda temporary: write_png(
                 temporary, pixels, alpha=alpha, icc=source.icc, exif=block, dpi=dpi, texts=texts
             ),
@@ -109,7 +111,7 @@ def write_picture(
     elif dpi is not None and label.metadata != "none":
         exif.put_resolution(tags, dpi)
     embedded |= label_of(path, label, source)
-    _write_lossy(path, image, tags, embedded, quality)
+    _write_lossy(path, image, tags, embedded, quality, label)
 
 
 def left_out(path: Path, source: PictureFile, metadata: Metadata) -> list[str]:
@@ -133,8 +135,6 @@ def carried_tags(
 
 def label_of(path: Path, label: Label, source: PictureFile | None = None) -> dict[str, bytes]:
     """Return the label as Pillow's option ``xmp`` for JPEG and WebP."""
-    if label.metadata == "none":
-        return {}
     keep = source.xmp if source is not None else None
     limit = XMP_LIMIT if path.suffix.lower() == ".jpg" else None
     return {"xmp": label.packet(keep=keep, limit=limit)}
@@ -153,15 +153,29 @@ def png_texts(label: Label, parameters: str | None, source: PictureFile | None =
         if parameters:
             texts.add_text("parameters", parameters)
         texts.add_text("mcap", as_json(label.record))
-    if label.metadata != "none":
-        # The record has a chunk of its own here, so the packet carries the mark alone.
-        mark = xmp.packet({xmp.DIGITAL_SOURCE_TYPE: label.source_type}, keep)
-        texts.add_itxt(PNG_XMP, mark.decode())
+    # The record has a chunk of its own here, so the packet carries the mark alone.
+    mark = xmp.packet({xmp.DIGITAL_SOURCE_TYPE: label.source_type}, keep)
+    texts.add_itxt(PNG_XMP, mark.decode())
     return texts
 
 
+def write_signed(path: Path, label: Label, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a file, and sign it as the label says: the whole file or none."""
+
+    def fill(temporary: Path) -> None:
+        write(temporary)
+        label.sign(temporary)
+
+    files.write_with(path, fill)
+
+
 def _write_lossy(
-    path: Path, image: UInt8Image, tags: Image.Exif, embedded: dict[str, Any], quality: int
+    path: Path,
+    image: UInt8Image,
+    tags: Image.Exif,
+    embedded: dict[str, Any],
+    quality: int,
+    label: Label,
 ) -> None:
     """Write uint8 [H, W], [H, W, 3] or, for WebP, [H, W, 4] as JPEG or WebP, by the suffix.
 
@@ -179,4 +193,4 @@ def _write_lossy(
         embedded["exif"] = block
     options = lossy_options(suffix, quality) | embedded
     picture = Image.fromarray(image)
-    files.write_with(path, lambda temporary: picture.save(temporary, **options))
+    write_signed(path, label, lambda temporary: picture.save(temporary, **options))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mcap.contracts import UInt8Image
+    from mcap.images.provenance import Label
 
 LONGEST = 1024
 """Longer side in pixels of a preview."""
@@ -44,18 +45,19 @@ def find_previews(folder: Path, stem: str) -> Previews | None:
 def write_previews(
     folder: Path,
     stem: str,
-    before: UInt8Image,
-    after: UInt8Image,
+    pictures: tuple[UInt8Image, UInt8Image],
     faces: tuple[UInt8Image, UInt8Image] | None,
+    labels: tuple[Label | None, Label | None] = (None, None),
 ) -> Previews:
     """Write the previews of the picture called ``stem`` into ``folder``.
 
-    Pictures are uint8[H, W, 3] sRGB of any size; ``faces`` is the largest face before and after.
-    The face before is shown as large as the one after.
+    ``pictures`` are uint8[H, W, 3] sRGB of any size, before and after; ``faces`` is the largest
+    face of both. The face before is shown as large as the one after. ``labels`` are of what lay
+    there before, None for a photograph, and of what was made of it.
     """
     path_before, path_after, face_before, face_after = preview_paths(folder, stem)
-    write_jpeg(path_before, reduced(before))
-    write_jpeg(path_after, reduced(after))
+    write_jpeg(path_before, reduced(pictures[0]), labels[0])
+    write_jpeg(path_after, reduced(pictures[1]), labels[1])
     if faces is None:
         face_before.unlink(missing_ok=True)  # of an earlier picture of that name
         face_after.unlink(missing_ok=True)
@@ -63,8 +65,8 @@ def write_previews(
     close_up = reduced(faces[1], LONGEST // 2)
     height, width = close_up.shape[:2]
     enlarged = cv2.resize(faces[0], (width, height), interpolation=cv2.INTER_CUBIC)
-    write_jpeg(face_after, close_up)
-    write_jpeg(face_before, np.asarray(enlarged, np.uint8))
+    write_jpeg(face_after, close_up, labels[1])
+    write_jpeg(face_before, np.asarray(enlarged, np.uint8), labels[0])
     return Previews(path_before, path_after, face_before, face_after)
 
 

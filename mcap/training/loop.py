@@ -247,7 +247,9 @@ def make_previews(
     prompt = in_words(options.preview_prompt, recipe.words) or data.prompts.composed[0]
     # As the composed prompt is trained: at the size of the style's crops.
     height, width = data.references[0].image.shape[:2]
-    return Previews(backbone, prompt, options.seed, scorer, (width, height), networks.safety)
+    size = (width, height)
+    safety = networks.safety
+    return Previews(backbone, prompt, options.seed, scorer, size, safety, options.marks)
 
 
 @contextmanager

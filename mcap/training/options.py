@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mcap.images.marking import NO_MARKS, Marks
+
 if TYPE_CHECKING:
     from mcap.training.recipe import Recipe
 
@@ -30,6 +32,8 @@ class Options:
     """Prompt of the previews; empty: the first composed prompt."""
     latents: Path | None = None
     """Folder that keeps encoded images between runs; None: they are encoded anew."""
+    marks: Marks = NO_MARKS
+    """What previews are marked with, beside their XMP."""
     should_stop: Callable[[], bool] = field(default=lambda: False)
     """Asked after each step; true saves a checkpoint and ends the run with `Stopped`."""
 

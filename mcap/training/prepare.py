@@ -23,6 +23,8 @@ from mcap.faces.similarity import mean_embedding
 from mcap.framing.crop import sampling_size
 from mcap.generation.safety import first_safe
 from mcap.images.palette import Palette
+from mcap.images.provenance import mark_only
+from mcap.images.write import write_generated
 from mcap.masking.advice import require_accepted
 from mcap.masking.crops import TrainingCrop, portrait_crops
 from mcap.masking.framed_crops import CropFrame, framed_crops
@@ -30,7 +32,7 @@ from mcap.masking.objects import mask_object_references, mask_objects
 from mcap.masking.records import MaskedSet
 from mcap.masking.select import mask_photos, mask_references
 from mcap.runtime.device import precision_name
-from mcap.runtime.files import sha256_of, write_with
+from mcap.runtime.files import sha256_of
 from mcap.runtime.randomness import preserve_rng_state
 from mcap.runtime.text import printable
 from mcap.style.profile import Framing
@@ -143,7 +145,7 @@ def draw_references(
         if not path.is_file():
             prompt = prompts[number % len(prompts)]
             pixels = draw_safely(backbone, prompt, seed + number, safety)
-            write_with(path, Image.fromarray(pixels).save)
+            write_generated(path, pixels, mark_only())
         if on_image is not None:
             on_image(path)
     return paths
@@ -191,7 +193,7 @@ def class_picture(
     if not path.is_file():
         prompts = class_prompts(noun)
         pixels = draw_safely(backbone, prompts[number % len(prompts)], number, safety)
-        write_with(path, Image.fromarray(pixels).save)
+        write_generated(path, pixels, mark_only())
     with Image.open(path) as picture:
         image = np.asarray(picture.convert("RGB"))
     return TrainingCrop(

@@ -17,6 +17,8 @@ from mcap.diffusion.sampling import SamplingSettings, generate_images
 from mcap.faces.similarity import likeness
 from mcap.generation.safety import look
 from mcap.images.jpeg import write_jpeg
+from mcap.images.marking import NO_MARKS, Marks
+from mcap.images.provenance import mark_only
 from mcap.runtime.randomness import preserve_rng_state
 
 if TYPE_CHECKING:
@@ -76,6 +78,7 @@ class Previews:
     """(width, height) to draw; None: the backbone's native square."""
     safety: SafetyClassifier | None = None
     """Looks at each image before it is written."""
+    marks: Marks = NO_MARKS
 
     def draw(self, path: Path) -> Preview:
         """Draw a preview and write it as one JPEG.
@@ -96,7 +99,7 @@ class Previews:
             for image, good in zip(drawn, passed, strict=True)
         ]
         side_by_side = np.concatenate(shown, axis=1)
-        write_jpeg(path, side_by_side)
+        write_jpeg(path, side_by_side, mark_only(self.marks))
         return Preview(
             side_by_side,
             self.scorer.similarity(drawn) if self.scorer else None,

@@ -31,7 +31,7 @@ from mcap.generation.editing.events import EditEvent, EditFinished, EmptyRegion,
 from mcap.generation.editing.job import EditJob, plan_edit
 from mcap.generation.editing.redraw import AttentionControl, Redrawn, redraw
 from mcap.generation.editing.settings import EditSettings
-from mcap.generation.editing.sheet import read_pixels, write_edit_sheet
+from mcap.generation.editing.sheet import edit_sheet, read_pixels
 from mcap.generation.events import GenerationPlanned, PictureReady, PictureWithheld
 from mcap.generation.extra_networks import ExtraNetworks
 from mcap.generation.folder import RankedFolder
@@ -39,6 +39,7 @@ from mcap.generation.ranking import Picture
 from mcap.generation.safety import Withheld, describe_withheld, look, require_classifier
 from mcap.generation.settings import GenerationModels
 from mcap.images import provenance
+from mcap.images.jpeg import write_jpeg
 from mcap.images.write import write_generated
 from mcap.results.names import CONTACT_SHEET
 
@@ -46,10 +47,11 @@ if TYPE_CHECKING:
     from mcap.contracts import UInt8Image
     from mcap.subjects.subject import Subject
 
-SAME_PICTURE = {"PNG": 1.0, "JPEG": 4.0, "WEBP": 6.0}
+SAME_PICTURE = {"PNG": 2.5, "JPEG": 5.5, "WEBP": 7.5}
 """Mean difference in levels of 255 up to which a picture that is sampled again counts as the
-file's, by format. Another batch size or thread count changes single pixels by one level; JPEG and
-WebP at quality 95 take up to three on our portraits."""
+file's, by format. Another batch size or thread count changes single pixels by one level; a
+watermark that the file alone has is about one more; JPEG and WebP at quality 95 take up to three on
+our portraits."""
 
 
 def edit(
@@ -133,7 +135,9 @@ def edit(
     results = folder.write_results(ordered)
     notice = models.backbone.info.notice
     images = {place: redrawn[i] for place, i in enumerate(written) if i in redrawn}
-    sheet = write_edit_sheet(out / CONTACT_SHEET, done, ordered, images, subject.name, notice)
+    sheet = out / CONTACT_SHEET
+    shown = edit_sheet(done, ordered, images, subject.name, notice)
+    write_jpeg(sheet, shown, provenance.mark_only(models.marks))
     sources = tuple(job.path for job in done)
     yield EditFinished(tuple(ordered), sources, sheet, results, tuple(withheld))
 
@@ -224,6 +228,7 @@ def write_edited(
     if not verdict.passed:
         return Withheld(job.stem, job.edit.seed, verdict.score or 0.0)
     both = [np.ascontiguousarray(im[y0:y1, x0:x1]) for im in (redrawn.source, redrawn.target)]
+    both = [models.marks.watermarked(image) for image in both]
     before = after = person = None
     if models.identity is not None and subject.identity_embedding is not None:
         before, after = (
@@ -250,8 +255,8 @@ def write_edited(
     path = folder.free_path(job.stem)
     write_generated(
         path,
-        redrawn.target[y0:y1, x0:x1],
-        provenance.Label(record, metadata=settings.metadata),
+        both[1],
+        provenance.Label(record, metadata=settings.metadata, marks=models.marks, parent=job.path),
         quality=settings.quality,
         dpi=job.file.dpi,
     )

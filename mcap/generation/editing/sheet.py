@@ -13,7 +13,6 @@ from mcap.generation.editing.job import EditJob
 from mcap.generation.editing.redraw import Redrawn
 from mcap.generation.ranking import Picture
 from mcap.generation.report import SHEET_PICTURES
-from mcap.images.jpeg import write_jpeg
 from mcap.results.contact_sheet import NEUTRAL, WARNING, Tile, contact_sheet
 from mcap.results.heatmap import overlay
 
@@ -21,15 +20,14 @@ if TYPE_CHECKING:
     from mcap.contracts import UInt8Image
 
 
-def write_edit_sheet(
-    path: Path,
+def edit_sheet(
     jobs: Sequence[EditJob],
     pictures: Sequence[Picture],
     redrawn: Mapping[int, Redrawn],
     name: str,
     notice: str = "",
-) -> Path:
-    """Write one row a picture, at most `SHEET_PICTURES`.
+) -> UInt8Image:
+    """Return one row a picture, at most `SHEET_PICTURES`, as uint8[H, W, 3].
 
     ``redrawn``: number of the job -> its images, where they were sampled in this run; ``notice``:
     the backbone's own.
@@ -64,9 +62,7 @@ def write_edit_sheet(
     scale = 256 / max(width, height)
     place = (round(scale * width), round(scale * height))
     heading = f"{name}: before and after"
-    sheet = contact_sheet(tiles, 3 if local else 2, place, heading=heading, notice=notice)
-    write_jpeg(path, sheet)
-    return path
+    return contact_sheet(tiles, 3 if local else 2, place, heading=heading, notice=notice)
 
 
 def describe_changes(step: Mapping[str, Any]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mcap import hookimpl
-from mcap.contracts import DetectorInfo, IdentityInfo, MaskerInfo
+from mcap.contracts import DetectorInfo, IdentityInfo, MaskerInfo, WatermarkInfo
 
 YUNET = DetectorInfo(thread_safe=True)
 SFACE = IdentityInfo(
@@ -19,6 +19,8 @@ SFACE = IdentityInfo(
 """0.363: OpenCV zoo's own figure. 7.5: docs/faces.md, "What is a face"."""
 LANDMARKS = MaskerInfo(thread_safe=True, reads_pixels=False)
 FOREGROUND = MaskerInfo(finds_objects=True)
+SPREAD_SPECTRUM = WatermarkInfo(threshold=7.0, kept=1.5, smallest_side=64)
+"""7 standard deviations: docs/marks.md, "False positives"."""
 
 
 @hookimpl
@@ -91,3 +93,20 @@ def foreground_masker() -> Any:
     from mcap_plugins.opencv.grabcut import ForegroundMasker
 
     return ForegroundMasker()
+
+
+@hookimpl
+def register_watermarks(register: Any) -> None:
+    register(
+        "spread",
+        spread_spectrum,
+        summary="one faint pattern over the whole picture, the same for everybody",
+        licence="Apache-2.0",
+        info=SPREAD_SPECTRUM,
+    )
+
+
+def spread_spectrum() -> Any:
+    from mcap_plugins.opencv.spread_spectrum import SpreadSpectrum
+
+    return SpreadSpectrum()

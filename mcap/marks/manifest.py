@@ -1,0 +1,235 @@
+"""C2PA manifests: signed into the pictures that mcap writes, with c2pa-python.
+
+A manifest says that the picture was made ("c2pa.created") or made from another one ("c2pa.opened",
+"c2pa.edited"), by which kind of source (the IPTC's DigitalSourceType) and by which version of mcap.
+The picture that it was made from is an ingredient, and what manifests that one had are kept in it.
+No name, no path, no thumbnail and no time is in it. Source: C2PA Technical Specification 2.4.
+
+The same picture gets the same bytes, as long as the certificate signs the same way each time:
+`mcap.marks.salts`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from PIL import Image
+
+import mcap
+from mcap.errors import McapError
+from mcap.images.open import READABLE, pixel_limit_lifted
+from mcap.marks.salts import settle
+from mcap.runtime.files import sha256_of
+
+if TYPE_CHECKING:
+    from mcap.images.marking import Statement
+    from mcap.marks.certificate import Credential
+
+SETTINGS = {
+    "verify": {
+        # A file may name an address to have its manifest from; nobody shall be told who reads it.
+        "remote_manifest_fetch": False,
+        "ocsp_fetch": False,
+        "verify_after_sign": False,
+    },
+    "builder": {"thumbnail": {"enabled": False}},
+}
+"""Of c2pa-python's contexts."""
+
+MIME = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
+"""Suffix of what mcap writes -> media type."""
+
+PARENT = "parent"  # by which the actions name the ingredient, inside c2pa-python alone
+
+
+State = Literal["trusted", "valid", "untrusted", "broken", "absent", "unknown"]
+"""trusted: unchanged since somebody signed it for whom a trusted certificate vouches; valid: the
+same, whether trusted or not was not asked; untrusted: nobody vouches for who signed it; broken:
+changed since, or damaged; absent: there is none; unknown: c2pa-python is not installed."""
+
+UNTRUSTED = "signingCredential.untrusted"
+
+
+@dataclass(frozen=True)
+class FoundManifest:
+    """What was found of C2PA in a file."""
+
+    state: State
+    signer: str | None = None
+    """Name in the certificate, and its organisation."""
+    generator: str | None = None
+    """The program that made the claim, with its version."""
+    actions: tuple[str, ...] = ()
+    source_type: str | None = None
+    """The kind of source that its last action declares."""
+    manifests: int = 0
+    """Number of manifests: the file's own, and those of what it was made from."""
+    problems: tuple[str, ...] = ()
+    """C2PA's codes of what is wrong."""
+
+
+@dataclass(frozen=True)
+class ManifestSigner:
+    """`mcap.images.marking.Signer` with a certificate."""
+
+    credential: Credential
+
+    def sign(self, path: Path, statement: Statement) -> None:
+        """Put a signed manifest into a PNG, JPEG or WebP, in place.
+
+        Raises `McapError` where the certificate is none that C2PA takes.
+        """
+        from c2pa import Builder, C2paError, C2paSigningAlg, Context
+        from c2pa import Signer as NativeSigner
+
+        kind = MIME[path.suffix.lower()]
+        signed = path.with_name(f"{path.stem}.signed{path.suffix}")
+        given: list[tuple[bytes, bytes]] = []
+
+        def callback(data: bytes) -> bytes:
+            given.append((bytes(data), self.credential.sign(bytes(data))))
+            return given[-1][1]
+
+        algorithm = C2paSigningAlg[self.credential.algorithm.upper()]
+        try:
+            context = Context.from_dict(SETTINGS)
+            with (
+                Builder(json.dumps(definition(path, statement)), context=context) as builder,
+                path.open("rb") as source,
+                signed.open("w+b") as target,
+            ):
+                if statement.parent is not None:
+                    add_parent(builder, statement.parent)
+                signer = NativeSigner.from_callback(
+                    callback, algorithm, self.credential.chain, None
+                )
+                manifest = builder.sign(signer, kind, source, target)
+            if len(given) == 1:
+                settle(signed, bytes(manifest), given[0], self.credential.sign)
+            os.replace(signed, path)
+        except C2paError as error:
+            raise McapError(
+                f"{path.name}: C2PA's library does not sign it ({error}); give another [marks] "
+                "certificate, or set [marks] c2pa = false."
+            ) from error
+        finally:
+            signed.unlink(missing_ok=True)
+
+    def declared(self, path: Path) -> str | None:
+        """Return the kind of source that a file's own manifest declares, if it is unbroken."""
+        found = read_manifest(path)
+        return None if found.state == "broken" else found.source_type
+
+
+def read_manifest(path: Path, anchors: str | None = None) -> FoundManifest:
+    """Return what C2PA says of a file; nothing is fetched from anywhere.
+
+    ``anchors`` are the certificates, PEM, of those who are trusted.
+    """
+    try:
+        from c2pa import C2paError, Context, Reader
+    except ImportError:
+        return FoundManifest("unknown", problems=("pip install 'mcap[c2pa]'",))
+    settings: dict[str, Any] = {"verify": {**SETTINGS["verify"], "verify_trust": True}}
+    if anchors is not None:
+        settings["trust"] = {"user_anchors": anchors}
+    try:
+        with (
+            path.open("rb") as file,
+            Reader(media_type(path), file, context=Context.from_dict(settings)) as reader,
+        ):
+            store = json.loads(reader.json())
+    except (C2paError.ManifestNotFound, C2paError.NotSupported):
+        return FoundManifest("absent")
+    except (C2paError, ValueError) as error:
+        return FoundManifest("broken", problems=(str(error),))
+    return described(store)
+
+
+def described(store: Mapping[str, Any]) -> FoundManifest:
+    """Return a store, as c2pa-python's Reader has it in JSON, in short."""
+    problems = tuple(dict.fromkeys(item["code"] for item in store.get("validation_status", ())))
+    state: State = "broken"
+    if store.get("validation_state") == "Trusted":
+        state = "trusted"
+    elif store.get("validation_state") == "Valid":
+        state = "untrusted" if UNTRUSTED in problems else "valid"
+    newest = store.get("manifests", {}).get(store.get("active_manifest"), {})
+    signature = newest.get("signature_info") or {}
+    names = [signature[key] for key in ("common_name", "issuer") if signature.get(key)]
+    programs = newest.get("claim_generator_info") or [{}]
+    actions = [
+        action
+        for assertion in newest.get("assertions", ())
+        if assertion.get("label", "").startswith("c2pa.actions")
+        for action in assertion.get("data", {}).get("actions", ())
+    ]
+    kinds = [action["digitalSourceType"] for action in actions if "digitalSourceType" in action]
+    program = f"{programs[0].get('name', '')} {programs[0].get('version', '')}".strip()
+    return FoundManifest(
+        state,
+        signer=", ".join(names) or None,
+        generator=program or newest.get("claim_generator"),
+        actions=tuple(str(action.get("action")) for action in actions),
+        source_type=str(kinds[-1]) if kinds else None,
+        manifests=len(store.get("manifests", {})),
+        problems=problems,
+    )
+
+
+def add_parent(builder: Any, path: Path) -> None:
+    """Add the file that a picture was made from, with its manifests, if it has some."""
+    told = {
+        "title": "the picture before",
+        "relationship": "parentOf",
+        "label": PARENT,
+        "instance_id": f"sha256:{sha256_of(path)}",
+    }
+    with path.open("rb") as file:
+        builder.add_ingredient(json.dumps(told), media_type(path), file)
+
+
+def definition(path: Path, statement: Statement) -> dict[str, Any]:
+    """Return the manifest of the picture in ``path``, for c2pa-python's Builder.
+
+    What C2PA wants to be unique is a hash of what is signed.
+    """
+    program = {"name": "mcap", "version": mcap.__version__}
+    made = {"digitalSourceType": statement.source_type, "softwareAgent": program}
+    actions: list[dict[str, Any]]
+    unique = hashlib.sha256(
+        f"{mcap.__version__} {statement.source_type} {sha256_of(path)}".encode()
+    )
+    if statement.parent is None:
+        actions = [{"action": "c2pa.created", **made}]
+    else:
+        unique.update(sha256_of(statement.parent).encode())
+        opened = {"action": "c2pa.opened", "parameters": {"ingredientIds": [PARENT]}}
+        actions = [opened, {"action": "c2pa.edited", **made}]
+    number = uuid.UUID(bytes=unique.digest()[:16], version=4)  # the form that C2PA asks for
+    return {
+        "label": f"urn:c2pa:{number}",
+        "instance_id": f"xmp:iid:{number}",
+        "claim_generator_info": [program],
+        "assertions": [{"label": "c2pa.actions.v2", "data": {"actions": actions}}],
+    }
+
+
+def media_type(path: Path) -> str:
+    """Return the media type of a picture, by what is in it.
+
+    "image/bmp", which holds no manifest, for what cannot be told.
+    """
+    try:
+        with pixel_limit_lifted(), Image.open(path, formats=READABLE) as picture:
+            name = (picture.format or "BMP").lower()
+    except Exception:  # a damaged file raises whatever it likes
+        return "image/bmp"
+    return f"image/{'jpeg' if name == 'mpo' else name}"
