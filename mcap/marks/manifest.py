@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mcap.images.marking import Statement
     from mcap.marks.certificate import Credential
 
-SETTINGS = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "verify": {
         # A file may name an address to have its manifest from; nobody shall be told who reads it.
         "remote_manifest_fetch": False,

@@ -34,11 +34,11 @@ LOWEST, HIGHEST = 10, 80
 KEY = b"mcap: made by a machine, version 1"
 """The pattern's phases follow from it. It is no secret: anybody shall be able to look."""
 
-RMS = 1.4
-"""Root mean square of what is added, in levels of 255: 45 dB."""
-PLAIN, BUSY, MOST = 1.0, 0.35, 3.0
-"""Amplitude on a plain wall, what each level of texture adds to it, and its limit, before all is
-brought to `RMS`: texture hides more."""
+PLAIN, BUSY, MOST = 0.5, 0.4, 3.0
+"""Amplitude in levels of 255 on a plain wall, what each level of texture adds to it, and its limit:
+texture hides more, and drowns more."""
+LARGEST_RMS = 1.4
+"""Root mean square of what is added, at most: 45 dB."""
 
 LONGEST = 16
 """Times the shorter side that the longer one may be; nothing longer is marked."""
@@ -70,10 +70,8 @@ class SpreadSpectrum:
         size = scaled(width, height, SIDE)
         small = luminance(resized(np.asarray(pixels), size))
         flat = flattened(small, SIDE)
-        if (
-            peaks(phase(flat) * matched_filter(False, HIGHEST))[0, 0]
-            >= self.info.threshold * self.info.kept
-        ):
+        here = peaks(phase(flat) * matched_filter(False, HIGHEST))[0, 0]
+        if here >= self.info.threshold * self.info.kept:
             return
         detail = small - cv2.GaussianBlur(small, (0, 0), 2.0)
         texture = np.sqrt(cv2.GaussianBlur(detail * detail, (0, 0), 3.0))
@@ -84,15 +82,13 @@ class SpreadSpectrum:
         if shrinks:
             added = resized(added, (width, height))
         levels = 257 if pixels.dtype == np.uint16 else 1
-        added *= levels * RMS / np.sqrt(np.mean(added * added))
+        added *= levels * min(1.0, LARGEST_RMS / float(np.sqrt(np.mean(added * added))))
         rows = max(1, STRIP // width)
         for top in range(0, height, rows):
             strip = pixels[top : top + rows]
-            grown = (
-                added[top : top + rows]
-                if shrinks
-                else magnified(added, pixels.shape, top, len(strip))
-            )
+            grown = added[top : top + rows]
+            if not shrinks:
+                grown = magnified(added, pixels.shape, top, len(strip))
             depth = cv2.CV_16U if pixels.dtype == np.uint16 else cv2.CV_8U
             strip[...] = cv2.add(np.ascontiguousarray(strip), cv2.merge([grown] * 3), dtype=depth)
 
@@ -195,7 +191,8 @@ def flattened(grey: Float32Array, side: int) -> Float32Array:
 def luminance(small: NDArray[Any]) -> Float32Array:
     """Return uint8 or uint16 [H, W, 3] as float32[H, W] in levels of 255."""
     levels = 257 if small.dtype == np.uint16 else 1
-    return cv2.cvtColor(small.astype(np.float32) / levels, cv2.COLOR_RGB2GRAY)
+    grey = cv2.cvtColor(small.astype(np.float32) / levels, cv2.COLOR_RGB2GRAY)
+    return np.asarray(grey, np.float32)
 
 
 def scaled(width: int, height: int, shorter: int) -> tuple[int, int]:
@@ -218,10 +215,11 @@ def magnified(small: Float32Array, shape: tuple[int, ...], top: int, rows: int) 
     place = np.array(
         [[across, 0, 0.5 * across - 0.5], [0, down, (top + 0.5) * down - 0.5]], np.float64
     )
-    return cv2.warpAffine(
+    grown = cv2.warpAffine(
         small,
         place,
         (width, rows),
         flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REFLECT_101,
     )
+    return np.asarray(grown, np.float32)

@@ -1,0 +1,117 @@
+"""The certificate of a machine, made once, and a user's own."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+import stat
+
+import pytest
+
+pytest.importorskip("c2pa", reason="the extra c2pa is not installed")
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
+
+from mcap.errors import UsageError
+from mcap.marks.certificate import (
+    CERTIFICATE,
+    KEY,
+    LOCAL_NAME,
+    local_credential,
+    make_certificate,
+    read_credential,
+    signing,
+    user_credential,
+)
+
+
+def test_it_is_made_once_and_its_key_is_the_users_alone(tmp_path):
+    folder = tmp_path / "marks"
+    old = os.umask(0)
+    try:
+        first = local_credential(folder)
+    finally:
+        os.umask(old)
+    assert first.chain == local_credential(folder).chain
+    assert sorted(path.name for path in folder.iterdir()) == [CERTIFICATE, KEY]
+    if os.name == "posix":
+        assert stat.S_IMODE((folder / KEY).stat().st_mode) == 0o600
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_it_says_that_it_is_local_and_names_nobody():
+    chain, _ = make_certificate()
+    leaf, root = x509.load_pem_x509_certificates(chain)
+    assert LOCAL_NAME in leaf.subject.rfc4514_string()
+    text = leaf.subject.rfc4514_string() + root.subject.rfc4514_string()
+    assert getpass.getuser() not in text.split() and platform.node() not in text
+    assert leaf.issuer == root.subject
+    root.public_key().verify(leaf.signature, leaf.tbs_certificate_bytes, ec.ECDSA(hashes.SHA256()))
+
+
+def test_an_elliptic_signature_is_the_same_each_time(tmp_path):
+    credential = local_credential(tmp_path)
+    signature = credential.sign(b"data")
+    assert credential.algorithm == "ES256" and len(signature) == 64
+    assert signature == credential.sign(b"data") != credential.sign(b"other")
+    key = x509.load_pem_x509_certificate(credential.chain.encode()).public_key()
+    numbers = (int.from_bytes(signature[:32]), int.from_bytes(signature[32:]))
+    key.verify(utils.encode_dss_signature(*numbers), b"data", ec.ECDSA(hashes.SHA256()))
+
+
+@pytest.mark.parametrize(
+    ("private", "name"),
+    [
+        (ec.generate_private_key(ec.SECP384R1()), "ES384"),
+        (ec.generate_private_key(ec.SECP521R1()), "ES512"),
+        (ed25519.Ed25519PrivateKey.generate(), "Ed25519"),
+        (rsa.generate_private_key(65537, 2048), "PS256"),
+    ],
+)
+def test_keys_that_c2pa_knows(private, name, tmp_path):
+    algorithm, sign = signing(private, tmp_path)
+    signature = sign(b"data")
+    assert algorithm == name
+    public = private.public_key()
+    if name == "PS256":
+        pss = padding.PSS(padding.MGF1(hashes.SHA256()), 32)
+        public.verify(signature, b"data", pss, hashes.SHA256())
+    elif name == "Ed25519":
+        public.verify(signature, b"data")
+    else:
+        assert len(signature) == {"ES384": 96, "ES512": 132}[name]
+
+
+def pem(key, password: bytes | None = None) -> bytes:
+    how = (
+        serialization.BestAvailableEncryption(password)
+        if password
+        else serialization.NoEncryption()
+    )
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, how)
+
+
+def test_what_is_wrong_with_the_users_files_is_said(tmp_path):
+    chain, key = make_certificate()
+    certificate, secret = tmp_path / "c.pem", tmp_path / "k.pem"
+    certificate.write_bytes(chain)
+    with pytest.raises(UsageError, match=r"k\.pem cannot be read: it is not there"):
+        user_credential(certificate, secret)
+    for content, told in (
+        (b"nonsense", "no private key in PEM"),
+        (pem(ec.generate_private_key(ec.SECP256R1())), "is not the key of"),
+        (pem(ec.generate_private_key(ec.SECP256R1()), b"word"), "has a password"),
+    ):
+        secret.write_bytes(content)
+        with pytest.raises(UsageError, match=told):
+            user_credential(certificate, secret)
+    secret.write_bytes(key)
+    assert user_credential(certificate, secret).algorithm == "ES256"
+    certificate.write_bytes(b"nonsense")
+    with pytest.raises(UsageError, match="no PEM file"):
+        read_credential(certificate, secret)
+    with pytest.raises(UsageError, match="C2PA knows elliptic curves"):
+        signing(ec.generate_private_key(ec.SECP256K1()), secret)

@@ -1,0 +1,43 @@
+"""Marks for tests: one certificate for all of them, and a watermark that is seen at once."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from mcap.contracts import WatermarkInfo
+from mcap.images.marking import Marks
+from mcap.marks.certificate import CERTIFICATE, KEY, local_credential, make_certificate
+from mcap.marks.manifest import ManifestSigner
+
+
+class Stripe:
+    """White on the left: it survives every format, and small pictures hold it."""
+
+    info = WatermarkInfo(threshold=240.0, smallest_side=8)
+
+    def embed(self, pixels) -> None:
+        pixels[:, :8] = np.iinfo(pixels.dtype).max
+
+    def score(self, image) -> float:
+        return float(image[:, :6].mean())
+
+
+@cache
+def certificate() -> tuple[bytes, bytes]:
+    return make_certificate()
+
+
+def signer(folder: Path) -> ManifestSigner:
+    """A signer with the certificate of all tests, kept in ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    chain, key = certificate()
+    (folder / CERTIFICATE).write_bytes(chain)
+    (folder / KEY).write_bytes(key)
+    return ManifestSigner(local_credential(folder))
+
+
+def marks(folder: Path, watermark=None) -> Marks:
+    return Marks(watermark or Stripe(), signer(folder))
