@@ -19,6 +19,7 @@ from mcap.contracts import (
     MaskerInfo,
     MetricInfo,
     RestorerInfo,
+    WatermarkInfo,
 )
 from mcap.errors import MissingResourceError
 from mcap.registry import KINDS, Registry, registry
@@ -96,6 +97,7 @@ def test_each_kind_is_registered_through_its_hook(plugin, kind, hook):
         "backbone": BackbonePlan(),
         "metric": MetricInfo(),
         "engine": EngineInfo(),
+        "watermark": WatermarkInfo(),
     }
     assert entry.info == infos[kind]
     assert found.names(kind) == ["probe"]

@@ -78,7 +78,7 @@ TILE = typer.Option(
 )
 METADATA = typer.Option(
     help="What is written into the files. all: what the input carries, and how it was "
-    "enhanced; label: only the mark that says where the picture comes from; none: nothing.",
+    "enhanced; label, none: only the marks that say where the picture comes from.",
 )
 KEEP_LOCATION = typer.Option(
     "--keep-location",

@@ -49,8 +49,8 @@ PRECISION = typer.Option(
     metavar="NAME",
 )
 METADATA = typer.Option(
-    help="What is written into the files. all: how they were drawn, and the mark that a machine "
-    "made them; label: only that mark; none: nothing.",
+    help="What is written into the files. all: how they were drawn, and the marks that a machine "
+    "made them; label, none: only these marks.",
 )
 LORA = typer.Option(
     help="A LoRA file of another program (.safetensors; kohya, AUTOMATIC1111, ComfyUI, diffusers), "

@@ -67,5 +67,5 @@ class EnhanceSettings(BaseModel):
     maker notes, thumbnails."""
 
     metadata: Literal["all", "label", "none"] = "all"
-    """all: everything that the input carries, and how it was enhanced; label: only the mark where
-    the picture comes from; none: nothing."""
+    """all: everything that the input carries, and how it was enhanced; label, none: only the marks
+    that say where the picture comes from."""

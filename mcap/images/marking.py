@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Statement:
-    """What a signed manifest says of a picture."""
+    """The content of a signed manifest: what it says of a picture."""
 
     source_type: str
     """The IPTC's mark, a key of `mcap.images.provenance.MEANINGS`."""

@@ -23,7 +23,7 @@ NO_PROOF = "That no mark is found proves nothing: marks can be taken away."
 
 @dataclass(frozen=True)
 class FoundWatermark:
-    """What one watermark's detector says of a picture."""
+    """The word of one watermark's detector on a picture."""
 
     score: float | None
     """None where the pixels could not be read."""
@@ -38,7 +38,7 @@ class FoundWatermark:
 
 @dataclass(frozen=True)
 class FoundMarks:
-    """What a picture's file and pixels say of where it comes from."""
+    """All that a picture's file and pixels say of where it comes from."""
 
     provenance: Provenance
     manifest: FoundManifest

@@ -59,7 +59,7 @@ UNTRUSTED = "signingCredential.untrusted"
 
 @dataclass(frozen=True)
 class FoundManifest:
-    """What was found of C2PA in a file."""
+    """The C2PA manifest of a file, in short, and whether it holds."""
 
     state: State
     signer: str | None = None

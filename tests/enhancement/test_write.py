@@ -59,7 +59,8 @@ def test_grey_stays_grey(photo, tmp_path):
 @pytest.mark.parametrize(
     ("stages", "generated", "mark"),
     [
-        ([stage()], False, provenance.ALGORITHMICALLY_ENHANCED),
+        ([], False, provenance.ALGORITHMICALLY_ENHANCED),
+        ([stage()], False, provenance.COMPOSITE_WITH_TRAINED),
         ([stage(kind="face")], False, provenance.COMPOSITE_WITH_TRAINED),
         ([stage(), stage(kind="face")], True, provenance.TRAINED_ALGORITHMIC_MEDIA),
     ],

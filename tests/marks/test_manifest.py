@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-c2pa = pytest.importorskip("c2pa", reason="the extra c2pa is not installed")
-
 import mcap
 from mcap.images.marking import Statement
 from mcap.images.provenance import COMPOSITE_WITH_TRAINED, TRAINED_ALGORITHMIC_MEDIA
 from mcap.marks.manifest import described, read_manifest
 from tests.support.marking import certificate, signer
+
+c2pa = pytest.importorskip("c2pa", reason="the extra c2pa is not installed")
 
 FORMATS = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
 MADE = Statement(TRAINED_ALGORITHMIC_MEDIA)

@@ -18,7 +18,16 @@ from tests.support import ROOT
 from tests.support.tiny import tiny_backbone, tiny_folder
 
 PAGE = ROOT / "CONTRIBUTING.md"
-KINDS = ("detector", "identity", "restorer", "backbone", "safety", "recipe", "engine")
+KINDS = (
+    "detector",
+    "identity",
+    "restorer",
+    "backbone",
+    "safety",
+    "watermark",
+    "recipe",
+    "engine",
+)
 
 
 def block(first_line: str) -> str:
@@ -59,6 +68,7 @@ def test_every_kind_of_thing_has_its_example():
         "restorer",
         "backbone",
         "safety classifier",
+        "watermark",
         "recipe",
         "engine",
         "style",
@@ -75,6 +85,15 @@ def test_the_detector(monkeypatch):
     assert face.landmarks.shape == (5, 2) and face.landmarks.dtype == np.float32
     assert (face.box[0] + face.box[2], face.box[1] + face.box[3]) == (80, 64)
     assert LandmarkMasker().mask(image, face).shape == (64, 80)
+
+
+def test_the_watermark(monkeypatch):
+    watermark = plugin("watermark", monkeypatch).create("watermark", "even")
+    image = portrait()
+    assert watermark.score(image) < watermark.info.threshold
+    marked = image.copy()
+    watermark.embed(marked)
+    assert watermark.score(marked) == 1 and np.abs(marked.astype(int) - image).max() == 1
 
 
 def test_the_identity_network(monkeypatch):

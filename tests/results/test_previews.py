@@ -14,7 +14,7 @@ def grey(height: int, width: int) -> np.ndarray:
 
 def test_the_face_before_is_shown_as_large_as_the_one_after(tmp_path):
     written = write_previews(
-        tmp_path, "a", grey(30, 40), grey(600, 2000), (grey(10, 8), grey(700, 560))
+        tmp_path, "a", (grey(30, 40), grey(600, 2000)), (grey(10, 8), grey(700, 560))
     )
     sizes = {}
     for name in ("before", "after", "face_before", "face_after"):
@@ -29,8 +29,8 @@ def test_the_face_before_is_shown_as_large_as_the_one_after(tmp_path):
 def test_faces_of_an_earlier_picture_of_that_name_go(tmp_path):
     image = grey(20, 20)
     assert find_previews(tmp_path, "a") is None
-    write_previews(tmp_path, "a", image, image, (image, image))
-    written = write_previews(tmp_path, "a", image, image, None)
+    write_previews(tmp_path, "a", (image, image), (image, image))
+    written = write_previews(tmp_path, "a", (image, image), None)
     assert (written.face_before, written.face_after) == (None, None)
     assert find_previews(tmp_path, "a") == written
     assert len(list((tmp_path / "previews").iterdir())) == 2
