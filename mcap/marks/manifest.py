@@ -20,11 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from PIL import Image
-
 import mcap
 from mcap.errors import McapError
-from mcap.images.open import READABLE, pixel_limit_lifted
 from mcap.marks.salts import settle
 from mcap.runtime.files import sha256_of
 
@@ -45,6 +42,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 MIME = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
 """Suffix of what mcap writes -> media type."""
+
+BEGINNINGS = {
+    b"\x89PNG": "image/png",
+    b"\xff\xd8": "image/jpeg",
+    b"GIF8": "image/gif",
+    b"II*\0": "image/tiff",
+    b"MM\0*": "image/tiff",
+}
+"""First bytes of a file -> media type."""
 
 PARENT = "parent"  # by which the actions name the ingredient, inside c2pa-python alone
 
@@ -223,13 +229,14 @@ def definition(path: Path, statement: Statement) -> dict[str, Any]:
 
 
 def media_type(path: Path) -> str:
-    """Return the media type of a picture, by what is in it.
+    """Return the media type of a picture, by its first bytes.
 
     "image/bmp", which holds no manifest, for what cannot be told.
     """
-    try:
-        with pixel_limit_lifted(), Image.open(path, formats=READABLE) as picture:
-            name = (picture.format or "BMP").lower()
-    except Exception:  # a damaged file raises whatever it likes
-        return "image/bmp"
-    return f"image/{'jpeg' if name == 'mpo' else name}"
+    with path.open("rb") as file:
+        head = file.read(16)
+    if head[4:8] == b"ftyp":  # ISO 14496-12
+        return "image/avif" if head[8:12] in (b"avif", b"avis") else "image/heic"
+    if head[:4] == b"RIFF":
+        return "image/webp"
+    return next((kind for begin, kind in BEGINNINGS.items() if head.startswith(begin)), "image/bmp")

@@ -37,8 +37,9 @@ from mcap.images.jpeg import LONGEST_SIDE
 from mcap.images.open import PhotoSettings
 from mcap.images.photo import read_photo
 from mcap.images.picture import read_picture, size_of
-from mcap.images.provenance import Label, Provenance
+from mcap.images.provenance import Label
 from mcap.images.write import write_generated, write_picture
+from mcap.marks.inspect import FoundMarks, find_marks
 from mcap.masking.select import read_mask
 from mcap.results.folder import require_own
 from mcap.runtime.files import sha256_of
@@ -135,7 +136,7 @@ def grown() -> int:
     return held if sys.platform == "darwin" else held * 1024
 
 
-def inspected(found: Provenance) -> None:
+def inspected(found: FoundMarks) -> None:
     """Print all that ``mcap inspect`` has to say."""
     json.dumps(describe(found), default=str)
     print_picture(Console(file=io.StringIO(), width=80), found)
@@ -146,7 +147,7 @@ def read_and_write(path: Path) -> None:
     for look in (
         lambda: read_mask(path, read_photo(path, LIMITS)),
         lambda: size_of(path, LIMITS),
-        lambda: inspected(provenance.read(path)),
+        lambda: inspected(find_marks(path, {})),
         lambda: read_source(path),
     ):
         try:
@@ -269,7 +270,7 @@ def test_records_and_lists_with_values_of_any_kind_are_read_as_far_as_they_go(va
         lines = [{"file": "b.png", "sha256": sha256_of(path.with_name("b.png")), **record}]
         lines += [{**record, "file": "c.png"}, values]
         (path.parent / "results.jsonl").write_text("\n".join(map(json.dumps, lines)))
-        inspected(provenance.read(path))
+        inspected(find_marks(path, {}))
         assert set(find_photos([path.parent], results=True)) >= {path}
         find_photos([path.parent])
         for own in ("generate", "edit", "enhance"):

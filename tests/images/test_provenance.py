@@ -54,7 +54,7 @@ def test_a_damaged_record_is_none(tmp_path, image, text):
 
 def test_no_picture_is_refused(tmp_path, image):
     (tmp_path / "x.png").write_text("text")
-    with pytest.raises(InputRejectedError, match="not a PNG"):
+    with pytest.raises(InputRejectedError, match="not a picture"):
         provenance.read(tmp_path / "x.png")
     with pytest.raises(InputRejectedError, match="no such file"):
         provenance.read(tmp_path / "y.png")

@@ -99,14 +99,14 @@ def foreground_masker() -> Any:
 def register_watermarks(register: Any) -> None:
     register(
         "spread",
-        spread_spectrum,
+        load_spread_spectrum,
         summary="one faint pattern over the whole picture, the same for everybody",
         licence="Apache-2.0",
         info=SPREAD_SPECTRUM,
     )
 
 
-def spread_spectrum() -> Any:
+def load_spread_spectrum() -> Any:
     from mcap_plugins.opencv.spread_spectrum import SpreadSpectrum
 
     return SpreadSpectrum()
