@@ -3,7 +3,7 @@
     python benchmarks/marks.py survival FOLDER --count 100
     python benchmarks/marks.py false-positives FOLDER --count 1000
     python benchmarks/marks.py enhance FOLDER --count 20
-    python benchmarks/marks.py likeness FOLDER --count 100
+    python benchmarks/marks.py likeness FOLDER --beside SECOND --count 100
     python benchmarks/marks.py cost FOLDER --count 20
 
 FOLDER holds pictures that carry no watermark. `--watermark` names one of the registry's, or
@@ -178,19 +178,42 @@ def enhance(watermark: Watermark, folder: Path, count: int) -> None:
     print(f"| JPEG 90 and `mcap enhance` | {found} of {len(scores)} | {min(scores):.1f} |")
 
 
-def likeness(watermark: Watermark, folder: Path, count: int) -> None:
-    """Compare the face of each picture with itself, marked."""
+def likeness(watermark: Watermark, folder: Path, count: int, beside: Path | None = None) -> None:
+    """Compare faces with themselves changed, and with the same person's in ``beside``."""
     from mcap.faces.similarity import embed_largest_face
 
     detector = registry().create("detector", "yunet")
     identity = registry().create("identity", "sface")
-    found = []
-    for image in pictures(folder, count):
-        one = embed_largest_face(image, detector, identity)
-        other = embed_largest_face(marked(image, watermark), detector, identity)
-        if one is not None and other is not None:
-            found.append(float(one[1] @ other[1]))
-    print(f"{len(found)} faces: cosine to themselves {np.mean(found):.4f}, least {min(found):.4f}")
+    changes = {
+        "nothing": lambda image: image,
+        "watermark": lambda image: marked(image, watermark),
+        "JPEG 90": lambda image: encoded(image, "JPEG", 90),
+        "JPEG 75": lambda image: encoded(image, "JPEG", 75),
+    }
+    own: dict[str, list[float]] = {name: [] for name in changes}
+    other: dict[str, list[float]] = {name: [] for name in changes}
+    names = sorted(path.name for path in folder.iterdir())
+    if beside is not None:
+        names = [name for name in names if (beside / name).is_file()]
+    for index in np.linspace(0, len(names) - 1, min(count, len(names))).round().astype(int):
+        image = np.array(Image.open(folder / names[index]).convert("RGB"))
+        second = (
+            image if beside is None else np.array(Image.open(beside / names[index]).convert("RGB"))
+        )
+        seen = [
+            embed_largest_face(change(image), detector, identity) for change in changes.values()
+        ]
+        known = embed_largest_face(second, detector, identity)
+        if known is None or seen[0] is None:
+            continue
+        for name, face in zip(changes, seen, strict=True):
+            if face is not None:
+                own[name].append(float(seen[0][1] @ face[1]))
+                other[name].append(float(known[1] @ face[1]))
+    print("| after | to itself | least | to another picture |\n| --- | --- | --- | --- |")
+    for name, values in own.items():
+        means = f"{np.mean(values):.3f} | {min(values):.3f} | {np.mean(other[name]):.3f}"
+        print(f"| {name} ({len(values)} faces) | {means} |")
 
 
 def cost(watermark: Watermark, folder: Path, count: int) -> None:
@@ -223,24 +246,27 @@ COMMANDS = {
     "survival": survival,
     "false-positives": false_positives,
     "enhance": enhance,
-    "likeness": likeness,
     "cost": cost,
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=COMMANDS)
+    parser.add_argument("what", choices=[*COMMANDS, "likeness"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--watermark", default="spread")
+    parser.add_argument("--beside", type=Path, help="likeness: other pictures, by the same names")
     given = parser.parse_args()
     watermark: Watermark
     if given.watermark in ("dwtDctSvd", "rivaGan"):
         watermark = InvisibleWatermark(given.watermark)
     else:
         watermark = registry().create("watermark", given.watermark)
-    COMMANDS[given.what](watermark, given.folder, given.count)
+    if given.what == "likeness":
+        likeness(watermark, given.folder, given.count, given.beside)
+    else:
+        COMMANDS[given.what](watermark, given.folder, given.count)
 
 
 if __name__ == "__main__":
