@@ -19,6 +19,7 @@ from mcap.contracts import (
     MaskerInfo,
     MetricInfo,
     RestorerInfo,
+    SafetyInfo,
     WatermarkInfo,
 )
 from mcap.errors import MissingResourceError
@@ -98,6 +99,7 @@ def test_each_kind_is_registered_through_its_hook(plugin, kind, hook):
         "metric": MetricInfo(),
         "engine": EngineInfo(),
         "watermark": WatermarkInfo(),
+        "safety": SafetyInfo(),
     }
     assert entry.info == infos[kind]
     assert found.names(kind) == ["probe"]

@@ -25,6 +25,7 @@ from mcap.generation.ranking import Picture, shown_likeness, verdict, who_judged
 from mcap.generation.summary import listed
 from mcap.images.jpeg import write_jpeg
 from mcap.images.photo import read_photo
+from mcap.images.provenance import mark_only
 from mcap.results.html import write_page
 from mcap.results.names import CONTACT_SHEET, REPORT
 
@@ -144,7 +145,7 @@ def thumbnail(picture: Picture, home: Path, page: Path) -> Shown | None:
         if not small.is_file() or small.stat().st_mtime < picture.path.stat().st_mtime:
             image = Image.fromarray(read_photo(picture.path).image)
             image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-            write_jpeg(small, np.asarray(image))
+            write_jpeg(small, np.asarray(image), mark_only())
     except (InputRejectedError, OSError):
         return None
     width, height = picture.record["size"]
