@@ -116,14 +116,14 @@ def edit(
                 yield SourceDiffers(job.path, difference)
             if found.region is not None and not found.region.any():
                 yield EmptyRegion(job.path)
-            picture = write_edited(job, found, subject, models, folder, settings)
-            if isinstance(picture, Withheld):
-                withheld.append(picture)
-                yield PictureWithheld(picture)
+            outcome = write_edited(job, found, subject, models, folder, settings)
+            if isinstance(outcome, Withheld):
+                withheld.append(outcome)
+                yield PictureWithheld(outcome)
                 continue
-            pictures[index], redrawn[index] = picture, found
+            pictures[index], redrawn[index] = outcome, found
             folder.write_results([pictures[i] for i in sorted(pictures)])
-            yield PictureReady(picture)
+            yield PictureReady(outcome)
     if not pictures:
         raise InputRejectedError(
             f"Nothing to write: {describe_withheld(withheld, models.safety)} Change the words of "
