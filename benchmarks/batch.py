@@ -135,8 +135,10 @@ def kill_workers(engine: str, kills: int, jobs: int, workers: int) -> bool:
                 if isinstance(event, JobStarted) and killer.ident is None:
                     killer.start()  # workers that have not begun yet lose nothing
                 lost += isinstance(event, WorkerLost)
-                if isinstance(event, BatchEnded):
-                    done = event.done
+                if isinstance(event, WorkerLost):
+                    print(f"  {event.why[:120]}", file=sys.stderr)
+            with closing(Ledger(out)) as ledger:
+                done = sum(row.state == "done" for row in ledger.rows())
         over.set()
         killer.join()
         wrong = [

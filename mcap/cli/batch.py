@@ -187,8 +187,10 @@ def run(
     )
     jobs = read_jobs(people, styles, seed)
     made = make_engine(engine, ray_address)
+    device, gpus = places(settings.device, gpus)
+    settings = settings.model_copy(update={"device": device})
     workforce = worker_plan(
-        out, workers=workers, gpus=gpus if settings.device not in ("cpu", "mps") else "none",
+        out, workers=workers, gpus=gpus,
         per_gpu=per_gpu, threads=threads, address=ray_address, labels=ray_label, files=files,
     )  # fmt: skip
     wanted = BatchSettings(
@@ -239,9 +241,9 @@ def retry(
     wanted = stored.model_copy(
         update={"force": force, "low_memory": low_memory or stored.low_memory}
     )
-    on_cpu = stored.environment.get("MCAP_DEVICE") in ("cpu", "mps")
+    _, gpus = places(stored.environment.get("MCAP_DEVICE", "auto"), gpus)
     workforce = worker_plan(
-        studio, workers=workers, gpus="none" if on_cpu else gpus, per_gpu=per_gpu, threads=None,
+        studio, workers=workers, gpus=gpus, per_gpu=per_gpu, threads=None,
         address=ray_address, labels=ray_label, files=files,
     )  # fmt: skip
     made = make_engine(engine, ray_address)
@@ -402,6 +404,21 @@ def worker_plan(
             raise UsageError(f"--ray-label {key}{equals}{value}: give KEY=VALUE.")
     given["labels"] = {key: value for key, _, value in pairs}
     return WorkerPlan(RUNNER, out.absolute(), gpus=named, threads=threads, **given)
+
+
+def places(device: str, gpus: str | None) -> tuple[str, str | None]:
+    """Return ``--device`` and ``--gpus`` as workers take them, each of which sees its GPU alone.
+
+    `UsageError` where both name GPUs.
+    """
+    from mcap.errors import UsageError
+
+    if device == "cpu":
+        return device, "none"
+    kind, _, number = device.partition(":")
+    if number and gpus is not None:
+        raise UsageError(f"--device {device}: and --gpus {gpus} both name GPUs; leave one out.")
+    return kind, number or gpus
 
 
 @contextmanager

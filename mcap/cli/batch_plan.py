@@ -169,6 +169,8 @@ def as_environment(settings: Settings) -> Mapping[str, str]:
     for name, value in settings.model_dump(mode="json").items():
         if value is None or name in MACHINES_OWN or name == "seed":
             continue
+        if name == "offline" and not value:  # a machine may have no network of its own
+            continue
         text = value if isinstance(value, str) else json.dumps(value)
         found[f"MCAP_{name.upper()}"] = text
     return found

@@ -12,7 +12,11 @@ def repeat_command(ctx: Any, *, leave_out: Collection[str] = (), add: Sequence[s
 
     Without the words to ``leave_out``, and with those to ``add`` at the end.
     """
-    words = ["mcap", *given_options(ctx.parent), ctx.info_name, *given_options(ctx)]
+    words: list[str] = []
+    place = ctx
+    while place is not None:  # a command may be one of a group: mcap batch run
+        words = [place.info_name if place.parent else "mcap", *given_options(place), *words]
+        place = place.parent
     return shlex.join([*(word for word in words if word not in leave_out), *add])
 
 

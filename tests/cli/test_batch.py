@@ -98,6 +98,8 @@ def test_a_failure_ends_with_1_and_can_be_tried_again(tmp_path, capsys):
          "No engine called 'cloud' is installed; there are: local, ray"),
         (["{clients}", "--style", "passport", "--out", "{out}", "--gpus", "x"], 2, "--gpus x"),
         (["{clients}", "--style", "passport", "--out", "{out}", "--gpus", "1,1"], 2, "each once"),
+        (["{clients}", "--style", "passport", "--out", "{out}", "--gpus", "1",
+          "--device", "cuda:0"], 2, "both name GPUs"),
         (["{clients}", "--style", "passport", "--out", "{out}", "--ray-address", "auto"], 2,
          "goes with --engine ray"),
         (["{clients}", "--style", "passport", "--out", "{out}", "--ray-label", "x"], 2,

@@ -168,6 +168,8 @@ def visible_gpus() -> Sequence[str]:
 
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     count = torch.cuda.device_count()
+    if not count and torch.backends.mps.is_available():
+        return ["mps"]  # Apple's, of which there is one
     if named:
         return [name.strip() for name in named.split(",") if name.strip()][:count]
     return [str(number) for number in range(count)]

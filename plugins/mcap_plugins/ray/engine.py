@@ -86,13 +86,15 @@ class WithoutRay:
 
     def __init__(self, stream: TextIO, log: TextIO) -> None:
         self.stream, self.log = stream, log
+        self.ending = False
+        """While Ray ends it prints in our thread, too."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
         """Write to the log in a thread of Ray's, else to the stream."""
-        rays = threading.current_thread().name.startswith("ray_")
+        rays = self.ending or threading.current_thread().name.startswith("ray_")
         return (self.log if rays else self.stream).write(text)
 
 
@@ -262,11 +264,13 @@ class RayEngine:
             actor.interrupt.remote()
 
     def close(self) -> None:
+        ours: Any = sys.stdout
+        if isinstance(ours, WithoutRay):
+            ours.ending = True
         try:
             if self.started:
                 self.disconnect()
         finally:
-            ours = sys.stdout
             if self.stdout is not None and isinstance(ours, WithoutRay):
                 sys.stdout = self.stdout
                 ours.log.close()
