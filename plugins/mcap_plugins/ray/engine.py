@@ -6,6 +6,8 @@ depends on how the last one ended.
 
 from __future__ import annotations
 
+import _thread
+import asyncio
 import logging
 import os
 import secrets
@@ -39,18 +41,51 @@ PROBE = ".mcap.shared"
 """File in STUDIO by which a worker elsewhere knows that it is the same folder."""
 
 
+class Control:
+    """An actor by which all workers hear that they are to stop."""
+
+    def __init__(self) -> None:
+        self.told = asyncio.Event()
+
+    async def stop(self) -> None:
+        """Tell everybody who waits, now or later."""
+        self.told.set()
+
+    async def stopped(self) -> None:
+        """Return as soon as they are to stop."""
+        await self.told.wait()
+
+
 class Worker:
     """The process of an actor."""
 
-    def __init__(self, runner: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, runner: str, environment: Mapping[str, str], control: str) -> None:
         os.environ.update(environment)
-        self.busy = False
+        self.busy = self.stopping = False
         self.root = Path(tempfile.mkdtemp(prefix="mcap-"))
         began = time.perf_counter()
         self.runner: Runner = load_runner(runner)
         self.seconds = time.perf_counter() - began
         # Ray's workers take an interruption as their end.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        threading.Thread(target=self.listen, args=(control,), daemon=True).start()
+
+    def listen(self, control: str) -> None:
+        """Do to the job what Ctrl-C does, as soon as workers are to stop.
+
+        In a thread of its own, since a job has the main one, which alone can be interrupted. Ray
+        blocks the signal itself in its processes, so that Ctrl-C in the terminal where a cluster
+        was started is no end of the workers.
+        """
+        while not self.stopping:
+            try:
+                ray.get(ray.get_actor(control).stopped.remote())
+            except (RayError, ValueError):  # its machine is lost, and Ray starts it elsewhere
+                time.sleep(1.0)
+                continue
+            self.stopping = True
+            if self.busy:
+                _thread.interrupt_main()
 
     def ready(
         self, probe: tuple[str, str], listings: Mapping[str, list[Any]]
@@ -64,20 +99,12 @@ class Worker:
         placed = order if files is None else unpacked(order, files, self.root)
         try:
             self.busy = True
-            outcome = perform(self.runner, placed)
+            if not self.stopping:
+                outcome = perform(self.runner, placed)
             self.busy = False
         except KeyboardInterrupt:  # it came between two statements of ours
             self.busy = False
         return outcome, None if files is None else results(placed)
-
-    def interrupt(self) -> None:
-        """Do to the job what Ctrl-C does."""
-        if self.busy:
-            import _thread
-
-            # Ray blocks the signal itself in its processes, so that Ctrl-C in the terminal where
-            # a cluster was started is no end of the workers.
-            _thread.interrupt_main()
 
 
 class WithoutRay:
@@ -106,6 +133,7 @@ class RayEngine:
     def __init__(self) -> None:
         self.plan: WorkerPlan | None = None
         self.actors: dict[str, Any] = {}
+        self.control: Any = None
         self.pending: dict[Any, tuple[str, str]] = {}
         self.orders: dict[str, Mapping[str, Any]] = {}
         self.shared: dict[str, bool] = {}
@@ -131,6 +159,10 @@ class RayEngine:
         self.listings = {str(source): listing(source) for source in plan.sources}
         limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
         actor = actor_class()
+        control: Any = ray.remote(Control)
+        # By name: an actor that is to be started again must not hang on another one's handle.
+        control_name = f"mcap-control-{secrets.token_hex(8)}"
+        self.control = control.options(name=control_name, num_cpus=0, max_restarts=-1).remote()
         for number in range(count):
             name = str(number + 1)
             self.actors[name] = actor.options(
@@ -139,7 +171,7 @@ class RayEngine:
                 max_restarts=-1,
                 scheduling_strategy="SPREAD",
                 **({"label_selector": dict(plan.labels)} if plan.labels else {}),
-            ).remote(plan.runner, limits)
+            ).remote(plan.runner, limits, control_name)
             self.greet(name)
         return Workforce(tuple(self.actors), threads)
 
@@ -260,8 +292,7 @@ class RayEngine:
         return [*events, WorkerEvent(worker, "ready", seconds=took)]
 
     def interrupt(self) -> None:
-        for actor in self.actors.values():
-            actor.interrupt.remote()
+        self.control.stop.remote()
 
     def close(self) -> None:
         ours: Any = sys.stdout
@@ -277,7 +308,7 @@ class RayEngine:
 
     def disconnect(self) -> None:
         """End the actors, and the cluster where it was started here."""
-        for actor in self.actors.values():
+        for actor in (*self.actors.values(), self.control):
             with suppress(Exception):
                 ray.kill(actor, no_restart=True)
         with suppress(OSError):
@@ -289,13 +320,8 @@ class RayEngine:
 def actor_class() -> Any:
     """Return `Worker` as a class of actors."""
     method, remote = cast("Any", ray.method), cast("Any", ray.remote)
-    members = {
-        # Until the actor is there again: Ray asks as often as it takes.
-        "ready": method(max_task_retries=-1)(Worker.ready),
-        # Beside the job, which has the main thread: signals reach no other.
-        "interrupt": method(concurrency_group="control")(Worker.interrupt),
-    }
-    return remote(concurrency_groups={"control": 1})(type("Actor", (Worker,), members))
+    # Until the actor is there again: Ray asks as often as it takes.
+    return remote(type("Actor", (Worker,), {"ready": method(max_task_retries=-1)(Worker.ready)}))
 
 
 def workforce(plan: WorkerPlan, nodes: list[dict[str, Any]]) -> tuple[int, int, float]:
