@@ -129,29 +129,40 @@ def show_batch(ctx: typer.Context, events: Iterable[Event], progress: BatchProgr
     if ctx.obj.quiet or ctx.obj.json or not sys.stderr.isatty():
         for event in events:
             progress.take_in(event)
-            tell(ctx, event, progress, lambda text: note(ctx, text))
+            tell(event, progress, lambda text: note(ctx, text), lambda text: warn(ctx, text))
     else:
         from rich.live import Live
+        from rich.markup import escape
 
         from mcap.cli.output import error_console
 
         console = error_console()
+
+        def say(text: str) -> None:
+            console.print(text, markup=False)
+
+        def complain(text: str) -> None:
+            console.print(f"[yellow]warning:[/yellow] {escape(text)}")
+
         with Live(console=console, get_renderable=lambda: picture(progress), transient=True):
             for event in events:
                 progress.take_in(event)
-                tell(ctx, event, progress, lambda text: console.print(text, markup=False))
+                tell(event, progress, say, complain)
     assert progress.ended is not None  # the last event
     return progress.ended
 
 
 def tell(
-    ctx: typer.Context, event: Event, progress: BatchProgress, say: Callable[[str], None]
+    event: Event,
+    progress: BatchProgress,
+    say: Callable[[str], None],
+    complain: Callable[[str], None],
 ) -> None:
     """Print a line where an event is worth one."""
     if isinstance(event, Note):
         say(event.text)
     elif isinstance(event, WorkerLost):
-        warn(ctx, event.why)
+        complain(event.why)
     elif isinstance(event, JobEnded):
         row, seconds = event.row, progress.elapsed[event.row.id]
         again = event.row.state == "waiting" and event.cause not in ("stopped", "missing")
@@ -160,7 +171,7 @@ def tell(
         text += f" ({progress.summary()})"
         if row.state == "failed" or event.cause not in ("done", "stopped"):
             where = f" in {row.stage}" if row.stage else ""
-            warn(ctx, f"{text}\n  {row.job.person}{where}: {row.message}")
+            complain(f"{text}\n  {row.job.person}{where}: {row.message}")
         else:
             say(text)
 
