@@ -126,7 +126,7 @@ class Entry:
 
 METADATA = ("summary", "licence", "commercial", "needs", "reads", "info")
 
-KEPT_KINDS = ("detector", "identity", "masker", "backbone")
+KEPT_KINDS = ("detector", "identity", "masker", "backbone", "safety")
 """Of which `Registry.keep` keeps what is made: they have no settings that a command changes."""
 
 

@@ -107,7 +107,6 @@ def run_job(order: Mapping[str, Any], runner: Runner) -> dict[str, Any]:
                 **outcome,
             }
         )
-        file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, {"person": order["person"], "style": order["style"], "attempts": attempts})
         if following.state != "waiting" or causes[-1] in ("stopped", "missing"):
             return {"person": order["person"], "style": order["style"], **outcome}

@@ -7,6 +7,7 @@ people's folders is the work itself: a ledger that is lost costs the history, an
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from mcap.batch.folder import LEDGER
 from mcap.batch.jobs import Job
 from mcap.batch.retry import Cause, Next, State
 from mcap.errors import McapError, UsageError
-from mcap.runtime.files import REASONS
+from mcap.runtime.files import REASONS, private_opener
 from mcap.runtime.text import file_stem, json_bytes
 
 SCHEMA = 1
@@ -147,6 +148,8 @@ class Ledger:
                 "that --out named."
             )
         try:
+            if create:  # SQLite would make it by the umask; -wal and -shm take its permissions
+                os.close(private_opener(str(self.path), os.O_CREAT | os.O_WRONLY))
             self.db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
             self.db.row_factory = sqlite3.Row
             # Disks of a network have no shared memory for WAL; SQLite then keeps the mode it has.

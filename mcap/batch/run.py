@@ -20,6 +20,7 @@ from mcap.batch.scheduler import Scheduler
 from mcap.batch.settings import BatchSettings
 from mcap.contracts import WorkerPlan
 from mcap.images.find import find_photos
+from mcap.runtime.files import make_folder
 from mcap.runtime.lock import locked_folder
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def run_batch(
     seed, `McapError` where no worker can be started.
     """
     out = out.absolute()
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     with (
         locked_folder(out, "mcap batch") as weakness,
         closing(Ledger(out, create=jobs is not None)) as ledger,

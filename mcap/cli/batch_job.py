@@ -56,11 +56,12 @@ class JobRunner:
     def __call__(self, order: Mapping[str, Any]) -> dict[str, Any]:
         """Return the outcome of a job (`mcap.batch.worker.Runner`)."""
         from mcap.runtime.device import choose_device
+        from mcap.runtime.files import make_folder
         from mcap.runtime.lock import locked_folder
         from mcap.runtime.memory import empty_cache, peak_memory_mb, reset_peak_memory
 
         folders = JobFolders(Path(order["studio"]), order["person"], order["style"])
-        folders.home.mkdir(parents=True, exist_ok=True)
+        make_folder(folders.home)
         before = dict(self.registry.kept or {})
         reused = {key: kept.reused for key, kept in before.items()}
         with variables(order["environment"]), ExitStack() as stack:
@@ -159,9 +160,10 @@ def command(arguments: Sequence[str], log: Path) -> tuple[int, dict[str, Any]]:
     What it prints for people is added to ``log``.
     """
     from mcap import cli
+    from mcap.runtime.files import private_opener
 
     said = io.StringIO()
-    with log.open("a", encoding="utf-8", errors="backslashreplace") as file:
+    with open(log, "a", encoding="utf-8", errors="backslashreplace", opener=private_opener) as file:
         file.write(f"== {datetime.now():%Y-%m-%d %H:%M:%S} mcap {arguments[0]}\n")
         file.flush()
         with redirect_stdout(said), redirect_stderr(file):

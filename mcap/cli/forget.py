@@ -40,10 +40,21 @@ DRY_RUN = typer.Option("--dry-run", help="List what would be removed; remove not
 
 
 @dataclass(frozen=True)
+class BatchRows:
+    """The rows of a person in the ledger of ``mcap batch``."""
+
+    studio: Path
+    person: str
+    """Name of the person's folder."""
+    jobs: int
+
+
+@dataclass(frozen=True)
 class Findings:
     """What goes, and sentences on what stays."""
 
     traces: tuple[Traces, ...]
+    rows: tuple[BatchRows, ...]
     left: tuple[str, ...]
 
 
@@ -57,9 +68,10 @@ def forget(
 ) -> None:
     """List what mcap keeps of a person and, after asking, remove it.
 
-    Of a subject: its folder with checkpoints, previews and encoded photos, and the masks of the
-    photos that it was trained on. They are looked for in the working folder and beside what is
-    named. Files that mcap did not write stay, and what cannot be reached is said.
+    Of a subject: its folder with checkpoints, previews and encoded photos, the masks of the photos
+    that it was trained on, and what mcap batch keeps of the person in rows and pages. They are
+    looked for in the working folder and beside what is named. Files that mcap did not write stay,
+    and what cannot be reached is said.
 
     Examples:
 
@@ -86,7 +98,7 @@ def forget(
             raise UsageError("mcap forget asks before it removes; give --yes in a script.")
         print_findings(error_console(), found, done=False)
         typer.confirm("Remove these files?", abort=True, err=True)
-    failed = remove_all(found.traces)
+    failed = remove_all(found)
     emit(ctx, {**listed, "failed": failed}, partial(print_findings, found=found, done=True))
     if failed:
         raise McapError("; ".join(failed) + ".", details={"failed": failed})
@@ -145,28 +157,64 @@ def find_traces(subjects: Sequence[Path], source: Sequence[str], pictures: bool)
             left.append(f"{folder}: pictures of this person among those of others; remove them.")
         else:
             left.append(f"{folder}: pictures of this person; --pictures removes them.")
-    every = (*chosen.values(), *masks.values(), *drawn.values())
+    rows, pages = find_rows(list(chosen), left)
+    every = (*chosen.values(), *masks.values(), *drawn.values(), *pages)
     left += [f"{file}: is not mcap's." for one in every for file in one.others]
-    return Findings(every, tuple(left))
+    return Findings(every, tuple(rows), tuple(left))
 
 
-def remove_all(traces: Sequence[Traces]) -> list[str]:
-    """Remove the files, each folder locked meanwhile; return what could not be, in words.
+def find_rows(subjects: Sequence[Path], left: list[str]) -> tuple[list[BatchRows], list[Traces]]:
+    """Return the rows of people in ledgers of ``mcap batch``, and the pages on them.
+
+    Only of those whose subjects all go; others are told in ``left``.
+    """
+    from contextlib import closing
+
+    from mcap.batch.folder import PAGE, THUMBNAILS, person_folder, studio_of
+    from mcap.batch.ledger import Ledger
+    from mcap.subjects.forget import Traces, traces_of
+    from mcap.subjects.manifest import is_subject_folder
+
+    def own(path: Path) -> bool:
+        name = path.as_posix()
+        log = "/" not in name and path.suffix == ".log"
+        return name == PAGE or path.parts[0] == THUMBNAILS or log
+
+    rows, pages = [], []
+    for studio, name in dict.fromkeys(found for path in subjects if (found := studio_of(path))):
+        home = person_folder(studio, name)
+        theirs = {path.resolve() for path in home.iterdir() if is_subject_folder(path)}
+        if theirs - set(subjects):
+            left.append(f"{studio}: the batch's rows on {name}, who has other subjects there.")
+            continue
+        with closing(Ledger(studio)) as ledger:
+            jobs = [row for row in ledger.rows() if person_folder(studio, row.job.person) == home]
+        rows.append(BatchRows(studio, name, len(jobs)))
+        found = traces_of(home, "pages", own, last=PAGE)
+        pages.append(Traces(home, "pages", found.files))  # subjects and masks have their own lines
+    return rows, pages
+
+
+def remove_all(found: Findings) -> list[str]:
+    """Remove files and rows, each folder locked meanwhile; return what could not be, in words.
 
     Raises `UsageError` where another run of mcap is in one of the folders; nothing is removed then.
     """
     from contextlib import ExitStack
 
+    from mcap.batch import forget_person
     from mcap.runtime.lock import locked_folder
     from mcap.subjects.forget import remove, remove_empty
 
     failed: list[str] = []
     with ExitStack() as stack:
-        for one in traces:
+        for one in found.traces:
             stack.enter_context(locked_folder(one.folder, "mcap forget", "SUBJECT"))
-        for one in traces:
+        for rows in found.rows:  # raises where the batch is at work
+            forget_person(rows.studio, rows.person)
+        for one in found.traces:
             failed += remove(one)
-    for one in traces:
+    for one in found.traces:
         remove_empty(one.folder)
     return failed
 
@@ -184,6 +232,7 @@ def as_json(found: Findings, *, dry_run: bool) -> dict[str, Any]:
             }
             for one in found.traces
         ],
+        "batch_rows": list(found.rows),
         "left": list(found.left),
         "out_of_reach": list(OUT_OF_REACH),
     }
@@ -203,6 +252,8 @@ def print_findings(console: Console, found: Findings, *, done: bool) -> None:
             (one.folder, one.kind, len(one.files), human_bytes(one.bytes)) for one in found.traces
         ]
         print_rows(console, ("folder", "what", "files", ""), rows, right=(2, 3))
+    for rows in found.rows:
+        console.print(f"batch {rows.studio}: {rows.jobs} jobs of {rows.person}", markup=False)
     for text in found.left:
         console.print(f"stays: {text}", markup=False)
     console.print(f"Out of reach: {'; '.join(OUT_OF_REACH)}.", markup=False)

@@ -30,7 +30,7 @@ from mcap.subjects.manifest import (
 
 FILES = frozenset({MANIFEST, ADAPTER, ATTENTION, IDENTITY, COLOURS, METRICS})
 
-Kind = Literal["subject", "masks", "pictures"]
+Kind = Literal["subject", "masks", "pictures", "pages"]
 
 
 @dataclass(frozen=True)

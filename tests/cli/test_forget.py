@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,11 @@ import pytest
 from PIL import Image
 
 from mcap import cli
+from mcap.batch import Job, Planned
+from mcap.batch.emit import prepare_array
+from mcap.batch.folder import LEDGER
+from mcap.batch.ledger import Ledger
+from mcap.batch.settings import BatchSettings
 from mcap.runtime.files import sha256_of
 from mcap.runtime.lock import locked_folder
 from mcap.subjects.writer import SubjectWriter
@@ -188,3 +194,32 @@ def test_what_cannot_be_removed_is_named(place, capsys):
     code, told = run(capsys, "me.mcap", "--yes")
     (place / "masked" / "masks").chmod(0o700)
     assert code == 1 and "0.png" in told["error"]
+
+
+def test_the_rows_of_a_batch_go_with_the_persons_subjects(place, capsys):
+    home = place / "STUDIO" / "people" / "Jane"
+    make(home / "passport.mcap", place / "selfies")
+    make(home / "business.mcap", place / "selfies")
+    for name in ("index.html", "thumbnails/a.jpg", "passport.log"):
+        (home / name).parent.mkdir(exist_ok=True)
+        (home / name).write_text("Jane")
+    jobs = [
+        Planned(Job(name, Path(f"/photos/{name}"), style))
+        for name in ("Jane", "anna") for style in ("passport", "business")
+    ]  # fmt: skip
+    prepare_array(place / "STUDIO", jobs, BatchSettings(), threads=1)
+    ledger = place / "STUDIO" / LEDGER
+    assert ledger.stat().st_mode & 0o777 == 0o600
+    # As long as another subject of the person is there, the rows stay.
+    code, told = run(capsys, home / "passport.mcap", "--dry-run")
+    assert told["batch_rows"] == [] and any("other subjects there" in t for t in told["left"])
+    code, told = run(capsys, *home.glob("*.mcap"), "--yes")
+    assert code == 0, told
+    assert [(one["person"], one["jobs"]) for one in told["batch_rows"]] == [("Jane", 2)]
+    assert not home.exists() and b"Jane" not in ledger.read_bytes()
+    with closing(Ledger(place / "STUDIO")) as found:
+        assert [row.job.person for row in found.rows()] == ["anna", "anna"]
+    with locked_folder(place / "STUDIO", "mcap batch"):
+        make(place / "STUDIO" / "people" / "anna" / "passport.mcap", place / "selfies")
+        code, told = run(capsys, place / "STUDIO/people/anna/passport.mcap", "--yes")
+        assert code == 2 and (place / "STUDIO/people/anna/passport.mcap/manifest.json").exists()

@@ -18,6 +18,7 @@ from typing import IO, Any
 from mcap.batch.folder import WORKERS
 from mcap.contracts import EngineInfo, WorkerEvent, WorkerPlan, Workforce
 from mcap.errors import UsageError
+from mcap.runtime.files import make_folder, private_opener
 
 CORES_A_WORKER = 4
 """Without a GPU: more threads make a small step little faster, more workers need more memory."""
@@ -64,7 +65,7 @@ class LocalEngine:
         count = plan.workers or len(places) or max(1, cores // CORES_A_WORKER)
         threads = plan.threads or max(1, cores // count)
         log = plan.studio / WORKERS
-        log.mkdir(parents=True, exist_ok=True)
+        make_folder(log)
         self.runner = plan.runner
         for number in range(count):
             device = {"CUDA_VISIBLE_DEVICES": places[number] if places else ""}
@@ -80,7 +81,7 @@ class LocalEngine:
 
     def launch(self, worker: WorkerProcess) -> None:
         """Put a new process in a worker's place, and a thread that listens to it."""
-        with worker.log.open("ab") as log:
+        with open(worker.log, "ab", opener=private_opener) as log:
             worker.process = subprocess.Popen(
                 [sys.executable, "-m", "mcap.batch.worker", self.runner],
                 stdin=subprocess.PIPE,

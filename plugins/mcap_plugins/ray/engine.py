@@ -29,7 +29,7 @@ from mcap.batch.folder import WORKERS
 from mcap.batch.worker import Runner, load_runner, perform
 from mcap.contracts import EngineInfo, WorkerEvent, WorkerPlan, Workforce
 from mcap.errors import McapError, UsageError
-from mcap.runtime.files import write_bytes
+from mcap.runtime.files import make_folder, private_opener, write_bytes
 from mcap_plugins.ray.files import laid_down, listing, packed, results, sees, unpacked
 
 CORES_A_WORKER = 4
@@ -186,9 +186,10 @@ class RayEngine:
             wanted = (plan.workers or 1) * (plan.threads or 1)
             own = {"include_dashboard": False, "num_cpus": max(os.cpu_count() or 1, wanted)}
         log = plan.studio / WORKERS / "ray.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(log.parent)
         self.stdout = sys.stdout
-        sys.stdout = cast("TextIO", WithoutRay(sys.stdout, log.open("a", encoding="utf-8")))
+        file = open(log, "a", encoding="utf-8", opener=private_opener)  # noqa: SIM115
+        sys.stdout = cast("TextIO", WithoutRay(sys.stdout, file))
         try:
             ray.init(
                 address=address or "local",
