@@ -3,6 +3,8 @@
 # make test   all tests
 # make lint   style, types and the direction of imports
 # make docs   the documentation as a site, in build/site
+# make audit  licences and known vulnerabilities of what is installed
+# make release   wheel, requirements with hashes and SBOM (CycloneDX), in dist
 # make test-changed   the tests of what differs from main, or from BASE, in under a minute
 #
 # Each makes the virtual environment that it needs. Variables:
@@ -27,7 +29,7 @@ endif
 bin := $(VENV)/bin
 pip := $(bin)/python -m pip --disable-pip-version-check install $(PIP_ARGS) -c constraints.txt
 
-.PHONY: demo test test-changed lint docs venv clean
+.PHONY: demo test test-changed lint docs audit release venv clean
 
 demo: $(VENV)/.installed
 	$(bin)/mcap train --source examples/selfies --style passport --backbone demo --out $(OUT)/demo.mcap
@@ -53,6 +55,14 @@ lint: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-docs
 	$(bin)/python tools/docs/build_site.py
 
+audit: $(VENV)/.installed-release
+	$(bin)/python tools/release/audit.py
+
+# The SBOM is of this environment: what mcap[all] needs, and the tools that test and build it.
+release: $(VENV)/.installed-release
+	$(bin)/python -m build --outdir dist
+	$(bin)/python tools/release/audit.py --out dist
+
 venv: $(VENV)/.installed-dev
 
 $(VENV)/.created:
@@ -73,6 +83,10 @@ $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml constraints.txt
 
 $(VENV)/.installed-docs: $(VENV)/.installed-dev
 	$(pip) -e '.[docs]'
+	@touch $@
+
+$(VENV)/.installed-release: $(VENV)/.installed-dev
+	$(pip) -e '.[release]'
 	@touch $@
 
 clean:

@@ -193,13 +193,13 @@ def write(ctx: typer.Context, out: Path, yardsticks: Yardsticks, results: Sequen
     from functools import partial
 
     from mcap.cli.output import emit
-    from mcap.cli.repeat_command import repeat_command
+    from mcap.cli.repeat_command import told_command
     from mcap.evaluation.entrants import Comparison
     from mcap.evaluation.files import write_results, write_summary
     from mcap.evaluation.report import write_report
     from mcap.evaluation.summary import as_json, summarize
 
-    comparison = Comparison(results, yardsticks.facts, yardsticks.left_out, repeat_command(ctx))
+    comparison = Comparison(results, yardsticks.facts, yardsticks.left_out, told_command(ctx))
     summary = summarize(comparison)
     written = {
         "results": write_results(out, comparison),

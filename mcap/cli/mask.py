@@ -109,6 +109,7 @@ def mask(
     from mcap.errors import InputRejectedError, UsageError
     from mcap.images.find import find_photos
     from mcap.masking.advice import no_usable_photo
+    from mcap.runtime.files import public_path
 
     if out is None and not preview:
         raise UsageError("Give --out DIR for masks and report, or --preview to look only.")
@@ -129,6 +130,13 @@ def mask(
     sizes = {"size": size, "face_height": face_height}
     request = mask_request(settings, tools, paths, subject, sizes)
     report = masked_report(ctx, request, tools, out)
+    # The report's file holds no path from the disk's root; whoever gave it may see it.
+    given = {public_path(path): path for path in request.photos}
+    if len(given) == len(request.photos):
+        report["photos"] = [
+            {**item, "path": str(given.get(item["path"], item["path"]))}
+            for item in report["photos"]
+        ]
     result = for_scripts(report, out)
     if preview and not ctx.obj.json:
         emit(ctx, result, lambda console: print_numbers(console, report))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -18,6 +19,17 @@ def repeat_command(ctx: Any, *, leave_out: Collection[str] = (), add: Sequence[s
         words = [place.info_name if place.parent else "mcap", *given_options(place), *words]
         place = place.parent
     return shlex.join([*(word for word in words if word not in leave_out), *add])
+
+
+def told_command(ctx: Any) -> str:
+    """Return the command as a file may hold it: of a path from the disk's root the name alone.
+
+    Behind "...": such a path would tell how its owner is called.
+    """
+    words = shlex.split(repeat_command(ctx))
+    return shlex.join(
+        f".../{Path(word).name}" if Path(word).is_absolute() else word for word in words
+    )
 
 
 def given_options(ctx: Any) -> list[str]:

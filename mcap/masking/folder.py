@@ -72,10 +72,10 @@ class MaskRequest:
             "measured_with": self.measures(),
             "masker": self.masker,
             "settings": self.settings.model_dump(mode="json"),
-            "photos": [[str(path), sha256_or_none(path)] for path in self.photos],
+            "photos": [[files.public_path(path), sha256_or_none(path)] for path in self.photos],
             "subject": None
             if self.subject is None
-            else [str(self.subject), sha256_or_none(self.subject)],
+            else [files.public_path(self.subject), sha256_or_none(self.subject)],
         }
 
 

@@ -17,6 +17,7 @@ from mcap.faces.measure import FoundFace
 from mcap.faces.pose import Pose
 from mcap.masking.advice import advise, summary
 from mcap.masking.records import MaskedPhoto
+from mcap.runtime.files import public_path
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,7 +63,7 @@ def describe_photo(entry: MaskedPhoto | RefusedPhoto, masked: MaskedSet) -> dict
     faces = masked.faces.get(photo.sha256, ()) if photo else ()
     return {
         "name": photo.name if photo else entry.path.name,
-        "path": str(entry.path),
+        "path": public_path(entry.path),
         "sha256": photo.sha256 if photo else None,
         "width": photo.width if photo else None,
         "height": photo.height if photo else None,

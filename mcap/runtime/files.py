@@ -146,6 +146,14 @@ def why(error: OSError) -> str:
     return error.strerror or str(error)
 
 
+def public_path(path: Path) -> str:
+    """Return a path as a file may hold it: a relative one as it is, of any other the name alone.
+
+    From the disk's root it would tell how its owner is called.
+    """
+    return path.name if path.is_absolute() else str(path)
+
+
 def is_inside(folder: Path, name: str) -> bool:
     """Return whether the file ``name`` of ``folder`` lies in it, after links are resolved."""
     try:

@@ -228,3 +228,26 @@ def test_a_plugin_does_not_undo_it(tmp_path, monkeypatch):
     found = Registry([EntryPoint("talkative", "talkative", "mcap")])
     assert found.plugins == ["talkative"]
     assert os.environ["ORT_DISABLE_TELEMETRY"] == os.environ["DO_NOT_TRACK"] == "1"
+
+
+ASKED_THEMSELVES = {
+    "huggingface_hub": "from huggingface_hub import constants; "
+    "assert constants.HF_HUB_DISABLE_TELEMETRY",
+    "diffusers": "from diffusers.utils import hub_utils; "
+    "assert hub_utils.HF_HUB_DISABLE_TELEMETRY; "
+    "assert 'telemetry/off' in hub_utils.http_user_agent()",
+    "ray": "from ray._common.usage import usage_lib; assert not usage_lib.usage_stats_enabled()",
+    "gradio": "from gradio import analytics; assert not analytics.analytics_enabled()",
+}
+"""Library -> what it says itself of its reports, once mcap is imported."""
+
+
+@pytest.mark.parametrize("library", ASKED_THEMSELVES)
+def test_each_library_says_itself_that_it_reports_nothing(library, tmp_path):
+    pytest.importorskip(library)
+    environment = {k: v for k, v in os.environ.items() if k not in mcap.TELEMETRY_OFF}
+    subprocess.run(
+        [sys.executable, "-c", f"import mcap; {ASKED_THEMSELVES[library]}"],
+        env={**environment, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
+        check=True,
+    )
