@@ -17,6 +17,7 @@ from mcap.diffusion.pipeline_tokens import quiet_libraries, text_encoders
 from mcap.diffusion.pooling import METADATA_KEY, Pooling, pool_as_configured
 from mcap.errors import UsageError
 from mcap.runtime.files import sha256_of
+from mcap.runtime.torch_file import load_torch_file
 from mcap.subjects.lora_file import BUNDLED, read_tensors
 from mcap.weights.model_source import read_header
 
@@ -171,10 +172,9 @@ def read_state(path: Path) -> Any:
         return read_tensors("--embedding", path)
     import torch
 
-    try:  # weights_only: such a file could otherwise run anything
-        with torch.serialization.safe_globals([torch.nn.ParameterDict, *numpy_globals()]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
+    try:
+        return load_torch_file(path, [torch.nn.ParameterDict, *numpy_globals()])
+    except (pickle.UnpicklingError, OSError, ValueError) as error:
         unsafe = re.search(r"GLOBAL ([\w.]+)", str(error))
         reason = "it is damaged or of another kind"
         if unsafe:

@@ -177,6 +177,8 @@ def read_subject(path: Path | str) -> Subject:
                 f"{file}: is not the file that training wrote (its sha256 differs from the "
                 "manifest's). Restore it or train again."
             )
+        if file.suffix == ".safetensors":
+            require_tensors(file)
     a_thing = manifest.subject_kind == "object"
     known_by = COLOURS if a_thing else IDENTITY
     required = [known_by, *(record.file for record in manifest.tokens)]
@@ -184,7 +186,10 @@ def read_subject(path: Path | str) -> Subject:
         if name not in manifest.files:
             raise InputRejectedError(f"{path / MANIFEST}: key 'files' does not list {name}.")
     embedding, network, palette, measured = None, "", None, {}
+    needed = {"histogram", "share"} if a_thing else {"embedding"}
     with safe_open(path / known_by, framework="numpy") as file:
+        if not needed.issubset(file.keys()):
+            raise InputRejectedError(f"{path / known_by}: has no {' and no '.join(needed)}.")
         if a_thing:
             palette = Palette(file.get_tensor("histogram"), float(file.get_tensor("share")[0]))
         else:
@@ -211,6 +216,17 @@ def read_subject(path: Path | str) -> Subject:
         measured=measured,
         palette=palette,
     )
+
+
+def require_tensors(path: Path) -> None:
+    """Raise `InputRejectedError` for what is no whole .safetensors file, whatever its hash."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise InputRejectedError(f"{path}: cannot be read as .safetensors ({error}).") from None
 
 
 def read_token_vectors(path: Path) -> list[torch.Tensor]:

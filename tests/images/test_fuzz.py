@@ -1,7 +1,6 @@
 """Damaged pictures and metadata: read or refused with a reason, and written; nothing else.
 
-``MCAP_FUZZ=2000``, as in continuous integration, tries so many mutations of each format instead of
-a few dozen: always the same ones. Of more, every run draws its own.
+How many mutations are tried, `tests.support.mutations` says.
 """
 
 from __future__ import annotations
@@ -9,9 +8,6 @@ from __future__ import annotations
 import functools
 import io
 import json
-import os
-import resource
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pillow_heif
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, features
 from PIL.PngImagePlugin import PngInfo
@@ -43,21 +39,12 @@ from mcap.marks.inspect import FoundMarks, find_marks
 from mcap.masking.select import read_mask
 from mcap.results.folder import require_own
 from mcap.runtime.files import sha256_of
+from tests.support.mutations import FUZZED, MEMORY, MUTATIONS, grown, mutated
 from tests.support.pictures import GENERATED, gradient, profile
 
-MUTATIONS = int(os.environ.get("MCAP_FUZZ", "60"))
-FUZZED = settings(
-    max_examples=MUTATIONS,
-    deadline=None,
-    derandomize=MUTATIONS <= 2000,
-    suppress_health_check=list(HealthCheck),
-)
 LIMITS = PhotoSettings(max_megapixels=1, max_file_megabytes=1)
 METADATA = settings(FUZZED, max_examples=max(60, MUTATIONS // 4))
 """Of well-formed metadata, which mutations of a format do not reach; each is written thrice."""
-MEMORY = 512 * 2**20
-"""Bytes by which the process may grow over all mutations of a format."""
-
 FORMATS = {
     "PNG": {},
     "JPEG": {},
@@ -104,38 +91,6 @@ def packet() -> bytes:
     return Label(GENERATED).packet()
 
 
-@st.composite
-def mutated(draw: st.DrawFn, kind: str) -> bytes:
-    """A picture with bytes changed, doubled, taken out, and perhaps its end cut off."""
-    data = bytearray(whole(kind))
-    for _ in range(draw(st.integers(1, 6))):
-        # Heads, with lengths and offsets, are hit as often as all the rest.
-        last = draw(st.sampled_from([64, 400, len(data) - 1]))
-        place = draw(st.integers(0, max(0, min(last, len(data) - 1))))
-        length = draw(st.integers(1, 8))
-        way = draw(st.sampled_from(["set", "set", "set", "out", "twice", "cut"]))
-        if way == "set":
-            value = st.one_of(
-                st.binary(min_size=length, max_size=length),
-                st.sampled_from([b"\0" * length, b"\xff" * length, b"\x7f" + b"\xff" * 3]),
-            )
-            changed = draw(value)
-            data[place : place + len(changed)] = changed
-        elif way == "out":
-            del data[place : place + length]
-        elif way == "twice":
-            data[place:place] = data[place : place + draw(st.integers(1, 200))]
-        else:
-            del data[max(place, 1) :]
-    return bytes(data)
-
-
-def grown() -> int:
-    """The most that the process has held, in bytes."""
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return held if sys.platform == "darwin" else held * 1024
-
-
 def inspected(found: FoundMarks) -> None:
     """Print all that ``mcap inspect`` has to say."""
     json.dumps(describe(found), default=str)
@@ -179,7 +134,7 @@ def test_mutations_of_a_format_are_read_or_refused_by_name(kind):
     before = grown()
 
     @FUZZED
-    @given(data=mutated(kind))
+    @given(data=mutated(whole(kind)))
     def tried(data):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"a.{kind.lower()}"

@@ -6,6 +6,7 @@ Legend: B pictures of H x W pixels; s is the network's scale.
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,15 +23,22 @@ from spandrel import (
     canonicalize_state_dict,
 )
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mcap.contracts import Control, RestorerInfo
 from mcap.errors import UsageError
+from mcap.runtime.torch_file import load_torch_file
 
 FIDELITY = 0.5
 """CodeFormer's own default: half way between best looking and closest to the input."""
 
 DENOISE = 0.5
 """Real-ESRGAN's own default for general-x4v3."""
+
+
+BUILT_BEYOND = (4, 256 * 2**20)
+"""Bytes that building a network may take: so many times its weights', and so many more. Tables of
+positions and masks are built that no file holds."""
 
 
 class SpandrelRestorer:
@@ -219,7 +227,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         if suffix == ".safetensors":
             found: Any = load_file(path)
         elif suffix == ".pth":
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            found = load_torch_file(path)
         else:
             raise UsageError(f"--restorer {path}: a network is a .safetensors or .pth file.")
     except pickle.UnpicklingError as error:
@@ -227,13 +235,49 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
             f"--restorer {path} is refused: it is damaged, or holds more than weights, which could "
             "run as a program. Convert it to .safetensors where you trust it."
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
+    except (SafetensorError, ValueError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"--restorer {path} cannot be read: {reason}.") from error
     weights = canonicalize_state_dict(found) if isinstance(found, dict) else {}
     if not weights or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise UsageError(f"--restorer {path} does not hold the weights of a network.")
     return weights
+
+
+class MemoryLimit(TorchDispatchMode):
+    """Raise MemoryError where tensors of more than ``limit`` bytes in all are made inside.
+
+    How large a network is built is read off names and shapes, and a small file can have any.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.left = limit
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func._schema.name in MAKERS:
+            # arange and linspace, which have no size, are at most as long as a picture's side.
+            shape = args[0] if args and isinstance(args[0], list | tuple) else ()
+            self.left -= 4 * math.prod(shape)
+            if self.left < 0:
+                raise MemoryError("it asks for more memory than its size justifies")
+        return func(*args, **(kwargs or {}))
+
+
+MAKERS = frozenset(f"aten::{name}" for name in ("empty", "full", "ones", "rand", "randn", "zeros"))
+
+
+def require_plausible_names(weights: dict[str, torch.Tensor]) -> None:
+    """Raise ValueError where a name counts layers that the file cannot have.
+
+    Layers without weights are counted in between, hardly ever more than one.
+    """
+    most = 4 * len(weights) + 64
+    for name in weights:
+        if any(part.isdigit() and int(part[:9]) > most for part in name.split(".")):
+            raise ValueError(f"tensor {name[:80]} is of a layer beyond all that are there")
 
 
 def describe(
@@ -243,8 +287,12 @@ def describe(
 
     Raises `UsageError` where they are of no network that takes and gives one colour picture.
     """
+    given = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
+    times, more = BUILT_BEYOND
     try:
-        descriptor = architectures.load(weights)
+        require_plausible_names(weights)
+        with MemoryLimit(times * given + more):
+            descriptor = architectures.load(weights)
     except UnsupportedModelError as error:
         raise UsageError(
             f"{shown} is of no network that spandrel knows; see the list of architectures in its "
