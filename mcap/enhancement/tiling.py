@@ -44,6 +44,10 @@ CPU_MEMORY = 2 * 2**30
 """Bytes that one tile's activations may take on the CPU, however much is free: there the system
 kills a process that takes too much before any error could be caught. More would not be faster."""
 
+PROCESS_MEMORY = 2816 * 2**20
+"""Bytes that the whole process may hold with it, where it does not hold more already: no picture
+shall take more than 3 GiB."""
+
 
 @dataclass(frozen=True)
 class Tiled:
@@ -276,7 +280,12 @@ class TileJob:
         if memory is None and self.place.type == "cpu":
             import psutil
 
-            memory = min(CPU_MEMORY, psutil.virtual_memory().available // 2)
+            held = psutil.Process().memory_info().rss
+            memory = min(
+                CPU_MEMORY,
+                psutil.virtual_memory().available // 2,
+                max(PROCESS_MEMORY - held, CPU_MEMORY // 4),
+            )
         if each and memory is not None:
             fits = floor_to(math.isqrt(int(memory / each)), self.multiple)
             fits = max(fits, self.minimum, ceil_to(SMALLEST_TILE, self.multiple))

@@ -6,11 +6,13 @@ The files are opened for reading only and never changed. Sizes are (width, heigh
 from __future__ import annotations
 
 import io
+import math
 import struct
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +27,86 @@ PostScript interpreter on a stranger's file."""
 
 HUNGRY = {"WEBP": 4, "AVIF": 4, "HEIF": 4}
 """Formats that are decoded whole and several times over: so many times fewer pixels of them are
-read. A WebP of 64 megapixels takes 1.0 to 1.2 GiB (16 to 19 bytes a pixel), a PNG, TIFF or JPEG
-0.45 to 0.6 (JPEG is reduced as it is decoded)."""
+read (`ReadingMemory`)."""
 
 HUNGRY_MODES = {"I": 2, "F": 2, "RGBA": 2, "LA": 2, "PA": 2}
 """The same for Pillow's modes that are there twice as they are scaled (alpha is multiplied in)."""
+
+
+@dataclass(frozen=True)
+class ReadingMemory:
+    """The memory that reading a picture may take, and takes at its peak beside the file's bytes."""
+
+    limit: int
+    """Bytes."""
+    by_mode: Mapping[str, float]
+    """Pillow's mode -> bytes a pixel."""
+    other_modes: float
+    by_format: Mapping[str, float]
+    """Of formats that are decoded whole and several times over."""
+
+    def of(self, picture: Image.Image, length: int, whole: tuple[int, int] | None = None) -> int:
+        """Return the bytes that a picture takes whose file has ``length``.
+
+        ``whole`` is the size in the file where a JPEG is reduced as it is decoded: a progressive
+        one lies in memory as it is in the file, with two bytes a value, all the same.
+        """
+        mode = "PA" if picture.mode == "P" and "transparency" in picture.info else picture.mode
+        each = self.by_mode.get(mode, self.other_modes)
+        each = max(each, self.by_format.get(picture.format or "", 0))
+        needed = length + each * math.prod(picture.size)
+        if whole is not None and picture.info.get("progressive"):
+            needed += 2 * len(picture.getbands()) * math.prod(whole)
+        if picture.format == "TIFF":
+            needed += 8 * _tile_pixels(picture)
+        return int(needed)
+
+    def require(
+        self, path: Path, picture: Image.Image, length: int, whole: tuple[int, int] | None = None
+    ) -> None:
+        """Raise `InputRejectedError` where the picture takes more than the limit."""
+        needed = self.of(picture, length, whole)
+        if needed > self.limit:
+            width, height = whole or picture.size
+            kind = f"{picture.format} {picture.mode}"
+            raise InputRejectedError(
+                f"{path}: {width} x {height} pixels ({kind}) take {needed / 2**30:.1f} GiB to "
+                f"read, more than the {self.limit / 2**30:.2f} GiB that mcap gives to one picture; "
+                "save a smaller copy"
+            )
+
+
+def _tile_pixels(picture: Image.Image) -> int:
+    """Pixels of a TIFF's tile, of which one is decoded at a time, whatever the picture's size."""
+    tags = getattr(picture, "tag_v2", {})
+    tile = [tags.get(tag, 0) for tag in (322, 323)]
+    return math.prod(tile) if all(isinstance(side, int) for side in tile) else 0
+
+
+PHOTO_MEMORY = ReadingMemory(
+    limit=1280 * 2**20,
+    by_mode={
+        **dict.fromkeys(("1", "L", "I;16", "I;16B"), 7.0),
+        **dict.fromkeys(("RGB", "P", "YCbCr", "LAB"), 10.5),
+    },
+    other_modes=14.0,
+    by_format={"WEBP": 24.0, "AVIF": 19.0, "HEIF": 15.0},
+)
+"""Of `mcap.images.photo.read_photo`. Measured on 40 megapixels (8 of WebP, AVIF and HEIC) in 25
+kinds of files: the largest of each group, and up to a tenth more. With all that ``mcap mask`` holds
+besides it stays below 2 GiB."""
+
+PICTURE_MEMORY = ReadingMemory(
+    limit=2 * 2**30,
+    by_mode={
+        **dict.fromkeys(("1", "L", "I;16", "I;16B"), 12.5),
+        **dict.fromkeys(("RGB", "P", "YCbCr"), 16.5),
+    },
+    other_modes=20.5,
+    by_format={"WEBP": 29.0, "AVIF": 24.0, "HEIF": 20.5},
+)
+"""Of `mcap.images.picture.read_picture`, which keeps depth and alpha; measured alike. ``mcap
+enhance`` stays below 3 GiB."""
 
 
 class PhotoSettings(BaseModel):
@@ -45,7 +122,9 @@ class PhotoSettings(BaseModel):
     max_side: int = Field(default=4096, ge=256)
     """Longer sides are reduced to this in memory; masks are written at the photo's own size."""
 
-    max_file_megabytes: float = Field(default=1024.0, gt=0)
+    max_file_megabytes: float = Field(default=640.0, gt=0)
+    """Larger files are refused unread: their bytes and a copy, as decoders make one, lie in
+    memory."""
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from PIL import Image
 
 from mcap.errors import InputRejectedError
 from mcap.images.colour import eight_bits, flattened
-from mcap.images.open import PhotoSettings, opened, orientation_of, upright
+from mcap.images.open import PHOTO_MEMORY, PhotoSettings, opened, orientation_of, upright
 from mcap.runtime.text import file_stem
 
 if TYPE_CHECKING:
@@ -82,6 +82,10 @@ class Photo:
         return replace(self, name=name)
 
 
+TOGETHER = 1400 * 2**20
+"""Bytes of the photos that are kept and of the one that is being decoded."""
+
+
 class RecentPixels:
     """The photos decoded last, up to ``limit`` bytes: a few are looked at several times in a row.
 
@@ -112,8 +116,16 @@ class RecentPixels:
         with self._lock:
             self._pixels[key] = pixels
             self._pixels.move_to_end(key)
-            while sum(kept.nbytes for kept in self._pixels.values()) > self.limit:
-                self._pixels.popitem(last=False)
+            self._keep(self.limit)
+
+    def make_room(self, needed: int) -> None:
+        """Let go of photos where ``needed`` bytes beside them would be more than `TOGETHER`."""
+        with self._lock:
+            self._keep(min(self.limit, TOGETHER - needed))
+
+    def _keep(self, most: int) -> None:
+        while self._pixels and sum(kept.nbytes for kept in self._pixels.values()) > most:
+            self._pixels.popitem(last=False)
 
 
 _recent = RecentPixels(256_000_000)
@@ -154,6 +166,8 @@ def read_photo(path: Path | str, settings: PhotoSettings | None = None) -> Photo
         if target != picture.size:
             # JPEG can be decoded at a half, a quarter or an eighth at once; others ignore this.
             picture.draft(None, target)
+        PHOTO_MEMORY.require(path, picture, len(data), (width, height))
+        _recent.make_room(PHOTO_MEMORY.of(picture, len(data), (width, height)))
         picture.load()
         shown: Image.Image = eight_bits(picture, path)
         if shown.size != target:

@@ -23,7 +23,7 @@ from PIL import Image, TiffImagePlugin
 from mcap.errors import InputRejectedError
 from mcap.images import exif, provenance, xmp
 from mcap.images.colour import apply_profile, eight_bits, profile_fits, without_palette
-from mcap.images.open import PhotoSettings, opened, orientation_of, upright
+from mcap.images.open import PICTURE_MEMORY, PhotoSettings, opened, orientation_of, upright
 
 OURS = ("parameters", "mcap", provenance.PNG_XMP, "Raw profile type exif")
 """Text chunks of PNG that have a place of their own, or one in EXIF and XMP."""
@@ -115,8 +115,12 @@ class Decoded:
 
 
 def size_of(path: Path, settings: PhotoSettings | None = None) -> tuple[int, int]:
-    """Return (width, height) of the upright picture, from the file's head; `InputRejectedError`."""
-    with opened(Path(path), settings or PhotoSettings()) as (_, picture):
+    """Return (width, height) of the upright picture, from the file's head.
+
+    `InputRejectedError` for what `read_picture` would refuse by its head.
+    """
+    with opened(Path(path), settings or PhotoSettings()) as (data, picture):
+        PICTURE_MEMORY.require(Path(path), picture, len(data), picture.size)
         width, height = picture.size
         return (height, width) if orientation_of(picture) >= 5 else (width, height)
 
@@ -129,6 +133,7 @@ def read_picture(path: Path | str, settings: PhotoSettings | None = None) -> Pic
     """
     path = Path(path)
     with opened(path, settings or PhotoSettings()) as (data, picture):
+        PICTURE_MEMORY.require(path, picture, len(data), picture.size)
         orientation = orientation_of(picture)
         kind = f"{picture.format} {picture.mode}"
         described = exif.described(picture)
