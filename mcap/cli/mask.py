@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -202,17 +203,23 @@ def masked_report(
     from mcap.cli.photo_tools import make_photo_tools
     from mcap.cli.progress import progress
     from mcap.contracts import FaceTools
+    from mcap.errors import UsageError
     from mcap.images.photo import remember_more
     from mcap.masking.folder import EarlierRun, edited_masks, read_earlier, unchanged, write_masks
     from mcap.masking.objects import mask_objects
     from mcap.masking.report_json import describe
     from mcap.masking.select import mask_photos
     from mcap.runtime.files import require_writable
+    from mcap.runtime.lock import LOCK, locked_folder
 
     earlier = EarlierRun()
     if out is not None:
         earlier = read_earlier(out, request)
         if unchanged(out, earlier, request):
+            # A run that was killed as it let go of the folder: taken once more, the lock goes.
+            if (out / LOCK).exists():
+                with suppress(UsageError, OSError), locked_folder(out, ctx.command_path):
+                    pass
             return dict(earlier.report)
         require_writable(out)
         lock_folder(ctx, out)

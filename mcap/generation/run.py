@@ -17,7 +17,7 @@ A picture of other settings is never overwritten; the new one gets a number (-2,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from itertools import groupby
@@ -26,7 +26,12 @@ from typing import TYPE_CHECKING, Any
 
 from mcap.diffusion import schedulers
 from mcap.diffusion.prompt_length import require_fit
-from mcap.diffusion.sampling import GeneratedImage, SamplingSettings, stream_images
+from mcap.diffusion.sampling import (
+    GeneratedImage,
+    SamplingSettings,
+    default_batch,
+    stream_images,
+)
 from mcap.errors import InputRejectedError, UsageError
 from mcap.faces.similarity import Likeness, likeness
 from mcap.framing.crop import dots_per_inch, measure_framing
@@ -109,18 +114,9 @@ def generate(
         models.backbone.text_encoders,
         learned=(*subject.embeddings, *networks.tokens),
     )
-    # Attention cannot be read off a finished picture, so with it everything is generated again.
-    waiting: list[GenerationJob] = []
-    pictures: list[Picture] = []
-    for job in jobs:
-        there = folder.find(job.stem, job.record["settings_sha256"])
-        if there is None:
-            waiting.append(job)
-        elif settings.attention_maps:
-            waiting.append(replace(job, path=there.path))
-        else:
-            pictures.append(there)
-    steps = sum(schedulers.calls(job.scheduler, job.record["steps"]) for job in waiting)
+    waiting, pictures = waiting_jobs(jobs, folder, settings)
+    sampled = whole_batches(jobs, waiting, settings)
+    steps = sum(schedulers.calls(job.scheduler, job.record["steps"]) for job, _ in sampled)
     yield GenerationPlanned(len(jobs), len(waiting), steps)
     for picture in pictures:
         yield PictureReady(picture)
@@ -128,7 +124,7 @@ def generate(
     attention: list[GeneratedImage] = []
     withheld: list[Withheld] = []
     with loaded(subject, networks, models, settings) if waiting else nullcontext() as pipeline:
-        samples = sample_jobs(waiting, pipeline, subject, models, settings, networks, on_step)
+        samples = sample_jobs(sampled, pipeline, subject, models, settings, networks, on_step)
         for job, generated in samples:
             image = yield from framed(job, generated.image, networks, pipeline, models, on_step)
             verdict = look(image.image, models.backbone.info, models.safety)
@@ -159,14 +155,29 @@ def generate(
     sheet = report.write_contact_sheet(out / CONTACT_SHEET, kept, subject.name, notice, marks)
     maps = report.write_attention_maps(out / ATTENTION_MAPS, attention, marks)
     page = report.write_report(
-        out / REPORT,
-        ordered,
-        subject,
-        profiles,
-        attention=maps,
-        notice=notice,
+        out / REPORT, ordered, subject, profiles, attention=maps, notice=notice
     )
     yield GenerationFinished(tuple(ordered), sheet, results, page, maps, tuple(withheld))
+
+
+def waiting_jobs(
+    jobs: Sequence[GenerationJob], folder: RankedFolder, settings: GenerateSettings
+) -> tuple[dict[int, GenerationJob], list[Picture]]:
+    """Return the jobs that are to be done, by their number, and the pictures that are there.
+
+    Attention cannot be read off a finished picture, so with it everything is generated again.
+    """
+    waiting: dict[int, GenerationJob] = {}
+    pictures: list[Picture] = []
+    for index, job in enumerate(jobs):
+        there = folder.find(job.stem, job.record["settings_sha256"])
+        if there is None:
+            waiting[index] = job
+        elif settings.attention_maps:
+            waiting[index] = replace(job, path=there.path)
+        else:
+            pictures.append(there)
+    return waiting, pictures
 
 
 def judged(picture: Picture, judge: Judge | None, detector: FaceDetector) -> Picture:
@@ -220,8 +231,29 @@ def loaded(
         networks.unload_from(pipeline, subject)
 
 
+def whole_batches(
+    jobs: Sequence[GenerationJob], waiting: Mapping[int, GenerationJob], settings: GenerateSettings
+) -> list[tuple[GenerationJob, bool]]:
+    """Return those of all jobs whose batch has one that is ``waiting`` (its number -> the job as
+    it is to be done), each with whether it is.
+
+    An image's last bits depend on the batch that it is sampled in. So after an interruption a
+    batch is sampled as it would have been, and a run that was killed ends as any other.
+    """
+    found = []
+    for _, members in groupby(range(len(jobs)), key=lambda index: jobs[index].profile.name):
+        group = list(members)
+        width, height = jobs[group[0]].record["drawn_size"]
+        size = settings.batch_size or default_batch(width * height)
+        for first in range(0, len(group), size):
+            batch = group[first : first + size]
+            if not waiting.keys().isdisjoint(batch):
+                found += [(waiting.get(index, jobs[index]), index in waiting) for index in batch]
+    return found
+
+
 def sample_jobs(
-    jobs: Sequence[GenerationJob],
+    jobs: Sequence[tuple[GenerationJob, bool]],
     pipeline: Any,
     subject: Subject,
     models: GenerationModels,
@@ -229,12 +261,13 @@ def sample_jobs(
     networks: ExtraNetworks,
     on_step: Callable[[int], None] | None,
 ) -> Iterator[tuple[GenerationJob, GeneratedImage]]:
-    """Yield each job with its image; those of a style, which differ in prompt and seed, in batches.
+    """Yield each waiting job with its image; those of a style, which differ in prompt and seed, in
+    batches.
 
-    ``pipeline`` is that of `loaded`.
+    ``jobs`` are those of `whole_batches`, ``pipeline`` that of `loaded`.
     """
-    for _, members in groupby(jobs, key=lambda job: job.profile.name):
-        group = list(members)
+    for _, members in groupby(jobs, key=lambda item: item[0].profile.name):
+        group, waits = zip(*members, strict=True)
         record = group[0].record
         width, height = record["drawn_size"]
         pipeline.scheduler = group[0].scheduler
@@ -253,7 +286,9 @@ def sample_jobs(
             watch=tuple(subject.embeddings) if settings.attention_maps else (),
             on_step=on_step,
         )
-        yield from zip(group, images, strict=True)
+        yield from (
+            (job, image) for job, wait, image in zip(group, waits, images, strict=True) if wait
+        )
 
 
 def write_picture(

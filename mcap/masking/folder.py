@@ -1,12 +1,16 @@
 """The folder of ``mcap mask``: report.json, masks/, faces/ and contact-sheet.jpg; written and read.
 
 Every file is whole or not there. A mask whose bytes are not those that the report says were
-written has been edited by hand: it wins, and no run writes over it.
+written has been edited by hand: it wins, and no run writes over it. The report comes last, so what
+is about to be written is announced in a journal, which goes when the report is there: the masks of
+a run that was killed are nobody's edits.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,13 +23,14 @@ import numpy as np
 from PIL import Image
 
 from mcap import __version__
+from mcap.errors import UsageError
 from mcap.images.jpeg import jpeg_bytes
 from mcap.masking.crops import portrait_crop
 from mcap.masking.records import KnownPhotos, MaskedPhoto
 from mcap.masking.report_json import READABLE, describe, face_from_json
 from mcap.masking.sheet import accepted_tiles, draw_sheets, refused_tiles
 from mcap.runtime import files
-from mcap.runtime.documents import MEBIBYTE, read_json
+from mcap.runtime.documents import MEBIBYTE, parse_json, read_json, read_text
 from mcap.runtime.parallel import cores, ordered_map
 
 if TYPE_CHECKING:
@@ -34,6 +39,8 @@ if TYPE_CHECKING:
     from mcap.masking.records import MaskedSet, MaskSettings, RefusedPhoto
     from mcap.results.contact_sheet import Tile
 
+JOURNAL = ".mcap.writing.jsonl"
+"""A line a file: {"file": path inside the folder, "sha256": of the bytes that come there}."""
 LARGEST_REPORT = 64 * MEBIBYTE
 """Of a report.json; a photo takes a few kilobytes of it, each face in it as many."""
 MEASURES = 4
@@ -49,6 +56,12 @@ class EarlierRun:
     written: Mapping[str, str] = field(default_factory=dict)
     """Path inside the folder -> sha256 of the bytes that were written there."""
     report: Mapping[str, Any] = field(default_factory=dict)
+    begun: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Path -> sha256 of what runs that were killed have, perhaps, written there."""
+
+    def wrote(self, path: str, sha256: str) -> bool:
+        """Return whether a run of mcap wrote a file of these bytes there."""
+        return self.written.get(path) == sha256 or sha256 in self.begun.get(path, ())
 
 
 @dataclass(frozen=True)
@@ -81,10 +94,11 @@ class MaskRequest:
 
 def read_earlier(out: Path, request: MaskRequest) -> EarlierRun:
     """Return the folder's earlier run, without its faces where they were measured otherwise."""
+    begun = read_journal(out)
     try:
         report = read_json(out / "report.json", LARGEST_REPORT)
         if report["schema"] not in READABLE:
-            return EarlierRun()
+            return EarlierRun(begun=begun)
         photos = [item for item in report["photos"] if item["sha256"]]
         # A name becomes that of a mask and of a crop.
         named = [(item["sha256"], item["name"]) for item in photos]
@@ -99,18 +113,34 @@ def read_earlier(out: Path, request: MaskRequest) -> EarlierRun:
         if len({len(face.embedding) for found in faces.values() for face in found}) > 1:
             raise ValueError("embeddings of several networks")
         written = {str(path): str(digest) for path, digest in report["files"].items()}
-        return EarlierRun(KnownPhotos(faces, names), written, report)
+        return EarlierRun(KnownPhotos(faces, names), written, report, begun)
     except FileNotFoundError:
-        return EarlierRun()
+        return EarlierRun(begun=begun)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         # Somebody's own or a damaged report: measured again, and masks there count as edited.
-        return EarlierRun()
+        return EarlierRun(begun=begun)
+
+
+def read_journal(out: Path) -> dict[str, frozenset[str]]:
+    """Return what runs that were killed announced: path -> sha256 of the bytes; {} as a rule."""
+    found: dict[str, set[str]] = {}
+    try:
+        lines = read_text(out / JOURNAL, LARGEST_REPORT).split("\n")
+    except (OSError, ValueError, UsageError):
+        return {}
+    for line in lines:
+        try:
+            entry = parse_json(line)
+            found.setdefault(str(entry["file"]), set()).add(str(entry["sha256"]))
+        except (ValueError, KeyError, TypeError):
+            continue  # torn by the kill: what it announces was not begun
+    return {path: frozenset(digests) for path, digests in found.items()}
 
 
 def unchanged(out: Path, earlier: EarlierRun, request: MaskRequest) -> bool:
     """Return whether a run would write what is there already."""
     report = earlier.report
-    if not report or with_kind(report["request"]) != request.as_json():
+    if earlier.begun or not report or with_kind(report["request"]) != request.as_json():
         return False
     edited = {name: files.sha256_of(path) for name, path in edited_masks(out, earlier).items()}
     if edited != report.get("edited_masks"):
@@ -131,8 +161,7 @@ def edited_masks(out: Path, earlier: EarlierRun) -> dict[str, Path]:
     """Return the masks in the folder that are not as they were written: name -> file."""
     found = {}
     for path in sorted((out / "masks").glob("*.png")):
-        written = earlier.written.get(f"masks/{path.name}")
-        if written is None or files.sha256_of(path) != written:
+        if not earlier.wrote(f"masks/{path.name}", files.sha256_of(path)):
             found[path.stem] = path
     return found
 
@@ -192,7 +221,7 @@ def write_masks(
         path: digest for path, digest in earlier.written.items() if mask_name(path) in edited
     }
     for name, sheet in draw_sheets(tiles, masked):
-        hashes[name] = write_if_changed(out / name, jpeg_bytes(sheet))
+        hashes[name] = write_announced(out, name, jpeg_bytes(sheet))
     report = {
         **describe(masked),
         "request": request.as_json(),
@@ -201,6 +230,7 @@ def write_masks(
     }
     files.write_json(out / "report.json", report)  # last: what it names is there
     remove_stale(out, earlier, hashes)
+    (out / JOURNAL).unlink(missing_ok=True)
     return report
 
 
@@ -216,10 +246,10 @@ def write_photo(
         if (mask.shape[1], mask.shape[0]) != size:  # the photo was reduced as it was read
             mask = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.BILINEAR))
         mask_path = f"masks/{entry.photo.name}.png"
-        hashes[mask_path] = write_if_changed(out / mask_path, fast_png(mask))
+        hashes[mask_path] = write_announced(out, mask_path, fast_png(mask))
     crop = portrait_crop(entry, settings.size, settings.face_height)
     face_path = f"faces/{entry.photo.name}.png"
-    hashes[face_path] = write_if_changed(out / face_path, fast_png(crop.image))
+    hashes[face_path] = write_announced(out, face_path, fast_png(crop.image))
     return hashes, accepted_tiles(entry, image, crop.image)
 
 
@@ -238,17 +268,23 @@ def fast_png(image: NDArray[np.uint8]) -> bytes:
     return cv2.imencode(".png", bgr, [*chain(*options.items())])[1].tobytes()
 
 
-def write_if_changed(path: Path, data: bytes) -> str:
-    """Write a file unless these bytes are there already; return their sha256."""
+def write_announced(out: Path, path: str, data: bytes) -> str:
+    """Write a file of the folder unless these bytes are there already; return their sha256."""
     digest = hashlib.sha256(data).hexdigest()
-    if not path.is_file() or files.sha256_of(path) != digest:
-        files.write_bytes(path, data)
+    file = out / path
+    if not file.is_file() or files.sha256_of(file) != digest:
+        line = json.dumps({"file": path, "sha256": digest}, ensure_ascii=False) + "\n"
+        # One call writes the line: other threads write theirs.
+        with open(out / JOURNAL, "ab", buffering=0, opener=files.private_opener) as journal:
+            journal.write(line.encode("utf-8", "surrogateescape"))
+            os.fsync(journal.fileno())
+        files.write_bytes(file, data)
     return digest
 
 
 def remove_stale(out: Path, earlier: EarlierRun, hashes: Mapping[str, str]) -> None:
     """Remove what the earlier run wrote and this one did not, unless it is changed since."""
-    for path, digest in earlier.written.items():
+    for path in earlier.written.keys() | earlier.begun.keys():
         file = out / path
         parts = Path(path).parts
         ours = parts[:1] in (("masks",), ("faces",)) or re.fullmatch(
@@ -257,7 +293,7 @@ def remove_stale(out: Path, earlier: EarlierRun, hashes: Mapping[str, str]) -> N
         inside = bool(ours) and ".." not in parts and files.is_inside(out, path)
         if path in hashes or not inside or not file.is_file():
             continue
-        if files.sha256_of(file) == digest:
+        if earlier.wrote(path, files.sha256_of(file)):
             file.unlink()
 
 

@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 from mcap.errors import UsageError
-from mcap.masking.folder import LARGEST_REPORT
+from mcap.masking.folder import JOURNAL, LARGEST_REPORT
 from mcap.runtime.documents import read_json
+from mcap.runtime.files import TEMPORARY
 from mcap.subjects.forget import Traces, traces_of
 
 REPORT = "report.json"
@@ -30,8 +31,12 @@ def mask_traces(folder: Path) -> Traces:
 
     def own(path: Path) -> bool:
         name = path.as_posix()
-        return name == REPORT or bool(
-            re.fullmatch(r"(masks|faces)/[^/]+\.png|contact-sheet(-\d+)?\.jpg", name)
+        # The last two are left by a kill.
+        unfinished = any(TEMPORARY.fullmatch(part) for part in path.parts)
+        return (
+            name in (REPORT, JOURNAL)
+            or unfinished
+            or bool(re.fullmatch(r"(masks|faces)/[^/]+\.png|contact-sheet(-\d+)?\.jpg", name))
         )
 
     return traces_of(folder, "masks", own, last=REPORT)

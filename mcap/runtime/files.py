@@ -2,6 +2,9 @@
 
 What mcap writes tells of somebody's face, so files and the folders made for them are their owner's
 alone (modes 0600 and 0700), whatever the umask.
+
+What a killed process leaves under a temporary name is removed by the next run that holds the
+folder's lock (`mcap.runtime.lock`).
 """
 
 from __future__ import annotations
@@ -10,10 +13,12 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
+import shutil
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -64,11 +69,15 @@ def private_opener(path: str, flags: int) -> int:
     return os.open(path, flags, FILE_MODE)
 
 
+TEMPORARY = re.compile(r"\.mcap-[a-z0-9_]+\.part")
+"""Names of unfinished files and folders. They are short: a file's own may be as long as the file
+system takes."""
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write ``data`` under ``path``; a reader sees the old file or the new one, never a part."""
     make_folder(path.parent)
-    # Its name is short: the file's own may be as long as the file system takes.
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+    temporary = temporary_beside(path)
     try:
         with open(temporary, "xb", opener=private_opener) as file:
             file.write(data)
@@ -90,13 +99,41 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
     Flushed to disk and renamed as in `write_bytes`; what ``write`` returns is ignored.
     """
     make_folder(path.parent)
-    with tempfile.TemporaryDirectory(prefix=".", suffix=".part", dir=path.parent) as folder:
-        temporary = Path(folder) / path.name
+    with temporary_folder(path.parent) as folder:
+        temporary = folder / path.name
         write(temporary)
         temporary.chmod(FILE_MODE)  # made by the umask, in a folder that is private already
         with temporary.open("r+b") as file:  # Windows flushes what is open for writing
             flush_to_disk(file)
         temporary.replace(path)
+
+
+def temporary_beside(path: Path) -> Path:
+    """Return a temporary name in the folder of ``path``; nothing is there."""
+    return path.with_name(f".mcap-{secrets.token_hex(8)}.part")
+
+
+@contextmanager
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """Yield a new folder under a temporary name in ``parent``; it is removed at the end."""
+    with tempfile.TemporaryDirectory(prefix=".mcap-", suffix=".part", dir=parent) as folder:
+        yield Path(folder)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder and all in it, so that nobody ever sees a part of it under its name.
+
+    It need not be there. Of a link the link is removed alone.
+    """
+    temporary = temporary_beside(path)
+    try:
+        path.rename(temporary)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if temporary.is_dir() and not temporary.is_symlink():
+        shutil.rmtree(temporary)
+    else:
+        temporary.unlink()
 
 
 def flush_to_disk(file: IO[Any]) -> None:
@@ -108,8 +145,9 @@ def flush_to_disk(file: IO[Any]) -> None:
 def require_writable(out: Path, option: str = "--out") -> None:
     """Raise `UsageError` where nothing can be written into the folder ``out``, now and not later.
 
-    A file is written and removed again: no permission bit tells of a read-only disk, a full one
-    or an immutable folder. ``out`` need not exist, and does not afterwards.
+    A file is written, one without a name where the file system has such, so that a kill leaves
+    nothing: no permission bit tells of a read-only disk, a full one or an immutable folder.
+    ``out`` need not exist, and does not afterwards.
     """
     try:
         place = out
@@ -123,8 +161,9 @@ def require_writable(out: Path, option: str = "--out") -> None:
         for part in out.parts[len(place.parts) :]:
             with suppress(FileNotFoundError):
                 (place / part).lstat()  # raises where a name is too long
-        with tempfile.TemporaryDirectory(prefix=".mcap-", dir=place) as folder:
-            write_bytes(Path(folder) / "probe", bytes(PROBE_BYTES))
+        with tempfile.TemporaryFile(prefix=".mcap-", suffix=".part", dir=place) as file:
+            file.write(bytes(PROBE_BYTES))
+            flush_to_disk(file)
     except OSError as error:
         raise UsageError(f"{option} {out}: nothing can be written there: {why(error)}.") from None
 

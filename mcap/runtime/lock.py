@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from mcap.errors import UsageError
-from mcap.runtime.files import make_folder, why, write_json
+from mcap.runtime.files import TEMPORARY, make_folder, remove_folder, why, write_json
 from mcap.runtime.text import printable
 
 LOCK = ".mcap.lock"
@@ -38,8 +38,9 @@ def locked_folder(
 ) -> Iterator[str]:
     """Hold the lock of a folder, which is made; yield what is to be said of it, "" as a rule.
 
-    Raises `UsageError` where another run holds it for more than ``wait`` seconds. Folders that did
-    not exist and are empty at the end are removed again.
+    Raises `UsageError` where another run holds it for more than ``wait`` seconds. What a killed run
+    left unfinished in the folder is removed, and folders that did not exist and are empty at the
+    end.
     """
     from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
@@ -80,6 +81,7 @@ def locked_folder(
         for step in steps:
             stack.callback(attempt, step)
         if steps:
+            remove_temporaries(folder)
             stack.callback(attempt, partial((folder / RUN).unlink, missing_ok=True))
             holder = {
                 "command": command,
@@ -89,6 +91,24 @@ def locked_folder(
             }
             write_json(folder / RUN, holder)
         yield note
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed runs left unfinished in ``folder`` and in the folders directly in it.
+
+    For who holds the lock of ``folder``: what is unfinished there now is nobody's, but for folders
+    in it that have a lock of their own. Links are not followed, and what cannot be removed stays.
+    """
+    places = [folder]
+    with suppress(OSError):
+        places += [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
+    for place in places:
+        if place != folder and (place / LOCK).exists():
+            continue
+        with suppress(OSError):
+            for path in list(place.iterdir()):
+                if TEMPORARY.fullmatch(path.name):
+                    attempt(partial(remove_folder, path))
 
 
 def attempt(step: Callable[[], object]) -> None:

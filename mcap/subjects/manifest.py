@@ -47,7 +47,11 @@ MEASURED = "measured."
 """Begins the names of tensors in `IDENTITY` by networks that did not teach."""
 COLOURS = "colours.safetensors"
 METRICS = "metrics.jsonl"
-FOLDERS = ("embeddings", "samples", "tensorboard", "checkpoints", "references", "latents", *MODULES)
+OF_TRAINING = ("checkpoints", "latents", "references", "samples", "tensorboard")
+"""Folders that training fills as it goes."""
+OF_RESULT = ("embeddings", *MODULES)
+"""Folders that it fills at its end."""
+FOLDERS = (*OF_TRAINING, *OF_RESULT)
 
 
 class Record(BaseModel):

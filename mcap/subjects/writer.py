@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,9 @@ from mcap.runtime.files import (
     flush_to_disk,
     make_folder,
     private_opener,
+    remove_folder,
     sha256_of,
+    temporary_folder,
     write_bytes,
     write_json,
 )
@@ -27,11 +28,12 @@ from mcap.subjects.manifest import (
     ADAPTER,
     ATTENTION,
     COLOURS,
-    FOLDERS,
     IDENTITY,
     MANIFEST,
     MEASURED,
     METRICS,
+    OF_RESULT,
+    OF_TRAINING,
     Manifest,
     now,
     read_manifest,
@@ -54,19 +56,26 @@ class SubjectWriter:
 
     @classmethod
     def create(cls, path: Path, manifest: Manifest) -> SubjectWriter:
-        """Start a new folder; remove what an earlier run left there."""
+        """Start a new folder; remove what an earlier run left there.
+
+        A kill at any point leaves a subject folder: the earlier one, without what its training
+        needed, or a new one. Nobody goes on from the earlier one's checkpoints.
+        """
         if manifest.state != "training":
             raise ValueError("a subject starts in state 'training'")
-        if (path / MANIFEST).exists():
-            # First the manifest, so that a kill in between leaves nothing that looks complete.
-            (path / MANIFEST).unlink()
-            for name in FOLDERS:
-                shutil.rmtree(path / name, ignore_errors=True)
-            for name in (ADAPTER, ATTENTION, IDENTITY, COLOURS, METRICS):
-                (path / name).unlink(missing_ok=True)
+        earlier = (path / MANIFEST).exists()
         make_folder(path)
         writer = cls(path, manifest)
+        if earlier:
+            for name in OF_TRAINING:
+                remove_folder(path / name)
+            (path / METRICS).unlink(missing_ok=True)
         writer._write_manifest()
+        if earlier:
+            for name in OF_RESULT:
+                remove_folder(path / name)
+            for name in (ADAPTER, ATTENTION, IDENTITY, COLOURS):
+                (path / name).unlink(missing_ok=True)
         return writer
 
     def amend(self, **fields: Any) -> None:
@@ -104,19 +113,25 @@ class SubjectWriter:
         with open(self.path / METRICS, "a", encoding="utf-8", opener=private_opener) as file:
             file.write(line)
 
-    def cut_metrics(self, step: int) -> None:
-        """Drop what was logged after ``step``, and lines that are none, as a kill leaves one."""
+    def cut_metrics(self, step: int) -> list[dict[str, Any]]:
+        """Drop what was logged after ``step``, and lines that are none, as a kill leaves one.
+
+        Returns the lines that are left.
+        """
         file = self.path / METRICS
         if not file.exists():
-            return
-        kept = []
+            return []
+        kept, records = [], []
         for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
-                if parse_json(line)["step"] <= step:
+                record = parse_json(line)
+                if record["step"] <= step:
                     kept.append(line + "\n")
+                    records.append(record)
             except (ValueError, KeyError, TypeError):
                 continue
         write_bytes(file, "".join(kept).encode())
+        return records
 
     def write_adapter(
         self, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]
@@ -133,8 +148,8 @@ class SubjectWriter:
         """Write a whole network of diffusers or transformers as a folder that `from_pretrained`
         takes; ``name`` is one of `mcap.subjects.manifest.MODULES`."""
         final = self.path / name
-        with tempfile.TemporaryDirectory(prefix=".", suffix=".part", dir=self.path) as folder:
-            made = Path(folder) / name
+        with temporary_folder(self.path) as folder:
+            made = folder / name
             module.save_pretrained(made, max_shard_size="1000GB")
             config = json.loads((made / "config.json").read_text(encoding="utf-8"))
             config.pop("_name_or_path", None)  # would tell the folders of this machine
@@ -144,7 +159,7 @@ class SubjectWriter:
                 file.chmod(FILE_MODE)  # those of diffusers and transformers are by the umask
                 with file.open("r+b") as written:
                     flush_to_disk(written)
-            shutil.rmtree(final, ignore_errors=True)
+            remove_folder(final)
             made.rename(final)
         for file in sorted(final.iterdir()):
             self._files[f"{name}/{file.name}"] = sha256_of(file)

@@ -12,8 +12,8 @@ moment leaves the checkpoints before it as they were.
 from __future__ import annotations
 
 import json
+import pickle
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,15 @@ import torch
 
 from mcap.errors import InputRejectedError, UsageError
 from mcap.runtime.documents import read_json
-from mcap.runtime.files import flush_to_disk, make_folder, private_opener, sha256_of
+from mcap.runtime.files import (
+    flush_to_disk,
+    make_folder,
+    private_opener,
+    remove_folder,
+    sha256_of,
+    temporary_folder,
+)
+from mcap.runtime.torch_file import load_torch_file
 from mcap.training.recipe import Recipe, decided_by, with_current_names
 
 SCHEMA = 1
@@ -41,8 +49,15 @@ class Checkpoint:
     belongs_to: Mapping[str, str]  # what was trained on: name of an input -> its hash or value
 
     def load(self) -> dict[str, Any]:
-        """Return the state that was saved, on the CPU."""
-        return torch.load(self.path / STATE, map_location="cpu", weights_only=True)
+        """Return the state that was saved, on the CPU; `InputRejectedError` where it is none."""
+        try:
+            return load_torch_file(self.path / STATE)
+        except (pickle.UnpicklingError, ValueError) as error:
+            reason = (str(error).splitlines() or [""])[0]
+            raise InputRejectedError(
+                f"{self.path / STATE}: is no state of a training ({reason}); start again with "
+                "--force."
+            ) from error
 
 
 def save_checkpoint(
@@ -61,30 +76,34 @@ def save_checkpoint(
     """
     make_folder(folder)
     final = folder / f"step-{step:06d}"
-    temporary = folder / f".{final.name}.part"
-    shutil.rmtree(temporary, ignore_errors=True)
-    make_folder(temporary)
-    with open(temporary / STATE, "wb", opener=private_opener) as file:
-        torch.save(dict(state), file)
-        flush_to_disk(file)
-    meta = {
-        "schema": SCHEMA,
-        "step": step,
-        "phase": phase,
-        "threads": threads,
-        "torch": torch.__version__,
-        "belongs_to": dict(belongs_to),
-        "sha256": sha256_of(temporary / STATE),
-    }
-    with open(temporary / META, "w", encoding="utf-8", opener=private_opener) as file:
-        json.dump(meta, file, indent=2)
-        flush_to_disk(file)
-    if final.exists():  # of a run that stopped at this very step
-        shutil.rmtree(final)
-    temporary.rename(final)
-    for old in checkpoint_folders(folder)[:-keep]:
-        shutil.rmtree(old)
+    with temporary_folder(folder) as temporary:
+        made = temporary / final.name
+        make_folder(made)
+        with open(made / STATE, "wb", opener=private_opener) as file:
+            torch.save(dict(state), file)
+            flush_to_disk(file)
+        meta = {
+            "schema": SCHEMA,
+            "step": step,
+            "phase": phase,
+            "threads": threads,
+            "torch": torch.__version__,
+            "belongs_to": dict(belongs_to),
+            "sha256": sha256_of(made / STATE),
+        }
+        with open(made / META, "w", encoding="utf-8", opener=private_opener) as file:
+            json.dump(meta, file, indent=2)
+            flush_to_disk(file)
+        remove_folder(final)  # of a run that stopped at this very step
+        made.rename(final)
+    drop_old(folder, keep, step)
     return final
+
+
+def drop_old(folder: Path, keep: int, step: int) -> None:
+    """Remove all but the last ``keep`` of the checkpoints up to that of ``step``."""
+    for old in [path for path in checkpoint_folders(folder) if step_of(path) <= step][:-keep]:
+        remove_folder(old)
 
 
 def latest_checkpoint(folder: Path) -> Checkpoint | None:
@@ -156,7 +175,12 @@ def checkpoint_folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+    return sorted(found, key=step_of)
+
+
+def step_of(path: Path) -> int:
+    """Return the step of a checkpoint's folder."""
+    return int(path.name.removeprefix("step-"))
 
 
 def shortened(value: str | None) -> str:

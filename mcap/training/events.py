@@ -75,7 +75,7 @@ class Stopped:
 @dataclass(frozen=True)
 class TrainingFinished:
     steps: int
-    seconds: float  # of the steps of this process
+    seconds: float  # of all steps, those of an interrupted process before this one included
     losses: Mapping[str, float] = field(default_factory=dict)  # means over the last steps
     skipped: Mapping[str, int] = field(default_factory=dict)
     decode: str | None = None  # of the identity term: "full", "window" or "tiny"

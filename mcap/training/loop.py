@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -29,7 +29,12 @@ from mcap.runtime.device import set_threads
 from mcap.runtime.memory import peak_memory_mb, translate_oom
 from mcap.style.prompts import in_words
 from mcap.training.batches import BatchSampler, make_examples
-from mcap.training.checkpoint import latest_checkpoint, refuse_changes, save_checkpoint
+from mcap.training.checkpoint import (
+    drop_old,
+    latest_checkpoint,
+    refuse_changes,
+    save_checkpoint,
+)
 from mcap.training.data import TrainingData
 from mcap.training.decoder_choice import choose_identity_decode
 from mcap.training.early_stopping import EarlyStopping
@@ -93,6 +98,8 @@ def train(
     if checkpoint is not None:
         refuse_changes(checkpoint, inputs)
         set_threads(checkpoint.threads)
+        # A run that was killed as it saved its last one could not do it.
+        drop_old(writer.checkpoints, options.kept(recipe), checkpoint.step)
     summary = Summary()
 
     with ExitStack() as stack:
@@ -103,7 +110,8 @@ def train(
         pooling = writer.manifest.pooling
         stack.enter_context(trained_pooling(backbone, state.tokens.tokens, pooling))
         state.done = checkpoint.step if checkpoint else 0
-        writer.cut_metrics(state.done)
+        for record in writer.cut_metrics(state.done):
+            summary.add_logged(record)
         log = stack.enter_context(RunLog(writer, state.done))
         previews = make_previews(data, recipe, backbone, networks, options)
         # All images are encoded; offload the VAE, or its encoder where the decoder is needed.
@@ -385,7 +393,7 @@ def save_state(
 
 @dataclass
 class Summary:
-    """Time and losses of this process's steps, for the last event."""
+    """Time and losses of the run's steps, for the last event."""
 
     seconds: float = 0.0
     ended_early: bool = False
@@ -394,6 +402,12 @@ class Summary:
     def add(self, event: StepEvent) -> None:
         self.seconds += event.seconds
         self.recent.append(event.losses)
+
+    def add_logged(self, record: Mapping[str, Any]) -> None:
+        """Add a line of metrics.jsonl, which an earlier process has logged."""
+        if "losses" in record:  # the line of a preview has none
+            self.seconds += record["seconds"]
+            self.recent.append(record["losses"])
 
     def finished(self, state: RunState) -> TrainingFinished:
         """Return the last event: each term's mean over the recent steps that have it."""

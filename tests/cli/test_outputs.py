@@ -49,14 +49,14 @@ def nothing_loads(monkeypatch):
 def test_a_place_that_takes_no_file_is_told_before_any_work(
     tmp_path, monkeypatch, capsys, nothing_loads, command, number
 ):
-    real = files.tempfile.TemporaryDirectory
+    real = files.tempfile.TemporaryFile
 
     def refuse(*_, **how):
         if str(tmp_path) in str(how.get("dir")):
             raise OSError(number, os.strerror(number))
         return real(*_, **how)
 
-    monkeypatch.setattr(files.tempfile, "TemporaryDirectory", refuse)
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", refuse)
     arguments = [str(word) for word in (*COMMANDS[command], tmp_path / "out" / "deeper")]
     assert cli.run(arguments) == 2
     err = capsys.readouterr().err
@@ -128,14 +128,14 @@ def test_a_cache_on_a_bad_disk_is_told_by_pull_and_doctor(
     tmp_path, monkeypatch, capsys, empty_cache, number
 ):
     empty_cache(tmp_path / "cache")
-    real = files.tempfile.TemporaryDirectory
+    real = files.tempfile.TemporaryFile
 
     def refuse(*_, **how):
         if str(how.get("dir")) == str(tmp_path):
             raise OSError(number, os.strerror(number))
         return real(*_, **how)
 
-    monkeypatch.setattr(files.tempfile, "TemporaryDirectory", refuse)
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", refuse)
     assert cli.run(["models", "pull", "yunet"]) == 2
     err = " ".join(capsys.readouterr().err.split())
     assert f"cache_dir in mcap.toml) {tmp_path}/cache: nothing can be written there" in err
@@ -154,7 +154,7 @@ def test_what_lies_in_a_read_only_cache_is_used(tmp_path, monkeypatch, weights, 
     place = tmp_path / "weights" / "yunet" / WEIGHTS["yunet"].file
     place.parent.mkdir(parents=True)
     place.write_bytes(here)
-    monkeypatch.setattr(files.tempfile, "TemporaryDirectory", lambda *_, **__: pytest.fail("wrote"))
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", lambda *_, **__: pytest.fail("wrote"))
     assert fetch("yunet") == place
 
 

@@ -175,3 +175,28 @@ for turn in range(15):
     ]
     assert [process.wait(timeout=120) for process in all_of_them] == [0, 0, 0, 0]
     assert {path.name for path in tmp_path.iterdir()} == {"stays", "who"}
+
+
+def test_what_a_killed_run_left_unfinished_goes_and_nobody_else_s(tmp_path):
+    out = tmp_path / "out"
+    for folder in (out, out / "masks", out / "of another run", out / "a" / "deep"):
+        folder.mkdir(parents=True)
+        (folder / ".mcap-0123456789abcdef.part").write_bytes(b"half")
+    (out / ".mcap-k_2x.part").mkdir()
+    (out / ".mcap-k_2x.part" / "a.png").write_bytes(b"half")
+    (out / ".theirs.part").write_bytes(b"a download")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / ".mcap-0123456789abcdef.part").write_bytes(b"half")
+    (out / "link").symlink_to(elsewhere)
+    with locked_folder(out / "of another run", "mcap generate"):
+        (out / "of another run" / ".mcap-0123456789abcdef.part").write_bytes(b"half")
+        with locked_folder(out, "mcap mask"):
+            pass
+        left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.part")}
+    assert left == {
+        "out/.theirs.part",
+        "out/of another run/.mcap-0123456789abcdef.part",
+        "out/a/deep/.mcap-0123456789abcdef.part",
+        "elsewhere/.mcap-0123456789abcdef.part",
+    }
