@@ -65,8 +65,14 @@ class Command:
     out: str
     after: tuple[str, ...] = ()
 
-    def line(self, backbone: str) -> list[str]:
-        return [word.replace("BACKBONE", backbone) for word in self.arguments]
+    def line(self, backbone: str, folder: Path) -> list[str]:
+        """Return the words, patterns of files in the working folder replaced by the files."""
+        words = []
+        for word in self.arguments:
+            files = sorted(folder.glob(word)) if "*" in word else []
+            words += [path.relative_to(folder).as_posix() for path in files]
+            words += [] if files else [word.replace("BACKBONE", backbone)]
+        return words
 
 
 TRAIN = [
@@ -75,15 +81,7 @@ TRAIN = [
     *("--checkpoint-every", "1", "--preview-every", "3", *NETWORKS),
 ]
 GENERATE = ["generate", "me.mcap", "--style", "./plain.toml", "--device", "cpu"]
-EDIT = [
-    "edit",
-    "portraits/plain-000000.png",
-    "portraits/rest/plain-000001.png",
-    "--subject",
-    "me.mcap",
-    "--replace",
-    "white=black",
-]
+EDIT = ["edit", "portraits/**/*.png", "--subject", "me.mcap", "--replace", "white=black"]
 ENHANCE = ["enhance", "me", "--restorer", "twice,face", *NETWORKS, "--device", "cpu"]
 FRAMED = ["--profile", "./plain.toml", "--print-sheet"]
 COMMANDS = {
@@ -145,7 +143,8 @@ class Server:
         self.process.wait(30)
 
     def run(self, command: Command, **how: Any) -> dict[str, Any]:
-        request = Request(command.line(self.backbone), str(self.folder), log=str(self.log), **how)
+        words = command.line(self.backbone, self.folder)
+        request = Request(words, str(self.folder), log=str(self.log), **how)
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write(json.dumps(vars(request)) + "\n")
         self.process.stdin.flush()
