@@ -61,7 +61,9 @@ def chosen_signer(ctx: typer.Context, settings: MarkSettings) -> Signer | None:
     from mcap.runtime.files import why
 
     if settings.certificate is not None and settings.key is not None:
-        return ManifestSigner(user_credential(settings.certificate, settings.key))
+        signer = ManifestSigner(user_credential(settings.certificate, settings.key))
+        signer.require_usable(settings.certificate)  # before any work, and not after it
+        return signer
     folder = certificate_folder()
     try:
         return ManifestSigner(local_credential(folder))

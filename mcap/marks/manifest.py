@@ -14,19 +14,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from PIL import Image
+
 import mcap
-from mcap.errors import McapError
+from mcap.errors import McapError, UsageError
+from mcap.images.marking import Statement
+from mcap.images.provenance import TRAINED_ALGORITHMIC_MEDIA
 from mcap.marks.salts import settle
 from mcap.runtime.files import sha256_of
 
 if TYPE_CHECKING:
-    from mcap.images.marking import Statement
     from mcap.marks.certificate import Credential
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -127,6 +131,23 @@ class ManifestSigner:
             ) from error
         finally:
             signed.unlink(missing_ok=True)
+
+    def require_usable(self, certificate: Path) -> None:
+        """Raise `UsageError` where C2PA takes no signature by the certificate in that file."""
+        with tempfile.TemporaryDirectory(prefix="mcap-") as folder:
+            path = Path(folder) / "probe.png"
+            Image.new("RGB", (8, 8)).save(path)
+            try:
+                self.sign(path, Statement(TRAINED_ALGORITHMIC_MEDIA))
+                problems = read_manifest(path).problems
+            except McapError as error:
+                problems = (str(error.__cause__ or error),)
+        if problems not in ((), (UNTRUSTED,)):
+            raise UsageError(
+                f"[marks] certificate = {certificate}: C2PA takes no signature by it "
+                f"({', '.join(problems)}). It asks for a certificate that is valid today, for "
+                "digital signatures and e-mail protection, and issued by another one."
+            )
 
     def declared(self, path: Path) -> str | None:
         """Return the kind of source that a file's own manifest declares, if it is unbroken."""

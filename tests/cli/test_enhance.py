@@ -44,8 +44,12 @@ def restorer(monkeypatch):
 
 
 @pytest.fixture
-def enhance(capsys, tmp_path, restorer):
-    """``enhance(*arguments)`` -> (exit code, the JSON result, what stderr says)."""
+def enhance(capsys, tmp_path, restorer, monkeypatch):
+    """``enhance(*arguments)`` -> (exit code, the JSON result, what stderr says).
+
+    Without a watermark: pixels are compared.
+    """
+    monkeypatch.setenv("MCAP_MARKS__WATERMARK", "none")
 
     def call(*arguments: object) -> tuple[int, dict, str]:
         capsys.readouterr()
@@ -85,6 +89,21 @@ def test_a_photograph_with_an_identity_restorer_is_the_photograph(enhance, woman
     code, result, told = enhance(woman, "--restorer", "same", "--out", tmp_path / "out")
     assert (code, result["pictures"][0]["new"]) == (0, False)
     assert "0 pictures to enhance" in told
+
+
+def test_the_watermark_is_in_a_picture_that_a_network_changed(
+    enhance, woman, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("MCAP_MARKS__WATERMARK")
+    watermark = registry().create("watermark", "spread")
+    assert watermark.score(astronaut()) < watermark.info.threshold
+    for restorers, found in (("twice", True), ("none", False)):
+        out = tmp_path / restorers
+        code, result, _ = enhance(woman, "--restorer", restorers, "--out", out)
+        (picture,) = result["pictures"]
+        Image.open(picture["file"]).convert("RGB").save(out / "copy.jpg", quality=75)
+        assert code == 0
+        assert (watermark.score(read(out / "copy.jpg")) >= watermark.info.threshold) == found
 
 
 @pytest.mark.parametrize("image", [no_face, lambda: noise(300, 400)])

@@ -11,9 +11,11 @@ import pytest
 from PIL import Image
 
 import mcap
+from mcap.errors import UsageError
 from mcap.images.marking import Statement
 from mcap.images.provenance import COMPOSITE_WITH_TRAINED, TRAINED_ALGORITHMIC_MEDIA
-from mcap.marks.manifest import described, read_manifest
+from mcap.marks.certificate import issued, subject, user_credential
+from mcap.marks.manifest import ManifestSigner, described, read_manifest
 from tests.support.marking import certificate, signer
 
 c2pa = pytest.importorskip("c2pa", reason="the extra c2pa is not installed")
@@ -121,6 +123,23 @@ def test_every_state(tmp_path):
     broken = read_manifest(path, certificate()[0].decode())
     assert broken.state == "broken" and "assertion.dataHash.mismatch" in broken.problems
     assert sign.declared(path) is None
+
+
+def test_a_certificate_that_c2pa_does_not_take_is_refused_before_any_work(tmp_path):
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, root = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    names = (subject("me"), subject("somebody"))
+    without_use = issued(*names, key.public_key(), root)
+    own, secret = tmp_path / "c.pem", tmp_path / "k.pem"
+    pem = serialization.Encoding.PEM
+    own.write_bytes(without_use.public_bytes(pem))
+    how = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    secret.write_bytes(key.private_bytes(pem, *how))
+    with pytest.raises(UsageError, match=r"c\.pem: C2PA takes no signature by it"):
+        ManifestSigner(user_credential(own, secret)).require_usable(own)
+    signer(tmp_path / "key").require_usable(own)
 
 
 def test_a_damaged_store_is_broken_and_no_defect(tmp_path):
