@@ -94,6 +94,8 @@ def wrong_in(line: str) -> str | None:
     for word in words[1:]:
         if (*called, word) in program():
             called = (*called, word)
+        elif (*called, "run") in program() and called != ("mcap",):
+            called = (*called, "run")  # mcap batch CLIENTS is mcap batch run CLIENTS
         elif word.startswith("--"):
             if word.split("=")[0] not in program()[called] | program()[("mcap",)]:
                 return word
