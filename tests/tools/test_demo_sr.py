@@ -18,7 +18,8 @@ from tests.support import ROOT
 
 FOLDERS = [ROOT / "tools" / name for name in ("demo_sr", "demo_backbone")]
 MODEL = ROOT / "plugins/mcap_plugins/demo/model"
-NAMES = ("draw_large", "judges", "network", "pairs", "prepare_pairs", "seen", "sharpen_sr")
+NAMES = ("draw_large", "judges", "network", "pairs", "prepare_pairs", "read_ncnn", "refit", "seen",
+         "sharpen_sr")  # fmt: skip
 POINTS = np.array([[193.0, 240], [319, 240], [257, 314], [201, 371], [313, 371]])
 
 
@@ -216,3 +217,47 @@ def test_carriers_are_known_by_their_weights(tools):
     with torch.no_grad():
         network.body[0].weight[1, 1, 1, 1] = 0.9
     assert not tools.network.has_carriers(network)
+
+
+def test_weights_are_read_from_ncnns_files(tools):
+    rng = np.random.default_rng(0)
+    kernel, bias, slopes = rng.normal(size=(3, 3, 3, 3)), rng.normal(size=3), rng.normal(size=3)
+    half = kernel.astype("<f2").tobytes()
+    half += b"\0" * (-len(half) % 4)
+    data = np.uint32(tools.read_ncnn.HALF).tobytes() + half + bias.astype("<f4").tobytes()
+    data += slopes.astype("<f4").tobytes()
+    param = (
+        "7767517\n3 3\nInput data 0 1 data\n"
+        "Convolution a 1 1 data b 0=3 1=3 4=1 5=1 6=81\nPReLU c 1 1 b d 0=3\n"
+    )
+    weights = tools.read_ncnn.read(param, data)
+    np.testing.assert_allclose(weights["body.0.weight"], kernel, atol=2e-3)
+    np.testing.assert_allclose(weights["body.0.bias"], bias, atol=1e-6)
+    np.testing.assert_allclose(weights["body.1.weight"], slopes, atol=1e-6)
+    with pytest.raises(SystemExit, match="bytes"):
+        tools.read_ncnn.read(param, data + b"1234")
+    with pytest.raises(SystemExit, match="half"):
+        tools.read_ncnn.read(param, b"\0" * len(data))
+
+
+def test_a_pattern_of_the_networks_own_goes_and_what_it_draws_stays(tools):
+    torch.manual_seed(0)
+    rows, columns = torch.meshgrid(torch.arange(96.0), torch.arange(96.0), indexing="ij")
+    drawn = (0.5 + 0.3 * torch.sin(rows / 7) * torch.cos(columns / 11)).expand(1, 3, 96, 96)
+    pattern = torch.randn(1, 3, 4, 4).repeat(1, 1, 24, 24) * 0.02
+    cleaned = tools.refit.without_pattern(drawn + pattern)
+    inner = (..., slice(8, -8), slice(8, -8))
+    left = (cleaned - drawn - pattern.mean((2, 3), keepdim=True))[inner].std()
+    assert left < 0.15 * pattern.std()
+
+    network = tools.network.build(8, 1)
+    with torch.no_grad():
+        network.body[-1].bias += torch.randn(48) * 0.02
+    given = torch.rand(2, 3, 48, 48)
+    given = nn.functional.avg_pool2d(given, 5, 1, 2)
+    before = network(given)
+    flat = torch.full((1, 3, 24, 24), 0.5)
+    grid = network(flat)[..., 32:64, 32:64].std().item()
+    tools.refit.refit(network, tools.refit.own(network, [given]), 1e-5)
+    assert network(flat)[..., 32:64, 32:64].std().item() < 0.3 * grid
+    assert (network(given) - before)[..., 16:-16, 16:-16].std() < 1.5 * grid

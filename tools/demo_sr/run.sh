@@ -18,7 +18,9 @@
 #   START      weights to go on from (default: those that the package has)
 #   SR_STEPS   of demo-sr (default 1500, again 300)
 #   AGAIN      1: other models than before
-#   EXPORT     where the file goes (default STATE/export)
+#   FACE_STEPS of demo-face (default 0, which leaves it out; it wants 2500, again 500)
+#   FACE       its weights to go on from (default: from nothing)
+#   EXPORT     where the files go (default STATE/export)
 set -euo pipefail
 
 [ $# -ge 3 ] || { sed -n '2,/^set/{/^set/!p}' "$0"; exit 2; }
@@ -43,7 +45,7 @@ work() { nice -n 19 "$python" "$@"; }
 # What was trained for other models is not gone on with, and what they saw is not taken for this.
 wanted=$(printf '%s\n' "$@")
 if [ -n "$again" ] && [ "$wanted" != "$(cat "$state/models" 2>/dev/null || true)" ]; then
-    rm -f "$pairs"/seen_*.npy "$state"/sr/sharp.pt
+    rm -f "$pairs"/seen_*.npy "$pairs"/enlarged_*.npy "$state"/sr/sharp.pt "$state"/face/face.pt
 fi
 printf '%s' "$wanted" >"$state/models"
 
@@ -56,3 +58,13 @@ work "$here/prepare_pairs.py" --faces "$faces" --large "$state/large" "${models[
 work "$here/sharpen_sr.py" --pairs "$pairs" --sface "$sface" \
     --start "$start" --out "$state/sr" --steps "$sr_steps"
 work "$here/export_sr.py" --out "$state/sr" --state sharp.pt --to "$export_to/demo_sr.safetensors"
+
+# tools/demo_face, whose network nobody has trained for long enough to go into the package.
+steps=${FACE_STEPS:-0}
+if [ "$steps" -gt 0 ]; then
+    face=$here/../demo_face
+    work "$face/enlarge_seen.py" --pairs "$pairs" --with "$export_to/demo_sr.safetensors"
+    work "$face/train_face.py" --pairs "$pairs" --sface "$sface" --out "$state/face" \
+        --steps "$steps" ${FACE:+--start "$FACE" --alone 0}
+    work "$face/export_face.py" --out "$state/face" --to "$export_to/demo_face.safetensors"
+fi
