@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from mcap.cli import run
-from mcap.contracts import IdentityInfo, MaskerInfo, MetricInfo
+from mcap.contracts import IdentityInfo, MaskerInfo, MetricInfo, SafetyInfo
 from mcap.images import provenance
 from mcap.registry import Entry, registry
 from tests.support.tiny import MiddleFaceDetector, TinyIdentity, tiny_folder
@@ -65,6 +65,16 @@ class Masker:
         return np.clip((0.25 * width - distance) / 4, 0, 1).astype(np.float32)
 
 
+class Passes:
+    """Stands in for the safety classifier, whose weights are on the hub."""
+
+    name = "nsfw"
+    info = SafetyInfo()
+
+    def score(self, image):
+        return 0.0
+
+
 @pytest.fixture(autouse=True)
 def plugins(monkeypatch):
     """These and the measures alone: whatever else is installed here does not count."""
@@ -72,6 +82,7 @@ def plugins(monkeypatch):
         "detector": {"tiny": MiddleFaceDetector},
         "identity": {"tiny": Teacher, "judge": Judge},
         "masker": {"tiny": Masker},
+        "safety": {"nsfw": Passes},
     }
     for kind, factories in kinds.items():
         entries = {
@@ -135,7 +146,11 @@ def compared(tmp_path_factory):
         for name in list(os.environ):
             if name.startswith("MCAP_"):
                 patch.delenv(name)
-        kinds = {"detector": ("tiny", MiddleFaceDetector), "masker": ("tiny", Masker)}
+        kinds = {
+            "detector": ("tiny", MiddleFaceDetector),
+            "masker": ("tiny", Masker),
+            "safety": ("nsfw", Passes),
+        }
         for kind, (name, made) in kinds.items():
             entry = Entry(kind, name, made, "tests", licence="none", info=made.info)
             patch.setitem(registry().entries, kind, {name: entry})
