@@ -107,7 +107,6 @@ def edit(
     from mcap.cli.lock_folder import take_folder
     from mcap.cli.notify_plugins import tell_plugins
     from mcap.cli.output import emit, warn
-    from mcap.cli.safety import tell_withheld
     from mcap.cli.settings import load_settings
     from mcap.generation.editing import edit as stage
     from mcap.generation.editing.events import EditFinished, EmptyRegion, SourceDiffers
@@ -149,7 +148,6 @@ def edit(
             finished = event
     assert finished is not None  # the last event
     tell_plugins(ctx, finished.pictures)
-    tell_withheld(ctx, finished.withheld, models.safety)
     emit(ctx, result(person, out, finished), partial(print_result, finished=finished))
 
 

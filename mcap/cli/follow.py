@@ -29,9 +29,15 @@ def follow(
     Ctrl-C becomes `Interrupted` with the number of pictures that are in ``out``.
     """
     from mcap.cli.interruption import with_pictures_kept
-    from mcap.cli.output import note
+    from mcap.cli.output import note, warn
     from mcap.cli.progress import Progress, progress
-    from mcap.generation.events import BorderBegun, GenerationPlanned, PictureReady
+    from mcap.generation.events import (
+        BorderBegun,
+        GenerationPlanned,
+        PictureReady,
+        PictureWithheld,
+    )
+    from mcap.generation.safety import Withheld, describe_withheld
     from mcap.runtime.memory import translate_oom
 
     bar: Progress | None = None
@@ -41,7 +47,7 @@ def follow(
             bar.advance(pictures)
 
     events = begin(on_step)
-    ready = 0
+    ready, withheld = 0, list[Withheld]()
     try:
         with translate_oom(
             "drawing", f"{verb.title()} fewer pictures at once with --batch-size 1."
@@ -61,9 +67,13 @@ def follow(
             with progress(ctx, TITLES[verb], plan.steps, unit="steps") as bar:
                 for event in events:
                     ready += isinstance(event, PictureReady)
+                    if isinstance(event, PictureWithheld):
+                        withheld.append(event.withheld)
                     if isinstance(event, BorderBegun):
                         bar.extend(event.steps)
                     yield event
+        if withheld:
+            warn(ctx, describe_withheld(withheld))
     except KeyboardInterrupt:
         events.close()
         raise with_pictures_kept(ready, out) from None

@@ -51,7 +51,7 @@ class BatchRows:
 
 @dataclass(frozen=True)
 class Findings:
-    """What goes, and sentences on what stays."""
+    """Files and rows that go, and sentences on what stays."""
 
     traces: tuple[Traces, ...]
     rows: tuple[BatchRows, ...]

@@ -154,7 +154,6 @@ def generate(
     from mcap.cli.lock_folder import take_folder
     from mcap.cli.notify_plugins import tell_plugins
     from mcap.cli.output import emit
-    from mcap.cli.safety import tell_withheld
     from mcap.cli.settings import load_settings
     from mcap.diffusion.schedulers import find as find_scheduler
     from mcap.generation import generate as stage
@@ -191,7 +190,6 @@ def generate(
     *_, finished = follow(ctx, begin, out, title, "draw", models.backbone)
     assert isinstance(finished, GenerationFinished)  # the last event
     tell_plugins(ctx, finished.pictures)
-    tell_withheld(ctx, finished.withheld, models.safety)
     emit(ctx, result(person, out, finished), partial(print_result, finished=finished))
 
 

@@ -1,18 +1,14 @@
-"""The safety classifier of ``[safety]`` for a backbone, and what is said of withheld pictures."""
+"""The safety classifier of ``[safety]`` for a backbone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mcap.registry import registry
 
 if TYPE_CHECKING:
-    import typer
-
     from mcap.cli.settings import Settings
     from mcap.contracts import SafetyClassifier
-    from mcap.generation.safety import Withheld
     from mcap.registry import Entry
 
 
@@ -42,12 +38,7 @@ def load_safety(settings: Settings, backbone: Entry) -> SafetyClassifier | None:
     return SwitchedOff() if entry is None else registry().create("safety", entry.name)
 
 
-def tell_withheld(
-    ctx: typer.Context, withheld: Sequence[Withheld], classifier: SafetyClassifier | None
-) -> None:
-    """Warn of the pictures that the classifier kept from being written, with their seeds."""
-    from mcap.cli.output import warn
-    from mcap.generation.safety import describe_withheld
-
-    if withheld:
-        warn(ctx, describe_withheld(withheld, classifier))
+def safety_of(settings: Settings, backbone: Entry) -> dict[str, Entry]:
+    """Return `safety_entry` under the name "safety"; {} where there is none."""
+    entry = safety_entry(settings, backbone)
+    return {} if entry is None else {"safety": entry}

@@ -214,7 +214,7 @@ def make_request(
     """
     from mcap.cli.backbone import choose_backbone
     from mcap.cli.photo_tools import photo_entries
-    from mcap.cli.safety import safety_entry
+    from mcap.cli.safety import safety_of
     from mcap.errors import UsageError
     from mcap.masking.objects import SHARE
     from mcap.masking.records import MaskSettings
@@ -242,10 +242,7 @@ def make_request(
         )
     photos = find_requested_photos(source, reference, profile, subject, masks)
     entry, place = choose_backbone(settings.backbone, ask_the_hub=True)
-    entries = {**photo_entries(settings, masker), "backbone": entry}
-    classifier = safety_entry(settings, entry)
-    if classifier is not None:
-        entries["safety"] = classifier
+    entries = {**photo_entries(settings, masker), "backbone": entry, **safety_of(settings, entry)}
     facts = backbone_facts(entry, place)
     device = choose_device(settings.device)
     dtype = choose_dtype(device, settings.precision)

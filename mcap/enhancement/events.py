@@ -67,7 +67,7 @@ class Enhanced:
 
     @property
     def private_left_out(self) -> list[str]:
-        """What the input said of where and with which device it was taken, left out of it."""
+        """Words for what was left out: where and with which device the input was taken."""
         found = self.record.get("private_left_out")
         return found if isinstance(found, list) else []
 

@@ -40,7 +40,7 @@ class SwitchedOff:
 
 @dataclass(frozen=True)
 class SafetyVerdict:
-    """What a classifier says of a picture; ``score`` is None where nobody looked."""
+    """Verdict of a classifier on a picture; ``score`` is None where nobody looked."""
 
     passed: bool
     score: float | None = None
@@ -111,7 +111,9 @@ def first_safe(
     )
 
 
-def describe_withheld(withheld: Iterable[Withheld], classifier: SafetyClassifier | None) -> str:
+def describe_withheld(
+    withheld: Iterable[Withheld], classifier: SafetyClassifier | None = None
+) -> str:
     """Return the sentence that tells which pictures were not written, by their seeds."""
     found = list(withheld)
     who = f"the safety classifier '{classifier.name}'" if classifier else "the safety classifier"
