@@ -482,7 +482,7 @@ def result_json(out: Path, ended: BatchEnded, progress: BatchProgress) -> dict[s
 
     with closing(Ledger(out)) as ledger:
         rows = ledger.rows()
-    attempts = [attempt for row in rows for attempt in row.attempts]
+    attempts = progress.of_this_run(rows)
     return {
         "out": out,
         "report": out / PAGE,
@@ -503,7 +503,7 @@ def print_result(console: Console, ended: BatchEnded, progress: BatchProgress, p
     from mcap.batch.ledger import Ledger
 
     with closing(Ledger(page.parent)) as ledger:
-        attempts = [attempt for row in ledger.rows() for attempt in row.attempts]
+        attempts = progress.of_this_run(ledger.rows())
     console.print(f"{ended.done} done, {ended.failed} failed.")
     loading = sum(one.loading_seconds or 0.0 for one in attempts)
     saved = sum(one.saved_seconds or 0.0 for one in attempts)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import typer
     from rich.console import Group
 
-    from mcap.batch.ledger import JobRow
+    from mcap.batch.ledger import Attempt, JobRow
 
 ENDS = {
     "done": "done",
@@ -55,7 +55,7 @@ class BatchProgress:
         self.begun: dict[str, tuple[JobRow, float]] = {}
         self.workers: dict[str, str] = {}
         self.total = self.done = self.failed = 0
-        self.loading = self.saved = 0.0
+        self.began = time.time()
         self.starts: list[float] = []
         self.ended: BatchEnded | None = None
         self.clock = time.monotonic
@@ -82,6 +82,10 @@ class BatchProgress:
             self.failed += event.row.state == "failed"
         elif isinstance(event, BatchEnded):
             self.ended = event
+
+    def of_this_run(self, rows: Iterable[JobRow]) -> list[Attempt]:
+        """Return the attempts that were begun since this run of the command began."""
+        return [one for row in rows for one in row.attempts if one.started >= self.began]
 
     def left(self) -> float | None:
         """Return the seconds until all is done; None while nothing is known."""
