@@ -190,8 +190,8 @@ def find_rows(subjects: Sequence[Path], left: list[str]) -> tuple[list[BatchRows
         with closing(Ledger(studio)) as ledger:
             jobs = [row for row in ledger.rows() if person_folder(studio, row.job.person) == home]
         rows.append(BatchRows(studio, name, len(jobs)))
-        found = traces_of(home, "pages", own, last=PAGE)
-        pages.append(Traces(home, "pages", found.files))  # subjects and masks have their own lines
+        files = traces_of(home, "pages", own, last=PAGE).files
+        pages.append(Traces(home, "pages", files))  # subjects and masks have their own lines
     return rows, pages
 
 
@@ -252,8 +252,8 @@ def print_findings(console: Console, found: Findings, *, done: bool) -> None:
             (one.folder, one.kind, len(one.files), human_bytes(one.bytes)) for one in found.traces
         ]
         print_rows(console, ("folder", "what", "files", ""), rows, right=(2, 3))
-    for rows in found.rows:
-        console.print(f"batch {rows.studio}: {rows.jobs} jobs of {rows.person}", markup=False)
+    for one in found.rows:
+        console.print(f"batch {one.studio}: {one.jobs} jobs of {one.person}", markup=False)
     for text in found.left:
         console.print(f"stays: {text}", markup=False)
     console.print(f"Out of reach: {'; '.join(OUT_OF_REACH)}.", markup=False)
