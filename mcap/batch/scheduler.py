@@ -61,7 +61,7 @@ class Scheduler:
         self.causes: dict[int, list[Cause]] = {
             row.id: [attempt.cause for attempt in row.counted if attempt.cause] for row in rows
         }
-        self.waiting = {row.id for row in rows if row.state != "done"}
+        self.waiting = {row.id for row in rows if row.state == "waiting"}
         self.person = {row.id: row.job.key[0] for row in rows}
         self.queues: dict[str, list[int]] = {}
         """Person -> jobs that wait, the longest last."""

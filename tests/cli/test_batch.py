@@ -78,6 +78,8 @@ def test_a_failure_ends_with_1_and_can_be_tried_again(tmp_path, capsys):
     code, said, progress = mcap(capsys, tmp_path / "jobs.csv", "--out", out, *CPU)
     assert code == 1 and "1 done, 1 failed." in said
     assert "ends with 3 in train: told to end with 3" in progress
+    code, said, progress = mcap(capsys, tmp_path / "jobs.csv", "--out", out, *CPU)
+    assert code == 1 and "1 done, 1 failed." in said  # what was given up is for retry
     code, said, progress = mcap(capsys, "retry", out, "--failed-only", "--gpus", "none")
     assert code == 1 and "anna" not in progress
     code, said, _ = mcap(capsys, "status", out, "--json")
