@@ -325,7 +325,7 @@ def machine_failure(error: BaseException) -> str | None:
     if not isinstance(error, OSError) or error.errno not in REASONS:
         return None
     reason = why(error)
-    where = f"{error.filename}: " if error.filename else ""
+    where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
     text = f"{where}{reason}. What was written before is whole: give the same command again "
     text = text if where else text[:1].upper() + text[1:]
     return f"{text}afterwards (mcap train: with --resume)."

@@ -303,7 +303,9 @@ def failed_at(runs: Runs, known: Known, point: int, number: int, way: int) -> An
     runs.start(known)
     failed = runs.server.run(known.command, way=way, point=point, error=number)
     said = " ".join(failed["said"].split())
-    if failed["code"] not in (0, 1, 2) or "Traceback" in said or "defect" in said:
+    # TensorBoard's own thread prints its own, and then the command tells.
+    traced = "Traceback" in said and "tensorboard" not in said
+    if failed["code"] not in (0, 1, 2) or traced or "defect" in said:
         return failed["code"], said[-600:]
     if failed["code"]:
         if " ".join(REASONS[number].split()).lower() not in said.lower():
@@ -340,7 +342,8 @@ def half_written(known: Known, folder: Path, number: int) -> list[str]:
     for name, data in found.items():
         growing = name.endswith(("metrics.jsonl", ".mcap.lock")) or "/tensorboard/" in name
         of_a_state = re.search(r"/(latents|checkpoints)/|manifest.json$|\.mcap\.run\.json$", name)
-        if growing or data in (before.get(name), known.result.get(name)):
+        # A picture is moved, whole, as it is ranked.
+        if growing or data == before.get(name) or data in known.result.values():
             continue
         if of_a_state:
             if name.endswith(".json"):
