@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,26 @@ def unnamed_machine() -> Iterator[None]:
         event_file_writer.socket = named
 
 
+@contextmanager
+def quiet_writer() -> Iterator[None]:
+    """Print no traceback where TensorBoard's thread cannot write: it raises that in ours as well,
+    at the next point or at the end, and there it is told in a sentence."""
+    from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
+
+    shown = threading.excepthook
+
+    def show(failure: threading.ExceptHookArgs) -> None:
+        ours = isinstance(failure.thread, _AsyncWriterThread)
+        if not (ours and isinstance(failure.exc_value, OSError)):
+            shown(failure)
+
+    threading.excepthook = show
+    try:
+        yield
+    finally:
+        threading.excepthook = shown
+
+
 class RunLog:
     """A line of metrics.jsonl and a point of TensorBoard's curves for each step."""
 
@@ -42,12 +63,14 @@ class RunLog:
         self.writer = writer
         self.done = done
         self.board: Any = None
+        self.around = ExitStack()
 
     def __enter__(self) -> RunLog:
         from torch.utils.tensorboard import SummaryWriter
 
         folder = self.writer.tensorboard
         make_folder(folder)
+        self.around.enter_context(quiet_writer())
         with unnamed_machine():
             self.board = SummaryWriter(str(folder), purge_step=self.done + 1)
         for file in folder.iterdir():
@@ -55,7 +78,8 @@ class RunLog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.board.close()
+        with self.around:
+            self.board.close()
 
     def write(self, event: StepEvent) -> None:
         """Log a step."""

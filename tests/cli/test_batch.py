@@ -18,6 +18,7 @@ from mcap.batch import run as running
 from mcap.batch.folder import LEDGER, JobFolders
 from mcap.batch.ledger import Ledger
 from mcap.cli import batch_plan
+from mcap.registry import registry
 from mcap.weights.required import WeightLine
 from tests.support import ROOT
 from tests.support.simulated_jobs import PARTS, part_path
@@ -33,6 +34,7 @@ def simulated(monkeypatch):
     path = os.pathsep.join([*([before] if before else []), str(ROOT), str(ROOT / "plugins")])
     monkeypatch.setenv("PYTHONPATH", path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(registry(), "kept", None)  # a task keeps networks for its process
 
 
 @pytest.fixture

@@ -303,9 +303,7 @@ def failed_at(runs: Runs, known: Known, point: int, number: int, way: int) -> An
     runs.start(known)
     failed = runs.server.run(known.command, way=way, point=point, error=number)
     said = " ".join(failed["said"].split())
-    # TensorBoard's own thread prints its own, and then the command tells.
-    traced = "Traceback" in said and "tensorboard" not in said
-    if failed["code"] not in (0, 1, 2) or traced or "defect" in said:
+    if failed["code"] not in (0, 1, 2) or "Traceback" in said or "defect" in said:
         return failed["code"], said[-600:]
     if failed["code"]:
         if " ".join(REASONS[number].split()).lower() not in said.lower():
