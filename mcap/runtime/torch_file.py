@@ -1,4 +1,5 @@
-"""Files of ``torch.save`` that somebody else may have written.
+"""Files of ``torch.save``: written so that a bad disk is told as such; read, whoever wrote
+them.
 
 ``weights_only`` keeps them from running code, and from nothing else: a few bytes can claim storages
 and arrays of any size, for which memory is taken before they are read. So what is claimed is
@@ -14,7 +15,7 @@ import pickle
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mcap.runtime.files import REASONS
 
@@ -33,6 +34,22 @@ ITEM_BYTES = {
 
 LARGEST_PICKLE = 64 * 2**20
 """Of the part without the numbers; a checkpoint of thousands of tensors has 1 MiB."""
+
+
+def save_torch_file(value: Any, file: IO[bytes]) -> None:
+    """Write ``value`` into an open file.
+
+    Raises OSError where the file cannot be written, which torch hides behind a RuntimeError about
+    positions in its archive.
+    """
+    import torch
+
+    try:
+        torch.save(value, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def load_torch_file(path: Path, allowed: Sequence[Any] = ()) -> Any:

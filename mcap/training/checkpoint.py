@@ -31,7 +31,7 @@ from mcap.runtime.files import (
     sha256_of,
     temporary_folder,
 )
-from mcap.runtime.torch_file import load_torch_file
+from mcap.runtime.torch_file import load_torch_file, save_torch_file
 from mcap.training.recipe import Recipe, decided_by, with_current_names
 
 SCHEMA = 1
@@ -80,7 +80,7 @@ def save_checkpoint(
         made = temporary / final.name
         make_folder(made)
         with open(made / STATE, "wb", opener=private_opener) as file:
-            torch.save(dict(state), file)
+            save_torch_file(dict(state), file)
             flush_to_disk(file)
         meta = {
             "schema": SCHEMA,

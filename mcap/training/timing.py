@@ -17,13 +17,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-import torch
-
 from mcap.diffusion.offload import Offloaded, idle_parts
 from mcap.diffusion.sampling import STEPS, SamplingSettings, generate_images
 from mcap.runtime.files import flush_to_disk
 from mcap.runtime.memory import empty_cache, translate_oom
 from mcap.runtime.randomness import random_state, restore_random_state
+from mcap.runtime.torch_file import save_torch_file
 from mcap.training.costs import rows_per_step
 from mcap.training.loop import begin_phase, check_inputs, make_guide, new_state, take_step
 from mcap.training.memory_advice import memory_advice
@@ -272,7 +271,7 @@ def time_checkpoint(state: RunState) -> float:
     began = time.perf_counter()
     # Without a name where the file system has such files: it is of a person, and a kill leaves it.
     with tempfile.TemporaryFile() as file:
-        torch.save(state.state(phase_is_over=False), file)
+        save_torch_file(state.state(phase_is_over=False), file)
         flush_to_disk(file)
         file.seek(0)
         hashlib.file_digest(file, "sha256")
