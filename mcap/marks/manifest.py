@@ -12,6 +12,7 @@ The same picture gets the same bytes, as long as the certificate signs the same 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import tempfile
@@ -28,9 +29,11 @@ from mcap.errors import McapError, UsageError
 from mcap.images.marking import Statement
 from mcap.images.provenance import TRAINED_ALGORITHMIC_MEDIA
 from mcap.marks.salts import settle
-from mcap.runtime.files import sha256_of
+from mcap.runtime.files import private_opener, sha256_of
 
 if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
     from mcap.marks.certificate import Credential
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -85,6 +88,26 @@ class FoundManifest:
     """C2PA's codes of what is wrong."""
 
 
+class DiskFile(io.FileIO):
+    """A file that remembers why it could not be read or written: C2PA's library tells only that."""
+
+    failure: OSError | None = None
+
+    def readinto(self, buffer: WriteableBuffer) -> int | None:
+        try:
+            return super().readinto(buffer)
+        except OSError as error:
+            self.failure = error
+            raise
+
+    def write(self, data: ReadableBuffer) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.failure = error
+            raise
+
+
 @dataclass(frozen=True)
 class ManifestSigner:
     """`mcap.images.marking.Signer` with a certificate."""
@@ -94,7 +117,8 @@ class ManifestSigner:
     def sign(self, path: Path, statement: Statement) -> None:
         """Put a signed manifest into a PNG, JPEG or WebP, in place.
 
-        Raises `McapError` where the certificate is none that C2PA takes.
+        Raises `McapError` where the certificate is none that C2PA takes, and OSError where the
+        file cannot be read or written.
         """
         from c2pa import Builder, C2paError, C2paSigningAlg, Context
         from c2pa import Signer as NativeSigner
@@ -108,12 +132,15 @@ class ManifestSigner:
             return given[-1][1]
 
         algorithm = C2paSigningAlg[self.credential.algorithm.upper()]
+        files: list[DiskFile] = []
         try:
             context = Context.from_dict(SETTINGS)
+            files.append(DiskFile(path))
+            files.append(DiskFile(signed, "w+", opener=private_opener))
             with (
                 Builder(json.dumps(definition(path, statement)), context=context) as builder,
-                path.open("rb") as source,
-                signed.open("w+b") as target,
+                io.BufferedReader(files[0]) as source,
+                io.BufferedRandom(files[1]) as target,
             ):
                 if statement.parent is not None:
                     add_parent(builder, statement.parent)
@@ -125,6 +152,9 @@ class ManifestSigner:
                 settle(signed, bytes(manifest), given[0], self.credential.sign)
             os.replace(signed, path)
         except C2paError as error:
+            for file in files:
+                if file.failure is not None:
+                    raise file.failure from error
             raise McapError(
                 f"{path.name}: C2PA's library does not sign it ({error}); give another [marks] "
                 "certificate, or set [marks] c2pa = false."
