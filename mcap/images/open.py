@@ -84,7 +84,7 @@ def _tile_pixels(picture: Image.Image) -> int:
 
 
 PHOTO_MEMORY = ReadingMemory(
-    limit=1280 * 2**20,
+    limit=1472 * 2**20,
     by_mode={
         **dict.fromkeys(("1", "L", "I;16", "I;16B"), 7.0),
         **dict.fromkeys(("RGB", "P", "YCbCr", "LAB"), 10.5),

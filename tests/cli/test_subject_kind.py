@@ -90,7 +90,8 @@ def test_a_thing_from_photos_to_pictures_and_everything_after(place, capsys):
     assert subject.manifest.recipe["identity"] is False
     assert subject.identity_embedding is None and subject.identity_network == ""
     assert not (place / "toy.mcap" / "identity.safetensors").exists()
-    assert {record.kind for record in subject.manifest.licences} == {"detector", "masker"}
+    kinds = {record.kind for record in subject.manifest.licences}
+    assert kinds == {"detector", "masker", "safety"}
     stored = load_file(place / "toy.mcap" / "colours.safetensors")
     assert stored["histogram"].sum() == pytest.approx(1, abs=1e-4) and 0 < stored["share"][0] < 1
     logged = [json.loads(line) for line in (place / "toy.mcap/metrics.jsonl").open()]

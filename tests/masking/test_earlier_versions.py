@@ -35,7 +35,7 @@ def request() -> MaskRequest:
     measured_with = {
         "detector": "yunet",
         "identity": "sface",
-        "photos": PhotoSettings().model_dump(mode="json"),
+        "photos": PhotoSettings(max_file_megabytes=1024).model_dump(mode="json"),  # its default
         "min_score": 0.7,
         "max_faces": 20,
     }
