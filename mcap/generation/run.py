@@ -95,8 +95,8 @@ def generate(
     picture was withheld.
     """
     settings = settings or GenerateSettings()
-    require_classifier(models.backbone.info, models.safety)
     folder = RankedFolder(out, settings.format, "generate")
+    require_classifier(models.backbone.info, models.safety)
     networks = (extra_networks or ExtraNetworks()).beside(subject)
     settings = settings.model_copy(
         update={"prompts": tuple(networks.fill(text) for text in settings.prompts)}

@@ -33,6 +33,7 @@ def run(tmp_path, weights):
         **os.environ,
         "MCAP": str(program), "BACKBONE": str(tiny_folder()), "STYLES": "passport",
         "REPEATS": "1", "AGAINST": "released",
+        "MCAP_SAFETY__CLASSIFIER": "off", "MCAP_SAFETY__I_AM_RESPONSIBLE": "true",
         "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'plugins'}",
         "HF_HUB_CACHE": str(tmp_path / "hub"),
     }  # fmt: skip

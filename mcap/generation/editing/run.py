@@ -78,8 +78,8 @@ def edit(
     where the backbone needs a safety classifier and there is none, and where ``out`` is a file or
     holds another command's results. `InputRejectedError`, too, where every edit was withheld.
     """
-    require_classifier(models.backbone.info, models.safety)
     folder = RankedFolder(out, settings.format, "edit")
+    require_classifier(models.backbone.info, models.safety)
     networks = (extra_networks or ExtraNetworks()).beside(subject)
     require_changes(settings)
     own_scheduler = models.backbone.scheduler
