@@ -32,8 +32,6 @@ from mcap.marks.salts import settle
 from mcap.runtime.files import private_opener, sha256_of
 
 if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer, WriteableBuffer
-
     from mcap.marks.certificate import Credential
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -93,14 +91,14 @@ class DiskFile(io.FileIO):
 
     failure: OSError | None = None
 
-    def readinto(self, buffer: WriteableBuffer) -> int | None:
+    def readinto(self, buffer: Any) -> int | None:
         try:
             return super().readinto(buffer)
         except OSError as error:
             self.failure = error
             raise
 
-    def write(self, data: ReadableBuffer) -> int:
+    def write(self, data: Any) -> int:
         try:
             return super().write(data)
         except OSError as error:
