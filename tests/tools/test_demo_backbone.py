@@ -9,13 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from tests.support import ROOT
+from tests.support.tools import tool_modules
 
 FOLDER = ROOT / "tools/demo_backbone"
 MODEL = ROOT / "plugins/mcap_plugins/demo/model"
@@ -26,21 +26,8 @@ NAMES = ("canvases", "captions", "encode_latents", "evaluate", "export", "frames
 
 @pytest.fixture(scope="module")
 def tools():
-    """Modules of tools/demo_backbone, which a source distribution leaves out."""
-    if not FOLDER.is_dir():
-        pytest.skip("tools/demo_backbone is not in this copy of the source")
-    before = set(sys.modules)
-    sys.path.insert(0, str(FOLDER))
-    try:
-        yield SimpleNamespace(**{name: __import__(name) for name in NAMES})
-    finally:
-        sys.path.remove(str(FOLDER))
-        for name in set(sys.modules) - before:
-            if (
-                getattr(sys.modules[name], "__file__", None)
-                and FOLDER in Path(sys.modules[name].__file__).parents
-            ):
-                del sys.modules[name]
+    with tool_modules(("demo_backbone",), NAMES) as modules:
+        yield modules
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,28 +12,16 @@ import torch
 from mcap.contracts import Face, Restorer
 from mcap.enhancement.face_restoration import FFHQ_512
 from mcap.faces.masks import LandmarkMasker
-from tests.support import ROOT
+from tests.support.tools import tool_modules
 from tests.tools.test_demo_sr import POINTS, Eyes, Recogniser, pairs  # noqa: F401
 
-FOLDERS = [ROOT / "tools" / name for name in ("demo_face", "demo_sr", "demo_backbone")]
 NAMES = ("aligned", "export_face", "face_network", "face_restorer", "judges", "train_face")
 
 
 @pytest.fixture(scope="module")
 def tools():
-    """Modules of the three folders, which a source distribution leaves out."""
-    if not all(folder.is_dir() for folder in FOLDERS):
-        pytest.skip("tools/ is not in this copy of the source")
-    before, path = set(sys.modules), list(sys.path)
-    sys.path[:0] = map(str, FOLDERS)
-    try:
-        yield SimpleNamespace(**{name: __import__(name) for name in NAMES})
-    finally:
-        sys.path[:] = path
-        for name in set(sys.modules) - before:
-            file = getattr(sys.modules[name], "__file__", None)
-            if file and any(folder in Path(file).parents for folder in FOLDERS):
-                del sys.modules[name]
+    with tool_modules(("demo_face", "demo_sr", "demo_backbone"), NAMES) as modules:
+        yield modules
 
 
 @pytest.fixture

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 from argparse import Namespace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,8 +13,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tests.support import ROOT
+from tests.support.tools import tool_modules
 
-FOLDERS = [ROOT / "tools" / name for name in ("demo_sr", "demo_backbone")]
 MODEL = ROOT / "plugins/mcap_plugins/demo/model"
 NAMES = ("draw_large", "judges", "network", "pairs", "prepare_pairs", "read_ncnn", "refit", "seen",
          "sharpen_sr")  # fmt: skip
@@ -25,19 +23,8 @@ POINTS = np.array([[193.0, 240], [319, 240], [257, 314], [201, 371], [313, 371]]
 
 @pytest.fixture(scope="module")
 def tools():
-    """Modules of both folders, which a source distribution leaves out."""
-    if not all(folder.is_dir() for folder in FOLDERS):
-        pytest.skip("tools/ is not in this copy of the source")
-    before, path = set(sys.modules), list(sys.path)
-    sys.path[:0] = map(str, FOLDERS)
-    try:
-        yield SimpleNamespace(**{name: __import__(name) for name in NAMES})
-    finally:
-        sys.path[:] = path
-        for name in set(sys.modules) - before:
-            file = getattr(sys.modules[name], "__file__", None)
-            if file and any(folder in Path(file).parents for folder in FOLDERS):
-                del sys.modules[name]
+    with tool_modules(("demo_sr", "demo_backbone"), NAMES) as modules:
+        yield modules
 
 
 class Eyes(nn.Module):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import time
 from pathlib import Path
 
 import cv2
@@ -25,6 +24,7 @@ from face_network import FaceNetwork, places
 from face_restorer import SIDE
 from judges import Judges, contrast_distance
 from muon import optimizers
+from run_steps import run_steps
 from safetensors.torch import load_file
 from schedule import rate, save, set_rate
 from sharpness import fine_power
@@ -163,27 +163,5 @@ class Training:
         self.mean, self.at = kept["average"], kept["step"]
 
 
-def main():
-    options = arguments()
-    options.out.mkdir(parents=True, exist_ok=True)
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    training, means = Training(options), {}
-    training.resume()
-    saved = reported = time.time()
-    while training.at < options.steps:
-        for name, value in training.step().items():
-            means[name] = means.get(name, value) * 0.96 + 0.04 * value
-        if time.time() - reported > 60:
-            reported = time.time()
-            words = " ".join(f"{k} {v:.4f}" for k, v in means.items())
-            print(f"{training.at} steps, {words}, {time.process_time():.0f} s", flush=True)
-        if time.time() - saved > options.save_every:
-            training.keep()
-            saved = time.time()
-    training.keep()
-
-
 if __name__ == "__main__":
-    main()
+    run_steps(Training, arguments())
