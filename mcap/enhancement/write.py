@@ -14,7 +14,7 @@ from mcap.images import provenance
 from mcap.images.colour import on_white, to_eight_bits, to_srgb
 from mcap.images.picture import PictureFile
 from mcap.images.png import write_png
-from mcap.images.write import left_out, png_texts, write_picture, write_signed
+from mcap.images.write import left_out, png_texts, write_picture
 from mcap.results.previews import reduced, write_previews
 
 if TYPE_CHECKING:
@@ -119,9 +119,8 @@ def write_print_sheet(
     icc = None if source.grey else source.icc  # a sheet has three channels
     image = label.marks.watermarked(made.image)
     texts = png_texts(label, None)
-    write_signed(
+    label.write_with(
         path,
-        label,
         lambda temporary: write_png(temporary, image, icc=icc, dpi=made.dpi, texts=texts),
     )
 

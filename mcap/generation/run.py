@@ -32,7 +32,7 @@ from mcap.diffusion.sampling import (
     default_batch,
     stream_images,
 )
-from mcap.errors import InputRejectedError, UsageError
+from mcap.errors import UsageError
 from mcap.faces.similarity import Likeness, likeness
 from mcap.framing.crop import dots_per_inch, measure_framing
 from mcap.framing.head import head_from_box
@@ -53,8 +53,8 @@ from mcap.generation.ranking import Picture
 from mcap.generation.safety import (
     SafetyVerdict,
     Withheld,
-    describe_withheld,
     look,
+    nothing_left,
     require_classifier,
 )
 from mcap.generation.settings import GenerateSettings, GenerationModels
@@ -140,11 +140,8 @@ def generate(
                 attention.append(generated)
 
     if not pictures:
-        raise InputRejectedError(
-            f"Nothing to write: {describe_withheld(withheld, models.safety)} Draw other seeds "
-            "(--seed), or change the words.",
-            details={"withheld": [asdict(item) for item in withheld]},
-        )
+        remedy = "Draw other seeds (--seed), or change the words."
+        raise nothing_left(withheld, models.safety, remedy)
     judge = appoint(models.judge, subject, models.backbone.info)
     pictures = [judged(picture, judge, models.detector) for picture in pictures]
     ordered = folder.sort(pictures, settings.best)

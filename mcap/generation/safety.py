@@ -7,8 +7,8 @@ these are, the setting ``[safety]`` who looks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from mcap.contracts import SafetyInfo
@@ -108,6 +108,16 @@ def first_safe(
     raise InputRejectedError(
         f"{ATTEMPTS} pictures that training needs were withheld by the safety classifier (seeds "
         f"{', '.join(map(str, seeds))}); use other prompts, or another backbone."
+    )
+
+
+def nothing_left(
+    withheld: Sequence[Withheld], classifier: SafetyClassifier | None, remedy: str
+) -> InputRejectedError:
+    """Return the error of a run all of whose pictures were withheld; ``remedy`` is a sentence."""
+    return InputRejectedError(
+        f"Nothing to write: {describe_withheld(withheld, classifier)} {remedy}",
+        details={"withheld": [asdict(item) for item in withheld]},
     )
 
 

@@ -47,12 +47,7 @@ def write_jpeg(path: Path, image: UInt8Image, label: Label | None = None) -> Non
         files.write_bytes(path, jpeg_bytes(image))
         return
     data = jpeg_bytes(label.marks.watermarked(image), label.packet(limit=XMP_LIMIT))
-
-    def fill(temporary: Path) -> None:
-        temporary.write_bytes(data)
-        label.sign(temporary)
-
-    files.write_with(path, fill)
+    label.write_with(path, lambda temporary: temporary.write_bytes(data))
 
 
 def lossy_options(suffix: str, quality: int) -> dict[str, Any]:

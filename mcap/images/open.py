@@ -63,8 +63,8 @@ class ReadingMemory:
 
     def require(
         self, path: Path, picture: Image.Image, length: int, whole: tuple[int, int] | None = None
-    ) -> None:
-        """Raise `InputRejectedError` where the picture takes more than the limit."""
+    ) -> int:
+        """Return the bytes that it takes; raise `InputRejectedError` for more than the limit."""
         needed = self.of(picture, length, whole)
         if needed > self.limit:
             width, height = whole or picture.size
@@ -74,6 +74,7 @@ class ReadingMemory:
                 f"read, more than the {self.limit / 2**30:.2f} GiB that mcap gives to one picture; "
                 "save a smaller copy"
             )
+        return needed
 
 
 def _tile_pixels(picture: Image.Image) -> int:

@@ -166,8 +166,7 @@ def read_photo(path: Path | str, settings: PhotoSettings | None = None) -> Photo
         if target != picture.size:
             # JPEG can be decoded at a half, a quarter or an eighth at once; others ignore this.
             picture.draft(None, target)
-        PHOTO_MEMORY.require(path, picture, len(data), (width, height))
-        _recent.make_room(PHOTO_MEMORY.of(picture, len(data), (width, height)))
+        _recent.make_room(PHOTO_MEMORY.require(path, picture, len(data), (width, height)))
         picture.load()
         shown: Image.Image = eight_bits(picture, path)
         if shown.size != target:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
@@ -29,6 +29,7 @@ from mcap.errors import InputRejectedError
 from mcap.images import a1111, exif, xmp
 from mcap.images.marking import NO_MARKS, Marks, Statement
 from mcap.images.open import PhotoSettings, opened, pixel_limit_lifted
+from mcap.runtime import files
 from mcap.runtime.documents import parse_json
 
 FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp"}
@@ -72,6 +73,15 @@ class Label:
         """Put a signed manifest into the file, where the marks have a signer."""
         if self.marks.signer is not None:
             self.marks.signer.sign(path, Statement(self.source_type, self.parent))
+
+    def write_with(self, path: Path, write: Callable[[Path], object]) -> None:
+        """Let ``write`` fill a file, and sign it: the whole file or none."""
+
+        def fill(temporary: Path) -> None:
+            write(temporary)
+            self.sign(temporary)
+
+        files.write_with(path, fill)
 
     def packet(self, *, keep: bytes | None = None, limit: int | None = None) -> bytes:
         """Return the XMP packet with mark and record, beside what is in the packet ``keep``.

@@ -6,7 +6,6 @@ picture file, with what that file carried.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,6 @@ from mcap.images.colour import on_white, to_eight_bits
 from mcap.images.jpeg import EXIF_LIMIT, LONGEST_SIDE, XMP_LIMIT, lossy_options
 from mcap.images.png import write_png
 from mcap.images.provenance import FORMATS, PNG_XMP, Label, Metadata, as_json
-from mcap.runtime import files
 
 if TYPE_CHECKING:
     from mcap.contracts import UInt8Image
@@ -50,7 +48,7 @@ def write_generated(
         if dpi is not None:
             options["dpi"] = dpi
         picture = Image.fromarray(image)
-        write_signed(path, label, lambda temporary: picture.save(temporary, **options))
+        label.write_with(path, lambda temporary: picture.save(temporary, **options))
         return
     tags, embedded = Image.Exif(), {}
     if dpi is not None and suffix == ".jpg":
@@ -88,9 +86,8 @@ def write_picture(
         parameters = source.parameters if label.metadata == "all" else None
         texts = png_texts(label, parameters, source)
         block, _ = exif.block(tags)
-        write_signed(
+        label.write_with(
             path,
-            label,
             lambda temporary: write_png(
                 temporary, pixels, alpha=alpha, icc=source.icc, exif=block, dpi=dpi, texts=texts
             ),
@@ -159,16 +156,6 @@ def png_texts(label: Label, parameters: str | None, source: PictureFile | None =
     return texts
 
 
-def write_signed(path: Path, label: Label, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a file, and sign it as the label says: the whole file or none."""
-
-    def fill(temporary: Path) -> None:
-        write(temporary)
-        label.sign(temporary)
-
-    files.write_with(path, fill)
-
-
 def _write_lossy(
     path: Path,
     image: UInt8Image,
@@ -193,4 +180,4 @@ def _write_lossy(
         embedded["exif"] = block
     options = lossy_options(suffix, quality) | embedded
     picture = Image.fromarray(image)
-    write_signed(path, label, lambda temporary: picture.save(temporary, **options))
+    label.write_with(path, lambda temporary: picture.save(temporary, **options))

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,7 @@ import torch
 from mcap.diffusion import schedulers
 from mcap.diffusion.prompt_length import require_fit
 from mcap.diffusion.sampling import SamplingSettings
-from mcap.errors import InputRejectedError, UsageError
+from mcap.errors import UsageError
 from mcap.faces.similarity import embed_largest_face
 from mcap.generation.editing.events import EditEvent, EditFinished, EmptyRegion, SourceDiffers
 from mcap.generation.editing.job import EditJob, plan_edit
@@ -36,7 +35,7 @@ from mcap.generation.events import GenerationPlanned, PictureReady, PictureWithh
 from mcap.generation.extra_networks import ExtraNetworks
 from mcap.generation.folder import RankedFolder
 from mcap.generation.ranking import Picture
-from mcap.generation.safety import Withheld, describe_withheld, look, require_classifier
+from mcap.generation.safety import Withheld, look, nothing_left, require_classifier
 from mcap.generation.settings import GenerationModels
 from mcap.images import provenance
 from mcap.images.jpeg import write_jpeg
@@ -125,11 +124,7 @@ def edit(
             folder.write_results([pictures[i] for i in sorted(pictures)])
             yield PictureReady(outcome)
     if not pictures:
-        raise InputRejectedError(
-            f"Nothing to write: {describe_withheld(withheld, models.safety)} Change the words of "
-            "the edit.",
-            details={"withheld": [asdict(item) for item in withheld]},
-        )
+        raise nothing_left(withheld, models.safety, "Change the words of the edit.")
     written = sorted(pictures)
     ordered, done = [pictures[index] for index in written], [jobs[index] for index in written]
     results = folder.write_results(ordered)
