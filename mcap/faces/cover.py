@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from mcap.faces.oriented_gradients import oriented_gradients
 from mcap.faces.oval import TEMPLATE
 from mcap.geometry.similarity_transform import cut_upright
 
@@ -95,9 +96,8 @@ def cover_features(face: UInt8Image) -> NDArray[np.float64]:
         numbers += [*difference, *np.abs(difference), *(pixels.std(axis=0) / unit)]
     grey = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)
     half = cv2.resize(grey, (SIDE // 2, SIDE // 2), interpolation=cv2.INTER_AREA)
-    whole = (SIDE // 2, SIDE // 2)
-    gradients = cv2.HOGDescriptor(whole, (16, 16), (16, 16), (8, 8), 9).compute(half)
-    return np.concatenate([np.array(numbers), np.asarray(gradients).ravel()]).astype(np.float64)
+    gradients = oriented_gradients(np.asarray(half, np.uint8))
+    return np.concatenate([np.array(numbers), gradients]).astype(np.float64)
 
 
 @cache
