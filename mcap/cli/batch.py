@@ -19,10 +19,8 @@ from mcap.cli.train import BACKBONE, RECIPE
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mcap.batch.events import BatchEnded
     from mcap.batch.ledger import JobRow, Planned
     from mcap.batch.settings import BatchSettings
-    from mcap.cli.batch_progress import BatchProgress
     from mcap.contracts import Engine, WorkerPlan
 
 
@@ -181,11 +179,10 @@ def run(
         from mcap.errors import UsageError
 
         raise UsageError("--restorer: goes with --enhance.")
-    styles = tuple(name for text in style or () for name in text.split(",") if name)
     settings = load_settings(
         ctx.obj, backbone=backbone, recipe=recipe, device=device, precision=precision
     )
-    jobs = read_jobs(people, styles, seed)
+    jobs = read_jobs(people, style_names(style), seed)
     made = make_engine(engine, ray_address)
     device, gpus = places(settings.device, gpus)
     settings = settings.model_copy(update={"device": device})
@@ -327,9 +324,8 @@ def emit_(
     from mcap.cli.settings import load_settings
     from mcap.runtime.files import require_writable
 
-    styles = tuple(name for text in style or () for name in text.split(",") if name)
     settings = load_settings(ctx.obj, backbone=backbone)
-    jobs = read_jobs(people, styles, seed)
+    jobs = read_jobs(people, style_names(style), seed)
     wanted = BatchSettings(
         environment=as_environment(settings), count=generate, best=best, enhance=enhance
     )
@@ -369,6 +365,11 @@ def task(
         found = run_task(studio.absolute(), number, make_runner)
     emit(ctx, {"jobs": found}, lambda console: print_task(console, found))
     raise typer.Exit(max((job["exit_code"] for job in found), default=0))
+
+
+def style_names(given: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the names in ``--style``, which may come with commas or more than once."""
+    return tuple(name for text in given or () for name in text.split(",") if name)
 
 
 def make_engine(name: str, address: str | None) -> Engine:
@@ -444,6 +445,7 @@ def go(
 ) -> None:
     """Run a batch to its end on the terminal; leave with its exit code."""
     from mcap.batch.folder import PAGE
+    from mcap.batch.ledger import Ledger
     from mcap.batch.run import run_batch
     from mcap.cli.batch_progress import BatchProgress, show_batch
     from mcap.cli.interruption import stop_on_interrupt
@@ -459,31 +461,10 @@ def go(
         )  # fmt: skip
         with closing(events):
             ended = show_batch(ctx, events, progress)
-    result = result_json(out, ended, progress)
-    if ended.stopped:
-        raise Interrupted(
-            f"Interrupted: {ended.done} jobs are done, {ended.waiting} wait; all is saved. Go on "
-            f"with: {repeat_command(ctx)}",
-            details=result,
-        )
-    if ended.problem:
-        error = McapError(ended.problem, details=result)
-        error.exit_code = ended.exit_code
-        raise error
-    emit(ctx, result, partial(print_result, ended=ended, progress=progress, page=out / PAGE))
-    if ended.exit_code:
-        raise typer.Exit(ended.exit_code)
-
-
-def result_json(out: Path, ended: BatchEnded, progress: BatchProgress) -> dict[str, Any]:
-    """Return a batch's result for ``--json``."""
-    from mcap.batch.folder import PAGE
-    from mcap.batch.ledger import Ledger
-
     with closing(Ledger(out)) as ledger:
         rows = ledger.rows()
     attempts = progress.of_this_run(rows)
-    return {
+    result = {
         "out": out,
         "report": out / PAGE,
         "done": ended.done,
@@ -496,28 +477,37 @@ def result_json(out: Path, ended: BatchEnded, progress: BatchProgress) -> dict[s
         "peak_mb": max((one.peak_mb or 0.0 for one in attempts), default=0.0),
         **status_json(rows),
     }
-
-
-def print_result(console: Console, ended: BatchEnded, progress: BatchProgress, page: Path) -> None:
-    """Print what was done, what loading cost, and where the page lies."""
-    from mcap.batch.ledger import Ledger
-
-    with closing(Ledger(page.parent)) as ledger:
-        attempts = progress.of_this_run(ledger.rows())
-    console.print(f"{ended.done} done, {ended.failed} failed.")
-    loading = sum(one.loading_seconds or 0.0 for one in attempts)
-    saved = sum(one.saved_seconds or 0.0 for one in attempts)
-    if progress.starts and attempts:
-        start = sum(progress.starts) / len(progress.starts)
-        console.print(
-            f"Starting a worker took {start:.1f} s, loading its networks "
-            f"{loading / len(progress.starts):.1f} s; keeping them loaded saved {saved:.1f} s of "
-            "loading, and a start for each command."
+    if ended.stopped:
+        raise Interrupted(
+            f"Interrupted: {ended.done} jobs are done, {ended.waiting} wait; all is saved. Go on "
+            f"with: {repeat_command(ctx)}",
+            details=result,
         )
-    peak = max((one.peak_mb or 0.0 for one in attempts), default=0.0)
-    if peak:
-        console.print(f"Peak memory of a worker: {peak:.0f} MB.")
-    console.print(f"Report: {page}", markup=False, soft_wrap=True)
+    if ended.problem:
+        error = McapError(ended.problem, details=result)
+        error.exit_code = ended.exit_code
+        raise error
+    emit(ctx, result, partial(print_result, result=result, worked=bool(attempts)))
+    if ended.exit_code:
+        raise typer.Exit(ended.exit_code)
+
+
+def print_result(console: Console, result: dict[str, Any], worked: bool) -> None:
+    """Print what was done, what loading cost, and where the page lies.
+
+    ``worked``: this run has begun a job.
+    """
+    console.print(f"{result['done']} done, {result['failed']} failed.")
+    starts = result["starting_seconds"]
+    if starts and worked:
+        console.print(
+            f"Starting a worker took {sum(starts) / len(starts):.1f} s, loading its networks "
+            f"{result['loading_seconds'] / len(starts):.1f} s; keeping them loaded saved "
+            f"{result['saved_seconds']:.1f} s of loading, and a start for each command."
+        )
+    if result["peak_mb"]:
+        console.print(f"Peak memory of a worker: {result['peak_mb']:.0f} MB.")
+    console.print(f"Report: {result['report']}", markup=False, soft_wrap=True)
 
 
 def plan_json(plan: Any) -> dict[str, Any]:
