@@ -32,10 +32,14 @@ def rate(progress: float, step: int, warmup_steps: int, flat: float) -> float:
     return min(1.0, (step + 1) / warmup_steps) * decay
 
 
-def average_keep(progress: float, step: int) -> float:
-    """Share of the moving average that a step keeps: 0.998, at the end 0.9995; at first less."""
+def average_keep(progress: float, step: int, end: float = 0.9995) -> float:
+    """Share of the moving average that a step keeps: 0.998, end of it at last; at first less.
+
+    end: 0.9995 weighs the last 2,000 steps; a decay of fewer steps than that wants a shorter
+    memory, or the average lags behind weights that have become better.
+    """
     late = min(max((progress - 0.5) / 0.4, 0.0), 1.0)
-    return min(0.998 + 0.0015 * late, (1 + step) / (10 + step))
+    return min(0.998 + (end - 0.998) * late, (1 + step) / (10 + step))
 
 
 def set_rate(optimizers, factor: float):

@@ -319,8 +319,11 @@ class Training:
         )  # fmt: skip
         write_weights(weights, self.average, self.step * self.size)
 
-    def update(self, batch: Batch, progress: float, flat: float) -> torch.Tensor:
-        """One step at progress (0 to 1) of the schedule; its loss, not yet read."""
+    def update(self, batch: Batch, progress: float, flat: float, keep=0.9995) -> torch.Tensor:
+        """One step at progress (0 to 1) of the schedule; its loss, not yet read.
+
+        keep: share of the moving average that a step keeps at the end of the schedule.
+        """
         # Without a state the optimizers begin anew, and so does the warm-up.
         since = self.step - self.began
         set_rate(self.optimizers, rate(progress, since, 100, flat))
@@ -334,7 +337,7 @@ class Training:
         live = self.models.state_dict()
         names = [k for k, v in live.items() if v.dtype.is_floating_point]
         smooth, live = [self.average[k] for k in names], [live[k] for k in names]
-        torch._foreach_lerp_(smooth, live, 1 - average_keep(progress, since))
+        torch._foreach_lerp_(smooth, live, 1 - average_keep(progress, since, keep))
         self.step += 1
         return loss.detach()
 
@@ -397,6 +400,7 @@ def main():
     parser.add_argument("--muon-lr", type=float, default=0.012)
     parser.add_argument("--adam-lr", type=float, default=1.6e-3)
     parser.add_argument("--flat", type=float, default=0.7, help="share of rows before decay")
+    parser.add_argument("--keep", type=float, default=0.9995, help="of the average, at the end")
     parser.add_argument("--start", type=Path, help="weights in safetensors to begin with")
     parser.add_argument("--save-every", type=float, default=240, help="seconds between states")
     parser.add_argument("--seconds", type=float, help="the schedule ends by then at the latest")
@@ -436,7 +440,7 @@ def main():
             progress = max(progress, (time.time() - started) / options.seconds)
             if progress >= 1:
                 break
-        loss = training.update(batches(training.step, since), progress, options.flat)
+        loss = training.update(batches(training.step, since), progress, options.flat, options.keep)
         log.add(training.step, loss)
         if time.time() - saved > options.save_every:
             training.keep(state, average)
