@@ -40,8 +40,10 @@ demo: $(VENV)/.installed
 	@$(bin)/mcap --quiet report $(OUT)/portraits $(OUT)/print --photos examples/selfies \
 		--out $(OUT)/report.html $(if $(OPEN),&& $(bin)/python -m webbrowser $(abspath $(OUT))/report.html)
 
+# Two processes, one thread each: threads of two that compute at once would wait for each other. A
+# file's tests stay together, for what they share.
 test: $(VENV)/.installed-dev
-	$(bin)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(bin)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 test-changed: $(VENV)/.installed-dev
 	$(bin)/python tools/changed_tests.py $(BASE) | xargs $(bin)/python -m pytest $(PYTEST_ARGS)
