@@ -4,8 +4,10 @@
         --reader FACEAPI/model --sheets FOLDER --card plugins/mcap_plugins/demo/MODEL_CARD.md
 
 DATA: of prepare.py at 256 pixels. FACEAPI: the npm package of face_reader.py; without, what only it
-can tell is left out. With --card, the table replaces what stands between the card's two marks, so
-that the card holds exactly what was measured.
+can tell is left out. A model that was measured before need not be drawn again: --model
+second=SHEETS/second/measures.json, with the same numbers of pictures, which that file names. With
+--card, the table replaces what stands between the card's two marks, so that the card holds exactly
+what was measured.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -381,16 +383,24 @@ def main():
         if not folder:
             parser.error(f"--model {named}: NAME=FOLDER is wanted")
         sheets = options.sheets / name
-        sheets.mkdir(parents=True, exist_ok=True)
         settings = Settings(
             options.count, options.frechet, options.adults, options.held_out, options.people,
             options.steps, options.guidance, sheets,
         )  # fmt: skip
+        numbers = {k: v for k, v in asdict(settings).items() if k != "sheets"}
+        if folder.endswith(".json"):
+            known = json.loads(Path(folder).read_text())
+            if known["settings"] != numbers:
+                parser.error(f"{folder} was measured with {known['settings']}, not with {numbers}")
+            found[name] = [tuple(row) for row in known["rows"]]
+            continue
+        sheets.mkdir(parents=True, exist_ok=True)
         found[name] = []
         for row in measure(Path(folder), eyes, faces, settings):
             found[name].append(row)
             print(f"{name}: " + " | ".join(row), flush=True)
-        (sheets / "measures.json").write_text(json.dumps(found[name], indent=1) + "\n")
+        measured = {"settings": numbers, "rows": found[name]}
+        (sheets / "measures.json").write_text(json.dumps(measured, indent=1) + "\n")
     lines = table(found)
     print("\n".join(lines))
     if options.card:
