@@ -71,28 +71,38 @@ class AttentionRecorder:
                     f"{', '.join(self.layers)}"
                 )
             self.layers = {name: self.layers[name] for name in layers}
+        self._begin()
+
+    def _begin(self) -> None:
         self._hooked: dict[str, tuple[Any, Any]] = {}
         self._handles: list[Any] = []
         self._queries: dict[str, torch.Tensor] = {}
         self._keys: dict[str, torch.Tensor] = {}
         self._recording = False
 
+    def sources(self, name: str) -> tuple[Any, Any]:
+        """Return the modules of a layer whose outputs are its queries and keys.
+
+        Raises ValueError for fused projections, which hide both, and for normalised ones.
+        """
+        module = self.layers[name]
+        if getattr(module, "fused_projections", False):
+            raise ValueError(
+                f"{name} has fused projections, so its queries and keys cannot be recorded; "
+                "call unet.unfuse_qkv_projections() first"
+            )
+        if module.norm_q is not None or module.norm_k is not None:
+            raise ValueError(f"{name} normalises its queries and keys, which is not supported")
+        return module.to_q, module.to_k
+
     def attach(self) -> None:
-        """Put the hooks on. Raises ValueError for fused projections, which hide q and k."""
+        """Put the hooks on. Raises ValueError where `sources` does."""
         if self._handles:
             raise RuntimeError("this recorder is attached already")
-        for name, module in self.layers.items():
-            if getattr(module, "fused_projections", False):
-                raise ValueError(
-                    f"{name} has fused projections, so its queries and keys cannot be recorded; "
-                    "call unet.unfuse_qkv_projections() first"
-                )
-            if module.norm_q is not None or module.norm_k is not None:
-                raise ValueError(f"{name} normalises its queries and keys, which is not supported")
-        for name, module in self.layers.items():
-            self._hooked[name] = (module.to_q, module.to_k)
-            for linear, store in ((module.to_q, self._queries), (module.to_k, self._keys)):
-                self._handles.append(linear.register_forward_hook(self.keep_output(name, store)))
+        self._hooked = {name: self.sources(name) for name in self.layers}
+        for name, (query, key) in self._hooked.items():
+            for source, store in ((query, self._queries), (key, self._keys)):
+                self._handles.append(source.register_forward_hook(self.keep_output(name, store)))
 
     def detach(self) -> None:
         """Take every hook off again and forget what was recorded."""
@@ -116,8 +126,8 @@ class AttentionRecorder:
         """Record the UNet call made inside; what an earlier one left is forgotten."""
         if not self._handles:
             raise RuntimeError("attach the recorder before recording")
-        for name, module in self.layers.items():
-            if self._hooked[name] != (module.to_q, module.to_k):
+        for name in self.layers:
+            if self._hooked[name] != self.sources(name):
                 raise RuntimeError(
                     f"{name} was changed after the recorder was attached; "
                     "add LoRA layers first, then attach"

@@ -7,6 +7,7 @@ alpha is not its rank reloads at another strength wherever a tool drops the meta
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -28,22 +29,53 @@ _UNET_TARGETS: dict[str, tuple[str, ...]] = {
     # The released code: every Linear inside CrossAttention, Attention and GEGLU.
     "released": (*_CROSS_ATTENTION, *_SELF_ATTENTION, "ff.net.0.proj"),
 }
+# A transformer has one attention for text and image. In FLUX.2's single-stream blocks one linear
+# layer makes queries, keys, values and the MLP's input, and another takes attention and MLP
+# together: LoRA on them adapts the MLP too.
+_JOINT_ATTENTION = (
+    r"transformer_blocks\.\d+\.attn\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)"
+    r"|single_transformer_blocks\.\d+\.attn\.(to_qkv_mlp_proj|to_out)"
+    r"|layers\.\d+\.attention\.(to_[qkv]|to_out\.0)"
+)
+_FEED_FORWARD = (
+    r"transformer_blocks\.\d+\.ff(_context)?\.linear_in|layers\.\d+\.feed_forward\.w[13]"
+)
+_TRANSFORMER_TARGETS: dict[str, str] = {
+    "cross-attention": _JOINT_ATTENTION,
+    "attention": _JOINT_ATTENTION,
+    "released": f"{_JOINT_ATTENTION}|{_FEED_FORWARD}",
+}
 _TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")
 
 
 def add_lora(
     unet: Any, rank: int, targets: Targets = "cross-attention", seed: int = 0
 ) -> list[torch.nn.Parameter]:
-    """Put LoRA layers into the UNet and return their parameters, float32, in the UNet's order.
+    """Put LoRA layers into the network and return their parameters, float32, in its own order.
 
-    B starts at 0, so the UNet computes what it did; A is drawn with ``seed``, leaving the global
-    random state alone. Raises ValueError for unknown ``targets`` or where there are layers already.
+    ``unet`` is a UNet, or FLUX.2's or Z-Image's transformer: "cross-attention" and "attention" are
+    then both the joint attention of text and image. B starts at 0, so the network computes what it
+    did; A is drawn with ``seed``, leaving the global random state alone. Raises ValueError for
+    unknown ``targets`` or where there are layers already.
     """
     if targets not in _UNET_TARGETS:
         raise ValueError(
             f"unknown LoRA targets '{targets}'; choose from {', '.join(_UNET_TARGETS)}"
         )
-    return add_adapter(unet, rank, _UNET_TARGETS[targets], seed)
+    if network_name(unet) == "unet":
+        return add_adapter(unet, rank, _UNET_TARGETS[targets], seed)
+    pattern = re.compile(_TRANSFORMER_TARGETS[targets])
+    names = [
+        name
+        for name, module in unet.named_modules()
+        if isinstance(module, torch.nn.Linear) and pattern.fullmatch(name)
+    ]
+    return add_adapter(unet, rank, names, seed)
+
+
+def network_name(network: Any) -> Literal["unet", "transformer"]:
+    """Return what diffusers' pipelines and LoRA files call a denoising network."""
+    return "unet" if hasattr(network, "down_blocks") else "transformer"
 
 
 def add_text_lora(text_encoder: Any, rank: int, seed: int = 1) -> list[torch.nn.Parameter]:
@@ -74,7 +106,8 @@ def lora_state(backbone: Any) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     tensors: dict[str, torch.Tensor] = {}
     config: dict[str, Any] = {}
     names = ("text_encoder", "text_encoder_2")
-    parts = [("unet", backbone.unet), *zip(names, backbone.text_encoders, strict=False)]
+    network = network_name(backbone.unet)
+    parts = [(network, backbone.unet), *zip(names, backbone.text_encoders, strict=False)]
     for prefix, module in parts:
         if not has_lora(module):
             continue
@@ -85,7 +118,7 @@ def lora_state(backbone: Any) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         # The words are saved in files of their own; left to itself, peft may add the whole table,
         # and asks the hub whether it has changed.
         state = get_peft_model_state_dict(module, adapter_name=ADAPTER, save_embedding_layers=False)
-        if prefix != "unet":
+        if prefix != network:
             state = convert_state_dict_to_diffusers(state)
             # transformers 5 dropped this level of CLIP's names; tools of before expect it.
             state = {

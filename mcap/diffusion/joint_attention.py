@@ -1,0 +1,185 @@
+"""Record the joint attention of a transformer: how much each image token looks at a text token.
+
+A transformer of text and image tokens (MMDiT, arXiv 2403.03206) has no cross-attention: both kinds
+attend to both in one softmax. A token's map is here the attention of the image queries over the
+text keys alone, as if the image's own keys, which would swamp it, were not there:
+
+    A_k = softmax_k( q_image . k_text / sqrt(d) )
+
+Queries and keys are kept behind their norms by forward hooks, turned by the layer's own rotary
+embedding, and multiplied afterwards for this block of the attention matrix alone. Processors, fused
+kernels and peft's LoRA wrappers stay as they are.
+
+Known are diffusers' Flux2Transformer2DModel, whose layers see text before image (in the
+double-stream blocks by projections of their own, in the single-stream ones by one for q, k, v and
+MLP), and ZImageTransformer2DModel, whose layers see image before text.
+
+Legend: B rows, L tokens of a padded prompt, N heads and layers together, h x w the token grid, d a
+head's width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from mcap.diffusion.attention import AttentionRecorder, attention_column
+
+PATCH = 2
+"""Side in latents of the patch that is one of Z-Image's tokens."""
+PADDED_TO = 32
+"""Z-Image pads its text and its image to multiples of this many tokens each."""
+
+
+def joint_attention_layers(transformer: Any) -> dict[str, Any]:
+    """Return the attention modules that see text and image: name -> module, in their order.
+
+    TypeError for a network of another class than the two that are known. Z-Image's refiners, which
+    see one of the two alone, are left out.
+    """
+    from diffusers import Flux2Transformer2DModel, ZImageTransformer2DModel
+
+    if isinstance(transformer, Flux2Transformer2DModel):
+        double, single = transformer.transformer_blocks, transformer.single_transformer_blocks
+        return {
+            **{f"transformer_blocks.{i}.attn": block.attn for i, block in enumerate(double)},
+            **{f"single_transformer_blocks.{i}.attn": block.attn for i, block in enumerate(single)},
+        }
+    if isinstance(transformer, ZImageTransformer2DModel):
+        return {
+            f"layers.{i}.attention": block.attention for i, block in enumerate(transformer.layers)
+        }
+    raise TypeError(f"the joint attention of {type(transformer).__name__} is not known")
+
+
+class JointAttentionRecorder(AttentionRecorder):
+    """An `AttentionRecorder` of a transformer; maps are on its token grid.
+
+    ``layers`` restricts it to some names out of `joint_attention_layers`. Of Z-Image the prompts'
+    embeddings are taken to be the first tokens of the padded prompts, as its pipeline makes them.
+    """
+
+    def __init__(self, transformer: Any, layers: Sequence[str] | None = None) -> None:
+        self.transformer = transformer
+        self.layers = joint_attention_layers(transformer)
+        if layers is not None:
+            unknown = sorted(set(layers) - set(self.layers))
+            if unknown:
+                raise ValueError(
+                    f"cannot watch {', '.join(unknown)}; the layers are: {', '.join(self.layers)}"
+                )
+            self.layers = {name: self.layers[name] for name in layers}
+        self.text_first = not any(name.startswith("layers.") for name in self.layers)
+        self._rotary: dict[str, Any] = {}
+        self._texts: list[int] = []
+        """Text tokens of each row."""
+        self._images: list[int] = []
+        """Image tokens of each row, without padding; of Z-Image alone."""
+        self._begin()
+
+    def sources(self, name: str) -> tuple[Any, Any]:
+        """Return the norms that queries and keys come out of, B x tokens x heads x d.
+
+        Of a double-stream block those of the image's queries and of the text's keys. ValueError for
+        a transformer without such norms.
+        """
+        module = self.layers[name]
+        double = self.text_first and not name.startswith("single_")
+        query, key = module.norm_q, module.norm_added_k if double else module.norm_k
+        if query is None or key is None:
+            raise ValueError(f"{name} does not normalise its queries and keys, which is needed")
+        return query, key
+
+    def attach(self) -> None:
+        """Put the hooks on, those of the token counts and of the rotary embeddings too."""
+        super().attach()
+        self._handles.append(
+            self.transformer.register_forward_pre_hook(self._count_tokens, with_kwargs=True)
+        )
+        for name, module in self.layers.items():
+            self._handles.append(
+                module.register_forward_pre_hook(self.keep_rotary(name), with_kwargs=True)
+            )
+
+    def _count_tokens(self, _module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        if not self._recording:
+            return
+        if self.text_first:
+            text = kwargs["encoder_hidden_states"] if len(args) < 2 else args[1]
+            self._texts = [text.shape[1]] * text.shape[0]
+            return
+        given = dict(zip(("x", "t", "cap_feats"), args, strict=False)) | kwargs
+        self._texts = [len(caption) for caption in given["cap_feats"]]
+        self._images = [
+            (image.shape[-2] // PATCH) * (image.shape[-1] // PATCH) for image in given["x"]
+        ]
+
+    def keep_rotary(self, name: str) -> Callable[..., None]:
+        """Return a pre-hook that keeps a layer's rotary embedding while recording."""
+        argument = "image_rotary_emb" if self.text_first else "freqs_cis"
+
+        def hook(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
+            if self._recording:
+                self._rotary[name] = kwargs[argument]
+
+        return hook
+
+    def clear(self) -> None:
+        """Forget what was recorded, and with it its hold on the graph."""
+        super().clear()
+        self._rotary.clear()
+
+    def maps(
+        self, columns: torch.Tensor, size: tuple[int, int], rows: Sequence[int] | None = None
+    ) -> torch.Tensor:
+        """Return a token's attention over the text alone, float32[B, N, h, w] or better.
+
+        Arguments as of `AttentionRecorder.maps`; ``size`` is the token grid, and pictures that were
+        given as references beside the one that is drawn have no maps. The columns of one row add up
+        to 1 over all text tokens that the layer attends to, padding among them.
+        """
+        missing = [name for name in self.layers if name not in self._queries]
+        if missing:
+            raise RuntimeError(f"nothing was recorded for {', '.join(missing)}")
+        chosen = range(len(self._texts)) if rows is None else rows
+        found = []
+        for place, row in enumerate(chosen):
+            layers = []
+            for name, module in self.layers.items():
+                query, key = self.block(name, row, size[0] * size[1])
+                column = columns[place : place + 1, : self._texts[row]]
+                padding = column.new_zeros(1, key.shape[1] - column.shape[1])
+                column = torch.cat([column, padding], dim=1)
+                layers.append(
+                    attention_column(query.flatten(2), key.flatten(2), module.heads, column, size)
+                )
+            found.append(torch.cat(layers, dim=1))
+        return torch.cat(found)
+
+    def block(self, name: str, row: int, positions: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the first image queries and the text keys of one row, turned by their place:
+        1 x positions x heads x d and 1 x text tokens x heads x d."""
+        from diffusers.models.embeddings import apply_rotary_emb
+
+        query, key = self._queries[name][row : row + 1], self._keys[name][row : row + 1]
+        text = self._texts[row]
+        if self.text_first:
+            cos, sin = self._rotary[name]
+            if name.startswith("single_"):
+                query, key = query[:, text:], key[:, :text]
+            query = query[:, :positions]
+            image = slice(text, text + positions)
+            query = apply_rotary_emb(query, (cos[image], sin[image]), sequence_dim=1)
+            return query, apply_rotary_emb(key, (cos[:text], sin[:text]), sequence_dim=1)
+        turns = self._rotary[name][row : row + 1]
+        start = padded(self._images[row])
+        texts = slice(start, start + padded(text))
+        query = apply_rotary_emb(query[:, :positions], turns[:, :positions], use_real=False)
+        return query, apply_rotary_emb(key[:, texts], turns[:, texts], use_real=False)
+
+
+def padded(tokens: int) -> int:
+    """Return the number of tokens that Z-Image pads so many to."""
+    return tokens + -tokens % PADDED_TO
