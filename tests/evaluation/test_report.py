@@ -6,7 +6,6 @@ import base64
 import csv
 import json
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
@@ -24,6 +23,7 @@ from mcap.evaluation.measures import Measured
 from mcap.evaluation.report import write_report
 from mcap.evaluation.summary import Summary, summarize
 from mcap.weights.catalogue import PackageSource, Weight
+from tests.support.chromium import require_chromium
 
 AXE = Weight(
     name="axe-core",
@@ -195,12 +195,7 @@ def test_nothing_measured_makes_a_page_that_says_so(tmp_path):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_violation(page, width, scheme):
     """In headless Chromium: structure, names, contrast, the keyboard's way into the table."""
-    chromium = next(
-        (found for name in ("chromium", "chromium-browser", "google-chrome")
-         if (found := shutil.which(name))), None
-    )  # fmt: skip
-    if chromium is None:
-        pytest.skip("no Chromium is installed")
+    chromium = require_chromium()
     from mcap.weights.fetch import fetch
 
     try:
