@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from mcap.errors import InputRejectedError, UsageError, did_you_mean
-from mcap.images.find import people_in
+from mcap.images.find import find_photos, people_in
 from mcap.runtime.documents import MEBIBYTE, read_text, read_toml
 from mcap.runtime.files import why
 from mcap.runtime.text import file_stem
@@ -49,6 +52,16 @@ class Job:
 def style_folder(style: str) -> str:
     """Return what the folders of a style are called, whether it is given by name or by path."""
     return file_stem(Path(style).stem if style.endswith(".toml") else style)
+
+
+def photos_hash(source: Path) -> str:
+    """Return a hash over names, sizes and times of the photos; it opens none of them."""
+    lines = []
+    for path in find_photos([source]):
+        with suppress(OSError):
+            facts = path.stat()
+            lines.append(f"{os.fsencode(path.name)!r} {facts.st_size} {facts.st_mtime_ns}")
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
 def words(value: Any) -> Any:

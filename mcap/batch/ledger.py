@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mcap.batch.folder import LEDGER
-from mcap.batch.jobs import Job
+from mcap.batch.jobs import Job, photos_hash
 from mcap.batch.retry import Cause, Next, State
 from mcap.errors import McapError, UsageError
 from mcap.runtime.files import REASONS, private_opener
@@ -103,6 +103,7 @@ class JobRow:
     """Seconds."""
     disk_mb: float = 0.0
     photos: str = ""
+    """Hash over the source's files (`photos_hash`) when the job was begun last, or came."""
     low_memory: bool = False
     cause: str = ""
     stage: str = ""
@@ -132,8 +133,6 @@ class Planned:
     estimate: float | None = None
     """Seconds; None where it is not known."""
     disk_mb: float = 0.0
-    photos: str = ""
-    """Hash over the source's files; another one means that the job is to be looked at again."""
 
 
 class Ledger:
@@ -222,14 +221,15 @@ class Ledger:
 
     def add(self, planned: Sequence[Planned]) -> list[JobRow]:
         """Add jobs that are new, and let those wait again whose photos are others than when they
-        were done or given up; return the rows of all that were asked for.
+        were begun last; return the rows of all that were asked for.
 
         Raises `UsageError` for a job that is there with another seed or other overrides.
         """
         there = {row.job.key: row for row in self.rows()}
         with self.transaction():
             for plan in planned:
-                job, values = plan.job, (plan.estimate, plan.disk_mb, plan.photos)
+                job, photos = plan.job, photos_hash(plan.job.source)
+                values = (plan.estimate, plan.disk_mb, photos)
                 row = there.get(job.key)
                 if row is None:
                     self.db.execute(
@@ -245,7 +245,7 @@ class Ledger:
                     " WHERE id = ?",
                     (as_json(str(job.source)), *values, row.id),
                 )
-                if plan.photos != row.photos and row.state in ("done", "failed"):
+                if photos != row.photos and row.state in ("done", "failed"):
                     self.wait_again(row)
         wanted = {plan.job.key for plan in planned}
         return [row for row in self.rows() if row.job.key in wanted]
@@ -259,13 +259,11 @@ class Ledger:
             (last, row.id),
         )
 
-    def look_again(self, rows: Sequence[JobRow]) -> list[JobRow]:
-        """Let all of these jobs wait, since something else is asked of them now; return them."""
+    def look_again(self, rows: Sequence[JobRow]) -> None:
+        """Let all of these jobs wait, since something else is asked of them now."""
         with self.transaction():
             for row in rows:
                 self.wait_again(row)
-        wanted = {row.id for row in rows}
-        return [row for row in self.rows() if row.id in wanted]
 
     def recover(self) -> int:
         """Let jobs wait again that a scheduler was at which is no more; return their number."""
@@ -278,9 +276,11 @@ class Ledger:
         return found.rowcount
 
     def begin(self, row: JobRow, worker: str) -> int:
-        """Write that a worker begins a job; return the attempt's id."""
+        """Write that a worker begins a job, with the row's photos; return the attempt's id."""
         with self.transaction():
-            self.db.execute("UPDATE jobs SET state = 'running' WHERE id = ?", (row.id,))
+            self.db.execute(
+                "UPDATE jobs SET state = 'running', photos = ? WHERE id = ?", (row.photos, row.id)
+            )
             made = self.db.execute(
                 "INSERT INTO attempts (job, worker, started, low_memory) VALUES (?, ?, ?, ?)",
                 (row.id, worker, time.time(), row.low_memory),

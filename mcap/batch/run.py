@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +17,6 @@ from mcap.batch.report import write_index, write_person
 from mcap.batch.scheduler import Scheduler
 from mcap.batch.settings import BatchSettings
 from mcap.contracts import WorkerPlan
-from mcap.images.find import find_photos
 from mcap.runtime.files import make_folder
 from mcap.runtime.lock import locked_folder
 
@@ -72,9 +69,14 @@ def run_batch(
         if jobs is None:
             rows = ledger.retry(failed_only=failed_only)
         else:
-            rows = ledger.add([planned(job) for job in jobs])
-            if deciding(settings) != deciding(stored):
-                rows = ledger.look_again(rows)
+            rows = ledger.add([job if isinstance(job, Planned) else Planned(job) for job in jobs])
+            again = rows if deciding(settings) != deciding(stored) else []
+            if settings.force:  # what it is for: jobs that were refused as trained on other photos
+                again = again or [row for row in rows if row.cause == "usage"]
+            if again:
+                ledger.look_again(again)
+                wanted = {row.id for row in rows}
+                rows = [row for row in ledger.rows() if row.id in wanted]
         ledger.put("settings", settings.model_dump(mode="json"))
         plan = replace(
             plan or WorkerPlan(RUNNER, out),
@@ -91,22 +93,6 @@ def run_batch(
                 write_pages(ledger, out)
                 written = time.monotonic()
             yield event
-
-
-def planned(job: Planned | Job) -> Planned:
-    """Return a job with its plan and what its photos are now."""
-    found = job if isinstance(job, Planned) else Planned(job)
-    return found if found.photos else replace(found, photos=photos_hash(found.job.source))
-
-
-def photos_hash(source: Path) -> str:
-    """Return a hash over names, sizes and times of the photos; it opens none of them."""
-    lines = []
-    for path in find_photos([source]):
-        with suppress(OSError):
-            facts = path.stat()
-            lines.append(f"{os.fsencode(path.name)!r} {facts.st_size} {facts.st_mtime_ns}")
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
 def deciding(settings: BatchSettings) -> BatchSettings:

@@ -23,6 +23,7 @@ from mcap.batch.events import (
     WorkerLost,
     WorkerReady,
 )
+from mcap.batch.jobs import photos_hash
 from mcap.batch.retry import Cause, cause_of, what_next
 from mcap.errors import McapError, MissingResourceError
 from mcap.runtime.files import REASONS
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from mcap.contracts import Engine, WorkerEvent, WorkerPlan
 
 TICK_SECONDS = 0.5
+CHANGED = "Its photos changed while it ran; the next run of the batch looks at them again."
 STARTS = 3
 """Times that a worker may be lost before it was ever ready; then no other takes its place."""
 
@@ -122,8 +124,8 @@ class Scheduler:
             if not self.has_room(row):
                 return
             worker = self.idle.pop(0)
+            row = replace(row, state="running", photos=photos_hash(row.job.source))
             attempt = self.ledger.begin(row, worker)
-            row = replace(row, state="running")
             self.rows[row.id] = row
             self.take_out(row)
             self.running[worker] = Running(row, attempt)
@@ -215,6 +217,10 @@ class Scheduler:
         if causes[-1] == "failed" and free_mb(self.plan.studio) < self.settings.min_free_mb:
             causes[-1] = "stopped"  # for want of room: no fault of the job, which goes on later
         following = what_next(causes)
+        if following.state != "waiting" and photos_hash(row.job.source) != row.photos:
+            details = outcome.get("details", {})
+            remarks = [*details.get("remarks", []), CHANGED]
+            outcome = {**outcome, "details": {**details, "remarks": remarks}}
         self.ledger.finish(running.attempt, causes[-1], following, outcome)
         row = replace(
             row,

@@ -588,7 +588,8 @@ def print_status(console: Console, rows: Sequence[JobRow]) -> None:
             format_seconds(row.seconds) if row.attempts else "",
             len(row.attempts),
             f"{row.stage}: {row.message}" if row.state == "failed" else
-            (row.attempts[-1].worker if row.state == "running" and row.attempts else ""),
+            (row.attempts[-1].worker if row.state == "running" and row.attempts else
+             " ".join(row.details.get("remarks", []))),
         )
         for row in rows
     ]  # fmt: skip

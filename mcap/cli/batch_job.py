@@ -30,6 +30,12 @@ WAIT_SECONDS = 180.0
 OWN_VARIABLES = frozenset({"MCAP_PLUGINS", "MCAP_CONFIG_DIR", "MCAP_CACHE_DIR", "MCAP_OFFLINE"})
 """Of the machine that a worker runs on, unless the batch says otherwise."""
 
+TRAINED_ON_OTHERS = (
+    "It was trained on other inputs: {} changed since. Its portraits are as they were. Put the "
+    "inputs back, or train it again: mcap batch retry STUDIO --failed-only --force."
+)
+"""Of a subject that is complete: what a person may have chosen from is not replaced unasked."""
+
 TOLD_REFUSED = 50
 """Photos whose verdict goes into the ledger; all are in the report of the masks."""
 
@@ -132,8 +138,11 @@ def run_stages(order: Mapping[str, Any], folders: JobFolders) -> dict[str, Any]:
         began = time.perf_counter()
         code, result = command([stage.name, *stage.arguments], folders.log)
         # Only over a subject of other photos: a training that was interrupted goes on.
-        if code == 2 and "changed" in result and order["force"]:
-            code, result = command([stage.name, *stage.arguments, "--force"], folders.log)
+        if code == 2 and "changed" in result:
+            if order["force"] or not_worth_keeping(result):
+                code, result = command([stage.name, *stage.arguments, "--force"], folders.log)
+            else:
+                result["error"] = TRAINED_ON_OTHERS.format("; ".join(result["changed"]))
         details["seconds"][stage.name] = round(time.perf_counter() - began, 3)
         if stage.name == "mask" and "photos" in result:
             refused = [
@@ -152,6 +161,13 @@ def run_stages(order: Mapping[str, Any], folders: JobFolders) -> dict[str, Any]:
                 "exit_code": code, "stage": stage.name, "message": message, "details": details
             }  # fmt: skip
     return {"exit_code": 0, "stage": "", "message": "", "details": details}
+
+
+def not_worth_keeping(refusal: Mapping[str, Any]) -> bool:
+    """Return whether what a training was refused for is one that never ended, on photos that are
+    others now: nobody has its portraits, and it cannot go on."""
+    of_photos = all(name.startswith(("source photos", "masks")) for name in refusal["changed"])
+    return of_photos and refusal.get("state") == "training"
 
 
 def command(arguments: Sequence[str], log: Path) -> tuple[int, dict[str, Any]]:

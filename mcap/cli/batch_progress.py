@@ -178,6 +178,8 @@ def tell(
             complain(f"{text}\n  {row.job.person}{where}: {row.message}")
         else:
             say(text)
+        for remark in row.details.get("remarks", []):
+            complain(f"{row.job.person}, {row.job.style}: {remark}")
 
 
 def picture(progress: BatchProgress) -> Group:

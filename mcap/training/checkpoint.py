@@ -166,7 +166,7 @@ def refuse_changes(checkpoint: Checkpoint, belongs_to: Mapping[str, str]) -> Non
         raise UsageError(
             f"{checkpoint.path}: cannot go on, because this changed: {shown}. Put it back as it "
             "was, or start again with --force.",
-            details={"changed": changed},
+            details={"changed": changed, "state": "training"},
         )
 
 

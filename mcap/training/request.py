@@ -191,7 +191,7 @@ def state_at_out(
         f"--out {out}: holds a subject ({what}) that was trained on other inputs: "
         f"{'; '.join(changed)} changed. Name another folder with --out, put the inputs back, or "
         "start over with --force.",
-        details={"changed": changed},
+        details={"changed": changed, "state": manifest.state},
     )
 
 

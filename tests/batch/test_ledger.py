@@ -26,7 +26,7 @@ def ledger(tmp_path):
 
 
 def test_attempts_are_kept_with_their_jobs(ledger):
-    (row,) = ledger.add(planned("anna", estimate=60.0, disk_mb=5.0, photos="x"))
+    (row,) = ledger.add(planned("anna", estimate=60.0, disk_mb=5.0))
     first = ledger.begin(row, "worker 1")
     assert ledger.rows()[0].state == "running"
     ledger.finish(first, "memory", Next("waiting", low_memory=True), {"exit_code": 5})
@@ -54,11 +54,14 @@ def test_what_a_dead_scheduler_left_waits_again_and_counts_for_nothing(tmp_path)
         assert ledger.recover() == 0
 
 
-def test_other_photos_are_another_job(ledger):
-    (row,) = ledger.add(planned("anna", photos="first"))
+def test_other_photos_are_another_job(ledger, tmp_path):
+    jobs = [Planned(Job("anna", tmp_path / "anna", "passport"))]
+    (tmp_path / "anna").mkdir()
+    (row,) = ledger.add(jobs)
     ledger.finish(ledger.begin(row, "1"), "done", Next("done"), {"exit_code": 0})
-    assert ledger.add(planned("anna", photos="first"))[0].state == "done"
-    again = ledger.add(planned("anna", photos="second"))[0]
+    assert ledger.add(jobs)[0].state == "done"
+    (tmp_path / "anna" / "1.jpg").write_bytes(b"photo")
+    again = ledger.add(jobs)[0]
     assert (again.state, again.counted) == ("waiting", ())
 
 

@@ -10,7 +10,6 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from mcap.batch.folder import JobFolders

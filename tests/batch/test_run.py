@@ -136,6 +136,57 @@ def test_again_nothing_is_to_be_done(tmp_path, engine):
     assert sum(isinstance(event, JobStarted) for event in events) == 2
 
 
+def test_client_folders_that_change_while_it_runs(tmp_path, engine):
+    """Jobs that wait take what is there when they begin; one that runs is looked at again."""
+    clients, out = tmp_path / "clients", tmp_path / "studio"
+    names = ["running", "added", "replaced", "removed", "gone", "renamed", "left alone"]
+    for name in names:
+        (clients / name).mkdir(parents=True)
+        for photo in ("1.jpg", "2.jpg"):
+            (clients / name / photo).write_bytes(b"photo")
+    jobs = [Planned(Job(name, clients / name, "passport", 100), estimate=20.0 - number)
+            for number, name in enumerate(names)]  # fmt: skip
+    plan = WorkerPlan(RUNNER, out, workers=1, gpus=(), threads=1)
+    for event in run_batch(jobs, out, engine, settings=SMALL, plan=plan):
+        if isinstance(event, JobStarted) and event.row.job.person == "running":
+            (clients / "running" / "3.jpg").write_bytes(b"new")
+            (clients / "added" / "3.jpg").write_bytes(b"new")
+            (clients / "replaced" / "2.jpg").write_bytes(b"another")
+            (clients / "removed" / "2.jpg").unlink()
+            (clients / "gone").rename(tmp_path / "elsewhere")
+            (clients / "renamed").rename(clients / "another name")
+    assert (event.done, event.failed) == (5, 2)
+    found = {person: row for (person, _), row in rows(out).items()}
+    remarks = {name: row.details.get("remarks") for name, row in found.items() if row.details}
+    assert remarks.pop("running") == [scheduling.CHANGED] and not any(remarks.values())
+    for name in ("gone", "renamed"):
+        assert (found[name].state, found[name].cause) == ("failed", "refused")
+        assert f"clients/{name} is not there" in found[name].message
+    page = (out / "index.html").read_text()
+    assert scheduling.CHANGED in page and "clients/gone is not there" in page
+
+    # The disk with that folder is back; the other one is still called otherwise.
+    (tmp_path / "elsewhere").rename(clients / "gone")
+    again = registry().create("engine", "local")
+    events = list(run_batch(jobs, out, again, settings=SMALL, plan=plan))
+    assert [one.row.job.person for one in events if isinstance(one, JobStarted)] == [
+        "running", "gone"
+    ]  # fmt: skip
+    assert (events[-1].done, events[-1].failed) == (6, 1)
+    assert scheduling.CHANGED not in (out / "index.html").read_text()
+    events = list(run_batch(jobs, out, registry().create("engine", "local"), settings=SMALL,
+                            plan=plan))  # fmt: skip
+    assert not any(isinstance(one, JobStarted) for one in events)
+
+
+def test_force_tries_what_was_refused_as_trained_on_others(tmp_path, engine):
+    jobs = [job("ends with 2"), job("ends with 3")]
+    batch(jobs, tmp_path, engine)
+    forced = SMALL.model_copy(update={"force": True})
+    events = batch(jobs, tmp_path, registry().create("engine", "local"), settings=forced)
+    assert [one.row.job.person for one in events if isinstance(one, JobStarted)] == ["ends with 2"]
+
+
 def test_retry_forgives(tmp_path, engine):
     batch([job("ends with 3"), job("anna")], tmp_path, engine)
     events = list(run_batch(None, tmp_path, registry().create("engine", "local"),

@@ -104,6 +104,21 @@ def test_other_photos_are_trained_again_only_with_force(order, commands):
     assert ran[2][-1] == "--force"
 
 
+def test_a_training_that_never_ended_begins_anew_on_other_photos(order, commands):
+    ran, answers = commands
+    changed = ["source photos (1.jpg)", "masks (1.png)"]
+    refusal = {"error": "trained on other inputs", "changed": changed, "state": "training"}
+    answers["train"] = [(2, dict(refusal))]
+    assert batch_job.run_stages(order, folders(order))["exit_code"] == 0
+    assert [one[-1] for one in ran if one[0] == "train"][-1] == "--force"
+    for kept in ({"state": "complete"}, {"changed": ["recipe (rank)"]}):
+        ran.clear()
+        answers["train"] = [(2, {**refusal, **kept})]
+        outcome = batch_job.run_stages(order, folders(order))
+        assert [one[0] for one in ran] == ["mask", "train"]
+        assert outcome["exit_code"] == 2 and "--failed-only --force" in outcome["message"]
+
+
 def test_settings_are_the_batchs_and_not_the_machines(monkeypatch):
     monkeypatch.setenv("MCAP_BACKBONE", "sdxl")
     monkeypatch.setenv("MCAP_CACHE_DIR", "/cache")

@@ -46,6 +46,8 @@ def simulate(order: Mapping[str, Any]) -> dict[str, Any]:
     with tried.open("a") as file:
         file.write("low memory\n" if order["low_memory"] else "as usual\n")
     tries = len(tried.read_text().splitlines())
+    if "clients" in Path(order["source"]).parts and not Path(order["source"]).is_dir():
+        return {"exit_code": 3, "stage": "mask", "message": f"{order['source']} is not there"}
     if person.startswith("deadly"):
         os.kill(os.getpid(), signal.SIGKILL)
     if person.startswith("raises"):

@@ -102,4 +102,4 @@ def test_changes_are_named(tmp_path):
     refuse_changes(checkpoint, {"photos": "abc", "seed": "1"})
     with pytest.raises(UsageError, match=r"seed \(was '1', is '2'\)") as caught:
         refuse_changes(checkpoint, {"photos": "abc", "seed": "2"})
-    assert caught.value.details == {"changed": ["seed"]}
+    assert caught.value.details == {"changed": ["seed"], "state": "training"}

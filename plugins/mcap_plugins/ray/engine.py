@@ -156,7 +156,7 @@ class RayEngine:
         count, threads, gpu = workforce(plan, ray.nodes())
         self.probe = (str(plan.studio / PROBE), secrets.token_hex(16))
         write_bytes(Path(self.probe[0]), self.probe[1].encode())
-        self.listings = {str(source): listing(source) for source in plan.sources}
+        self.listings = self.listed()
         limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
         actor = actor_class()
         control: Any = ray.remote(Control)
@@ -209,6 +209,11 @@ class RayEngine:
         for number, handler in handlers.items():  # Ray sets its own
             with suppress(ValueError, TypeError):
                 signal.signal(number, handler)
+
+    def listed(self) -> dict[str, list[Any]]:
+        """Return what lies in the folders of photos now."""
+        assert self.plan is not None
+        return {str(source): listing(source) for source in self.plan.sources}
 
     def greet(self, worker: str) -> None:
         """Ask a worker whether it is there; Ray answers as soon as the actor lives."""
@@ -273,6 +278,10 @@ class RayEngine:
         """Take in that a worker is there, and whether it sees the same folders."""
         assert self.plan is not None
         files, studio = self.plan.files, self.plan.studio
+        if not shared and (now := self.listed()) != self.listings:
+            self.listings = now  # a client's folder has changed since: no fault of that machine
+            self.greet(worker)
+            return []
         if files == "shared" and not shared:
             raise UsageError(
                 f"--files shared: worker {worker} on {machine} does not see {studio} and the "

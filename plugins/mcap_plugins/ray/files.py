@@ -44,8 +44,13 @@ def packed(order: Mapping[str, Any]) -> bytes:
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as archive:
         for photo in find_photos([order["source"]]):
-            with suppress(FileNotFoundError):
-                archive.add(photo, f"{SOURCE}/{photo.name}", recursive=False)
+            content = b""  # of one that cannot be read: the worker refuses it by its name
+            with suppress(OSError):
+                content = photo.read_bytes()
+            if content or photo.exists():
+                member = tarfile.TarInfo(f"{SOURCE}/{photo.name}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
         home = person_folder(Path(order["studio"]), order["person"])
         if home.is_dir():
             archive.add(home, HOME, filter=without_locks)
