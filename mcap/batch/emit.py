@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mcap.batch.folder import PEOPLE, JobFolders
-from mcap.batch.jobs import Job, style_folder
+from mcap.batch.folder import PEOPLE, JobFolders, style_folder
+from mcap.batch.jobs import Job, photos_hash
 from mcap.batch.ledger import Ledger, Planned
 from mcap.batch.retry import Cause, cause_of, what_next
 from mcap.batch.scheduler import job_order
@@ -91,10 +91,11 @@ def run_job(order: Mapping[str, Any], runner: Runner) -> dict[str, Any]:
     causes: list[Cause] = []
     attempts: list[dict[str, Any]] = []
     while True:
-        started = time.time()
+        started, photos = time.time(), photos_hash(Path(order["source"]))
         outcome = perform(runner, order)
+        changed = photos_hash(Path(order["source"])) != photos
         # Nobody but the cluster interrupts a task, and it does so on purpose.
-        causes.append(cause_of(outcome["exit_code"], stopping=True))
+        causes.append(cause_of(outcome["exit_code"], stopping=True, photos_changed=changed))
         following = what_next(causes)
         attempts.append(
             {

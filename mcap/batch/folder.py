@@ -19,7 +19,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mcap.batch.jobs import style_folder
 from mcap.runtime.text import file_stem
 
 LEDGER = "jobs.sqlite"
@@ -27,6 +26,11 @@ PEOPLE = "people"
 PAGE = "index.html"
 WORKERS = "workers"
 THUMBNAILS = "thumbnails"
+
+
+def style_folder(style: str) -> str:
+    """Return what the folders of a style are called, whether it is given by name or by path."""
+    return file_stem(Path(style).stem if style.endswith(".toml") else style)
 
 
 @dataclass(frozen=True)

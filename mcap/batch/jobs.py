@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from mcap.batch.folder import LEDGER, style_folder
 from mcap.errors import InputRejectedError, UsageError, did_you_mean
 from mcap.images.find import find_photos, people_in
 from mcap.runtime.documents import MEBIBYTE, read_text, read_toml
@@ -47,11 +48,6 @@ class Job:
         Two jobs of one key would write to the same place.
         """
         return file_stem(self.person).casefold(), style_folder(self.style).casefold()
-
-
-def style_folder(style: str) -> str:
-    """Return what the folders of a style are called, whether it is given by name or by path."""
-    return file_stem(Path(style).stem if style.endswith(".toml") else style)
 
 
 def photos_hash(source: Path) -> str:
@@ -96,6 +92,7 @@ class JobLine(BaseModel):
 def read_jobs(given: Path, styles: Sequence[str] = (), seed: int = 0) -> list[Job]:
     """Return the jobs of a folder of people, of jobs.toml or of jobs.csv.
 
+    A folder of a batch that lies among the people's is none of them.
     ``styles`` and ``seed`` are for jobs that name none. Raises `UsageError` that names line and key
     for what is wrong in a file, a job that is there twice, two people who would share a folder, and
     a job without a style; `InputRejectedError` where there is no job at all.
@@ -103,7 +100,7 @@ def read_jobs(given: Path, styles: Sequence[str] = (), seed: int = 0) -> list[Jo
     if given.is_dir():
         lines = [
             (JobLine(person=person, source=str(folder.absolute())), str(folder))
-            for person, folder in people_in([given], "").items()
+            for person, folder in people_in([given], "", is_person).items()
         ]
     elif given.suffix.lower() in (".toml", ".csv"):
         try:
@@ -132,6 +129,11 @@ def read_jobs(given: Path, styles: Sequence[str] = (), seed: int = 0) -> list[Jo
         raise InputRejectedError(f"{given}: holds no jobs.")
     require_distinct(jobs)
     return jobs
+
+
+def is_person(path: Path) -> bool:
+    """Return whether what lies in a folder of people is one: a folder, and not of a batch."""
+    return path.is_dir() and not (path / LEDGER).is_file()
 
 
 def one_style_at_least(styles: tuple[str, ...], origin: str) -> tuple[str, ...]:

@@ -16,8 +16,7 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
-from mcap.batch.folder import PAGE, THUMBNAILS, JobFolders, person_folder
-from mcap.batch.jobs import style_folder
+from mcap.batch.folder import PAGE, THUMBNAILS, JobFolders, person_folder, style_folder
 from mcap.batch.ledger import JobRow
 from mcap.batch.retry import remedy
 from mcap.errors import InputRejectedError

@@ -51,15 +51,20 @@ class Next:
     """No other job would fare better."""
 
 
-def cause_of(exit_code: int | None, *, stopping: bool = False) -> Cause:
+def cause_of(
+    exit_code: int | None, *, stopping: bool = False, photos_changed: bool = False
+) -> Cause:
     """Return the cause of an attempt's end; ``exit_code`` None: the worker was lost.
 
     A worker that was interrupted although nobody told the batch to stop (somebody sent it the
-    signal alone) is as one that was lost: it saved a checkpoint first.
+    signal alone) is as one that was lost: it saved a checkpoint first. A refusal of photos that
+    changed meanwhile need not be the last word, and is a failure as any.
     """
     if exit_code is None:
         return "stopped" if stopping else "worker"
     cause = CAUSES.get(exit_code, "failed")
+    if cause in ("usage", "refused") and photos_changed:
+        return "failed"
     return "worker" if cause == "stopped" and not stopping else cause
 
 

@@ -213,11 +213,13 @@ class Scheduler:
         """Write down how an attempt ended, and let the job wait again, or not."""
         running = self.running.pop(worker)
         row, causes = running.row, self.causes[running.row.id]
-        causes.append(cause_of(outcome.get("exit_code"), stopping=self.stopping))
+        changed = photos_hash(row.job.source) != row.photos
+        code = outcome.get("exit_code")
+        causes.append(cause_of(code, stopping=self.stopping, photos_changed=changed))
         if causes[-1] == "failed" and free_mb(self.plan.studio) < self.settings.min_free_mb:
             causes[-1] = "stopped"  # for want of room: no fault of the job, which goes on later
         following = what_next(causes)
-        if following.state != "waiting" and photos_hash(row.job.source) != row.photos:
+        if changed and following.state != "waiting":
             details = outcome.get("details", {})
             remarks = [*details.get("remarks", []), CHANGED]
             outcome = {**outcome, "details": {**details, "remarks": remarks}}

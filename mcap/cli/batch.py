@@ -19,6 +19,7 @@ from mcap.cli.train import BACKBONE, RECIPE
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from mcap.batch.jobs import Job
     from mcap.batch.ledger import JobRow, Planned
     from mcap.batch.settings import BatchSettings
     from mcap.contracts import Engine, WorkerPlan
@@ -98,7 +99,7 @@ RAY_LABEL = typer.Option(
     "ray.io/accelerator-type=A100. More than once for several.",
     metavar="KEY=VALUE",
 )
-SEED = typer.Option(help="Seed of jobs that name none. Default: 0.", metavar="N", min=0)
+SEED = typer.Option(help="Seed of jobs that name none.", metavar="N", min=0)
 LOW_MEMORY = typer.Option(
     "--low-memory",
     help="Train with less memory from the start; without it, where memory ran out once.",
@@ -156,19 +157,18 @@ def run(
 ) -> None:
     """Mask, train, generate and, with --enhance, finish: every person in every style.
 
-    A job is a person in a style. Interrupted or killed, the same command goes on; what is done is
-    left alone. A job that fails stops no other: STUDIO/index.html shows everybody, and why.
-    Exit code 1 where a job failed.
+    A job is a person in a style. Interrupted or killed, the same command
+    goes on; what is done is left alone. A job that fails stops no other:
+    STUDIO/index.html shows everybody, and why. Exit code 1 where a job failed.
 
     Examples:
 
-      mcap batch CLIENTS --style passport,business --generate 12 --enhance --out STUDIO
+      mcap batch CLIENTS --style passport,business --enhance --out STUDIO
 
       mcap batch run jobs.csv --workers 4 --out STUDIO
 
-      mcap batch CLIENTS --style passport --engine ray --ray-address auto --out /shared/STUDIO
+      mcap batch CLIENTS --style passport --engine ray --out /shared/STUDIO
     """
-    from mcap.batch.jobs import read_jobs
     from mcap.batch.settings import BatchSettings
     from mcap.cli.batch_plan import as_environment, plan_batch
     from mcap.cli.output import emit, note
@@ -182,7 +182,7 @@ def run(
     settings = load_settings(
         ctx.obj, backbone=backbone, recipe=recipe, device=device, precision=precision
     )
-    jobs = read_jobs(people, style_names(style), seed)
+    jobs = jobs_apart(people, style, seed, out)
     made = make_engine(engine, ray_address)
     device, gpus = places(settings.device, gpus)
     settings = settings.model_copy(update={"device": device})
@@ -224,7 +224,8 @@ def retry(
 ) -> None:
     """Try the jobs again that were given up, and go on with those that wait.
 
-    With the settings of the batch, which the ledger holds; the attempts until now are forgiven.
+    With the settings of the batch, which the ledger holds; the attempts until
+    now are forgiven.
 
     Example:
 
@@ -308,15 +309,15 @@ def emit_(
 ) -> None:
     """Print a job array for a cluster that has a queue of its own: a task a person.
 
-    The jobs are written into STUDIO's ledger, from which each task takes its person's. Once the
-    array is done, mcap batch status STUDIO shows them; the run command takes up what failed.
+    The jobs are written into STUDIO's ledger, from which each task takes its
+    person's. Once the array is done, mcap batch status STUDIO shows them; the
+    run command takes up what failed.
 
     Example:
 
       mcap batch emit CLIENTS --style passport --out /shared/STUDIO --format slurm > array.sh
     """
     from mcap.batch.emit import Array, kubernetes_job, prepare_array, slurm_script
-    from mcap.batch.jobs import read_jobs
     from mcap.batch.settings import BatchSettings
     from mcap.cli.batch_plan import as_environment, plan_batch
     from mcap.cli.lock_folder import lock_folder
@@ -325,7 +326,7 @@ def emit_(
     from mcap.runtime.files import require_writable
 
     settings = load_settings(ctx.obj, backbone=backbone)
-    jobs = read_jobs(people, style_names(style), seed)
+    jobs = jobs_apart(people, style, seed, out)
     wanted = BatchSettings(
         environment=as_environment(settings), count=generate, best=best, enhance=enhance
     )
@@ -367,9 +368,21 @@ def task(
     raise typer.Exit(max((job["exit_code"] for job in found), default=0))
 
 
-def style_names(given: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the names in ``--style``, which may come with commas or more than once."""
-    return tuple(name for text in given or () for name in text.split(",") if name)
+def jobs_apart(people: Path, styles: Sequence[str] | None, seed: int, out: Path) -> list[Job]:
+    """Return the jobs; ``styles`` may hold commas.
+
+    `UsageError` where ``out`` is the people's folder: what is written there would be people next
+    time.
+    """
+    from mcap.batch.jobs import read_jobs
+    from mcap.errors import UsageError
+
+    if people.is_dir() and out.resolve() == people.resolve():
+        raise UsageError(
+            f"--out {out}: is the folder of the photos; name another one, which may lie in it."
+        )
+    names = [name for text in styles or () for name in text.split(",") if name]
+    return read_jobs(people, names, seed)
 
 
 def make_engine(name: str, address: str | None) -> Engine:

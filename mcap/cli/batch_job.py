@@ -30,6 +30,11 @@ WAIT_SECONDS = 180.0
 OWN_VARIABLES = frozenset({"MCAP_PLUGINS", "MCAP_CONFIG_DIR", "MCAP_CACHE_DIR", "MCAP_OFFLINE"})
 """Of the machine that a worker runs on, unless the batch says otherwise."""
 
+GONE = (
+    "{}: is not there any more. Where it was renamed, moved or is on a disk that is away, put it "
+    "back, and the same command goes on."
+)
+
 TRAINED_ON_OTHERS = (
     "It was trained on other inputs: {} changed since. Its portraits are as they were. Put the "
     "inputs back, or train it again: mcap batch retry STUDIO --failed-only --force."
@@ -134,6 +139,8 @@ def stages(order: Mapping[str, Any], folders: JobFolders) -> list[Stage]:
 def run_stages(order: Mapping[str, Any], folders: JobFolders) -> dict[str, Any]:
     """Run the commands of a job until one fails; return the outcome."""
     details: dict[str, Any] = {"seconds": {}}
+    if not os.path.lexists(order["source"]):
+        return {"exit_code": 3, "stage": "mask", "message": GONE.format(order["source"])}
     for stage in stages(order, folders):
         began = time.perf_counter()
         code, result = command([stage.name, *stage.arguments], folders.log)

@@ -133,7 +133,7 @@ def print_rows(
             if index != name and cell.plain
         ]
         if parts:
-            console.print(Padding(Text("; ").join(parts), (0, 0, 0, 4)))
+            console.print(Padding(Text("; ").join(parts), (0, 0, 0, 4)), soft_wrap=False)
 
 
 def print_json(result: Mapping[str, Any]) -> None:

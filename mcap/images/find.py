@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -61,11 +61,14 @@ def find_photos(
     return list(found.values())
 
 
-def people_in(sources: Sequence[Path], option: str) -> dict[str, Path]:
+def people_in(
+    sources: Sequence[Path], option: str, is_person: Callable[[Path], bool] = Path.is_dir
+) -> dict[str, Path]:
     """Return person -> folder of photos: the subfolders, or the folder itself where it has none.
 
-    ``option`` stands before a path in messages: "--source ". Raises `UsageError` for what is no
-    folder or is there twice, `InputRejectedError` for an empty one.
+    ``option`` stands before a path in messages: "--source "; ``is_person`` says of what lies in a
+    folder whether it is one. Raises `UsageError` for what is no folder or is there twice,
+    `InputRejectedError` for an empty one.
     """
     people: dict[str, Path] = {}
     for source in sources:
@@ -74,7 +77,7 @@ def people_in(sources: Sequence[Path], option: str) -> dict[str, Path]:
                 f"{option}{source}: is no folder; give one with a subfolder of photos a person."
             )
         inner = sorted(
-            (path for path in source.iterdir() if path.is_dir() and path.name[0] != "."),
+            (path for path in source.iterdir() if path.name[0] != "." and is_person(path)),
             key=natural_order,
         )
         if not inner and not find_photos([source]):

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mcap.batch.jobs import Job, read_jobs, style_folder
+from mcap.batch.folder import LEDGER, style_folder
+from mcap.batch.jobs import Job, read_jobs
 from mcap.errors import InputRejectedError, UsageError
 
 
@@ -26,6 +27,12 @@ def test_a_folder_has_a_person_in_each_subfolder(clients):
         for style in ("passport", "business")
     ]
     assert jobs[0].source == clients / "anna"
+
+
+def test_a_batch_among_the_people_is_none_of_them(clients):
+    (clients / "studio").mkdir()
+    (clients / "studio" / LEDGER).touch()
+    assert [job.person for job in read_jobs(clients, ("passport",))] == ["anna", "bob 2", "bob 10"]
 
 
 def test_a_toml_file_says_more_of_each(tmp_path):

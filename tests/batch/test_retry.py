@@ -43,6 +43,13 @@ def test_what_follows(causes, following):
     assert what_next(causes) == following
 
 
+def test_a_refusal_of_photos_that_changed_meanwhile_is_not_the_last_word():
+    assert cause_of(3) == "refused" and cause_of(3, photos_changed=True) == "failed"
+    assert cause_of(2, photos_changed=True) == "failed"
+    assert cause_of(0, photos_changed=True) == "done"
+    assert cause_of(4, photos_changed=True) == "missing"
+
+
 def test_what_is_given_up_has_a_remedy():
     for cause in ("failed", "worker", "usage", "refused", "memory"):
         assert "mcap batch retry STUDIO" in remedy(cause, [cause])

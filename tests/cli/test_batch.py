@@ -97,6 +97,7 @@ def test_a_failure_ends_with_1_and_can_be_tried_again(tmp_path, capsys):
         (["{clients}", "--style", "nowhere", "--out", "{out}"], 2, "nowhere"),
         (["{out}", "--style", "passport", "--out", "{out}"], 2, "is not there"),
         (["{clients}", "--style", "passport"], 2, "--out"),
+        (["{clients}", "--style", "passport", "--out", "{clients}"], 2, "folder of the photos"),
         (["{clients}", "--style", "passport", "--out", "{clients}/anna/1.jpg"], 2, "is a file"),
         (["{clients}", "--style", "passport", "--out", "{out}", "--engine", "cloud"], 4,
          "No engine called 'cloud' is installed; there are: local, ray"),

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import os
+import random
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from mcap.batch import BatchSettings, Job, run_batch
+from mcap.batch.events import JobStarted, Tick
 from mcap.batch.folder import JobFolders
+from mcap.batch.run import RUNNER
 from mcap.cli import batch_job
+from mcap.contracts import WorkerPlan
 from mcap.registry import registry
 from tests.support import ROOT
 from tests.support.generating import files
@@ -34,6 +44,7 @@ ORDER: dict[str, Any] = {
 
 @pytest.fixture
 def order(tmp_path) -> dict[str, Any]:
+    (tmp_path / "-anna").mkdir()
     return {**ORDER, "studio": str(tmp_path / "studio"), "source": str(tmp_path / "-anna")}
 
 
@@ -102,6 +113,14 @@ def test_other_photos_are_trained_again_only_with_force(order, commands):
     assert batch_job.run_stages({**order, "force": True}, folders(order))["exit_code"] == 0
     assert [one[0] for one in ran] == ["mask", "train", "train", "generate"]
     assert ran[2][-1] == "--force"
+
+
+def test_a_folder_that_is_gone_is_told_as_one(order, commands):
+    ran, _ = commands
+    Path(order["source"]).rmdir()
+    outcome = batch_job.run_stages(order, folders(order))
+    assert outcome["exit_code"] == 3 and "-anna: is not there any more" in outcome["message"]
+    assert not ran
 
 
 def test_a_training_that_never_ended_begins_anew_on_other_photos(order, commands):
@@ -195,3 +214,67 @@ def test_a_warm_worker_writes_what_the_commands_write(tmp_path):
             assert pictures and all(found[name] == data for name, data in pictures.items())
         for name in ("adapter.safetensors",):
             assert (warm.subject / name).read_bytes() == (place.subject / name).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_workers_killed_while_they_train_change_nothing(tmp_path, monkeypatch):
+    """Five, at random moments of a training, against a batch that nobody disturbs."""
+    path = [os.environ.get("PYTHONPATH", ""), str(ROOT), str(ROOT / "plugins")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
+    jobs = []
+    for name in ("1", "2"):
+        (tmp_path / name).mkdir()
+        for photo in sorted((ROOT / "benchmarks" / "people" / name).iterdir())[:3]:
+            shutil.copy(photo, tmp_path / name)
+        steps = ("phase1_steps=10", "phase2_steps=10")
+        jobs.append(Job(name, tmp_path / name, "passport", 3, steps))
+    settings = BatchSettings(
+        environment={"MCAP_DEVICE": "cpu", "MCAP_OFFLINE": "1"},
+        count=1,
+        checkpoint_every=3,
+        min_free_mb=0,
+    )
+    chance, lasts, killed = random.Random(0), [], []
+
+    def run(out: Path, todo, kills: int) -> int:
+        """Return how many jobs are done; each attempt's worker is killed, until ``kills`` are."""
+        plan = WorkerPlan(RUNNER, out, workers=1, gpus=(), threads=1)
+        engine = registry().create("engine", "local")
+        for event in run_batch(todo, out, engine, settings=settings, plan=plan):
+            if isinstance(event, JobStarted):
+                place = JobFolders(out, event.row.job.person, "passport")
+                stands, since, moment = "prepares", 0.0, 0.0
+                begun = place.log.stat().st_size if place.log.is_file() else 0
+            elif isinstance(event, Tick):
+                now = time.monotonic()
+                said = place.log.read_bytes()[begun:] if place.log.is_file() else b""
+                if stands == "prepares" and b"\nphase " in said:
+                    stands, since = "learns", now
+                    moment = now + chance.uniform(0.0, 0.3) * min(lasts, default=math.inf)
+                if stands == "learns" and b"mcap generate" in said:
+                    stands = "has learnt"
+                    lasts.append(now - since)
+                if stands == "learns" and now >= moment and len(killed) < kills:
+                    stands = "is dead"
+                    (worker,) = psutil.Process().children()
+                    worker.send_signal(signal.SIGKILL)
+                    killed.append(now - since)
+        return event.done
+
+    assert run(tmp_path / "whole", jobs, 0) == 2
+    todo = jobs
+    for _ in range(4):  # a job that lost its worker three times waits for a retry
+        if run(tmp_path / "killed", todo, 5) == len(jobs):
+            break
+        todo = None
+    assert len(killed) == 5
+    for job in jobs:
+        whole, found = (JobFolders(tmp_path / name, job.person, "passport")
+                        for name in ("whole", "killed"))  # fmt: skip
+        adapter = "adapter.safetensors"
+        assert (found.subject / adapter).read_bytes() == (whole.subject / adapter).read_bytes()
+        pictures = {name: data for name, data in files(whole.portraits).items()
+                    if name.endswith(".png")}  # fmt: skip
+        assert pictures
+        assert all(files(found.portraits)[name] == data for name, data in pictures.items())

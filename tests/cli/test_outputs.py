@@ -227,8 +227,9 @@ def test_tables_lose_nothing_in_a_narrow_terminal(monkeypatch, words, width):
         assert re.search(rf"^\s*{re.escape(name)}(\s|$)", text, re.MULTILINE), f"{name} is broken"
 
 
+@pytest.mark.parametrize("soft_wrap", [False, True])  # on a terminal, in a pipe
 @pytest.mark.parametrize("width", [40, 80, 160])
-def test_paths_of_results_can_be_copied_at_any_width(width):
+def test_paths_of_results_can_be_copied_at_any_width(width, soft_wrap):
     from rich.console import Console
 
     from mcap.cli.output import print_rows
@@ -236,7 +237,8 @@ def test_paths_of_results_can_be_copied_at_any_width(width):
     file = io.StringIO()
     titles = ("rank", "similarity", "picture", "")
     rows = [(1, "0.532", LONG, "was there already"), (2, "-", "b.png", "no face found")]
-    print_rows(Console(file=file, width=width), titles, rows, name=2, right=(0, 1))
+    console = Console(file=file, width=width, soft_wrap=soft_wrap)
+    print_rows(console, titles, rows, name=2, right=(0, 1))
     lines = file.getvalue().splitlines()
     assert any(LONG in line for line in lines), "in one line"
     assert any("b.png" in line for line in lines)
