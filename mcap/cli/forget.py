@@ -26,7 +26,11 @@ OUT_OF_REACH = (
 )
 """What is said to be left."""
 
-SUBJECTS = typer.Argument(metavar="[SUBJECT]...", help="Subject folders that mcap train wrote.")
+SUBJECTS = typer.Argument(
+    metavar="[SUBJECT]...",
+    help="Subject folders that mcap train wrote; or a person's folder of mcap batch, "
+    "STUDIO/people/NAME, with all that is in it.",
+)
 SOURCE = typer.Option(
     help="Forget the person on the photos in this folder: every subject that was trained on them, "
     "and every mask, here and beside it. More than once for several.",
@@ -80,6 +84,8 @@ def forget(
       mcap forget me.mcap --pictures
 
       mcap forget --source selfies --yes
+
+      mcap forget STUDIO/people/anna --pictures
     """
     import sys
 
@@ -110,6 +116,7 @@ def find_traces(subjects: Sequence[Path], source: Sequence[str], pictures: bool)
     Raises `UsageError` for a folder that is no subject, `InputRejectedError` where ``source``
     cannot be read.
     """
+    from mcap.batch.folder import JobFolders, studio_of
     from mcap.errors import InputRejectedError
     from mcap.generation.forget import picture_traces
     from mcap.images.find import find_photos
@@ -118,6 +125,9 @@ def find_traces(subjects: Sequence[Path], source: Sequence[str], pictures: bool)
     from mcap.subjects.forget import folders_below, source_hashes, subject_traces
     from mcap.subjects.manifest import is_subject_folder, read_manifest
 
+    homes = [path.resolve() for path in subjects if is_home(path)]
+    subjects = [path for path in subjects if not is_home(path)]
+    subjects += [path for home in homes for path in home.iterdir() if is_subject_folder(path)]
     chosen = {path.resolve(): subject_traces(path) for path in subjects}
     of_person: frozenset[str] = frozenset()
     for path in find_photos(source) if source else ():
@@ -126,7 +136,7 @@ def find_traces(subjects: Sequence[Path], source: Sequence[str], pictures: bool)
         except OSError as error:
             raise InputRejectedError(f"--source {path}: {why(error)}.") from None
     photos = of_person.union(*(source_hashes(path) for path in subjects))
-    places = [Path(), *(path.absolute().parent for path in subjects)]
+    places = [Path(), *homes, *(path.absolute().parent for path in subjects)]
     places += [Path(name).absolute().parent for name in source]
     places += [Path(name) for name in source if Path(name).is_dir()]
     around = list(folders_below(places, DEPTH, MOST_FOLDERS))
@@ -141,6 +151,9 @@ def find_traces(subjects: Sequence[Path], source: Sequence[str], pictures: bool)
                 left.append(f"{folder}: another subject of these photos; name it, or --source.")
         elif masked_hashes(folder) & photos:
             masks[folder.resolve()] = mask_traces(folder)
+    for home in homes:  # also of somebody of whom no photo could be used
+        if (masked := JobFolders(*studio_of(home), "").masked).is_dir():
+            masks[masked] = mask_traces(masked)
     hashes = set()
     for path in chosen:
         if (manifest := read_manifest(path)).files:
@@ -157,10 +170,18 @@ def find_traces(subjects: Sequence[Path], source: Sequence[str], pictures: bool)
             left.append(f"{folder}: pictures of this person among those of others; remove them.")
         else:
             left.append(f"{folder}: pictures of this person; --pictures removes them.")
-    rows, pages = find_rows(list(chosen), left)
+    rows, pages = find_rows([*chosen, *homes], left)
     every = (*chosen.values(), *masks.values(), *drawn.values(), *pages)
     left += [f"{file}: is not mcap's." for one in every for file in one.others]
     return Findings(every, tuple(rows), tuple(left))
+
+
+def is_home(path: Path) -> bool:
+    """Return whether a path is a person's folder of ``mcap batch``."""
+    from mcap.batch.folder import person_folder, studio_of
+
+    found = studio_of(path)
+    return found is not None and path.is_dir() and path.absolute() == person_folder(*found)
 
 
 def find_rows(subjects: Sequence[Path], left: list[str]) -> tuple[list[BatchRows], list[Traces]]:

@@ -219,7 +219,34 @@ def test_the_rows_of_a_batch_go_with_the_persons_subjects(place, capsys):
     assert not home.exists() and b"Jane" not in ledger.read_bytes()
     with closing(Ledger(place / "STUDIO")) as found:
         assert [row.job.person for row in found.rows()] == ["anna", "anna"]
+    home = place / "STUDIO" / "people" / "anna"
+    make(home / "passport.mcap", place / "selfies")
+    mask(home / "masked", place / "selfies")
+    (home / "passport.log").write_text("anna")
+    code, told = run(capsys, home, "--yes")
+    assert code == 0 and told["batch_rows"][0]["jobs"] == 2 and not home.exists()
+    with closing(Ledger(place / "STUDIO")) as found:
+        assert not found.rows()
+    assert (place / "selfies" / "0.png").exists()
+
+
+def test_somebody_of_whom_a_batch_made_nothing_is_forgotten_by_the_folder(place, capsys):
+    home = place / "STUDIO" / "people" / "anna"
+    home.mkdir(parents=True)
+    prepare_array(place / "STUDIO", [Planned(Job("anna", place / "gone", "passport"))],
+                  BatchSettings(), threads=1)  # fmt: skip
+    mask(home / "masked", place / "selfies")
+    (home / "masked" / "report.json").write_text('{"photos": []}')
+    code, told = run(capsys, "STUDIO/people/anna", "--yes")
+    assert code == 0 and [one["jobs"] for one in told["batch_rows"]] == [1]
+    assert not home.exists() and b"anna" not in (place / "STUDIO" / LEDGER).read_bytes()
+
+
+def test_a_batch_at_work_keeps_the_folder(place, capsys):
+    jobs = [Planned(Job("anna", place / "selfies", "passport"))]
+    (place / "STUDIO").mkdir()
+    prepare_array(place / "STUDIO", jobs, BatchSettings(), threads=1)
     with locked_folder(place / "STUDIO", "mcap batch"):
         make(place / "STUDIO" / "people" / "anna" / "passport.mcap", place / "selfies")
-        code, told = run(capsys, place / "STUDIO/people/anna/passport.mcap", "--yes")
+        code, _ = run(capsys, place / "STUDIO/people/anna/passport.mcap", "--yes")
         assert code == 2 and (place / "STUDIO/people/anna/passport.mcap/manifest.json").exists()
