@@ -241,12 +241,13 @@ def test_workers_killed_while_they_train_change_nothing(tmp_path, monkeypatch):
         """Return how many jobs are done; each attempt's worker is killed, until ``kills`` are."""
         plan = WorkerPlan(RUNNER, out, workers=1, gpus=(), threads=1)
         engine = registry().create("engine", "local")
+        stands = "waits"
         for event in run_batch(todo, out, engine, settings=settings, plan=plan):
             if isinstance(event, JobStarted):
                 place = JobFolders(out, event.row.job.person, "passport")
                 stands, since, moment = "prepares", 0.0, 0.0
                 begun = place.log.stat().st_size if place.log.is_file() else 0
-            elif isinstance(event, Tick):
+            elif isinstance(event, Tick) and stands != "waits":
                 now = time.monotonic()
                 said = place.log.read_bytes()[begun:] if place.log.is_file() else b""
                 if stands == "prepares" and b"\nphase " in said:
