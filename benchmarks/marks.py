@@ -5,6 +5,7 @@
     python benchmarks/marks.py enhance FOLDER --count 20
     python benchmarks/marks.py likeness FOLDER --beside SECOND --count 100
     python benchmarks/marks.py cost FOLDER --count 20
+    python benchmarks/marks.py share SUBJECT --count 8
 
 FOLDER holds pictures that carry no watermark. `--watermark` names one of the registry's, or
 "dwtDctSvd" or "rivaGan" of the package invisible-watermark, where that is installed.
@@ -242,11 +243,44 @@ def cost(watermark: Watermark, folder: Path, count: int) -> None:
                 print(f"| {label} | {suffix[1:]} | {seconds:.3f} |")
 
 
+def share(watermark: Watermark, subject: Path, count: int) -> None:
+    """Print what marks take of a whole `mcap generate` of ``count`` pictures, a pair of runs at a
+    time, each in its own order; CPU seconds of this process, so that other load does not count.
+
+    The watermark is the settings'; ``watermark`` is not asked.
+    """
+    import os
+
+    from mcap import cli
+
+    off = {"MCAP_MARKS__WATERMARK": "none", "MCAP_MARKS__C2PA": "false"}
+    spent: dict[bool, list[float]] = {True: [], False: []}
+    with tempfile.TemporaryDirectory() as name:
+        # The first loads what both need, and makes the certificate.
+        for number, marked in enumerate((True, True, False, False, True, True, False)):
+            for key, value in off.items():
+                os.environ.pop(key, None)
+                if not marked:
+                    os.environ[key] = value
+            begun = time.process_time()
+            out = Path(name) / str(number)
+            code = cli.run(["--quiet", "generate", str(subject), "--count", str(count), "--threads",
+                            "1", "--device", "cpu", "--out", str(out)])  # fmt: skip
+            assert code == 0
+            if number:
+                spent[marked].append(time.process_time() - begun)
+    marks, plain = (sum(spent[marked]) / len(spent[marked]) for marked in (True, False))
+    print(f"with marks {[round(value, 2) for value in spent[True]]} s, without "
+          f"{[round(value, 2) for value in spent[False]]} s of one core: "
+          f"{marks - plain:+.2f} s, {(marks / plain - 1):+.1%}")  # fmt: skip
+
+
 COMMANDS = {
     "survival": survival,
     "false-positives": false_positives,
     "enhance": enhance,
     "cost": cost,
+    "share": share,
 }
 
 

@@ -17,6 +17,7 @@ from mcap.batch.report import write_index, write_person
 from mcap.batch.scheduler import Scheduler
 from mcap.batch.settings import BatchSettings
 from mcap.contracts import WorkerPlan
+from mcap.errors import UsageError
 from mcap.runtime.files import make_folder
 from mcap.runtime.lock import locked_folder
 
@@ -103,7 +104,10 @@ def deciding(settings: BatchSettings) -> BatchSettings:
 
 def write_pages(ledger: Ledger, out: Path) -> Path:
     """Write the pages of the people with whom something has happened since, and the first page;
-    return that."""
+    return that.
+
+    What a scheduler left unfinished in a person's folder that was killed here is removed.
+    """
     of: dict[str, list[JobRow]] = {}
     for row in ledger.rows():
         of.setdefault(row.job.person, []).append(row)
@@ -112,5 +116,8 @@ def write_pages(ledger: Ledger, out: Path) -> Path:
         page = home / PAGE
         last = max((one.ended or one.started for row in rows for one in row.attempts), default=0.0)
         if home.is_dir() and (not page.is_file() or page.stat().st_mtime <= last):
+            # Taking the lock tidies up; where a worker holds it, the worker has.
+            with suppress(UsageError), locked_folder(home, "mcap batch"):
+                pass
             write_person(out, person, rows)
     return write_index(out, of)

@@ -53,7 +53,7 @@ def local_credential(folder: Path) -> Credential:
         return read_credential(folder / CERTIFICATE, folder / KEY)
     except FileNotFoundError:
         pass
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files.make_folder(folder)
     with locked_folder(folder, "mcap", "[marks]", wait=WAIT):
         if not (folder / CERTIFICATE).is_file():
             chain, key = make_certificate()

@@ -101,9 +101,17 @@ class RunLog:
 
     def preview(self, step: int, path: Path, preview: Preview) -> None:
         """Add a preview to TensorBoard, and a line of its own to metrics.jsonl."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
         record: dict[str, Any] = {"step": step, "preview": f"{path.parent.name}/{path.name}"}
         if preview.similarity is not None:
             record["similarity"] = round(preview.similarity, 4)
             self.board.add_scalar("preview/similarity", preview.similarity, step)
         self.writer.log(record)
-        self.board.add_image("preview", preview.image, step, dataformats="HWC")
+        # The file itself: what TensorBoard would write of the pixels has no marks.
+        width, height = preview.size
+        picture = Summary.Image(
+            width=width, height=height, colorspace=3, encoded_image_string=preview.jpeg
+        )
+        summary = Summary(value=[Summary.Value(tag="preview", image=picture)])
+        self.board.file_writer.add_summary(summary, step)

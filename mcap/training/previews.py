@@ -39,8 +39,10 @@ IMAGES = 4
 
 @dataclass(frozen=True)
 class Preview:
-    image: UInt8Image
-    """uint8[H, W, 3], the preview's images side by side; grey where one was withheld."""
+    jpeg: bytes
+    """The file with its marks: the images side by side, grey where one was withheld."""
+    size: tuple[int, int]
+    """(width, height) of the file."""
     similarity: float | None
     """Mean cosine of their faces to the person, in [-1, 1], an image without a face counting as 0;
     None without a scorer."""
@@ -100,8 +102,10 @@ class Previews:
         ]
         side_by_side = np.concatenate(shown, axis=1)
         write_jpeg(path, side_by_side, mark_only(self.marks))
+        height, width = side_by_side.shape[:2]
         return Preview(
-            side_by_side,
+            path.read_bytes(),
+            (width, height),
             self.scorer.similarity(drawn) if self.scorer else None,
             tuple(seed for seed, good in zip(seeds, passed, strict=True) if not good),
         )

@@ -236,7 +236,11 @@ def read_header(path: Path) -> FileHeader:
                 raise ValueError("its header cannot be that long")
             header = parse_json(file.read(length))
             metadata = header.pop("__metadata__", None) or {}
+            if not all(isinstance(value, str) for value in metadata.values()):
+                raise ValueError("its metadata is no text")
             shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
+            if not all(type(size) is int for shape in shapes.values() for size in shape):
+                raise ValueError("a shape in it is no list of whole numbers")
     except (ValueError, struct.error, AttributeError, KeyError, TypeError) as error:
         raise UsageError(
             f"'{path}' is not a whole .safetensors file ({error}). Download it again."

@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mcap.batch.folder import LEDGER
+from mcap.batch.ledger import Ledger
 from mcap.runtime.files import REASONS, TEMPORARY
 from tests.support import ROOT
 from tests.support.fault_server import FAIL_ON, FAIL_ONCE, KILL, Request
@@ -84,6 +87,12 @@ GENERATE = ["generate", "me.mcap", "--style", "./plain.toml", "--device", "cpu"]
 EDIT = ["edit", "portraits/**/*.png", "--subject", "me.mcap", "--replace", "white=black"]
 ENHANCE = ["enhance", "me", "--restorer", "twice,face", *NETWORKS, "--device", "cpu"]
 FRAMED = ["--profile", "./plain.toml", "--print-sheet"]
+BATCH_OUT = "studio"
+BATCH = [
+    *("batch", "run", "jobs.csv", "--backbone", "BACKBONE", "--out", BATCH_OUT, "--device", "cpu"),
+    *("--engine", "forks", "--workers", "1", "--threads", "1", "--checkpoint-every", "1"),
+    *("--min-free", "0", "--enhance", "--restorer", "face"),
+]
 COMMANDS = {
     "mask": Command(["mask", "me", "--out", "masks", *NETWORKS], "masks"),
     "train": Command(TRAIN, "me.mcap"),
@@ -91,6 +100,7 @@ COMMANDS = {
     "generate": Command([*GENERATE, "--best", "1", "--out", "portraits"], "portraits", ("train",)),
     "edit": Command([*EDIT, "--device", "cpu", "--out", "edits"], "edits", ("train", "generate")),
     "enhance": Command([*ENHANCE, *FRAMED, "--out", "larger"], "larger"),
+    "batch": Command(BATCH, BATCH_OUT),
 }
 
 
@@ -117,6 +127,7 @@ class Server:
             "MCAP_CONFIG_DIR": str(place / "config"),
             "MCAP_DETECTOR": "tiny",
             "MCAP_IDENTITY": "tiny",
+            "MCAP_MASKER": "tiny",
             # The classifier is a weight that is fetched, and there is nothing to be seen.
             "MCAP_SAFETY__CLASSIFIER": "off",
             "MCAP_SAFETY__I_AM_RESPONSIBLE": "true",
@@ -212,6 +223,10 @@ def make_inputs(folder: Path) -> None:
             image = np.random.default_rng(seed).integers(0, 256, (160, 160, 3), dtype=np.uint8)
             Image.fromarray(image).save(folder / name / f"{seed}.png")
     (folder / "plain.toml").write_text(STYLE, encoding="utf-8")
+    with_photos = STYLE.replace('prompts = ["a photo of a {noun}"]', 'directory = "style"', 1)
+    with_photos = with_photos.replace('"plain"', '"photos"', 1)
+    (folder / "photos.toml").write_text(with_photos, encoding="utf-8")
+    (folder / "jobs.csv").write_text("person,source,style\nanna,me,./photos.toml\n")
 
 
 @pytest.fixture(scope="module")
@@ -230,6 +245,12 @@ def contents(folder: Path) -> dict[str, Any]:
             found[f"{name}/"] = None
         elif "/tensorboard/" in name:  # a file a run, named after time, machine and process
             continue
+        elif path.name == LEDGER:
+            with closing(Ledger(path.parent)) as ledger:
+                rows = ledger.rows()
+            found[name] = [(row.job.key, row.state, row.photos, row.low_memory) for row in rows]
+        elif path.suffix == ".log" or re.fullmatch(rf"{BATCH_OUT}(/people/\w+)?/index.html", name):
+            found[name] = None  # of every attempt, with its time
         elif path.name == "manifest.json":
             manifest = json.loads(path.read_text())
             times = {"created": None, "finished": None, "consent": None}

@@ -14,6 +14,7 @@ import json
 import os
 import pickle
 import shutil
+import struct
 import tempfile
 import tomllib
 import zipfile
@@ -41,13 +42,16 @@ from mcap.style.profile import read_profile
 from mcap.subjects.manifest import IDENTITY, MANIFEST, read_manifest
 from mcap.subjects.subject import read_subject, read_token_vectors
 from mcap.training.checkpoint import latest_checkpoint, save_checkpoint
+from mcap.weights.model_source import describe, find_model
 from mcap_plugins.spandrel.restorer import load as load_restorer
 from mcap_plugins.stable_diffusion.load import load as load_backbone
+from mcap_plugins.stable_diffusion.single_file import what_it_predicts
 from tests.masking.test_folder import REQUEST
 from tests.support import ROOT
 from tests.support.mutations import FUZZED, MEMORY, MUTATIONS, grown, mutated, replaced
+from tests.support.original_names import original_state, use_tiny_layouts
 from tests.support.subjects import make_subject
-from tests.support.tiny import tiny_folder
+from tests.support.tiny import tiny_backbone, tiny_folder
 
 FEWER = settings(FUZZED, max_examples=max(20, MUTATIONS // 40))
 
@@ -433,6 +437,93 @@ def test_folders_of_models(tmp_path, name):
         refused_or_read(lambda path: load_backbone("cpu", torch.float32, path), folder)
 
     tried()
+
+
+@functools.cache
+def checkpoint_bytes(kind: str) -> bytes:
+    """A whole tiny model in one file, under the names of the original implementations."""
+    return save(original_state(tiny_backbone(kind=kind).pipeline()), {"modelspec.title": "tiny"})
+
+
+def with_header(data: bytes, header: Any) -> bytes:
+    """A .safetensors file with another header, of the length that it says."""
+    (length,) = struct.unpack("<Q", data[:8])
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data[8 + length :]
+
+
+def changed_checkpoints(kind: str) -> st.SearchStrategy[bytes]:
+    """The file with bytes changed; its header with values, names and entries replaced."""
+    whole = checkpoint_bytes(kind)
+    (length,) = struct.unpack("<Q", whole[:8])
+    header = json.loads(whole[8 : 8 + length])
+    few = {key: header[key] for key in ("__metadata__", *list(header)[1:40:4])}
+    rest = {key: value for key, value in header.items() if key not in few}
+    headers = replaced(few).map(lambda found: with_header(whole, {**found, **rest}))
+    metadata = replaced({"modelspec.prediction_type": "v"}).map(
+        lambda found: with_header(whole, {**header, "__metadata__": found})
+    )
+    return st.one_of(mutated(whole), headers, metadata)
+
+
+@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+def test_what_models_in_one_file_say_of_themselves(tmp_path, kind):
+    """Their kind and prediction, which the head alone tells, and a file .yaml beside them."""
+    path = tmp_path / "model.safetensors"
+
+    @FUZZED
+    @given(changed_checkpoints(kind), mutated(b'model:\n  params:\n    parameterization: "v"\n'))
+    def tried(data, beside):
+        path.write_bytes(data)
+        path.with_suffix(".yaml").write_bytes(beside)
+        refused_or_read(
+            lambda file: (describe(find_model(str(file))), what_it_predicts(file)), path
+        )
+
+    tried()
+
+
+@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+def test_models_in_one_file(tmp_path, monkeypatch, kind):
+    use_tiny_layouts(monkeypatch, tmp_path / "layouts")
+    path = tmp_path / "model.safetensors"
+
+    @FEWER
+    @given(changed_checkpoints(kind))
+    def tried(data):
+        path.write_bytes(data)
+        refused_or_read(lambda file: load_backbone("cpu", torch.float32, file), path)
+
+    tried()
+
+
+def test_an_autoencoder_beside_a_model(tmp_path, monkeypatch):
+    use_tiny_layouts(monkeypatch, tmp_path / "layouts")
+    path, beside = tmp_path / "model.safetensors", tmp_path / "model.vae.safetensors"
+    path.write_bytes(checkpoint_bytes("sd"))
+    whole = save({key: value for key, value in original_state(tiny_backbone().pipeline()).items()
+                  if key.startswith("first_stage_model.")})  # fmt: skip
+
+    @FEWER
+    @given(mutated(whole))
+    def tried(data):
+        beside.write_bytes(data)
+        refused_or_read(lambda _: load_backbone("cpu", torch.float32, path), beside)
+
+    tried()
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".pt", ".safetensors"])
+def test_no_pickled_model_runs(tmp_path, monkeypatch, suffix):
+    """Under the name of its kind, and under one that is another kind's."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / f"model{suffix}"
+    torch.save({"state_dict": {"a": torch.zeros(3)}, "callbacks": Runs()}, path)
+    with pytest.raises(UsageError, match=str(path)):
+        describe(find_model(str(path)))
+    with pytest.raises(UsageError, match=str(path)):
+        load_backbone("cpu", torch.float32, path)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
 def test_a_model_runs_no_program_and_leads_nowhere(tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from PIL import Image
 import mcap
 from mcap.registry import Registry
 from tests.support import ROOT
+from tests.support.tools import tool_modules
 
 SELFIE = ROOT / "examples" / "selfies" / "01-living-room.jpg"
 
@@ -236,6 +237,10 @@ ASKED_THEMSELVES = {
     "diffusers": "from diffusers.utils import hub_utils; "
     "assert hub_utils.HF_HUB_DISABLE_TELEMETRY; "
     "assert 'telemetry/off' in hub_utils.http_user_agent()",
+    "transformers": "from transformers.utils import hub; assert 'telemetry/off' in "
+    "hub.http_user_agent()",
+    # Its own switch by which it says nothing of what it loads; what it does: the test above.
+    "onnxruntime": "import os, onnxruntime; assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'",
     "ray": "from ray._common.usage import usage_lib; assert not usage_lib.usage_stats_enabled()",
     "gradio": "from gradio import analytics; assert not analytics.analytics_enabled()",
 }
@@ -251,3 +256,40 @@ def test_each_library_says_itself_that_it_reports_nothing(library, tmp_path):
         env={**environment, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
         check=True,
     )
+
+
+REPORTS = re.compile(
+    rb"telemetry|usage_stats|analytics|posthog|sentry_sdk|mixpanel|statsig|wandb\.init",
+    re.IGNORECASE,
+)
+LOOKED_AT = {
+    "huggingface-hub": "HF_HUB_DISABLE_TELEMETRY",
+    "diffusers": "DISABLE_TELEMETRY",
+    "transformers": "DISABLE_TELEMETRY; sends it with requests alone",
+    "onnxruntime": "ORT_DISABLE_TELEMETRY",
+    "insightface": "sets ORT_DISABLE_TELEMETRY itself; links of its window, which mcap never opens",
+    "accelerate": "trackers of a training that asks for them; mcap does not",
+    "h11": "a word in a comment",
+    "pygments": "names in lists of words",
+    "torch": "words in comments; torch.xpu reads a GPU's own sensors",
+    "scipy": "the title of a journal",
+    "setuptools": "a list of classifiers",
+    "gradio": "GRADIO_ANALYTICS_ENABLED",
+    "ray": "RAY_USAGE_STATS_ENABLED",
+}
+"""Distribution in whose source such a word stands -> the switch that mcap sets, or why none."""
+
+
+@pytest.mark.slow
+def test_no_dependency_is_new_that_could_report():
+    """Every distribution that ``mcap[all]`` brings, as far as it is here."""
+    with tool_modules(["release"], ["audit"]) as tools:
+        needed = tools.audit.required()
+    assert {"torch", "diffusers", "onnxruntime"} <= needed.keys(), "it looked at what is there"
+    talking = {
+        name
+        for name, package in needed.items()
+        for path in (Path(file.locate()) for file in package.files or () if file.suffix == ".py")
+        if path.is_file() and REPORTS.search(path.read_bytes())
+    }
+    assert talking <= LOOKED_AT.keys(), f"look at them: {sorted(talking - LOOKED_AT.keys())}"

@@ -1,20 +1,26 @@
 """What a whole run writes tells no name of a user or host, no path from the disk's root, no place
-and no serial number, and is its owner's alone."""
+and no serial number, is its owner's alone, and says of every picture who or what made it."""
 
 from __future__ import annotations
 
 import base64
+import io
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import zlib
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from PIL import ExifTags, Image
 
+from mcap import cli
+from mcap.images.provenance import ALGORITHMICALLY_ENHANCED
+from mcap.images.provenance import found as said_by
 from mcap.weights.catalogue import WEIGHTS
 from tests.support import ROOT
 
@@ -32,6 +38,9 @@ sys.argv[0] = "mcap"
 from mcap.cli import main
 main(sys.argv[1:])
 """
+
+OPERATORS = ("jobs.sqlite", "passport.log", "1.log")
+"""A batch's ledger and logs, in which paths stand, as docs/privacy.md says."""
 
 TINY = ("--set", "phase1_steps=1", "--set", "phase2_steps=2", "--set", "least_steps=1.0")
 
@@ -64,6 +73,10 @@ def home(tmp_path_factory, weights) -> Path:
     home = root / "home" / USER
     photos, out = home / "photos", home / "out"
     photo(photos / "selfie.jpg")
+    steps = "phase1_steps=1 phase2_steps=2 least_steps=1.0"
+    (photos / "jobs.csv").write_text(
+        f"person,source,style,overrides\njane,{photos},passport,{steps}\n"
+    )
     commands = (
         ("mask", photos, "--out", out / "masks"),
         ("train", "--source", photos, "--style", "passport", "--preview-every",
@@ -76,15 +89,18 @@ def home(tmp_path_factory, weights) -> Path:
          "outside", "--out", out / "edited"),
         ("enhance", photos / "selfie.jpg", "--subject", out / "me.mcap", "--profile", "passport",
          "--format", "jpg", "--out", out / "enhanced"),
-        ("enhance", out / "drawn", "--out", out / "large"),
+        ("enhance", out / "drawn", "--subject", out / "me.mcap", "--profile", "passport",
+         "--print-sheet", "--out", out / "large"),
         ("report", out / "drawn", out / "large", "--photos", photos, "--out", out / "report.html"),
         ("evaluate", out / "me.mcap", "--source", photos, "--images", out / "drawn",
          "--measure-with", "sface", "--out", out / "measured"),
         ("export", out / "me.mcap", "--format", "kohya", "--out", out / "kohya"),
         ("export", out / "me.mcap", "--format", "diffusers", "--out", out / "diffusers"),
+        ("batch", "run", photos / "jobs.csv", "--generate", "1", "--workers", "1", "--threads", "1",
+         "--out", out / "studio"),
     )  # fmt: skip
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != "MCAP_CONFIG_DIR"},
         "HOME": str(home), "USER": USER, "LOGNAME": USER, "HOSTNAME": HOST,
         "MCAP_CACHE_DIR": str(cache), "PYTHONPATH": f"{ROOT}:{ROOT / 'plugins'}",
     }  # fmt: skip
@@ -112,6 +128,11 @@ def layers(data: bytes) -> list[bytes]:
     return found
 
 
+def written(home: Path) -> list[Path]:
+    """Return everything in a home but the photos that were there."""
+    return [path for path in home.rglob("*") if path.relative_to(home).parts[0] != "photos"]
+
+
 def spellings(text: str) -> list[bytes]:
     """A text as files hold it: one byte a letter, or two."""
     return [text.encode(), text.encode("utf-16-le"), text.encode("utf-16-be")]
@@ -120,18 +141,19 @@ def spellings(text: str) -> list[bytes]:
 @pytest.mark.slow
 def test_what_is_written_tells_nothing_of_its_writer(home):
     secrets = {word: spellings(word) for word in (USER, HOST, SERIAL, PLACE, str(home.parents[1]))}
-    files = [path for path in (home / "out").rglob("*") if path.is_file()]
+    files = [path for path in written(home) if path.is_file()]
     assert len(files) > 50
     kinds = {path.suffix for path in files}
     assert kinds >= {".png", ".jpg", ".json", ".jsonl", ".html", ".safetensors", ".pt", ".csv"}
     told = [
         f"{path.relative_to(home)}: {word}"
         for path in files
+        if path.name not in OPERATORS
         for layer in layers(path.read_bytes())
         for word, spelled in secrets.items()
         if any(one in layer for one in spelled)
     ]
-    names = [str(path.relative_to(home)) for path in (home / "out").rglob("*")]
+    names = [str(path.relative_to(home)) for path in written(home)]
     told += [f"{name}: in the name" for name in names if USER in name or HOST in name]
     assert told == []
     for path in files:
@@ -146,8 +168,77 @@ def test_what_is_written_is_its_owners_alone(home):
     """The commands ran under a umask that keeps nothing from anybody."""
     loose = [
         f"{path.relative_to(home)}: {path.stat().st_mode & 0o777:o}"
-        for path in (home / "out", *(home / "out").rglob("*"))
+        for path in written(home)
         if path.stat().st_mode & 0o777 != (0o700 if path.is_dir() else 0o600)
     ]
     assert loose == []
-    assert [path.name for path in home.iterdir()] in (["photos", "out"], ["out", "photos"])
+    # What signs pictures, for those who have the extra, lies among the settings.
+    assert {path.name for path in home.iterdir()} - {".config", "Library"} == {"photos", "out"}
+
+
+PHOTOGRAPHS = re.compile(r"/(masks|masked|references)/|-before\.jpg$")
+"""Of masks, the photos themselves; of previews, what was there before; in references/, nothing
+here: the profile's photos were taken."""
+FRAMED = re.compile(r"/enhanced/(?!previews)")
+"""A photograph that was cut and placed."""
+REDUCED = re.compile(r"/thumbnails/")
+
+
+def lacks(item: dict, place: str) -> list[str]:
+    """Return what a picture says that it should not, or does not say that it should."""
+    signed = item["c2pa"]["state"]
+    watermark = any(one["found"] for one in item["watermarks"].values())
+    if PHOTOGRAPHS.search(place):
+        return ["a photograph, marked"] * (item["machine_made"] or watermark)
+    wrong = []
+    if FRAMED.search(place):
+        kind = item["digital_source_type"]
+        return [f"{kind}, {signed}"] * (kind != ALGORITHMICALLY_ENHANCED or signed != SIGNED)
+    if not item["digital_source_type"]:
+        wrong.append("no XMP")
+    if not watermark and min(item["width"], item["height"]) >= 64:
+        wrong.append("no watermark")
+    if signed != SIGNED and not REDUCED.search(place):
+        wrong.append(f"C2PA {signed}")
+    return wrong
+
+
+SIGNED = "untrusted" if find_spec("c2pa") else "not looked for"
+
+
+@pytest.mark.slow
+def test_every_picture_carries_its_marks(home, capsys):
+    """The embedded model, its pictures' real watermark, and this machine's certificate."""
+    pictures = [path for path in written(home) if path.suffix in (".png", ".jpg", ".webp")]
+    capsys.readouterr()
+    assert cli.run(["--json", "inspect", *map(str, sorted(pictures))]) == 0
+    found = json.loads(capsys.readouterr().out)["pictures"]
+    assert len(found) == len(pictures) > 40
+    places = {item["file"]: f"/{Path(item['file']).relative_to(home).as_posix()}" for item in found}
+    wrong = {place: what for item in found if (what := lacks(item, place := places[item["file"]]))}
+    assert wrong == {}
+    folders = {place.split("/")[2] for place in places.values()}
+    commands = {"masks", "me.mcap", "drawn", "jpg", "edited", "enhanced", "large", "studio"}
+    assert folders >= commands
+    names = " ".join(places.values())
+    for kind in ("previews/", "contact-sheet", "print-sheet", "/me.mcap/", "thumbnails/"):
+        assert kind in names, kind
+
+
+@pytest.mark.slow
+def test_pictures_inside_of_pages_carry_the_mark(home):
+    """Beside them, in reports, stand photographs."""
+    pages = [path for path in written(home) if path.suffix == ".html"]
+    counts = {}
+    for page in pages:
+        kinds = []
+        for text in re.findall(r"data:image/\w+;base64,([A-Za-z0-9+/=]+)", page.read_text("utf-8")):
+            with Image.open(io.BytesIO(base64.b64decode(text))) as picture:
+                kinds.append(said_by(page, picture).digital_source_type)
+        counts[page.relative_to(home / "out").as_posix()] = (len(kinds), kinds.count(None))
+    assert {"report.html", "drawn/report.html", "large/report.html"} <= counts.keys()
+    for place, (all_of_them, unmarked) in counts.items():
+        if place.startswith(("drawn", "measured", "jpg")):
+            assert unmarked == 0, counts
+        elif all_of_them:
+            assert unmarked < all_of_them, counts

@@ -1,7 +1,5 @@
 """Checkpoints in one file, as A1111 and ComfyUI keep them, read without any network."""
 
-import shutil
-
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -14,8 +12,8 @@ from mcap_plugins.clip import clip_tokenizer
 from mcap_plugins.stable_diffusion import single_file
 from mcap_plugins.stable_diffusion.load import load
 from mcap_plugins.stable_diffusion.parts import hash_file
-from tests.support.original_names import original_state
-from tests.support.tiny import sample, tiny_backbone, tiny_folder, tiny_tokenizer
+from tests.support.original_names import original_state, use_tiny_layouts
+from tests.support.tiny import sample, tiny_backbone
 
 # Published sizes of the models whose configuration the package brings.
 PARAMETERS = {
@@ -37,18 +35,7 @@ def states():
 
 @pytest.fixture
 def tiny_layouts(monkeypatch, tmp_path):
-    """The tiny models' configurations and tokenizers in the place of the package's."""
-    layouts = tmp_path / "layouts"
-    for kind in ("sd", "sdxl"):
-        shutil.copytree(
-            tiny_folder(kind=kind), layouts / kind, ignore=shutil.ignore_patterns("*.safetensors")
-        )
-    monkeypatch.setattr(single_file, "LAYOUTS", layouts)
-    monkeypatch.setattr(
-        single_file,
-        "clip_tokenizer",
-        lambda pad_token="<|endoftext|>": tiny_tokenizer(pad_token=pad_token),
-    )
+    use_tiny_layouts(monkeypatch, tmp_path / "layouts")
 
 
 @pytest.fixture(autouse=True)

@@ -13,11 +13,14 @@ import os
 import random
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+PR_SET_CHILD_SUBREAPER = 36
 
 COUNT, KILL, FAIL_ONCE, FAIL_ON = range(4)
 """What the shim does at the point: nothing, kill, fail this call, fail from this call on."""
@@ -51,6 +54,9 @@ def serve(shim: str) -> None:
 
     previews.STEPS = 2  # of 30: pictures of nothing are as good
     faults = ctypes.CDLL(shim)
+    # Workers whose scheduler was killed become this process's, which waits for them.
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     print(json.dumps({"backbone": str(tiny_folder_of_session())}), file=answers, flush=True)
@@ -66,10 +72,12 @@ def tiny_folder_of_session() -> Path:
 
 
 def register_tiny_networks() -> None:
-    """Register a detector, a network, a masker and two restorers that know their photos."""
+    """Register a detector, a network, a masker and two restorers that know their photos, and an
+    engine whose workers are forks."""
     from mcap.contracts import IdentityInfo, MaskerInfo
     from mcap.registry import Entry, registry
     from tests.cli.test_train import _Identity, _Masker
+    from tests.support.forked_engine import ForkedEngine
     from tests.support.restoring import Restore
     from tests.support.tiny import MiddleFaceDetector
 
@@ -81,6 +89,7 @@ def register_tiny_networks() -> None:
         ("masker", "tiny", _Masker, _Masker.info),
         ("restorer", "twice", lambda *_: twice, twice.info),
         ("restorer", "face", lambda *_: face, face.info),
+        ("engine", "forks", ForkedEngine, ForkedEngine.info),
     ]
     for kind, name, factory, info in made:
         entry = Entry(kind, name, factory, "tests", licence="none", info=info)
@@ -94,6 +103,8 @@ def import_all() -> None:
     import pkgutil
 
     import diffusers
+    import rich.console
+    import rich.progress
     import torch.utils.tensorboard
     import transformers
 
@@ -101,6 +112,8 @@ def import_all() -> None:
 
     assert diffusers.StableDiffusionPipeline and transformers.CLIPTextModel
     assert torch.utils.tensorboard.SummaryWriter
+    # They draw a number as they are imported.
+    assert rich.console.Console and rich.progress.Progress
     for module in pkgutil.walk_packages(mcap.__path__, "mcap."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
@@ -123,8 +136,11 @@ def answered(request: Request, faults: ctypes.CDLL) -> dict[str, Any]:
             random.seed(0), np.random.seed(0)
             log = -1
             if request.log is not None:
-                log = os.open(request.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+                log = os.open(request.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
             from mcap import cli
+            from tests.support.forked_engine import KEPT_OPEN
+
+            KEPT_OPEN.update({log} - {-1})
 
             faults.disk_faults_arm(
                 request.folder.encode(),
@@ -139,6 +155,11 @@ def answered(request: Request, faults: ctypes.CDLL) -> dict[str, Any]:
         finally:
             os._exit(code)
     _, status = os.waitpid(process, 0)
+    # Of a scheduler that was killed, workers live on: the next run must come to terms with them.
+    if not os.WIFSIGNALED(status):
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, 0):
+                pass
     return {
         "code": os.waitstatus_to_exitcode(status),
         "said": said.read_text(errors="replace"),

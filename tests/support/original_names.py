@@ -8,6 +8,8 @@ something. For models with as many layers in each block as the tiny ones have, o
 from __future__ import annotations
 
 import re
+import shutil
+from pathlib import Path
 
 import torch
 
@@ -25,6 +27,23 @@ def original_state(pipeline) -> dict[str, torch.Tensor]:
     if second is not None:
         state |= {f"conditioner.embedders.1.model.{k}": v for k, v in _open_clip(second).items()}
     return {key: value.detach().clone().contiguous() for key, value in state.items()}
+
+
+def use_tiny_layouts(monkeypatch, place: Path) -> None:
+    """Put the tiny models' configurations and tokenizers in the place of the package's, in a folder
+    that is made."""
+    from mcap_plugins.stable_diffusion import single_file
+    from tests.support.tiny import tiny_folder, tiny_tokenizer
+
+    for kind in ("sd", "sdxl"):
+        weights = shutil.ignore_patterns("*.safetensors")
+        shutil.copytree(tiny_folder(kind=kind), place / kind, ignore=weights)
+    monkeypatch.setattr(single_file, "LAYOUTS", place)
+    monkeypatch.setattr(
+        single_file,
+        "clip_tokenizer",
+        lambda pad_token="<|endoftext|>": tiny_tokenizer(pad_token=pad_token),
+    )
 
 
 _RESNET = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import random
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from mcap.contracts import Face
@@ -300,7 +302,13 @@ def test_previews_are_judged_and_logged(tmp_path):
     board = EventAccumulator(str(folder / "tensorboard"))
     board.Reload()
     assert [point.step for point in board.Scalars("preview/similarity")] == [4, 8]
-    assert [point.step for point in board.Images("preview")] == [4, 8]
+    shown = board.Images("preview")
+    assert [point.step for point in shown] == [4, 8]
+    for point in shown:  # the file itself, with its marks
+        whole = (folder / "samples" / f"step-{point.step:06d}.jpg").read_bytes()
+        assert point.encoded_image_string == whole
+        with Image.open(io.BytesIO(whole)) as picture:
+            assert picture.size == (point.width, point.height)
     assert {"loss/loss", "loss/identity", "lr/lora"} <= set(board.Tags()["scalars"])
 
 
@@ -314,7 +322,7 @@ def judged(monkeypatch):
 
     def fake(_previews, _path):
         looks.append(None)
-        return Preview(np.zeros((8, 8, 3), np.uint8), SIMILARITIES[len(looks) - 1])
+        return Preview(b"", (8, 8), SIMILARITIES[len(looks) - 1])
 
     monkeypatch.setattr(Previews, "draw", fake)
     return {"detector": FaceInTheMiddle()}
@@ -344,7 +352,7 @@ def test_an_interrupted_run_stops_where_it_would_have(tmp_path, judged, monkeypa
     numbers = iter(SIMILARITIES)
 
     def look(*_):
-        return Preview(np.zeros((8, 8, 3), np.uint8), next(numbers))
+        return Preview(b"", (8, 8), next(numbers))
 
     monkeypatch.setattr(Previews, "draw", look)
     events = run(folder, found, parts=judged)

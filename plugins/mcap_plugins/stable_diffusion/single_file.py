@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from mcap.errors import UsageError
+from mcap.runtime.documents import MEBIBYTE
 from mcap.weights.model_source import (
     Architecture,
     file_architecture,
@@ -189,7 +190,8 @@ def what_it_predicts(path: Path) -> tuple[bool, bool]:
     if said:
         return said.startswith("v"), zero_signal
     try:
-        beside = path.with_suffix(".yaml").read_text(encoding="utf-8")
+        with path.with_suffix(".yaml").open(encoding="utf-8", errors="replace") as file:
+            beside = file.read(MEBIBYTE)
     except OSError:
         return False, zero_signal  # none there
     return re.search(r"^\s*parameterization:\s*[\"']?v[\"']?\s*$", beside, re.M) is not None, (
