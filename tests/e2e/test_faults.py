@@ -359,7 +359,8 @@ def half_written(known: Known, folder: Path, number: int) -> list[str]:
         if path.is_file():
             found[name] = path.read_bytes()
     for name, data in found.items():
-        growing = name.endswith(("metrics.jsonl", ".mcap.lock")) or "/tensorboard/" in name
+        growing = name.endswith(("metrics.jsonl", ".mcap.lock", ".log")) or "/tensorboard/" in name
+        growing = growing or LEDGER in name  # SQLite tells itself what is whole
         of_a_state = re.search(r"/(latents|checkpoints)/|manifest.json$|\.mcap\.run\.json$", name)
         # A picture is moved, whole, as it is ranked.
         if growing or data == before.get(name) or data in known.result.values():
