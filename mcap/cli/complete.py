@@ -75,3 +75,9 @@ def profiles(incomplete: str) -> list[str]:
 
     folders = profile_folders(registry().profile_dirs)
     return starting({path.stem for f in folders for path in f.path.glob("*.toml")}, incomplete)
+
+
+def documents(incomplete: str) -> list[str]:
+    from mcap.style.id_documents import rules
+
+    return starting(rules().documents, incomplete)

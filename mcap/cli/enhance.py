@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from mcap.cli.restorers import RestorerChoice
     from mcap.cli.settings import Settings
     from mcap.contracts import Masker
-    from mcap.enhancement import Enhancement, EnhancementFinished, FinishOptions
+    from mcap.enhancement import (
+        Enhancement,
+        EnhancementFinished,
+        EnhanceSettings,
+        FinishOptions,
+    )
 
 PERSON_MASKER = "person"
 """Name of the masker that tells a person from the background."""
@@ -42,9 +47,15 @@ PROFILE = typer.Option(
     metavar="PROFILE",
     autocompletion=complete.profiles,
 )
+DOCUMENT = typer.Option(
+    help="Frame and finish for the rule of an ID document, such as us-passport or de-id (mcap "
+    "profiles documents lists them): head, eyes, background, size, format and bytes.",
+    metavar="DOCUMENT",
+    autocompletion=complete.documents,
+)
 PRINT_SHEET = typer.Option(
     "--print-sheet",
-    help="With --profile: also a sheet of 10 x 15 cm with as many copies as fit.",
+    help="With --profile or --document: also a sheet of 10 x 15 cm with as many copies as fit.",
 )
 SUBJECT = typer.Option(
     help="Who is in the pictures: a subject folder, a photo or a folder of photos. "
@@ -101,6 +112,7 @@ def enhance(
     restorer: Annotated[str | None, RESTORER] = None,
     out: Annotated[Path, OUT] = Path("enhanced"),
     profile: Annotated[str | None, PROFILE] = None,
+    document: Annotated[str | None, DOCUMENT] = None,
     print_sheet: Annotated[bool, PRINT_SHEET] = False,
     subject: Annotated[Path | None, SUBJECT] = None,
     scale: Annotated[float | None, SCALE] = None,
@@ -134,13 +146,15 @@ def enhance(
 
       mcap enhance portrait.jpg --profile passport --print-sheet
 
+      mcap enhance portrait.jpg --document us-visa --out visa
+
       mcap enhance portraits --subject me.mcap --restorer realesrgan,codeformer --fidelity 0.8
     """
     from mcap.cli.lock_folder import take_folder
     from mcap.cli.output import emit
     from mcap.cli.restorers import choose_restorer, restorer_names
     from mcap.cli.settings import load_settings
-    from mcap.errors import InputRejectedError
+    from mcap.errors import InputRejectedError, UsageError
     from mcap.runtime.memory import translate_oom
 
     take_folder(ctx, out, "enhance", dry_run=dry_run)
@@ -167,7 +181,18 @@ def enhance(
     said = {key: value for key, value in given.items() if value is not None}
     settings = settings.model_copy(update={"enhance": settings.enhance.model_copy(update=said)})
     choices = [choose_restorer(name) for name in settings.enhance.restorers]
-    finish = finish_options(ctx, profile, print_sheet, settings)
+    if profile is not None and document is not None:
+        raise UsageError(
+            f"--document {document}: is a rule of its own and contradicts --profile {profile}; "
+            "give one of them."
+        )
+    if document is None:
+        finish = finish_options(ctx, profile, print_sheet, settings)
+    else:
+        finish = document_options(ctx, document, print_sheet, settings)
+        settings = settings.model_copy(
+            update={"enhance": format_for(document, finish, settings.enhance, format)}
+        )
     paths = pictures_to_enhance(inputs, out)
     if dry_run:
         plan = describe_plan(paths, choices, settings, finish)
@@ -190,9 +215,7 @@ def pictures_to_enhance(inputs: Sequence[str], out: Path) -> list[Path]:
     Raises `UsageError` where ``out`` is one of the folders: the next run would take this one's
     results for pictures.
     """
-    from mcap.errors import InputRejectedError, UsageError
-    from mcap.images.find import find_photos
-    from mcap.results.names import OWN_FILES, RESULTS
+    from mcap.errors import UsageError
 
     for folder in (Path(name).expanduser() for name in inputs if name != "-"):
         if out.is_dir() and folder.is_dir() and out.samefile(folder):
@@ -200,6 +223,18 @@ def pictures_to_enhance(inputs: Sequence[str], out: Path) -> list[Path]:
                 f"--out {out}: is the folder that the pictures come from, and the next run would "
                 f"take the results for pictures; give another one, such as {out / 'enhanced'}."
             )
+    return finished_pictures(inputs)
+
+
+def finished_pictures(inputs: Sequence[str]) -> list[Path]:
+    """Return the files that are named and those of folders, without what mcap wrote beside them.
+
+    Raises `InputRejectedError` where there are none.
+    """
+    from mcap.errors import InputRejectedError
+    from mcap.images.find import find_photos
+    from mcap.results.names import OWN_FILES, RESULTS
+
     paths = [
         path
         for path in find_photos(inputs, results=True)
@@ -229,7 +264,9 @@ def finish_options(
 
     if name is None:
         if print_sheet:
-            raise UsageError("--print-sheet: goes with --profile, which says how large a print is.")
+            raise UsageError(
+                "--print-sheet: goes with --profile or --document, which say how large a print is."
+            )
         return None
     profile = find_profile(name, registry().profile_dirs)
     if print_sheet:
@@ -244,6 +281,50 @@ def finish_options(
     if profile.notice:
         note(ctx, f"{profile.name}: {profile.notice}")
     return FinishOptions(profile, settings.finish, print_sheet)
+
+
+def document_options(
+    ctx: typer.Context, name: str, print_sheet: bool, settings: Settings
+) -> FinishOptions:
+    """Return what ``--document`` and ``--print-sheet`` ask for, and print the rule's notice.
+
+    Raises `UsageError` for a document that is not there or has no size to print.
+    """
+    from mcap.cli.output import note
+    from mcap.enhancement import FinishOptions
+    from mcap.errors import UsageError
+    from mcap.style.id_documents import find_document
+
+    rule = find_document(name)
+    if print_sheet:
+        from mcap.framing.print_sheet import layout
+
+        if rule.size_mm is None:
+            raise UsageError(f"--print-sheet: {name} is uploaded, and its rule knows no print.")
+        layout(rule.size_mm)
+    for told in (rule.notice, rule.differ and f"The sources disagree. {rule.differ}", rule.remark):
+        if told:
+            note(ctx, f"{name}: {told}")
+    finish = settings.finish.model_copy(update={"dpi": rule.dpi})
+    return FinishOptions(rule.profile(name), finish, print_sheet, rule)
+
+
+def format_for(
+    name: str, finish: FinishOptions, settings: EnhanceSettings, given: str | None
+) -> EnhanceSettings:
+    """Return the settings with the format of a document's file, where its rule names one.
+
+    Raises `UsageError` where the command line asks for another.
+    """
+    from mcap.errors import UsageError
+
+    assert finish.document is not None  # as the caller made it
+    wanted = finish.document.format
+    if wanted is None:
+        return settings
+    if given not in (None, wanted):
+        raise UsageError(f"--format {given}: {name} takes {wanted} files alone; leave it out.")
+    return settings.model_copy(update={"format": wanted})
 
 
 def load_enhancement(
@@ -321,10 +402,11 @@ def backbone_notice(subject: Path) -> str:
     return entry.info.notice if entry is not None and trained.source is None else ""
 
 
-def load_person_masker(ctx: typer.Context) -> Masker | None:
+def load_person_masker(ctx: typer.Context, otherwise: str = "is not replaced") -> Masker | None:
     """Return the masker that tells a person from the background.
 
-    None, with a warning, where it cannot be had: a profile's framing is then all that is done.
+    None where it cannot be had, with a warning that the background ``otherwise``: a profile's
+    framing is then all that is done.
     """
     from mcap.cli.output import warn
     from mcap.errors import MissingResourceError
@@ -333,7 +415,7 @@ def load_person_masker(ctx: typer.Context) -> Masker | None:
     try:
         return registry().create("masker", PERSON_MASKER)
     except MissingResourceError as missing:
-        warn(ctx, f"The background is not replaced: {missing}")
+        warn(ctx, f"The background {otherwise}: {missing}")
         return None
 
 
@@ -477,7 +559,8 @@ def describe_plan(
             }
             for choice in choices
         ],
-        "profile": finish.profile.name if finish else None,
+        "profile": finish.profile.name if finish and not finish.document else None,
+        "document": finish.profile.name if finish and finish.document else None,
         "pictures": plan.pictures,
         "refused": [
             {"file": item.source, "reason": f"{item.source}: {item.reason}"}
@@ -495,6 +578,8 @@ def print_plan(console: Console, plan: dict[str, Any]) -> None:
     lines = [f"Restorers: {names or 'none'}"]
     if plan["profile"]:
         lines.append(f"Profile: {plan['profile']}")
+    if plan["document"]:
+        lines.append(f"Document: {plan['document']}")
     for item in plan["pictures"]:
         made = "{} x {}".format(*item.result) if item.result else "as the file's scale is"
         lines.append(f"{item.file}: {item.size[0]} x {item.size[1]} to {made}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,10 +11,13 @@ import typer
 from mcap.cli import complete
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from mcap.cli.profile_check import Finding
     from mcap.cli.settings import Settings
+    from mcap.framing.document_check import Point
     from mcap.style.profile import FoundProfile, StyleProfile
 
 app = typer.Typer(
@@ -185,11 +189,20 @@ def check(
     profiles: Annotated[
         list[str],
         typer.Argument(
-            help="Profiles' names, or the paths of their TOML files.",
-            metavar="PROFILE",
+            help="Profiles' names, or the paths of their TOML files; with --document, pictures.",
+            metavar="PROFILE|PICTURE",
             autocompletion=complete.profiles,
         ),
     ],
+    document: Annotated[
+        str | None,
+        typer.Option(
+            help="Check finished pictures against this ID document's rule instead; mcap profiles "
+            "documents lists them.",
+            metavar="DOCUMENT",
+            autocompletion=complete.documents,
+        ),
+    ] = None,
     backbone: Annotated[
         str | None,
         typer.Option(
@@ -201,12 +214,21 @@ def check(
 ) -> None:
     """Check profiles: every key, the reference photos (they open, 512 pixels or more), the prompts.
 
+    With --document, check finished pictures against a document's rule, point by point: file, bytes,
+    pixels, head, eyes, background, and what the file says of how it was made. Expression, light and
+    likeness are not judged.
+
     Exit code 2 where the profile itself is wrong, 3 where only pictures are.
 
-    Example:
+    Examples:
 
       mcap profiles check styles/my-style.toml
+
+      mcap profiles check --document us-visa visa/portrait.jpg
     """
+    if document is not None:
+        check_pictures(ctx, document, profiles, backbone)
+        return
     from mcap.cli.output import emit
     from mcap.cli.profile_check import Finding
     from mcap.cli.settings import load_settings
@@ -236,6 +258,131 @@ def check(
     wrong = {item.kind for _, findings in results for item in findings if item.level == "error"}
     if wrong:
         raise typer.Exit(3 if wrong == {"references"} else 2)
+
+
+def check_pictures(
+    ctx: typer.Context, name: str, pictures: list[str], backbone: str | None
+) -> None:
+    """Check pictures against the rule of a document, and print every point.
+
+    Raises `UsageError` for a document that is not there, `typer.Exit` with 3 where a point is not
+    kept.
+    """
+    from mcap.cli.enhance import finished_pictures, load_person_masker
+    from mcap.cli.output import emit, note
+    from mcap.cli.settings import load_settings
+    from mcap.errors import InputRejectedError, UsageError
+    from mcap.framing.document_check import CheckTools, check_document
+    from mcap.registry import registry
+    from mcap.style.id_documents import find_document
+
+    if backbone is not None:
+        raise UsageError("--backbone: says how long prompts may be, and --document has none.")
+    rule = find_document(name)
+    settings = load_settings(ctx.obj)
+    paths = finished_pictures(pictures)
+    masker = registry().create("masker", settings.masker)
+    tools = CheckTools(
+        detector=registry().create("detector", settings.detector),
+        masker=load_person_masker(ctx, "is not looked at"),
+        mesh=masker if masker.info.finds_mesh else None,
+    )
+    checked: list[tuple[Path, list[Point] | str]] = []
+    for path in paths:
+        try:
+            checked.append((path, check_document(path, rule, tools, settings.photos)))
+        except InputRejectedError as error:
+            checked.append((path, str(error).removeprefix(f"{path}: ")))
+    result = [
+        {"file": path, "kept": not wrong(points)}
+        | ({"refused": points} if isinstance(points, str) else {"points": points})
+        for path, points in checked
+    ]
+    note(ctx, f"{name}: {rule.notice}")
+    emit(ctx, {"document": name, "pictures": result}, partial(print_points, checked=checked))
+    if any(wrong(points) for _, points in checked):
+        raise typer.Exit(InputRejectedError.exit_code)
+
+
+def wrong(points: list[Point] | str) -> bool:
+    """Return whether a picture was refused or misses a point."""
+    return isinstance(points, str) or any(point.kept is False for point in points)
+
+
+def print_points(console: Console, checked: Sequence[tuple[Path, list[Point] | str]]) -> None:
+    """Print a table of points a picture."""
+    from mcap.cli.output import print_rows
+
+    words = {True: "kept", False: "NOT kept", None: "not told"}
+    for path, points in checked:
+        if isinstance(points, str):
+            console.print(f"{path}: refused: {points}", markup=False)
+            continue
+        missed = sum(point.kept is False for point in points)
+        told = f"{missed} of {len(points)} points not kept" if missed else "ok"
+        console.print(f"{path}: {told}", markup=False)
+        rows = [(point.name, words[point.kept], point.found, point.asked) for point in points]
+        print_rows(console, ("point", "", "found", "asked"), rows)
+
+
+@app.command()
+def documents(
+    ctx: typer.Context,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="Show one document's whole rule, with its sources.",
+            metavar="DOCUMENT",
+            autocompletion=complete.documents,
+        ),
+    ] = None,
+) -> None:
+    """ID documents whose photos mcap frames and finishes: size, head, background, bytes.
+
+    The rules are copied facts with their sources, and may be out of date. Many authorities refuse
+    pictures that were generated or altered: ask first.
+
+    Examples:
+
+      mcap profiles documents
+
+      mcap profiles documents us-passport
+    """
+    from mcap.cli.output import emit, print_rows
+    from mcap.style.id_documents import NOTICE, described, find_document, rules
+
+    table = rules()
+    shown = table.documents if name is None else {name: find_document(name)}
+    result = {
+        "notice": NOTICE,
+        "documents": [{"name": key, **described(rule)} for key, rule in shown.items()],
+        "sources": {
+            key: source
+            for key, source in table.sources.items()
+            if any(key in rule.sources for rule in shown.values())
+        },
+    }
+
+    def draw(console: Console) -> None:
+        if name is None:
+            rows = [
+                (key, rule.title, rule.size_words, rule.head_words, rule.background[0],
+                 rule.bytes_words, "refused" if rule.altered else "not verified")
+                for key, rule in shown.items()
+            ]  # fmt: skip
+            titles = ("name", "document", "size", "head", "background", "file", "altered pictures")
+            print_rows(console, titles, rows)
+        else:
+            print_values(console, result["documents"][0])
+            for key, taken in shown[name].sources.items():
+                source = table.sources[key]
+                dated = f", dated {source.dated}" if source.dated else ""
+                console.print(f"  source: {source.title}, read {source.read}{dated}", markup=False)
+                console.print(f"    {source.url}", markup=False, soft_wrap=True)
+                console.print(f"    {taken}", markup=False)
+        console.print(f"\n{NOTICE}", markup=False)
+
+    emit(ctx, result, draw)
 
 
 def findings_of(profile: StyleProfile, settings: Settings) -> list[Finding]:

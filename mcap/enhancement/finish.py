@@ -8,32 +8,58 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from mcap.faces.settings import FaceSettings
+from mcap.framing.notes import ENLARGED
 from mcap.images.colour import to_srgb
 from mcap.images.picture import PictureFile
 from mcap.runtime.text import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mcap.contracts import Face
     from mcap.enhancement.picture import Canvas
-    from mcap.enhancement.plan import Enhancement
+    from mcap.enhancement.plan import Enhancement, FinishOptions
     from mcap.faces.eyes import MeshFinder
     from mcap.framing.finish import FinishedPicture
 
 
-def remedies(made: FinishedPicture, profile: str, source: PictureFile) -> list[str]:
+def remedies(made: FinishedPicture, options: FinishOptions, source: PictureFile) -> list[str]:
     """Return what to do about a picture that ends too soon for its profile; [] for all others."""
     if not any(made.lacking):
         return []
-    record: Any = source.record
+    # A border is drawn for style profiles alone.
+    record: Any = source.record if options.document is None else None
     while isinstance(record, dict):  # somebody else may have written it
         subject, seed = record.get("subject"), record.get("seed")
         if record.get("kind") == "generate" and isinstance(subject, dict) and isinstance(seed, int):
             name = shlex.quote(printable(f"{subject.get('name', 'SUBJECT')}.mcap"))
             return [
                 "What to do: generate it again with its border drawn: mcap generate "
-                f"{name} --frame {profile} --seed {seed} --count 1"
+                f"{name} --frame {options.profile.name} --seed {seed} --count 1"
             ]
         record = record.get("made_from")
     return ["What to do: take one with more room, further away or with the camera held upright."]
+
+
+def document_shortcomings(made: FinishedPicture, faces: Sequence[Face]) -> list[str]:
+    """Return, in sentences, what a document's photo must not be beyond what its framing says.
+
+    ``faces`` are all that were found, in pixels of what was finished.
+    """
+    found = []
+    if made.enlarged is not None and made.enlarged > ENLARGED:
+        found.append(
+            "Too small for this document: the picture had to be enlarged "
+            f"{made.enlarged:.2f} times."
+        )
+    x0, y0, x1, y1 = made.cut
+    sure = [face for face in faces if face.score >= FaceSettings().min_score]
+    centres = [face.landmarks.mean(axis=0) for face in sure]
+    inside = sum(x0 <= x < x1 and y0 <= y < y1 for x, y in centres)
+    if inside > 1:
+        found.append(f"{inside} faces are in it; a document's photo shows one person.")
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +101,11 @@ def finish(run: Enhancement, canvas: Canvas) -> FinishedCanvas:
         # --masker mediapipe knows where the chin is better than five landmarks do.
         mesh=cast("MeshFinder", masker) if masker.info.finds_mesh else None,
         settings=options.settings,
+        size=options.size,
     )
+    if options.document is not None:
+        shortcomings = document_shortcomings(made, [canvas.face(state) for state in canvas.faces])
+        made = replace(made, unmet=(*made.unmet, *shortcomings), notes=(*made.notes, *shortcomings))
     # A background in the profile's colour makes a colour picture of a grey one.
     source = replace(source.reframed(), grey=source.grey and made.background is None)
     return FinishedCanvas(
@@ -83,6 +113,6 @@ def finish(run: Enhancement, canvas: Canvas) -> FinishedCanvas:
         alpha=None if alpha is None else np.ascontiguousarray(made.image[..., 3]),
         source=source,
         dpi=made.dpi,
-        notes=[*canvas.notes, *made.notes, *remedies(made, options.profile.name, source)],
+        notes=[*canvas.notes, *made.notes, *remedies(made, options, source)],
         record=made.record(),
     )

@@ -22,6 +22,7 @@ from mcap.enhancement.events import Refused, TilesDone
 from mcap.enhancement.settings import EnhanceSettings
 from mcap.errors import InputRejectedError
 from mcap.faces.settings import FaceSettings
+from mcap.images.byte_limits import ByteLimits
 from mcap.images.marking import NO_MARKS, Marks
 from mcap.images.open import PhotoSettings
 from mcap.images.picture import size_of
@@ -31,6 +32,7 @@ from mcap.runtime.text import file_stem
 if TYPE_CHECKING:
     from mcap.contracts import FaceDetector, Float32Array, IdentityModel, Masker, Restorer
     from mcap.framing.settings import FinishSettings
+    from mcap.style.id_documents import DocumentRule
     from mcap.style.profile import StyleProfile
 
 LARGEST_SIDE = 65_000
@@ -79,18 +81,36 @@ class Tools:
 
 @dataclass(frozen=True)
 class FinishOptions:
-    """A style profile and how the picture is finished for it."""
+    """A style profile, or a document's rule as one, and how the picture is finished for it."""
 
     profile: StyleProfile
     settings: FinishSettings
     sheet: bool = False
     """A print sheet beside each picture."""
+    document: DocumentRule | None = None
+    """The rule of an ID document; ``profile`` is made of it."""
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(width, height) in pixels; None: what the profile's ``size_mm`` says."""
+        return None if self.document is None else self.document.made
+
+    @property
+    def limits(self) -> ByteLimits | None:
+        """The bytes that the document's file may have; None: as many as there are."""
+        rule = self.document
+        if rule is None or (rule.smallest_bytes is None and rule.largest_bytes is None):
+            return None
+        return ByteLimits(rule.smallest_bytes, rule.largest_bytes)
 
     def facts(self) -> list[Any]:
         """Return what decides about the finished picture, as JSON-serialisable data."""
         profile = self.profile.model_dump(mode="json", include={"aspect", "size_mm"})
         parts = self.profile.framing, self.profile.background, self.settings
-        return [profile, *(part.model_dump(mode="json") for part in parts), self.sheet]
+        facts = [profile, *(part.model_dump(mode="json") for part in parts), self.sheet]
+        if self.document is not None:
+            facts += [self.size, self.limits and [self.limits.smallest, self.limits.largest]]
+        return facts
 
 
 @dataclass(frozen=True)
@@ -161,8 +181,18 @@ class Enhancement:
             "max_change": self.settings.max_change,
             "max_loss": self.settings.max_loss,
             "identity": self.tools.identity.name,
-            "profile": self.finish.profile.name if self.finish else None,
+            **self.finished_for,
         }
+
+    @property
+    def finished_for(self) -> dict[str, str | None]:
+        """The name of the profile, or of the document, that the pictures are finished for."""
+        if self.finish is None:
+            return {"profile": None}
+        name = self.finish.profile.name
+        if self.finish.document is not None:
+            return {"profile": None, "document": name}
+        return {"profile": name}
 
     @cached_property
     def fingerprints(self) -> tuple[str, str]:

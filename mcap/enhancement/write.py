@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,12 +11,15 @@ import numpy as np
 
 from mcap.enhancement.events import Enhanced
 from mcap.enhancement.face_patch import view
+from mcap.errors import InputRejectedError
 from mcap.images import provenance
+from mcap.images.byte_limits import ByteLimits, quality_within
 from mcap.images.colour import on_white, to_eight_bits, to_srgb
 from mcap.images.picture import PictureFile
 from mcap.images.png import write_png
 from mcap.images.write import left_out, png_texts, write_picture
 from mcap.results.previews import reduced, write_previews
+from mcap.runtime import files
 
 if TYPE_CHECKING:
     from mcap.contracts import UInt8Image
@@ -66,10 +70,20 @@ def write(
     sheet = None
     if run.finish is not None and run.finish.sheet:
         sheet = folder.print_sheet(path)
-        write_print_sheet(sheet, finished, run.finish, replace(label, metadata="label"))
-    # What lies on disk is large and ours alone; other pixels may be the input's own.
-    pixels = pixels if isinstance(pixels, np.memmap) else pixels.copy()
+    # What lies on disk is large and ours alone; other pixels may be the input's own, and a sheet is
+    # made of them without the marks.
+    own_pixels = isinstance(pixels, np.memmap) and sheet is None
+    pixels = pixels if own_pixels else pixels.copy()
     marks.embed(pixels)
+
+    def write_at(where: Path, quality: int) -> None:
+        write_picture(
+            where, pixels, finished.alpha, source, label, quality=quality, dpi=finished.dpi
+        )
+
+    quality = run.settings.quality
+    if run.finish is not None and run.finish.limits is not None:
+        quality = fitting_quality(run.finish.limits, quality, job, path, write_at)
     previews = write_previews(
         folder.out,
         path.stem,
@@ -80,16 +94,36 @@ def write(
         close_ups(canvas),
         (own, replace(label, record={}, metadata="label")),
     )
-    write_picture(
-        path,
-        pixels,
-        finished.alpha,
-        source,
-        label,
-        quality=run.settings.quality,
-        dpi=finished.dpi,
-    )
+    if sheet is not None and run.finish is not None:
+        write_print_sheet(sheet, finished, run.finish, replace(label, metadata="label"))
+    write_at(path, quality)
     return Enhanced(path, job.path, record, True, previews, sheet)
+
+
+def fitting_quality(
+    limits: ByteLimits,
+    quality: int,
+    job: Job,
+    path: Path,
+    write_at: Callable[[Path, int], None],
+) -> int:
+    """Return the JPEG quality at which the file that ``write_at`` makes, signed, keeps the limits.
+
+    ``path`` is the picture's. Raises `InputRejectedError` where no quality does; nothing of the
+    picture is in the folder then.
+    """
+    files.make_folder(path.parent)
+    with files.temporary_folder(path.parent) as trials:
+        trial = trials / path.name  # a signed manifest holds the name
+
+        def size_at(quality: int) -> int:
+            write_at(trial, quality)
+            return trial.stat().st_size
+
+        try:
+            return quality_within(limits, quality, size_at)
+        except InputRejectedError as error:
+            raise InputRejectedError(f"{job.path}: {error}") from None
 
 
 def close_ups(canvas: Canvas) -> tuple[UInt8Image, UInt8Image] | None:

@@ -51,7 +51,7 @@ class FinishedPicture:
     framed: MeasuredFraming | None
     """By the head that was found before; None where no face was."""
     dpi: tuple[float, float] | None
-    """Pixels an inch, horizontal and vertical; None where the profile has no ``size_mm``."""
+    """Pixels an inch, horizontal and vertical; None where no size is asked for."""
     cut: Box
     """The part taken, in pixels of the input; outside of it where something was extrapolated."""
     extrapolated: Sides
@@ -101,6 +101,7 @@ def finish(
     masker: Masker | None = None,
     mesh: MeshFinder | None = None,
     settings: FinishSettings | None = None,
+    size: tuple[int, int] | None = None,
 ) -> FinishedPicture:
     """Frame, cut out and size a picture as its profile says.
 
@@ -109,7 +110,9 @@ def finish(
     ``faces`` are in its pixels; the largest that can be relied on is framed. ``masker`` finds the
     whole person (mcap's ``person``); without one the background is neither replaced nor extended
     beyond a plain edge, and a note says so. ``mesh`` finds a face's finer landmarks, which know the
-    chin better than five do (`mcap.framing.head`). Raises ValueError for another shape or type.
+    chin better than five do (`mcap.framing.head`). ``size`` is (width, height) in pixels, in place
+    of what the profile's ``size_mm`` has at ``settings.dpi``. Raises ValueError for another shape
+    or type.
     """
     settings = settings or FinishSettings()
     white = white_level(image)
@@ -117,7 +120,7 @@ def finish(
     face, others, unmet = face_to_frame(found, image, white, mesh)
     notes = [f"The largest of {len(found)} faces was framed."] if face and others else []
     head = crown_to_chin(face) if face else None
-    size = print_size(profile, settings.dpi)
+    size = size or print_size(profile, settings.dpi)
     aspect = size[0] / size[1] if size else profile.aspect_ratio
 
     reduced = spare_reduction(image.shape[1::-1], head, profile, size)

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from mcap.style.profile import StyleProfile
 
 SIDES = ("left", "upper", "right", "lower")
+ENLARGED = 1.005
+"""Times up to which the rounding of pixels enlarges a picture."""
 
 NO_FACE = "No face was found: cut about the middle, background left as it is."
 TOUCHES = "Somebody touches the person in the picture and stays in it."
@@ -34,14 +36,15 @@ def tilted(roll: float) -> str:
 
 
 def enlarged(by: float, size: tuple[int, int], profile: StyleProfile, dpi: int) -> list[str]:
-    """Say where there are too few pixels for the printed ``size`` = (width, height); else []."""
-    assert profile.size_mm is not None  # there is a printed size
-    if by <= 1.005:
+    """Say where there are too few pixels for the asked ``size`` = (width, height); else []."""
+    if by <= ENLARGED:
         return []
+    printed = ""
+    if profile.size_mm is not None:
+        printed = f" of {profile.size_mm[0]:g} x {profile.size_mm[1]:g} mm at {dpi} DPI"
     return [
         f"Enlarged {by:.2f} times: {round(size[0] / by)} x {round(size[1] / by)} pixels are there "
-        f"for the {size[0]} x {size[1]} of {profile.size_mm[0]:g} x {profile.size_mm[1]:g} mm at "
-        f"{dpi} DPI."
+        f"for the {size[0]} x {size[1]}{printed}."
     ]
 
 

@@ -161,7 +161,7 @@ class DocumentRule(Row):
 
     @property
     def eye_range(self) -> tuple[Fraction, Fraction]:
-        """The eyes above the lower edge as fractions of the height; `EYE_LINE` where none is given."""
+        """The eyes above the lower edge, of the height; `EYE_LINE` where none is given."""
         if self.eyes_mm is not None and self.size_mm is not None:
             return self.eyes_mm[0] / self.size_mm[1], self.eyes_mm[1] / self.size_mm[1]
         return self.eyes or EYE_LINE
@@ -185,6 +185,33 @@ class DocumentRule(Row):
     def notice(self) -> str:
         """What whoever uses the picture is to know, the rule's own words on altered ones first."""
         return f"{self.altered} {NOTICE}" if self.altered else NOTICE
+
+    @property
+    def size_words(self) -> str:
+        """The size, for tables: "35 x 45 mm", "600 x 600 px"."""
+        if self.medium == "print" and self.size_mm is not None:
+            return f"{self.size_mm[0]:g} x {self.size_mm[1]:g} mm"
+        return f"{self.made[0]} x {self.made[1]} px"
+
+    @property
+    def head_words(self) -> str:
+        """The head's height, for tables: "32 to 36 mm", "50 to 69 %", or that none is asked for."""
+        if self.head_mm is not None:
+            return f"{self.head_mm[0]:g} to {self.head_mm[1]:g} mm"
+        if self.head_range is None:
+            return "cut by the service"
+        low, high = (round(100 * share) for share in self.head_range)
+        return f"{low} to {high} %{' (ICAO)' if self.icao_head else ''}"
+
+    @property
+    def bytes_words(self) -> str:
+        """The file's format and bytes, for tables; "" where the rule names none."""
+        limits = [
+            f"{word} {value:g} kB"
+            for word, value in (("from", self.smallest_kb), ("up to", self.largest_kb))
+            if value is not None
+        ]
+        return " ".join([*(["JPEG"] if self.format else []), *limits])
 
     def profile(self, name: str) -> StyleProfile:
         """Return the rule as the style profile by which a picture is framed and finished."""
@@ -250,3 +277,16 @@ def find_document(name: str) -> DocumentRule:
             details={"document": name, "known": sorted(known)},
         )
     return known[name]
+
+
+def described(rule: DocumentRule) -> dict[str, Any]:
+    """Return a rule for ``--json``: its keys, and what follows from them."""
+    return rule.model_dump(mode="json") | {
+        "made": rule.made,
+        "head_range": rule.head_range,
+        "eye_range": rule.eye_range,
+        "smallest_bytes": rule.smallest_bytes,
+        "largest_bytes": rule.largest_bytes,
+        "colour": rule.colour,
+        "notice": rule.notice,
+    }
