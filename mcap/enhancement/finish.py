@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mcap.enhancement.plan import Enhancement, FinishOptions
     from mcap.faces.eyes import MeshFinder
     from mcap.framing.finish import FinishedPicture
+    from mcap.style.id_documents import DocumentRule
 
 
 def remedies(made: FinishedPicture, options: FinishOptions, source: PictureFile) -> list[str]:
@@ -42,16 +43,20 @@ def remedies(made: FinishedPicture, options: FinishOptions, source: PictureFile)
     return ["What to do: take one with more room, further away or with the camera held upright."]
 
 
-def document_shortcomings(made: FinishedPicture, faces: Sequence[Face]) -> list[str]:
+def document_shortcomings(
+    made: FinishedPicture, faces: Sequence[Face], rule: DocumentRule
+) -> list[str]:
     """Return, in sentences, what a document's photo must not be beyond what its framing says.
 
     ``faces`` are all that were found, in pixels of what was finished.
     """
     found = []
-    if made.enlarged is not None and made.enlarged > ENLARGED:
+    least = rule.smallest or rule.made
+    if made.enlarged is not None and made.enlarged > ENLARGED * rule.made[0] / least[0]:
+        width, height = (round(side / made.enlarged) for side in rule.made)
         found.append(
-            "Too small for this document: the picture had to be enlarged "
-            f"{made.enlarged:.2f} times."
+            f"Too small for this document: {width} x {height} pixels are there for "
+            f"{least[0]} x {least[1]} or more."
         )
     x0, y0, x1, y1 = made.cut
     sure = [face for face in faces if face.score >= FaceSettings().min_score]
@@ -104,7 +109,8 @@ def finish(run: Enhancement, canvas: Canvas) -> FinishedCanvas:
         size=options.size,
     )
     if options.document is not None:
-        shortcomings = document_shortcomings(made, [canvas.face(state) for state in canvas.faces])
+        faces = [canvas.face(state) for state in canvas.faces]
+        shortcomings = document_shortcomings(made, faces, options.document)
         made = replace(made, unmet=(*made.unmet, *shortcomings), notes=(*made.notes, *shortcomings))
     # A background in the profile's colour makes a colour picture of a grey one.
     source = replace(source.reframed(), grey=source.grey and made.background is None)
