@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from mcap.cli.profile_check import Finding
     from mcap.cli.settings import Settings
+    from mcap.faces.eyes import MeshFinder
     from mcap.framing.document_check import Point
     from mcap.style.profile import FoundProfile, StyleProfile
 
@@ -285,7 +286,7 @@ def check_pictures(
     tools = CheckTools(
         detector=registry().create("detector", settings.detector),
         masker=load_person_masker(ctx, "is not looked at"),
-        mesh=masker if masker.info.finds_mesh else None,
+        mesh=cast("MeshFinder", masker) if masker.info.finds_mesh else None,
     )
     checked: list[tuple[Path, list[Point] | str]] = []
     for path in paths:
@@ -373,7 +374,7 @@ def documents(
             titles = ("name", "document", "size", "head", "background", "file", "altered pictures")
             print_rows(console, titles, rows)
         else:
-            print_values(console, result["documents"][0])
+            print_values(console, described(shown[name]))
             for key, taken in shown[name].sources.items():
                 source = table.sources[key]
                 dated = f", dated {source.dated}" if source.dated else ""
