@@ -531,7 +531,7 @@ class BackboneInfo:
     commercial: bool
     native_size: int  # side in pixels of a training picture
     attention_divisor: int  # watched cross-attention maps are native_size / divisor on a side
-    prediction_type: str  # "epsilon" or "v_prediction"
+    prediction_type: str  # "epsilon", "v_prediction" or "rectified_flow" (`PredictsVelocity`)
     face_height: float = 0.45
     """Fraction of the training crop's side that the detector's face box is high."""
     square_only: bool = False
@@ -575,7 +575,7 @@ class Backbone(Protocol):
     tokenizers: list[Any]
     text_encoders: list[Any]
     vae: Any
-    unet: Any
+    unet: Any  # the denoising network: a UNet, or the transformer of a rectified flow
     scheduler: Any  # as configured for sampling; training reads alphas_cumprod and config from it
     device: torch.device
     dtype: torch.dtype
@@ -595,6 +595,20 @@ class Backbone(Protocol):
 
     def pipeline(self) -> Any:
         """A diffusers text-to-image pipeline over these very modules: no copy, no filter."""
+        ...
+
+
+class PredictsVelocity(Protocol):
+    """A backbone whose ``info.prediction_type`` is "rectified_flow": its network is a transformer
+    that is called in a way of its own."""
+
+    def velocity(
+        self, noised: torch.Tensor, times: torch.Tensor, embedding: PromptEmbedding
+    ) -> torch.Tensor:
+        """Return v = eps - x_0 for x_s, both B x C x h x w, at times s float[B] in [0, 1].
+
+        Of that sign whatever the network's own is (`mcap.diffusion.rectified_flow`).
+        """
         ...
 
 

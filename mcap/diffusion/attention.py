@@ -41,6 +41,11 @@ def spread_layers(unet: Any, stride: int, count: int) -> list[str] | None:
     SDXL has fifty layers at 1/32 of its side, and maps of each cost time and memory.
     """
     names = [name for name, (_, found) in cross_attention_layers(unet).items() if found == stride]
+    return evenly_spread(names, count)
+
+
+def evenly_spread(names: Sequence[str], count: int) -> list[str] | None:
+    """Return ``count`` of the names, evenly spread; None, for all, where 0 or enough."""
     if count == 0 or count >= len(names):
         return None
     return [names[(2 * i + 1) * len(names) // (2 * count)] for i in range(count)]

@@ -1,6 +1,9 @@
 """Pictures to latents, once; masks to the latent grid.
 
-Legend: B pictures, H x W pixels, C x h x w a latent times the VAE's scaling factor.
+A latent is here as the denoising network takes it: times the VAE's scaling factor, or, of FLUX.2's
+VAE, in patches of 2 x 2 that are normalised by the statistics of its BatchNorm (`scaled`).
+
+Legend: B pictures, H x W pixels, C x h x w a latent.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, pixel_shuffle, pixel_unshuffle
 
 if TYPE_CHECKING:
     from mcap.contracts import Float32Array, UInt8Image
@@ -30,7 +33,7 @@ def encode(backbone: Any, images: torch.Tensor) -> torch.Tensor:
         pixels = (image[None] * 2 - 1).to(device=weight.device, dtype=weight.dtype)
         mean = vae.encode(pixels).latent_dist.mode()
         mean = mean.to(torch.promote_types(mean.dtype, torch.float32))
-        found.append((mean - shift_factor(vae)) * vae.config.scaling_factor)
+        found.append(scaled(vae, mean))
     return torch.cat(found).cpu()
 
 
@@ -72,13 +75,51 @@ def decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
     """
     weight = next(vae.decoder.parameters())  # the encoder may be offloaded
     latents = latents.to(device=weight.device, dtype=weight.dtype)
-    picture = vae.decode(latents / vae.config.scaling_factor + shift_factor(vae)).sample
+    picture = vae.decode(unscaled(vae, latents)).sample
     return picture.to(torch.promote_types(picture.dtype, torch.float32)) / 2 + 0.5
 
 
 def vae_factor(vae: Any) -> int:
     """Return the pixels on a side of one latent position."""
-    return 2 ** (len(vae.config.block_out_channels) - 1)
+    factor: int = 2 ** (len(vae.config.block_out_channels) - 1) * patch_side(vae)
+    return factor
+
+
+def patch_side(vae: Any) -> int:
+    """Return the side of the patch of the VAE's own latents that is one position: 2 for FLUX.2."""
+    return int(vae.config.patch_size[0]) if normalises_patches(vae) else 1
+
+
+def normalises_patches(vae: Any) -> bool:
+    """Return True for FLUX.2's VAE, whose BatchNorm stands in the place of a scaling factor."""
+    return getattr(vae.config, "batch_norm_eps", None) is not None
+
+
+def scaled(vae: Any, mean: torch.Tensor) -> torch.Tensor:
+    """Return the VAE's own latents as the denoising network takes them.
+
+    x = (z - shift) scaling, or x = (patches(z) - mean) / sqrt(variance + eps) of FLUX.2.
+    """
+    if not normalises_patches(vae):
+        shifted: torch.Tensor = (mean - shift_factor(vae)) * vae.config.scaling_factor
+        return shifted
+    offset, deviation = patch_statistics(vae, mean)
+    return (pixel_unshuffle(mean, patch_side(vae)) - offset) / deviation
+
+
+def unscaled(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    """Return latents as the VAE decodes them: the inverse of `scaled`."""
+    if not normalises_patches(vae):
+        shifted: torch.Tensor = latents / vae.config.scaling_factor + shift_factor(vae)
+        return shifted
+    offset, deviation = patch_statistics(vae, latents)
+    return pixel_shuffle(latents * deviation + offset, patch_side(vae))
+
+
+def patch_statistics(vae: Any, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and standard deviation of FLUX.2's patches, 1 x C x 1 x 1 each."""
+    variance = vae.bn.running_var.reshape(1, -1, 1, 1) + vae.config.batch_norm_eps
+    return vae.bn.running_mean.reshape(1, -1, 1, 1).to(like), variance.sqrt().to(like)
 
 
 def shift_factor(vae: Any) -> float:

@@ -9,9 +9,90 @@ scheduler's cumulative products, a_t in method notation, float[T].
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
 import torch
 
+from mcap.diffusion.rectified_flow import RectifiedFlow
 from mcap.weights.model_source import PREDICTION_TYPES
+
+if TYPE_CHECKING:
+    from mcap.contracts import Backbone
+
+
+class NoiseProcess(Protocol):
+    """The way from latents to noise that a model was trained on.
+
+    ``times`` are of each row: timesteps int64[B] of a table of a_t, or s float64[B] of a
+    `RectifiedFlow`. Latents and noise are B x C x h x w.
+    """
+
+    def sample_time(
+        self, generator: torch.Generator, limits: tuple[float, float], least: int
+    ) -> float:
+        """Return one time; takes one number of ``generator``.
+
+        ``limits`` are fractions of T, of Stable Diffusion 1.5's where there is no table;
+        ``least`` is the first timestep of such a table.
+        """
+        ...
+
+    def add_noise(
+        self, latents: torch.Tensor, noise: torch.Tensor, times: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the noised latents."""
+        ...
+
+    def target(
+        self, latents: torch.Tensor, noise: torch.Tensor, times: torch.Tensor
+    ) -> torch.Tensor:
+        """Return what the network should predict."""
+        ...
+
+    def clean_estimate(
+        self, noised: torch.Tensor, prediction: torch.Tensor, times: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the clean latents by one step, differentiable in the prediction."""
+        ...
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """The `NoiseProcess` of a table of a_t."""
+
+    alphas: torch.Tensor
+    """a_t, float[T]."""
+    prediction_type: str
+
+    def sample_time(
+        self, generator: torch.Generator, limits: tuple[float, float], least: int
+    ) -> float:
+        steps = len(self.alphas)
+        low, high = limits
+        return sample_timestep(generator, max(least, int(low * steps)), int(high * steps))
+
+    def add_noise(
+        self, latents: torch.Tensor, noise: torch.Tensor, times: torch.Tensor
+    ) -> torch.Tensor:
+        return add_noise(latents, noise, times, self.alphas)
+
+    def target(
+        self, latents: torch.Tensor, noise: torch.Tensor, times: torch.Tensor
+    ) -> torch.Tensor:
+        return training_target(latents, noise, times, self.alphas, self.prediction_type)
+
+    def clean_estimate(
+        self, noised: torch.Tensor, prediction: torch.Tensor, times: torch.Tensor
+    ) -> torch.Tensor:
+        return clean_estimate(noised, prediction, times, self.alphas, self.prediction_type)
+
+
+def noise_process(backbone: Backbone) -> NoiseProcess:
+    """Return the process that a backbone was trained on."""
+    if backbone.info.prediction_type == "rectified_flow":
+        return RectifiedFlow()
+    return Diffusion(backbone.scheduler.alphas_cumprod, backbone.info.prediction_type)
 
 
 def sample_timestep(generator: torch.Generator, low: int, high: int) -> int:

@@ -55,6 +55,15 @@ class RectifiedFlow:
         inside = torch.finfo(torch.float32).eps * (high - low)
         return min(max(time, low + inside), high - inside)
 
+    def sample_time(
+        self, generator: torch.Generator, limits: tuple[float, float], least: int
+    ) -> float:
+        """Return `sample` between the times of two fractions of T; ``least`` has no meaning here.
+
+        See `mcap.diffusion.noise.NoiseProcess`.
+        """
+        return self.sample(generator, time_of_fraction(limits[0]), time_of_fraction(limits[1]))
+
     def add_noise(
         self, latents: torch.Tensor, noise: torch.Tensor, times: torch.Tensor
     ) -> torch.Tensor:

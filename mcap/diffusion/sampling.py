@@ -18,6 +18,7 @@ from mcap.diffusion import schedulers
 from mcap.diffusion.attention import AttentionRecorder
 from mcap.diffusion.latents import decode, vae_factor
 from mcap.diffusion.prompt_length import require_fit
+from mcap.errors import UsageError
 
 if TYPE_CHECKING:
     from mcap.contracts import Backbone, BackboneInfo, Float32Array, UInt8Image
@@ -231,6 +232,11 @@ class TokenAttention:
         self.recording = ExitStack()
         if not tokens:
             return
+        if backbone.info.prediction_type == "rectified_flow":
+            raise UsageError(
+                f"Attention maps of pictures by backbone '{backbone.info.id}' are not drawn yet; "
+                "leave them out."
+            )
         factor = vae_factor(backbone.vae)
         self.grid = (size[1] // factor, size[0] // factor)
         stride = max(1, backbone.info.attention_divisor // factor)

@@ -125,6 +125,11 @@ def make(name: str, own: Any) -> Any:
     name = find(name)
     if name == MODEL:
         return type(own).from_config(own.config)
+    if is_straight(own):
+        raise UsageError(
+            f"--scheduler {name}: this model is drawn along a straight path, for which it has a "
+            f"scheduler of its own; leave --scheduler out, or say {MODEL}."
+        )
     import diffusers
 
     scheduler = SCHEDULERS[name]
@@ -142,6 +147,11 @@ def make(name: str, own: Any) -> Any:
     return made.from_config(own.config, **scheduler.options)
 
 
+def is_straight(scheduler: Any) -> bool:
+    """Return True for a scheduler of a rectified flow (`mcap.diffusion.rectified_flow`)."""
+    return "FlowMatch" in type(scheduler).__name__
+
+
 def supports_zero_snr(made: Any) -> bool:
     """Return True where a diffusers class can start from pure noise (zero terminal SNR)."""
     import inspect
@@ -154,6 +164,8 @@ def calls(scheduler: Any, steps: int) -> int:
 
     The scheduler itself is left alone. `UsageError` for a number of steps that it refuses.
     """
+    if is_straight(scheduler) and steps > 0:
+        return steps  # where they lie depends on the size of the picture
     trial = type(scheduler).from_config(scheduler.config)
     try:
         trial.set_timesteps(steps)
@@ -174,7 +186,7 @@ def schedule_type(scheduler: Any, steps: int) -> str:
     for kind in _SIGMAS:
         if config.get(f"use_{kind}_sigmas"):
             return kind.capitalize()
-    if title(scheduler) in ("DDIM", "PLMS", "UniPC", "LCM"):
+    if title(scheduler) in ("DDIM", "PLMS", "UniPC", "LCM") or is_straight(scheduler):
         return "Automatic"
     trial = type(scheduler).from_config(config)
     trial.set_timesteps(steps)

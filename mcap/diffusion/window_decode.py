@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from mcap.diffusion.latents import decode, shift_factor, vae_factor
+from mcap.diffusion.latents import decode, patch_side, unscaled, vae_factor
 from mcap.geometry.align import invert, similarity
 
 
@@ -78,13 +78,14 @@ class WindowDecoder:
         left, top, right, bottom = self.window(latent, box)
         weight = decoder.conv_in.weight
         hidden = latent.to(device=weight.device, dtype=weight.dtype)
-        hidden = hidden / vae.config.scaling_factor + shift_factor(vae)
+        hidden, side = unscaled(vae, hidden), patch_side(vae)
         if vae.post_quant_conv is not None:
             hidden = vae.post_quant_conv(hidden)
-        hidden = decoder.mid_block(decoder.conv_in(hidden))[:, :, top:bottom, left:right]
+        hidden = decoder.mid_block(decoder.conv_in(hidden))
+        hidden = hidden[:, :, side * top : side * bottom, side * left : side * right]
         blocks = list(decoder.up_blocks)
         for index, (block, part) in enumerate(zip(blocks, _margins(len(blocks)), strict=True)):
-            grid = 2**index  # of positions that the block has for one of the latent
+            grid = side * 2**index  # of positions that the block has for one of the latent
             x0, y0, x1, y1 = self.window(latent, box, part, grid)
             rows = slice(round((y0 - top) * grid), round((y1 - top) * grid))
             columns = slice(round((x0 - left) * grid), round((x1 - left) * grid))

@@ -174,6 +174,12 @@ def check_inputs(
         check_identity_encoder(backbone, networks.identity)
     elif recipe.steps == 0:
         raise UsageError("The recipe has no steps: phase1_steps and phase2_steps are both 0.")
+    transformer = backbone.info.prediction_type == "rectified_flow"
+    if transformer and (recipe.learns != "lora" or recipe.text_encoder):
+        raise UsageError(
+            f"Backbone '{backbone.info.id}' is a transformer, of which mcap trains words and LoRA "
+            "alone: set learns=lora and text_encoder=false."
+        )
     if recipe.has_prior and not data.prompts.prior:
         raise ValueError("prior preservation needs prompts of the class noun")
     if recipe.class_pictures and not data.prior:

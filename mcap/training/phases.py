@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mcap.diffusion.attention import AttentionRecorder, spread_layers
+from mcap.diffusion.attention import AttentionRecorder, evenly_spread, spread_layers
 from mcap.diffusion.compile import plain_blocks
+from mcap.diffusion.joint_attention import JointAttentionRecorder, joint_attention_layers
 from mcap.diffusion.key_value import add_key_values
 from mcap.diffusion.latents import vae_factor
 from mcap.diffusion.lora import add_lora, add_text_lora
@@ -126,6 +127,9 @@ def attention_recorder(recipe: Recipe, backbone: Backbone) -> AttentionRecorder:
 
     To be made after the LoRA layers, whose wrappers its hooks must sit on.
     """
+    if backbone.info.prediction_type == "rectified_flow":
+        names = list(joint_attention_layers(backbone.unet))
+        return JointAttentionRecorder(backbone.unet, evenly_spread(names, recipe.attention_layers))
     stride = backbone.info.attention_divisor // vae_factor(backbone.vae)
     layers = spread_layers(backbone.unet, stride, recipe.attention_layers)
     return AttentionRecorder(backbone.unet, stride, layers)

@@ -26,14 +26,14 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 import torch
 from torch.nn.functional import mse_loss
 
 from mcap.diffusion.latents import region, vae_factor
-from mcap.diffusion.noise import add_noise, clean_estimate, sample_timestep, training_target
+from mcap.diffusion.noise import NoiseProcess, noise_process
 from mcap.diffusion.tokens import ID_TOKEN, STYLE_TOKEN
 from mcap.losses.attention_refocusing import attention_refocusing, weighted_refocusing
 from mcap.losses.identity import identity
@@ -41,7 +41,7 @@ from mcap.losses.reconstruction import masked_reconstruction, weighted_reconstru
 from mcap.training.batches import Role, Row
 
 if TYPE_CHECKING:
-    from mcap.contracts import Backbone
+    from mcap.contracts import Backbone, PredictsVelocity
     from mcap.diffusion.attention import AttentionRecorder
     from mcap.diffusion.prompt_cache import PromptCache
     from mcap.diffusion.tokens import LearnedTokens
@@ -116,7 +116,8 @@ class StepResult:
     attention_composed, prior."""
     skipped: dict[str, int] = field(default_factory=dict)
     """term -> rows left out of it: empty mask or region, no such token, no face."""
-    timesteps: tuple[int, ...] = ()
+    timesteps: tuple[float, ...] = ()
+    """Of the rows: whole numbers, or times s of a rectified flow."""
 
 
 def training_step(
@@ -193,14 +194,12 @@ class NoisedRows:
     places: Sequence[int]
     """Of these rows among all of the step."""
     noised: torch.Tensor
-    """z_t = sqrt(a_t) z + sqrt(1 - a_t) eps, float32[B, C, h, w]."""
+    """z_t = sqrt(a_t) z + sqrt(1 - a_t) eps, or the straight path's, float32[B, C, h, w]."""
     target: torch.Tensor
     """eps, or the velocity where the model predicts that, float32[B, C, h, w]."""
     timesteps: torch.Tensor
-    """int64[B], on the CPU."""
-    alphas: torch.Tensor
-    """a_t, float[T]."""
-    prediction_type: str
+    """int64[B], on the CPU; float64[B], s, of a rectified flow."""
+    process: NoiseProcess
 
     @classmethod
     def draw(
@@ -214,18 +213,15 @@ class NoisedRows:
 
         Returns the rows of each size, in the order in which the sizes come first.
         """
-        alphas = backbone.scheduler.alphas_cumprod
+        process = noise_process(backbone)
         drawn, noises = [], []
         for row in rows:
-            low, high = terms.timesteps
-            least = 0
+            limits, least = terms.timesteps, 0
             if row.role == "identity":
-                (low, high), least = terms.identity_timesteps, 1
-            first, end = max(least, int(low * len(alphas))), int(high * len(alphas))
-            drawn.append(sample_timestep(generator, first, end))
+                limits, least = terms.identity_timesteps, 1
+            drawn.append(process.sample_time(generator, limits, least))
             noises.append(torch.randn(row.example.latent.shape, generator=generator))
         dtype = torch.promote_types(backbone.dtype, torch.float32)
-        kind = backbone.info.prediction_type
         sizes: dict[torch.Size, list[int]] = {}
         for place, row in enumerate(rows):
             sizes.setdefault(row.example.latent.shape, []).append(place)
@@ -234,16 +230,17 @@ class NoisedRows:
             its = [rows[place] for place in places]
             latents = torch.stack([row.example.latent for row in its]).to(backbone.device, dtype)
             noise = torch.stack([noises[place] for place in places]).to(backbone.device, dtype)
-            timesteps = torch.tensor([drawn[place] for place in places])
+            whole = all(isinstance(time, int) for time in drawn)
+            times = [drawn[place] for place in places]
+            timesteps = torch.tensor(times, dtype=torch.int64 if whole else torch.float64)
             found.append(
                 cls(
                     its,
                     places,
-                    noised=add_noise(latents, noise, timesteps, alphas),
-                    target=training_target(latents, noise, timesteps, alphas, kind),
+                    noised=process.add_noise(latents, noise, timesteps),
+                    target=process.target(latents, noise, timesteps),
                     timesteps=timesteps,
-                    alphas=alphas,
-                    prediction_type=kind,
+                    process=process,
                 )
             )
         return found
@@ -279,25 +276,26 @@ class NoisedRows:
     ) -> torch.Tensor:
         """Return the clean latents that one step straight from z_t gives, of ``rows`` or of all.
 
-        z = (z_t - sqrt(1 - a_t) eps) / sqrt(a_t), differentiable in the prediction.
+        z = (z_t - sqrt(1 - a_t) eps) / sqrt(a_t), or z = z_s - s v of a rectified flow;
+        differentiable in the prediction.
         """
         chosen = list(range(len(self.rows)) if rows is None else rows)
-        return clean_estimate(
-            self.noised[chosen],
-            prediction[chosen],
-            self.timesteps[chosen],
-            self.alphas,
-            self.prediction_type,
+        return self.process.clean_estimate(
+            self.noised[chosen], prediction[chosen], self.timesteps[chosen]
         )
 
 
 def predict(models: StepModels, batch: NoisedRows) -> torch.Tensor:
-    """Return the UNet's prediction for all rows in one call, float32[B, C, h, w] or better."""
+    """Return the network's prediction for all rows in one call, float32[B, C, h, w] or better."""
     backbone, noised = models.backbone, batch.noised
     if models.prompts is not None:
         embedding = models.prompts.encode(batch.input_ids)
     else:
         embedding = backbone.encode_prompt([ids.to(backbone.device) for ids in batch.input_ids])
+    if backbone.info.prediction_type == "rectified_flow":
+        flow = cast("PredictsVelocity", backbone)
+        velocity = flow.velocity(noised.to(backbone.dtype), batch.timesteps, embedding)
+        return velocity.to(noised)
     factor = vae_factor(backbone.vae)
     size = (noised.shape[2] * factor, noised.shape[3] * factor)
     prediction: torch.Tensor = backbone.unet(

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
 import torch
+
+from tests.support.tiny import WORDS
 
 TOKENS = 16
 """Width of a text token of the tiny Qwen3."""
@@ -46,3 +54,118 @@ def tiny_zimage(seed: int = 0, dtype: torch.dtype = torch.float32):
             axes_lens=[128, 16, 16],
         )
     return made.to(dtype).eval().requires_grad_(False)
+
+
+SIZE = 64  # pixels of a picture
+LATENT = 8  # positions on its side: the autoencoder halves twice, and a patch is 2 x 2
+
+# Qwen3's, without its parts for tools: a turn of the user, and the empty thought of a model that is
+# told not to think.
+CHAT_TEMPLATE = (
+    "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\n' + message.content"
+    " + '<|im_end|>' + '\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}"
+    "{%- if enable_thinking is defined and enable_thinking is false %}"
+    "{{- '<think>\n\n</think>\n\n' }}{%- endif %}{%- endif %}"
+)
+
+
+def tiny_klein_folder(seed: int = 0) -> Path:
+    """A Flux2KleinPipeline of tiny random parts as it is saved; do not write into it."""
+    return _made(seed)
+
+
+@lru_cache(maxsize=4)
+def _made(seed: int) -> Path:
+    from diffusers import FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline
+
+    folder = Path(tempfile.mkdtemp(prefix="mcap-tiny-klein-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    tokenizer = tiny_qwen_tokenizer()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        Flux2KleinPipeline(
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+            vae=_tiny_flux2_vae(),
+            text_encoder=_tiny_qwen(tokenizer),
+            tokenizer=tokenizer,
+            transformer=tiny_flux2(seed),
+            is_distilled=False,
+        ).save_pretrained(folder)
+    return folder
+
+
+def tiny_klein(seed: int = 0, dtype: torch.dtype = torch.float32):
+    """A fresh `KleinBackbone` of those parts on every call."""
+    from mcap_plugins.klein.load import load
+
+    facts = {"id": "tiny-klein", "licence": "none", "commercial": True, "needs_safety": False}
+    return load("cpu", dtype, tiny_klein_folder(seed), **facts)
+
+
+def tiny_qwen_tokenizer():
+    """Qwen2's byte-level tokenizer with whole words for `WORDS`, and Qwen3's special tokens."""
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import Qwen2Tokenizer
+
+    vocabulary = sorted(ByteLevel.alphabet())
+    merges: list[tuple[str, str]] = []
+    for word in WORDS:
+        pieces = ["\u0120", *word]  # byte-level's space
+        while len(pieces) > 1:
+            pair = (pieces[0], pieces[1])
+            if pair not in merges:
+                merges.append(pair)
+                vocabulary.append("".join(pair))
+            pieces[:2] = ["".join(pair)]
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    vocabulary = [*dict.fromkeys(vocabulary), *special]
+    tokenizer = Qwen2Tokenizer(
+        vocab={piece: index for index, piece in enumerate(vocabulary)},
+        merges=merges,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=["<|im_start|>", "<|im_end|>"],
+        model_max_length=131072,
+    )
+    tokenizer.add_tokens(["<think>", "</think>"])
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def _tiny_qwen(tokenizer):
+    """28 layers: klein reads the states behind the 27th, before the last norm."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    config = Qwen3Config(
+        vocab_size=len(tokenizer) + 5,  # as Qwen3's own table has rows to spare
+        hidden_size=TOKENS,
+        intermediate_size=2 * TOKENS,
+        num_hidden_layers=28,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        initializer_range=0.1,
+    )
+    return Qwen3ForCausalLM(config)
+
+
+def _tiny_flux2_vae():
+    from diffusers import AutoencoderKLFlux2
+
+    vae = AutoencoderKLFlux2(
+        block_out_channels=(8, 8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        layers_per_block=1,
+        norm_num_groups=4,
+        latent_channels=4,
+        sample_size=SIZE,
+    )
+    vae.bn.running_mean.copy_(0.1 * torch.randn(16))
+    vae.bn.running_var.copy_(0.5 + torch.rand(16))
+    return vae

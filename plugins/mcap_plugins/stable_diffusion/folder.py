@@ -52,7 +52,7 @@ def load_folder(folder: Path, dtype: torch.dtype, vae_folder: Path | None = None
             f"'{folder}' is not a whole model: {', '.join(lacking)} has no .safetensors weights. "
             "Download or export the model again, with safetensors."
         )
-    require_plausible(folder, architecture)
+    require_plausible(folder, PARTS[architecture])
     hashed = {f"{part}/{file.name}": file for part, found in files.items() for file in found}
     if vae_folder is not None:
         hashed |= {f"vae/{file.name}": file for file in weights_in(vae_folder, "vae")}
@@ -163,9 +163,9 @@ def _check_whole(folder: Path, architecture: Architecture, vae_folder: Path | No
         )
 
 
-def require_plausible(folder: Path, architecture: Architecture) -> None:
-    """Raise `UsageError` for a folder whose JSON files name libraries of their own, weights
-    elsewhere, or networks of a size that none of the kind has.
+def require_plausible(folder: Path, parts: Sequence[str]) -> None:
+    """Raise `UsageError` for a folder whose JSON files, or those of its ``parts``, name libraries
+    of their own, weights elsewhere, or networks of a size that none of the kind has.
 
     diffusers imports the libraries, opens the files and builds the networks.
     """
@@ -176,7 +176,7 @@ def require_plausible(folder: Path, architecture: Architecture) -> None:
                 f"'{folder / 'model_index.json'}': {part} is of the library {str(library)[:80]!r}, "
                 "whose program mcap does not run; it reads models of diffusers and transformers."
             )
-    for part in PARTS[architecture]:
+    for part in parts:
         for path in sorted((folder / part).glob("*.json")):
             if path.name.endswith(".index.json") or ".index." in path.name:
                 shards = read_json(path).get("weight_map", {})

@@ -1,0 +1,1 @@
+"""FLUX.2 klein, for the library: docs/transformers.md says what is missing for ``--backbone``."""

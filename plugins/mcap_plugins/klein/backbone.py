@@ -1,0 +1,137 @@
+"""FLUX.2 klein: a transformer of text and image tokens, read by Qwen3, on a straight path.
+
+Legend: B rows, L tokens of a padded prompt, D Qwen3's width, C x h x w a latent in the grid of the
+transformer's tokens: patches of 2 x 2 of the autoencoder's own (`mcap.diffusion.latents`).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from tokenizers.processors import TemplateProcessing
+
+from mcap.contracts import BackboneInfo, PromptEmbedding
+
+TEXT_LAYERS = (9, 18, 27)
+"""The hidden states of Qwen3 that are a prompt's embedding, side by side."""
+PROMPT_TOKENS = 512
+"""What every prompt is padded to, the chat template included."""
+
+
+class KleinBackbone:
+    """`mcap.contracts.Backbone` over the parts of a Flux2KleinPipeline; everything frozen.
+
+    ``unet`` is the transformer; its ``info.prediction_type`` is "rectified_flow".
+    """
+
+    def __init__(
+        self,
+        info: BackboneInfo,
+        modules: Mapping[str, Any],
+        device: torch.device | str,
+        dtype: torch.dtype,
+        distilled: bool = False,
+    ) -> None:
+        """``modules``: the parts by diffusers' names. ``distilled``: guidance is in the weights."""
+        self.info = info
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self.distilled = distilled
+        self.tokenizers = [chat_tokenizer(modules["tokenizer"])]
+        self.text_encoders = [modules["text_encoder"]]
+        self.vae = modules["vae"]
+        self.unet = modules["transformer"]
+        self.scheduler = modules["scheduler"]
+        for module in (*self.text_encoders, self.vae, self.unet):
+            module.to(self.device).eval().requires_grad_(False)
+
+    def encode_prompt(self, input_ids: Sequence[torch.Tensor]) -> PromptEmbedding:
+        """One int64[B, L] -> hidden states B x L x 3 D, differentiable in the embedding rows."""
+        (ids,) = input_ids
+        pad = self.tokenizers[0].pad_token_id
+        return PromptEmbedding(text_states(self.text_encoders[0], ids.to(self.device), pad))
+
+    def added_conditions(
+        self, embedding: PromptEmbedding, size: tuple[int, int]
+    ) -> dict[str, torch.Tensor] | None:
+        return None
+
+    def velocity(
+        self, noised: torch.Tensor, times: torch.Tensor, embedding: PromptEmbedding
+    ) -> torch.Tensor:
+        """Return v for x_s B x C x h x w at times s float[B]; as `mcap.contracts.PredictsVelocity`.
+
+        The transformer has an embedding of the guidance only in other variants of FLUX.2.
+        """
+        from diffusers import Flux2KleinPipeline
+
+        places = Flux2KleinPipeline._prepare_latent_ids(noised).to(noised.device)
+        words = Flux2KleinPipeline._prepare_text_ids(embedding.hidden).to(noised.device)
+        predicted: torch.Tensor = self.unet(
+            hidden_states=noised.flatten(2).transpose(1, 2),
+            timestep=times.to(noised),
+            guidance=None,
+            encoder_hidden_states=embedding.hidden,
+            img_ids=places,
+            txt_ids=words,
+            return_dict=False,
+        )[0]
+        return predicted.transpose(1, 2).reshape(noised.shape)
+
+    def pipeline(self) -> Any:
+        """A Flux2KleinPipeline over these very modules, with a scheduler of its own."""
+        from mcap_plugins.klein.pipeline import KleinPipeline
+
+        return KleinPipeline(
+            scheduler=type(self.scheduler).from_config(self.scheduler.config),
+            vae=self.vae,
+            text_encoder=self.text_encoders[0],
+            tokenizer=self.tokenizers[0],
+            transformer=self.unet,
+            is_distilled=self.distilled,
+        )
+
+
+def chat_tokenizer(tokenizer: Any) -> Any:
+    """Return a copy of Qwen3's tokenizer that puts the chat template around what it is given.
+
+    As klein's pipeline does with the user's turn, thinking switched off; a prompt that begins or
+    ends with white space aside, the tokens are the same. The template's tokens count as special
+    ones, so that prompts are counted and padded as those of other tokenizers are.
+    """
+    made = copy.deepcopy(tokenizer)
+    mark = "mcap-prompt"
+    text = made.apply_chat_template(
+        [{"role": "user", "content": mark}],
+        tokenize=False,
+        add_generation_prompt=True,
+        enable_thinking=False,
+    )
+    around = []
+    for name, part in zip(("before", "after"), text.split(mark), strict=True):
+        ids = made(part, add_special_tokens=False).input_ids
+        tokens = made.convert_ids_to_tokens(ids)
+        around.append({"id": name, "ids": ids, "tokens": tokens})
+    made.backend_tokenizer.post_processor = TemplateProcessing(
+        single="before:0 $A:0 after:0", special_tokens=around
+    )
+    made.model_max_length = PROMPT_TOKENS
+    made.padding_side = "right"
+    return made
+
+
+def text_states(encoder: Any, ids: torch.Tensor, pad: int) -> torch.Tensor:
+    """Return the `TEXT_LAYERS` of Qwen3 for int64[B, L], side by side: B x L x 3 D.
+
+    Without the head over the vocabulary, which nothing reads.
+    """
+    output = encoder.model(
+        input_ids=ids,
+        attention_mask=(ids != pad).long(),
+        output_hidden_states=True,
+        use_cache=False,
+    )
+    return torch.cat([output.hidden_states[layer] for layer in TEXT_LAYERS], dim=-1)
