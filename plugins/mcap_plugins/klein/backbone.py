@@ -18,7 +18,7 @@ from mcap.contracts import BackboneInfo, PromptEmbedding
 TEXT_LAYERS = (9, 18, 27)
 """The hidden states of Qwen3 that are a prompt's embedding, side by side."""
 PROMPT_TOKENS = 512
-"""What every prompt is padded to, the chat template included."""
+"""Length that every prompt is padded to, the chat template included."""
 
 
 class KleinBackbone:

@@ -14,7 +14,7 @@ from mcap_plugins.klein.backbone import text_states
 
 
 class KleinPipeline(Flux2KleinPipeline):
-    """What other pipelines of diffusers take, where klein's own does otherwise.
+    """A Flux2KleinPipeline that takes and gives what diffusers' older pipelines do.
 
     Its tokenizer is `mcap_plugins.klein.backbone.chat_tokenizer`'s. A prompt has learned words
     through `load_textual_inversion`, in a wrapper around the text encoder's own table.
