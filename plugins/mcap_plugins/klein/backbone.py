@@ -6,19 +6,14 @@ transformer's tokens: patches of 2 x 2 of the autoencoder's own (`mcap.diffusion
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from tokenizers.processors import TemplateProcessing
 
 from mcap.contracts import BackboneInfo, PromptEmbedding
-
-TEXT_LAYERS = (9, 18, 27)
-"""The hidden states of Qwen3 that are a prompt's embedding, side by side."""
-PROMPT_TOKENS = 512
-"""Length that every prompt is padded to, the chat template included."""
+from mcap_plugins.klein.text import text_states
+from mcap_plugins.shared.qwen import chat_tokenizer
 
 
 class KleinBackbone:
@@ -40,7 +35,7 @@ class KleinBackbone:
         self.device = torch.device(device)
         self.dtype = dtype
         self.distilled = distilled
-        self.tokenizers = [chat_tokenizer(modules["tokenizer"])]
+        self.tokenizers = [chat_tokenizer(modules["tokenizer"], thinking=False)]
         self.text_encoders = [modules["text_encoder"]]
         self.vae = modules["vae"]
         self.unet = modules["transformer"]
@@ -93,45 +88,3 @@ class KleinBackbone:
             transformer=self.unet,
             is_distilled=self.distilled,
         )
-
-
-def chat_tokenizer(tokenizer: Any) -> Any:
-    """Return a copy of Qwen3's tokenizer that puts the chat template around what it is given.
-
-    As klein's pipeline does with the user's turn, thinking switched off; a prompt that begins or
-    ends with white space aside, the tokens are the same. The template's tokens count as special
-    ones, so that prompts are counted and padded as those of other tokenizers are.
-    """
-    made = copy.deepcopy(tokenizer)
-    mark = "mcap-prompt"
-    text = made.apply_chat_template(
-        [{"role": "user", "content": mark}],
-        tokenize=False,
-        add_generation_prompt=True,
-        enable_thinking=False,
-    )
-    around = []
-    for name, part in zip(("before", "after"), text.split(mark), strict=True):
-        ids = made(part, add_special_tokens=False).input_ids
-        tokens = made.convert_ids_to_tokens(ids)
-        around.append({"id": name, "ids": ids, "tokens": tokens})
-    made.backend_tokenizer.post_processor = TemplateProcessing(
-        single="before:0 $A:0 after:0", special_tokens=around
-    )
-    made.model_max_length = PROMPT_TOKENS
-    made.padding_side = "right"
-    return made
-
-
-def text_states(encoder: Any, ids: torch.Tensor, pad: int) -> torch.Tensor:
-    """Return the `TEXT_LAYERS` of Qwen3 for int64[B, L], side by side: B x L x 3 D.
-
-    Without the head over the vocabulary, which nothing reads.
-    """
-    output = encoder.model(
-        input_ids=ids,
-        attention_mask=(ids != pad).long(),
-        output_hidden_states=True,
-        use_cache=False,
-    )
-    return torch.cat([output.hidden_states[layer] for layer in TEXT_LAYERS], dim=-1)

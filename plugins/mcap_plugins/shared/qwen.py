@@ -1,0 +1,101 @@
+"""Qwen3 as a text encoder: prompts in its chat template, and learned words in its pipelines.
+
+Legend: L tokens of a padded prompt, D the encoder's width.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
+
+from mcap.diffusion.tokens import TokenEmbedding
+
+PROMPT_TOKENS = 512
+"""Length that every prompt is padded to, the chat template included."""
+
+
+def chat_tokenizer(tokenizer: Any, *, thinking: bool) -> Any:
+    """Return a copy of Qwen3's tokenizer that puts the chat template around what it is given.
+
+    As the pipelines do with the user's turn, with or without ``thinking``; a prompt that begins or
+    ends with white space aside, the tokens are the same. The template's tokens count as special
+    ones, so that prompts are counted and padded as those of other tokenizers are.
+    """
+    made = copy.deepcopy(tokenizer)
+    mark = "mcap-prompt"
+    text = made.apply_chat_template(
+        [{"role": "user", "content": mark}],
+        tokenize=False,
+        add_generation_prompt=True,
+        enable_thinking=thinking,
+    )
+    around = []
+    for name, part in zip(("before", "after"), text.split(mark), strict=True):
+        ids = made(part, add_special_tokens=False).input_ids
+        tokens = made.convert_ids_to_tokens(ids)
+        around.append({"id": name, "ids": ids, "tokens": tokens})
+    made.backend_tokenizer.post_processor = TemplateProcessing(
+        single="before:0 $A:0 after:0", special_tokens=around
+    )
+    made.model_max_length = PROMPT_TOKENS
+    made.padding_side = "right"
+    return made
+
+
+def prompt_ids(tokenizer: Any, prompts: list[str]) -> torch.Tensor:
+    """Return the padded tokens int64[B, L] of prompts, by a `chat_tokenizer`."""
+    ids: torch.Tensor = tokenizer(
+        prompts,
+        padding="max_length",
+        max_length=tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    ).input_ids
+    return ids
+
+
+class LearnedWords:
+    """Learned words of a pipeline, in a wrapper around its text encoder's own table.
+
+    For pipelines of diffusers that have no textual inversion. Of one text encoder at a time.
+    """
+
+    words: dict[str, torch.Tensor]
+    """Word -> float[D], of those that are in."""
+    bare: tuple[Any, str]
+    """The table and the tokenizer's state without any."""
+
+    def load_textual_inversion(
+        self, vectors: dict[str, torch.Tensor], *, text_encoder: Any, tokenizer: Any, **_: Any
+    ) -> None:
+        """Add words to a tokenizer and their vectors float[D] to a text encoder."""
+        known = getattr(self, "words", {})
+        if not known:
+            table = text_encoder.get_input_embeddings()
+            self.bare = (table, tokenizer.backend_tokenizer.to_str())
+        self.words = known | vectors
+        tokenizer.add_tokens(list(vectors))
+        self.put_words(text_encoder, tokenizer)
+
+    def unload_textual_inversion(
+        self, tokens: list[str], *, text_encoder: Any, tokenizer: Any
+    ) -> None:
+        """Take words out again; with the last one the table itself is back in its place."""
+        self.words = {word: row for word, row in self.words.items() if word not in tokens}
+        tokenizer._tokenizer = Tokenizer.from_str(self.bare[1])
+        tokenizer.add_tokens(list(self.words))
+        self.put_words(text_encoder, tokenizer)
+
+    def put_words(self, text_encoder: Any, tokenizer: Any) -> None:
+        """Put a wrapper with all words, or without any the table itself, into the encoder."""
+        table = self.bare[0]
+        if not self.words:
+            text_encoder.set_input_embeddings(table)
+            return
+        rows = torch.stack([row.to(table.weight.device) for row in self.words.values()])
+        ids = tokenizer.convert_tokens_to_ids(list(self.words))
+        text_encoder.set_input_embeddings(TokenEmbedding(table, ids, rows).requires_grad_(False))
