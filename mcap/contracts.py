@@ -1,10 +1,10 @@
 """The contract with plugins: protocols, capabilities as data, and what passes between stages.
 
 A factory makes an object of a protocol (`FaceDetector`, `IdentityModel`, `Masker`, `Restorer`,
-`Backbone`, `Metric`, `Engine`, `SafetyClassifier`, `Watermark`). What it can do beyond the
-protocol's methods it says as data in its ``info``, a frozen dataclass whose defaults fit a simple
-plugin: nothing is probed for. `mcap.registry` checks the fields as a plugin registers it, and the
-object once the factory has made it.
+`Backbone`, `IdentityEncoder`, `Metric`, `Engine`, `SafetyClassifier`, `Watermark`). What it can do
+beyond the protocol's methods it says as data in its ``info``, a frozen dataclass whose defaults fit
+a simple plugin: nothing is probed for. `mcap.registry` checks the fields as a plugin registers it,
+and the object once the factory has made it.
 
 Shapes: H, W are pixels of an upright image; B is a batch; S is a square side in pixels; C x h x w
 is a latent. Images are RGB. Points are (x, y) in pixels with the origin at the top left corner of
@@ -16,7 +16,7 @@ This module is light: numpy and torch are named in annotations only.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -249,6 +249,8 @@ class FaceTools:
     person: Masker | None = None
     """Sees the whole person, or face and hair; with it masks cover the head (`mcap.faces.heads`)
     and not the face alone."""
+    encoder: IdentityEncoder | None = None
+    """Makes the person of the photos without training."""
 
     @property
     def quality_network(self) -> IdentityModel:
@@ -618,6 +620,107 @@ class EncodesIdentity(Protocol):
     def identity_rows(self, embeddings: torch.Tensor) -> list[torch.Tensor]:
         """Face embeddings of one person's photos, float32[N, D] of unit length -> the row of the
         identity token in each text encoder's embedding table, float32[W]."""
+        ...
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """The abilities of an identity encoder, and its cost."""
+
+    steers: bool = False
+    """True where it has ``attach`` and ``detach`` (`SteersPipeline`): what it makes is an image
+    prompt, put into the pipeline that draws. False: it makes rows of the identity word."""
+    architecture: Literal["sd", "sdxl"] | None = None
+    """The kind of backbone that it is for; None: any."""
+    reads: str | None = None
+    """Name of the identity network whose embeddings it reads; None: whichever there is, or none."""
+    reads_style: bool = False
+    """True where it looks at the style's photos, too."""
+    draws_with: tuple[str, ...] = ()
+    """Those of the entry's ``needs`` without which no picture is drawn; the others are for
+    ``encode`` alone."""
+    encode_mb: float = 0.0
+    """Memory that ``encode`` takes beside the backbone's, MB in single precision ..."""
+    draw_mb: float = 0.0
+    """... and what ``attach`` adds to the backbone's."""
+    gflop_picture: float = 0.0
+    """One picture through ``encode``, GFLOP."""
+
+
+class Portrait(Protocol):
+    """A crop of a photo, upright, H x W pixels."""
+
+    @property
+    def image(self) -> UInt8Image: ...
+
+    @property
+    def mask(self) -> Float32Array:
+        """float32[H, W] in [0, 1]: 1 on the face, or head, that the photo shows."""
+        ...
+
+    @property
+    def landmarks(self) -> Float32Array | None:
+        """float32[5, 2] as of `Face`, in pixels of the crop."""
+        ...
+
+    @property
+    def embedding(self) -> Float32Array | None:
+        """float32[D] of unit length, by the identity network of the run."""
+        ...
+
+
+@dataclass(frozen=True)
+class EncodedIdentity:
+    """A person, and perhaps a style, as an identity encoder made them."""
+
+    rows: Sequence[torch.Tensor] = ()
+    """float32[W], the row of the identity token in each text encoder's embedding table; (): it
+    makes none."""
+    tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """What is put into the pipeline, by names of the encoder's own; kept in the subject ..."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """... with this, which says what they belong to."""
+
+
+@runtime_checkable
+class IdentityEncoder(Protocol):
+    """Makes a subject of a person's photos without any training."""
+
+    name: str
+
+    @property
+    def info(self) -> EncoderInfo: ...
+
+    def encode(self, person: Sequence[Portrait], style: Sequence[Portrait]) -> EncodedIdentity:
+        """One crop of each of the person's photos, at least one, and of the style's, perhaps none
+        -> the person.
+
+        Raises `mcap.errors.InputRejectedError` where no crop shows a face,
+        `mcap.errors.MissingResourceError` where its weights are missing or of another kind.
+        """
+        ...
+
+
+CallArguments = Callable[[bool], Mapping[str, Any]]
+"""Guided or not -> further keyword arguments of each call of a diffusers pipeline."""
+
+
+class SteersPipeline(Protocol):
+    """An identity encoder with ``info.steers``."""
+
+    def attach(
+        self, pipeline: Any, encoded: EncodedIdentity, identity_scale: float, style_scale: float
+    ) -> CallArguments:
+        """Put what was encoded into a diffusers pipeline over the backbone; return what its calls
+        need.
+
+        The scales go from 0, no trace of it, to 1 and beyond. Raises as ``encode``, and
+        `mcap.errors.UsageError` for what was encoded for another backbone.
+        """
+        ...
+
+    def detach(self, pipeline: Any) -> None:
+        """Take out again what ``attach`` put into the pipeline's networks."""
         ...
 
 

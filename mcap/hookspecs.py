@@ -73,6 +73,15 @@ def register_backbones(register: Register) -> None:
 
 
 @hookspec
+def register_identity_encoders(register: Register) -> None:
+    """Register identity encoders: ``factory(backbone) -> mcap.contracts.IdentityEncoder``.
+
+    ``info``: `mcap.contracts.EncoderInfo`; its defaults where none is given. The recipe's key
+    ``identity_encoder`` takes the name; ``backbone`` is the loaded one.
+    """
+
+
+@hookspec
 def register_metrics(register: Register) -> None:
     """Register `mcap.contracts.Metric` factories: ``factory() -> Metric``.
 

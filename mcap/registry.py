@@ -31,6 +31,7 @@ KINDS = MappingProxyType(
         "masker": "register_maskers",
         "restorer": "register_restorers",
         "backbone": "register_backbones",
+        "encoder": "register_identity_encoders",
         "metric": "register_metrics",
         "engine": "register_engines",
         "safety": "register_safety",
@@ -45,6 +46,7 @@ PROTOCOLS: Mapping[str, type] = MappingProxyType(
         "masker": contracts.Masker,
         "restorer": contracts.Restorer,
         "backbone": contracts.Backbone,
+        "encoder": contracts.IdentityEncoder,
         "metric": contracts.Metric,
         "engine": contracts.Engine,
         "safety": contracts.SafetyClassifier,
@@ -60,6 +62,7 @@ INFOS: Mapping[str, type] = MappingProxyType(
         "masker": contracts.MaskerInfo,
         "restorer": contracts.RestorerInfo,
         "backbone": contracts.BackbonePlan,
+        "encoder": contracts.EncoderInfo,
         "metric": contracts.MetricInfo,
         "engine": contracts.EngineInfo,
         "safety": contracts.SafetyInfo,
@@ -76,6 +79,7 @@ METHODS: Mapping[str, str] = MappingProxyType(
         "finds_parts": "parts",
         "finds_objects": "object_mask",
         "moves": "to",
+        "steers": "attach",
     }
 )
 """A field of ``info`` that promises a method, and the method."""
@@ -89,6 +93,7 @@ PLANNED_BY = (
     "machines",
     "has_address",
     "needs_safety",
+    "steers",
 )
 """Fields of ``info`` that commands plan by; the object that is made must have the same."""
 
@@ -310,6 +315,10 @@ class Registry:
     def create(
         self, kind: Literal["backbone"], name: str, *args: Any, source: str | Path | None = None
     ) -> contracts.Backbone: ...
+    @overload
+    def create(
+        self, kind: Literal["encoder"], name: str, *args: contracts.Backbone
+    ) -> contracts.IdentityEncoder: ...
     @overload
     def create(self, kind: str, name: str, *args: Any, **options: Any) -> Any: ...
     def create(self, kind: str, name: str, *args: Any, **options: Any) -> Any:

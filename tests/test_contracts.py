@@ -13,6 +13,7 @@ from mcap.contracts import (
     CONTRACT,
     BackbonePlan,
     DetectorInfo,
+    EncoderInfo,
     Face,
     IdentityInfo,
     MaskerInfo,
@@ -39,6 +40,7 @@ INFOS = (
     RestorerInfo("image", 2),
     BackbonePlan(),
     MetricInfo(),
+    EncoderInfo(),
 )
 
 

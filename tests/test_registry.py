@@ -14,6 +14,7 @@ from mcap import cli, hookspecs
 from mcap.contracts import (
     BackbonePlan,
     DetectorInfo,
+    EncoderInfo,
     EngineInfo,
     IdentityInfo,
     MaskerInfo,
@@ -97,6 +98,7 @@ def test_each_kind_is_registered_through_its_hook(plugin, kind, hook):
         "restorer": RestorerInfo("image", 2),
         "backbone": BackbonePlan(),
         "metric": MetricInfo(),
+        "encoder": EncoderInfo(),
         "engine": EngineInfo(),
         "watermark": WatermarkInfo(),
         "safety": SafetyInfo(),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
 
 from mcap.cli.marks import chosen_marks
+from mcap.contracts import FaceTools
 from mcap.errors import MissingResourceError, UsageError
 from mcap.registry import registry
 from mcap.weights.model_source import CONFIG_FILES, describe, find_model, is_place, pinned
@@ -13,13 +15,19 @@ if TYPE_CHECKING:
     import typer
 
     from mcap.cli.settings import Settings
-    from mcap.contracts import IdentityModel
+    from mcap.contracts import Backbone, IdentityModel, ObjectTools, SteersPipeline
     from mcap.generation.settings import GenerationModels
     from mcap.registry import Entry
     from mcap.subjects.subject import Subject
+    from mcap.training.backbone_facts import BackboneFacts
+    from mcap.training.recipe import Recipe
+    from mcap.training.request import TrainingRequest
 
 ANY_MODEL = "sd15"
 """The entry for a model of which nothing is known yet; it reads both kinds."""
+
+BROUGHT = "word"
+"""The identity encoder that is the backbone's own, where it brings one."""
 
 
 def choose_backbone(given: str, *, ask_the_hub: bool = False) -> tuple[Entry, str | None]:
@@ -70,14 +78,69 @@ def load_generation_models(
     safety = load_safety(settings, entry)  # small, and the backbone is of no use without it
     device = choose_device(settings.device)
     dtype = choose_dtype(device, settings.precision)
+    require_encoder_here(subject)
+    loaded = registry().create("backbone", entry.name, device, dtype, source=source)
     return GenerationModels(
         identity=registry().create("identity", network) if network else None,
         detector=registry().create("detector", settings.detector),
-        backbone=registry().create("backbone", entry.name, device, dtype, source=source),
+        backbone=loaded,
+        encoder=encoder_of(subject, loaded),
         judge=load_judge(settings, subject.identity_network),
         safety=safety,
         marks=chosen_marks(ctx, settings.marks),
     )
+
+
+def choose_encoder(recipe: Recipe, facts: BackboneFacts) -> Entry:
+    """Return the identity encoder that a recipe names.
+
+    Raises `MissingResourceError` where there is none of that name, `UsageError` for one that is not
+    for this backbone, or that makes nothing for the recipe's steps to go on from.
+    """
+    from mcap.training.recipe import makes_no_word, no_identity_encoder
+
+    entry = registry().get("encoder", recipe.identity_encoder)
+    if entry.name == BROUGHT and facts.identity_encoder is False:
+        raise UsageError(no_identity_encoder(facts.given))
+    wanted = entry.info.architecture
+    if wanted is not None and wanted != facts.architecture:
+        raise UsageError(
+            f"identity_encoder '{entry.name}' is for models of the kind {wanted}, and backbone "
+            f"'{facts.given}' is of the kind {facts.architecture or 'of its own'}: leave "
+            "identity_encoder out, or use another backbone."
+        )
+    if entry.info.steers and recipe.steps:
+        raise UsageError(makes_no_word(entry.name))
+    return entry
+
+
+def with_encoder(
+    tools: FaceTools | ObjectTools, request: TrainingRequest, backbone: Backbone
+) -> FaceTools | ObjectTools:
+    """Return the tools with the recipe's identity encoder over the loaded backbone, where it has
+    one."""
+    if not isinstance(tools, FaceTools) or not request.recipe.encodes:
+        return tools
+    encoder = registry().create("encoder", request.recipe.identity_encoder, backbone)
+    return replace(tools, encoder=encoder)
+
+
+def encoder_of(subject: Subject, backbone: Backbone) -> SteersPipeline | None:
+    """Return the identity encoder that draws a subject; None of one that was trained."""
+    name = subject.manifest.encoder
+    if name is None:
+        return None
+    return cast("SteersPipeline", registry().create("encoder", name, backbone))
+
+
+def require_encoder_here(subject: Subject) -> None:
+    """Raise `MissingResourceError` where what draws a subject beside its backbone is not
+    installed, or offline not on this machine."""
+    from mcap.weights.locate import require_here
+
+    if subject.manifest.encoder is not None:
+        entry = registry().get("encoder", subject.manifest.encoder)
+        require_here(entry.info.draws_with)
 
 
 def load_judge(settings: Settings, taught: str) -> IdentityModel | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from mcap.cli.backbone import encoder_of, with_encoder
 from mcap.cli.draw_and_measure import Drawing, draw_and_measure, face_tools
 from mcap.cli.interruption import stop_on_interrupt
 from mcap.cli.marks import chosen_marks
@@ -290,7 +291,8 @@ class Comparing:
                 )
                 if worth and all(line.here for line in plan.weights):
                     backbone = self.loaded_backbone(request)
-                    plan = training.timed_plan(request, plan, photos, self.tools, backbone)
+                    tools = with_encoder(self.tools, request, backbone)
+                    plan = training.timed_plan(request, plan, photos, tools, backbone)
                 times[name] = plan.time
             recipe = request.recipe.for_photos(len(photos.sources.accepted))
             left = times[name].left(recipe, how, self.steps_done(trial))
@@ -347,6 +349,7 @@ class Comparing:
             judge=tools.judge,
             safety=tools.safety,
             marks=self.marks,
+            encoder=encoder_of(subject, backbone),
         )
         drawing = Drawing(self.wanted.out, self.wanted.count, self.wanted.seed, self.yardsticks)
         return draw_and_measure(self.ctx, entrant, subject, request.profile, models, known, drawing)
@@ -374,10 +377,11 @@ class Comparing:
         how = Options(seed=request.seed, resume=resume, marks=self.marks)
         plan = plan_training(request, photos, how, self.steps_done(trial))
         writer = training.open_subject(request, plan, backbone, resume=resume)
-        photos = training.with_references(photos, request, backbone, self.tools, writer)
+        tools = with_encoder(self.tools, request, backbone)
+        photos = training.with_references(photos, request, backbone, tools, writer)
         with stop_on_interrupt() as asked_to_stop:
             how = replace(how, should_stop=asked_to_stop)
-            events = training.learn(request, plan, photos, self.tools, backbone, writer, how)
+            events = training.learn(request, plan, photos, tools, backbone, writer, how)
             last = show_events(self.ctx, events, TimeLeft(plan.time, plan.recipe, how))
         if isinstance(last, Stopped):
             raise Interrupted(

@@ -196,7 +196,8 @@ class Measuring:
 
     def models(self, subject: Subject) -> GenerationModels:
         """Return the subject's backbone and networks; those of the last one where they fit."""
-        key = f"{subject.manifest.backbone.sha256} {subject.identity_network}"
+        trained = subject.manifest
+        key = f"{trained.backbone.sha256} {subject.identity_network} {trained.encoder}"
         if self.loaded is None or self.loaded[0] != key or self.wanted.backbone:
             self.loaded = None
             models = load_generation_models(self.ctx, subject, self.settings, self.wanted.backbone)

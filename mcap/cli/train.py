@@ -48,10 +48,10 @@ BACKBONE = typer.Option(
 )
 RECIPE = typer.Option(
     help="How it learns: magicapture, as the paper says; released, as its authors' code does; "
-    "instant, not at all: the backbone's own identity encoder makes the person from the photos in "
-    "seconds, where it has one; for comparison its rivals textual-inversion, dreambooth, "
-    "dreambooth-lora, custom-diffusion and pivotal-tuning, and no-refocusing, no-composed, "
-    "no-identity, no-masks, magicapture without that part. Default: magicapture.",
+    "instant, not at all: an identity encoder makes the person from the photos in seconds, on "
+    "sd15, sdxl and where a model brings one; for comparison its rivals textual-inversion, "
+    "dreambooth, dreambooth-lora, custom-diffusion and pivotal-tuning, and no-refocusing, "
+    "no-composed, no-identity, no-masks, magicapture without that part. Default: magicapture.",
     metavar="NAME",
     autocompletion=complete.recipes,
 )
@@ -212,7 +212,7 @@ def make_request(
 
     Raises `UsageError` or `MissingResourceError` that names what is wrong.
     """
-    from mcap.cli.backbone import choose_backbone
+    from mcap.cli.backbone import choose_backbone, choose_encoder
     from mcap.cli.photo_tools import photo_entries
     from mcap.cli.safety import safety_of
     from mcap.errors import UsageError
@@ -223,7 +223,7 @@ def make_request(
     from mcap.style.profile import find_profile
     from mcap.training.backbone_facts import backbone_facts
     from mcap.training.costs import fits_into
-    from mcap.training.recipe import no_identity_encoder, parse_override
+    from mcap.training.recipe import parse_override
     from mcap.training.request import (
         TrainingRequest,
         default_out,
@@ -255,8 +255,8 @@ def make_request(
             "--subject-kind object: subject_region=head and identity_start=encoder are of a "
             "person; leave them, and --recipe instant, out."
         )
-    if recipe.identity_start == "encoder" and facts.identity_encoder is False:
-        raise UsageError(no_identity_encoder(facts.given))
+    if recipe.encodes:
+        entries["encoder"] = choose_encoder(recipe, facts)
     # A masker that tells a face's parts sees hair by itself.
     if recipe.subject_region == "head" and not entries["masker"].info.finds_parts:
         entries["person"] = registry().get("masker", "person")
@@ -304,7 +304,7 @@ def run(
     from dataclasses import replace
 
     from mcap.cli import train_output
-    from mcap.cli.backbone import load_judge
+    from mcap.cli.backbone import load_judge, with_encoder
     from mcap.cli.output import note, note_left_out
     from mcap.cli.photo_tools import make_photo_tools
     from mcap.cli.progress import progress
@@ -357,6 +357,7 @@ def run(
     backbone = None
     if time_steps and (dry_run or is_light(request.backbone)):
         backbone, plan = load_backbone(ctx, request, plan)
+        tools = with_encoder(tools, request, backbone)
         plan = timed_plan(request, plan, photos, tools, backbone)
     train_output.show_plan(ctx, plan, dry_run=dry_run)
     if not dry_run and not how.resume:
@@ -366,6 +367,7 @@ def run(
         return
     if backbone is None:
         backbone, plan = load_backbone(ctx, request, plan)
+        tools = with_encoder(tools, request, backbone)
         if time_steps:
             plan = timed_plan(request, plan, photos, tools, backbone)
             train_output.note_time(ctx, plan)

@@ -110,7 +110,11 @@ def plan_lines(plan: Plan) -> list[tuple[str, str]]:
     time = "known after the first steps"
     if plan.seconds is not None:
         time = about(plan.seconds) + (", timed" if plan.time.timed else ", a rough estimate")
-    rows = f"{plan.rows[1]:.3g} and {plan.rows[2]:.3g} rows a step"
+    how = f"{recipe.phase1_steps} + {recipe.phase2_steps} steps"
+    if recipe.steps:
+        how += f", {plan.rows[1]:.3g} and {plan.rows[2]:.3g} rows a step"
+    if recipe.encodes:
+        how += f", the person by the identity encoder {recipe.identity_encoder}"
     here = [line.name for line in plan.weights if line.here]
     missing = [f"{line.name} ({human_bytes(line.bytes)})" for line in plan.weights if not line.here]
     weights = [f"here: {', '.join(here)}"] if here else []
@@ -128,7 +132,7 @@ def plan_lines(plan: Plan) -> list[tuple[str, str]]:
         (plan.noun, f"{len(plan.accepted('source'))} of {all_of['source']} photos usable"),
         ("style", f"{plan.style}, {style}"),
         *backbone,
-        ("recipe", f"{recipe.name}: {recipe.phase1_steps} + {recipe.phase2_steps} steps, {rows}"),
+        ("recipe", f"{recipe.name}: {how}"),
         ("device", f"{plan.device}, {plan.precision}, {plan.threads} CPU threads"),
         ("memory", memory),
         *disk,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from mcap.diffusion.pooling import forget_pooling
+from mcap.diffusion.steering import release
 from mcap.errors import UsageError
 
 if TYPE_CHECKING:
@@ -100,8 +101,8 @@ def restore_weights(module: Any) -> None:
 
 
 def unload(pipeline: Any, tokens: Sequence[str]) -> None:
-    """Remove every LoRA layer, those of ``tokens`` that a pipeline has, their pooling, and others'
-    weights."""
+    """Remove every LoRA layer, those of ``tokens`` that a pipeline has, their pooling, others'
+    weights, and what steers it."""
     encoders = text_encoders(pipeline)
     if any(getattr(m, "peft_config", None) for m in (pipeline.unet, *(e for e, _ in encoders))):
         pipeline.unload_lora_weights()
@@ -114,6 +115,7 @@ def unload(pipeline: Any, tokens: Sequence[str]) -> None:
             encoder.config.vocab_size = encoder.get_input_embeddings().weight.shape[0]
     for module in (pipeline.unet, *(encoder for encoder, _ in encoders)):
         restore_weights(module)
+    release(pipeline)
 
 
 @contextmanager

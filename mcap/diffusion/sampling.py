@@ -18,6 +18,7 @@ from mcap.diffusion import schedulers
 from mcap.diffusion.attention import AttentionRecorder
 from mcap.diffusion.latents import decode, vae_factor
 from mcap.diffusion.prompt_length import require_fit
+from mcap.diffusion.steering import call_arguments
 from mcap.errors import UsageError
 
 if TYPE_CHECKING:
@@ -177,6 +178,7 @@ def denoise(
         output_type="latent",
         callback_on_step_end=after_call,
         callback_on_step_end_tensor_inputs=["latents"],
+        **call_arguments(pipeline, settings.guidance_scale),
     ).images
 
 

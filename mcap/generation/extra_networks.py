@@ -19,6 +19,7 @@ from mcap.subjects.export import file_name, token_stems
 from mcap.subjects.lora_file import Lora
 
 if TYPE_CHECKING:
+    from mcap.contracts import SteersPipeline
     from mcap.subjects.subject import Subject
 
 LARGEST_WEIGHT = 10.0
@@ -63,10 +64,17 @@ class ExtraNetworks:
     def beside(self, subject: Subject) -> ExtraNetworks:
         """Return these as the first subject's company: prompts are expanded with its words.
 
-        `UsageError` for a companion that has weights in the backbone's place, of which a picture
-        can be drawn with one alone.
+        `UsageError` for a companion that has weights in the backbone's place, or that an identity
+        encoder draws: of either a picture can be drawn with one alone.
         """
         for item in self.companions:
+            if item.subject.encoded is not None:
+                raise UsageError(
+                    f"--with {item.subject.path}: is an image prompt of the identity encoder "
+                    f"'{item.subject.manifest.encoder}', which holds for the whole picture, and "
+                    "cannot stand beside another subject; name it first, or train it with a recipe "
+                    "that learns a word."
+                )
             if item.subject.has_weights:
                 raise UsageError(
                     f"--with {item.subject.path}: was trained with the recipe "
@@ -172,11 +180,17 @@ class ExtraNetworks:
         return {"words": words, "loras": loras}
 
     def load_into(
-        self, pipeline: Any, subject: Subject, adapter_scale: float = 1.0, token_scale: float = 1.0
+        self,
+        pipeline: Any,
+        subject: Subject,
+        adapter_scale: float = 1.0,
+        token_scale: float = 1.0,
+        encoder: SteersPipeline | None = None,
     ) -> None:
         """Put ``subject`` and all of these into a pipeline, each LoRA at its strength.
 
-        Where one of them is refused the pipeline is left as it was.
+        ``encoder`` is the subject's own, where one draws it; ``adapter_scale`` is then the strength
+        of its image prompt. Where one of them is refused the pipeline is left as it was.
         """
         from mcap.runtime.randomness import preserve_rng_state
 
@@ -185,6 +199,14 @@ class ExtraNetworks:
             # The subject's tokens come last and so have the highest numbers: the pooled vector of
             # a subject of mcap 0.1 on SDXL is taken at the highest of a prompt.
             subject.load_weights_into(pipeline, adapter_scale)
+            if subject.encoded is not None:
+                if encoder is None:
+                    raise UsageError(
+                        f"{subject.path}: is drawn by the identity encoder "
+                        f"'{subject.manifest.encoder}', and none is given "
+                        "(GenerationModels.encoder)."
+                    )
+                subject.steer(pipeline, encoder, adapter_scale)
             with preserve_rng_state(pipeline.device):
                 for number, lora in enumerate(self.loras, start=1):
                     lora.load_into(pipeline, f"lora-{number}")

@@ -221,7 +221,8 @@ def loaded(
 ) -> Iterator[Any]:
     """Give a pipeline with ``subject`` and ``networks`` in the backbone's modules, for a while."""
     pipeline = models.backbone.pipeline()
-    networks.load_into(pipeline, subject, settings.adapter_scale, settings.token_scale)
+    scales = (settings.adapter_scale, settings.token_scale)
+    networks.load_into(pipeline, subject, *scales, models.encoder)
     try:
         yield pipeline
     finally:

@@ -11,7 +11,13 @@ from mcap.images import provenance
 from mcap.images.marking import NO_MARKS, Marks
 
 if TYPE_CHECKING:
-    from mcap.contracts import Backbone, FaceDetector, IdentityModel, SafetyClassifier
+    from mcap.contracts import (
+        Backbone,
+        FaceDetector,
+        IdentityModel,
+        SafetyClassifier,
+        SteersPipeline,
+    )
 
 LARGEST_SEED = 2**63 - 1
 
@@ -32,6 +38,9 @@ class GenerationModels:
     (`mcap.generation.safety`)."""
     marks: Marks = NO_MARKS
     """What the pictures are marked with, beside their XMP."""
+    encoder: SteersPipeline | None = None
+    """The identity encoder that draws the subject (`mcap.subjects.subject.Subject.encoded`); None
+    of one that was trained."""
 
 
 class MeasureSettings(BaseModel):

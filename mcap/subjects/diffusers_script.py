@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mcap.images.provenance import public_name
 from mcap.subjects.subject import model_version
+from mcap.weights.catalogue import HubSource
+from mcap.weights.locate import weight
 
 if TYPE_CHECKING:
     from mcap.subjects.subject import Subject
 
+
+IMAGE_PROMPT = "image-prompt"
+"""Ends the name of an image prompt's file."""
 
 MODULE_CLASSES = {
     "unet": "UNet2DConditionModel",
@@ -60,13 +66,23 @@ def diffusers_script(
     if model_version(subject) == "SDXL" and subject.manifest.pooling == "end":
         end = "pipeline.tokenizer_2.eos_token_id"
         loads += f"pipeline.text_encoder_2.text_model.eos_token_id = {end}  # 2 in its config\n"
+    arguments, more = "", ""
+    if subject.encoded is not None:
+        more = " A second argument is a folder of IP-Adapters,\nlaid out as h94/IP-Adapter is."
+        lines, roles = image_prompt_loads(subject, name)
+        loads += lines
+        arguments = (
+            "    ip_adapter_image_embeds=[\n"
+            f"        prompts[role].to(pipeline.device, pipeline.dtype) for role in {roles!r}\n"
+            "    ],\n"
+        )
     if subject.adapter is not None:
         loads += f'pipeline.load_lora_weights(here, weight_name="{name}.safetensors")\n'
     return f'''"""Draws {name} with diffusers: python {name}.py {"[MODEL]" if hub else "MODEL"}
 
 MODEL is the model that {name} was trained on: {public_name(model.id)}, revision
 {model.revision}; a folder in diffusers' layout, a hub id, or one .safetensors file, for which
-diffusers asks the hub for its configuration once.
+diffusers asks the hub for its configuration once.{more}
 """
 
 import sys
@@ -104,6 +120,44 @@ image = pipeline(
     num_inference_steps=30,
     guidance_scale=7.0,
     generator=torch.Generator("cpu").manual_seed(0),
-).images[0]
+{arguments}).images[0]
 image.save("{name}.png")
 '''
+
+
+def image_prompt_loads(subject: Subject, name: str) -> tuple[str, list[str]]:
+    """Return the script's lines that load the IP-Adapters of a subject and its image prompts, and
+    the names of those in their order.
+
+    The adapters come from the hub, or from a folder of it that the script is given.
+    """
+    encoded, recipe = subject.read_encoded(), subject.manifest.recipe
+    scales = {"identity": recipe["identity_scale"], "style": recipe["style_scale"]}
+    roles = [role for role in scales if role in encoded.tensors and scales[role]]
+    found: list[Any] = []
+    for role in roles:
+        layers = encoded.metadata.get(f"{role}_layers")
+        found.append(scales[role] if layers is None else scaled(json.loads(layers), scales[role]))
+    sources = [weight(encoded.metadata[role]).sources[0] for role in roles]
+    places = [source for source in sources if isinstance(source, HubSource)]
+    assert len(places) == len(roles), "the catalogue has all of them from the hub"
+    folders, files = zip(*(place.path.rsplit("/", 1) for place in places), strict=True)
+    repo, commit = places[0].repo, places[0].revision
+    return (
+        f'prompts = load_file(here / "{name}-{IMAGE_PROMPT}.safetensors")\n'
+        f"adapters = sys.argv[2] if len(sys.argv) > 2 else {repo!r}\n"
+        "pipeline.load_ip_adapter(\n"
+        f"    adapters,\n    subfolder={list(folders)!r},\n    weight_name={list(files)!r},\n"
+        "    image_encoder_folder=None,\n"
+        f"    revision={commit!r} if adapters == {repo!r} else None,\n)\n"
+        f"pipeline.set_ip_adapter_scale({found!r})\n"
+    ), roles
+
+
+def scaled(layers: Any, scale: float) -> Any:
+    """Return nested dictionaries and lists of numbers, each times ``scale``."""
+    if isinstance(layers, dict):
+        return {key: scaled(value, scale) for key, value in layers.items()}
+    if isinstance(layers, list):
+        return [scaled(value, scale) for value in layers]
+    return layers * scale

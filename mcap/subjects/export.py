@@ -2,7 +2,8 @@
 
     diffusers   NAME.safetensors, NAME-id.safetensors, NAME-style.safetensors, NAME.py, NAME.txt;
                 instead of the first NAME-unet/ (and NAME-text_encoder/) where a whole network was
-                learned, NAME-attention.safetensors where keys and values of cross-attention were
+                learned, NAME-attention.safetensors where keys and values of cross-attention were,
+                NAME-image-prompt.safetensors where an IP-Adapter reads the person
     kohya       NAME.safetensors, NAME-id.safetensors, NAME-style.safetensors, NAME.txt
     a1111       models/Lora/NAME.safetensors, .json and .txt, embeddings/NAME-id.safetensors, ...
     comfyui     models/loras/NAME.safetensors and .txt, models/embeddings/NAME-id.safetensors, ...
@@ -35,7 +36,7 @@ from mcap.images.provenance import public_name
 from mcap.runtime.files import sha256_of, write_bytes, write_with
 from mcap.runtime.safetensors import safetensors_bytes
 from mcap.style.prompts import COMPOSED_TEMPLATES, fill
-from mcap.subjects.diffusers_script import diffusers_script
+from mcap.subjects.diffusers_script import IMAGE_PROMPT, diffusers_script
 from mcap.subjects.kohya import to_kohya
 from mcap.subjects.subject import model_version, read_token_vectors
 
@@ -48,6 +49,8 @@ FORMATS: tuple[Format, ...] = ("diffusers", "kohya", "a1111", "comfyui")
 
 LORA_FOLDER = {"a1111": "models/Lora", "comfyui": "models/loras"}
 TOKEN_FOLDER = {"a1111": "embeddings", "comfyui": "models/embeddings"}
+IP_ADAPTER = "ip-adapter"
+"""The form, in an image prompt's metadata, of those that diffusers' pipelines take."""
 WORD = {"diffusers": "<{}>", "comfyui": "embedding:{}"}
 EMPHASIS = {"a1111": a1111.EMPHASIS, "comfyui": re.compile(r"[()]")}
 # What AUTOMATIC1111 calls a version -> ss_base_model_version of sd-scripts, modelspec.architecture
@@ -96,6 +99,8 @@ def export(
             "that there is no LoRA to write. Export it with --format diffusers, or train with a "
             "recipe that makes a LoRA, such as dreambooth-lora."
         )
+    if subject.encoded is not None:
+        require_exportable(subject, format)
     name = file_name(name if name is not None else subject.name)
     folder = out if out is not None else Path(f"{name}-{format}")
     stems = token_stems(subject, name)
@@ -125,6 +130,8 @@ def export(
             files[beside / f"{name}-{module}" / file.name] = file
     if subject.attention is not None:
         files[beside / f"{name}-attention.safetensors"] = subject.attention
+    if subject.encoded is not None:
+        files[beside / f"{name}-{IMAGE_PROMPT}.safetensors"] = subject.encoded
     for token, stem in stems.items():
         place = folder / TOKEN_FOLDER.get(format, "") / f"{stem}.safetensors"
         files[place] = embedding_bytes(subject, token, format, words[token])
@@ -137,6 +144,24 @@ def export(
 
     write_unless_same(files, force)
     return Exported(format, folder, (*done.files, readme), words, prompt, negative, notes)
+
+
+def require_exportable(subject: Subject, format: Format) -> None:
+    """Raise `UsageError` where no other program draws a subject that an identity encoder made."""
+    if subject.read_encoded().metadata.get("form") != IP_ADAPTER:
+        raise UsageError(
+            f"--format {format}: {subject.path} is drawn by the identity encoder "
+            f"'{subject.manifest.encoder}' of a plugin, which no other program has. Train it with "
+            "another recipe, such as magicapture, to export it."
+        )
+    if format != "diffusers":
+        raise UsageError(
+            f"--format {format}: {subject.path} was made by the recipe "
+            f"'{subject.manifest.recipe.get('name')}': it is image prompts for IP-Adapters, "
+            "neither LoRA nor words. Export it with --format diffusers, or train it with the "
+            "recipe magicapture. In the other program IP-Adapter's own nodes do the same with the "
+            "photos."
+        )
 
 
 def token_stems(subject: Subject, name: str) -> dict[str, str]:

@@ -11,6 +11,8 @@
     embeddings/mcap-style.safetensors
     identity.safetensors            mean source embedding, float32[D], and the network's name
     colours.safetensors             instead of it where the subject is a thing: `Palette`
+    encoded.safetensors             what an identity encoder made of the photos, to be put into the
+                                    pipeline; its metadata says what it belongs to
     references/                     the style's photos, where the backbone drew them
     latents/                        encoded photos, while training
     samples/step-000300.jpg         previews
@@ -46,6 +48,7 @@ IDENTITY = "identity.safetensors"
 MEASURED = "measured."
 """Begins the names of tensors in `IDENTITY` by networks that did not teach."""
 COLOURS = "colours.safetensors"
+ENCODED = "encoded.safetensors"
 METRICS = "metrics.jsonl"
 OF_TRAINING = ("checkpoints", "latents", "references", "samples", "tensorboard")
 """Folders that training fills as it goes."""
@@ -146,6 +149,9 @@ class Manifest(Record):
     """How SDXL's pooled vector was taken in training; manifests of before do not say."""
     words: dict[str, str] = {}
     """Token -> the word of the vocabulary that stands for it, where none was learned."""
+    encoder: str | None = None
+    """The identity encoder that draws the subject; None of one that was trained, or whose word is
+    all that an encoder made."""
     seed: int
     device: str
     precision: str

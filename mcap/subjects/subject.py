@@ -16,6 +16,7 @@ from mcap.diffusion.pipeline_tokens import (
     unload,
 )
 from mcap.diffusion.pooling import pool_as_configured
+from mcap.diffusion.steering import steer
 from mcap.errors import InputRejectedError
 from mcap.images.palette import Palette
 from mcap.runtime.documents import read_json
@@ -24,6 +25,7 @@ from mcap.subjects.manifest import (
     ADAPTER,
     ATTENTION,
     COLOURS,
+    ENCODED,
     IDENTITY,
     MANIFEST,
     MEASURED,
@@ -36,7 +38,7 @@ from mcap.subjects.manifest import (
 if TYPE_CHECKING:
     import torch
 
-    from mcap.contracts import Float32Array
+    from mcap.contracts import EncodedIdentity, Float32Array, SteersPipeline
 
 SD2_TEXT_WIDTH = 1024
 SDXL_CROSS_ATTENTION = 2048
@@ -60,6 +62,8 @@ class Subject:
     """The same by networks that did not teach, by name; {} where none was there in training."""
     palette: Palette | None = None
     """The colours of a thing; None where the subject is a person."""
+    encoded: Path | None = None
+    """What the manifest's ``encoder`` made of the photos; None where no encoder draws it."""
 
     @property
     def name(self) -> str:
@@ -143,6 +147,29 @@ class Subject:
                     )
                 pipeline.set_adapters(adapter_name, adapter_weights=adapter_scale)
 
+    def read_encoded(self) -> EncodedIdentity:
+        """Return what the identity encoder made. ValueError of a subject that has nothing."""
+        from safetensors import safe_open
+
+        from mcap.contracts import EncodedIdentity
+
+        if self.encoded is None:
+            raise ValueError(f"{self.path}: no identity encoder made this subject")
+        with safe_open(self.encoded, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return EncodedIdentity(tensors=tensors, metadata=file.metadata() or {})
+
+    def steer(self, pipeline: Any, encoder: SteersPipeline, scale: float = 1.0) -> None:
+        """Let the encoder put what it made into a pipeline, before any LoRA, until `unload_from`.
+
+        ``scale`` is times the recipe's own scale of the person. Apart from `load_into`: it is in
+        every picture, whatever the prompt says, and so none of what the model has learned.
+        """
+        recipe = self.manifest.recipe
+        scales = (scale * recipe["identity_scale"], recipe["style_scale"])
+        arguments = encoder.attach(pipeline, self.read_encoded(), *scales)
+        steer(pipeline, arguments, encoder.detach)
+
     def unload_from(self, pipeline: Any) -> None:
         """Take out again what `load_into` put in, all of it or the part that it came to."""
         unload(pipeline, [record.token for record in self.manifest.tokens])
@@ -182,6 +209,7 @@ def read_subject(path: Path | str) -> Subject:
     a_thing = manifest.subject_kind == "object"
     known_by = COLOURS if a_thing else IDENTITY
     required = [known_by, *(record.file for record in manifest.tokens)]
+    required += [] if manifest.encoder is None else [ENCODED]
     for name in required:
         if name not in manifest.files:
             raise InputRejectedError(f"{path / MANIFEST}: key 'files' does not list {name}.")
@@ -215,6 +243,7 @@ def read_subject(path: Path | str) -> Subject:
         identity_network=network,
         measured=measured,
         palette=palette,
+        encoded=path / ENCODED if ENCODED in manifest.files else None,
     )
 
 
@@ -246,12 +275,14 @@ def read_token_vectors(path: Path) -> list[torch.Tensor]:
 def model_version(subject: Subject) -> Literal["SD1", "SD2", "SDXL"]:
     """Return the kind of Stable Diffusion that a subject was trained on, read off its files.
 
-    A learned word says it by its text encoders (768 values: SD1, 1024: SD2, two of them: SDXL), a
-    whole UNet by its configuration; a subject with neither by its LoRA, which does not tell SD2
-    from SD1.
+    An image prompt's file says it; a learned word by its text encoders (768 values: SD1, 1024: SD2,
+    two of them: SDXL), a whole UNet by its configuration; a subject with neither by its LoRA, which
+    does not tell SD2 from SD1.
     """
     from safetensors import safe_open
 
+    if subject.encoded is not None:
+        return "SDXL" if subject.read_encoded().metadata.get("architecture") == "sdxl" else "SD1"
     for path in subject.embeddings.values():
         vectors = read_token_vectors(path)
         if len(vectors) == 2:

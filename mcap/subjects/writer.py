@@ -28,6 +28,7 @@ from mcap.subjects.manifest import (
     ADAPTER,
     ATTENTION,
     COLOURS,
+    ENCODED,
     IDENTITY,
     MANIFEST,
     MEASURED,
@@ -43,6 +44,7 @@ from mcap.subjects.manifest import (
 if TYPE_CHECKING:
     import torch
 
+    from mcap.contracts import EncodedIdentity
     from mcap.images.palette import Palette
 
 
@@ -74,7 +76,7 @@ class SubjectWriter:
         if earlier:
             for name in OF_RESULT:
                 remove_folder(path / name)
-            for name in (ADAPTER, ATTENTION, IDENTITY, COLOURS):
+            for name in (ADAPTER, ATTENTION, IDENTITY, COLOURS, ENCODED):
                 (path / name).unlink(missing_ok=True)
         return writer
 
@@ -199,6 +201,12 @@ class SubjectWriter:
             "share": torch.tensor([palette.share], dtype=torch.float32),
         }
         self._write(COLOURS, safetensors_bytes(tensors, {"format": "pt"}))
+
+    def write_encoded(self, encoder: str, encoded: EncodedIdentity) -> None:
+        """Write what the identity encoder of that name made, for it to put into pipelines."""
+        self.amend(encoder=encoder)
+        header = {**encoded.metadata, "format": "pt", "encoder": encoder}
+        self._write(ENCODED, safetensors_bytes(encoded.tensors, header))
 
     def complete(self, metrics: Mapping[str, Any]) -> Manifest:
         """Write the last file of all: the manifest, state "complete", with every file's hash."""

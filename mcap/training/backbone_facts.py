@@ -78,6 +78,12 @@ def backbone_facts(entry: Entry, source: str | None) -> BackboneFacts:
         known = ModelFacts("sd", folder_size(local))
     size = known.native_size if known is not None else None
     alike_in_kind = known is not None and known.architecture == plan.architecture
+    brings = None if local is None else (local / "identity_encoder").is_dir()
+    # Another model than the entry's own need not like what suits that one, unless it is of the
+    # same architecture.
+    recipes = plan.recipes if source is None or alike_in_kind else {}
+    if brings:  # its own identity encoder goes before one for all models of the kind
+        recipes = {name: keys for name, keys in recipes.items() if "identity_encoder" not in keys}
     # A model of another size than the entry's own costs something else.
     alike = source is None or size == plan.native_size
     return BackboneFacts(
@@ -86,10 +92,8 @@ def backbone_facts(entry: Entry, source: str | None) -> BackboneFacts:
         architecture=plan.architecture,
         native_size=size or plan.native_size or 512,
         face_height=plan.face_height,
-        # Another model than the entry's own need not like what suits that one, unless it is of the
-        # same architecture.
         recipe_overrides=plan.recipe_overrides if source is None or alike_in_kind else {},
-        recipes=plan.recipes if source is None or alike_in_kind else {},
+        recipes=recipes,
         licence=entry.licence if source is None else "the model's own",
         commercial=entry.commercial if source is None else False,
         memory_mb=plan.memory_mb if alike else None,
@@ -100,7 +104,7 @@ def backbone_facts(entry: Entry, source: str | None) -> BackboneFacts:
         decode_rows=plan.decode_rows if alike else None,
         weights_key=weights_key(local) if local is not None else "",
         weights_bytes=weights_bytes(local) if local is not None else None,
-        identity_encoder=None if local is None else (local / "identity_encoder").is_dir(),
+        identity_encoder=brings,
         notice=plan.notice if source is None else "",
     )
 

@@ -12,7 +12,7 @@ import torch
 from mcap.runtime import memory
 
 if TYPE_CHECKING:
-    from mcap.contracts import BackboneMemory
+    from mcap.contracts import BackboneMemory, EncoderInfo
     from mcap.training.backbone_facts import BackboneFacts
     from mcap.training.recipe import Recipe
 
@@ -95,14 +95,30 @@ HEADROOM = 0.9
 """Of the device's memory a run may plan to take."""
 
 
+def estimate_encoding_seconds(encoder: EncoderInfo, pictures: int, gflops: float) -> float:
+    """Return the time of an identity encoder for so many pictures at ``gflops``."""
+    return encoder.gflop_picture * pictures / (gflops * EFFICIENCY)
+
+
 def estimate_memory_mb(
-    recipe: Recipe, backbone: BackboneFacts, *, half: bool = False, device: str = "cpu"
+    recipe: Recipe,
+    backbone: BackboneFacts,
+    *,
+    half: bool = False,
+    device: str = "cpu",
+    encoder: EncoderInfo | None = None,
 ) -> float | None:
     """Return the most that training takes at a time, MB; None where the cost is not known.
 
     Nothing is allocated to find out. ``half`` precision halves weights and activations, not what
-    learns nor the libraries. ``device`` is its kind: "cpu", "cuda", "mps".
+    learns nor the libraries. ``device`` is its kind: "cpu", "cuda", "mps". Without steps there are
+    the networks alone, the ``encoder`` among them.
     """
+    runtime = RUNTIME_MB.get(device, OTHER_RUNTIME_MB)
+    if not recipe.steps and backbone.memory is not None:
+        networks = backbone.memory.weights + backbone.memory.decoder
+        networks += encoder.encode_mb if encoder is not None else 0.0
+        return runtime + networks * (0.5 if half else 1.0)
     rows = rows_per_step(recipe)[2 if recipe.phase2_steps else 1]
     rows = math.ceil(rows) if recipe.batching != "sequential" else 1
     if backbone.memory is None:
@@ -118,7 +134,6 @@ def estimate_memory_mb(
     row, block, decode, decode_block = kept_for_backward(recipe, backbone.memory)
     at_once = rows * row + decode + max(rows * block, decode_block)
     networks = backbone.memory.weights + backbone.memory.decoder
-    runtime = RUNTIME_MB.get(device, OTHER_RUNTIME_MB)
     whole = whole_network_mb(recipe, backbone, half=half, device=device)
     return runtime + (networks + WORKSPACE * at_once) * (0.5 if half else 1.0) + whole
 

@@ -14,7 +14,7 @@ from mcap.diffusion.window_decode import Decoder, FullDecoder, WindowDecoder, te
 from mcap.geometry.align import embed_faces
 
 if TYPE_CHECKING:
-    from mcap.contracts import FaceDetector, IdentityModel, SafetyClassifier
+    from mcap.contracts import FaceDetector, IdentityEncoder, IdentityModel, SafetyClassifier
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class GuideNetworks:
     """A small autoencoder for the backbone's latents (diffusers' AutoencoderTiny)."""
     safety: SafetyClassifier | None = None
     """Looks at previews before they are written."""
+    encoder: IdentityEncoder | None = None
+    """Makes the person of the photos; for ``identity_start = "encoder"``."""
 
 
 def named_decoder(name: str, vae: Any, tiny_vae: Any | None = None) -> Decoder:

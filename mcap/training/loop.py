@@ -14,9 +14,8 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from mcap.diffusion.compile import compile_blocks, plain_blocks, translate_compile_errors
@@ -62,13 +61,13 @@ from mcap.training.phases import (
     step_terms,
 )
 from mcap.training.previews import Previews, PreviewScorer
-from mcap.training.recipe import Recipe, no_identity_encoder
+from mcap.training.recipe import Recipe, makes_no_word, no_identity_encoder
 from mcap.training.run_state import RunState
 from mcap.training.save import save_subject
 from mcap.training.step import StepModels, StepTerms, training_step
 
 if TYPE_CHECKING:
-    from mcap.contracts import Backbone, EncodesIdentity, IdentityModel
+    from mcap.contracts import Backbone, EncodedIdentity, IdentityEncoder, IdentityModel
     from mcap.diffusion.untouched import Untouched
     from mcap.subjects.writer import SubjectWriter
 
@@ -106,7 +105,8 @@ def train(
         advice = memory_advice(recipe, backbone.device, backbone.dtype)
         stack.enter_context(translate_oom("training", advice))
         untouched = stack.enter_context(frozen(backbone, recipe))
-        state = stack.enter_context(new_state(data, recipe, backbone, options))
+        encoded = encode_person(data, recipe, networks.encoder)
+        state = stack.enter_context(new_state(data, recipe, backbone, options, encoded))
         pooling = writer.manifest.pooling
         stack.enter_context(trained_pooling(backbone, state.tokens.tokens, pooling))
         state.done = checkpoint.step if checkpoint else 0
@@ -159,6 +159,8 @@ def train(
                         return
 
         save_subject(writer, backbone, state.tokens, data, recipe, networks.identity, options.seed)
+        if networks.encoder is not None and encoded is not None and encoded.tensors:
+            writer.write_encoded(networks.encoder.name, encoded)
         yield summary.finished(state)
 
 
@@ -168,10 +170,10 @@ def check_inputs(
     """Raise `InputRejectedError` without photos, `UsageError` or ValueError for what is missing."""
     if not data.sources:
         raise InputRejectedError("There is no usable photo of the subject to train on.")
-    if not data.references:
+    if not data.references and recipe.steps:
         raise InputRejectedError("There is no usable reference photo of the style to train on.")
-    if recipe.identity_start == "encoder":
-        check_identity_encoder(backbone, networks.identity)
+    if recipe.encodes:
+        check_identity_encoder(recipe, backbone, networks.encoder, networks.identity)
     elif recipe.steps == 0:
         raise UsageError("The recipe has no steps: phase1_steps and phase2_steps are both 0.")
     transformer = backbone.info.prediction_type == "rectified_flow"
@@ -200,12 +202,20 @@ def check_inputs(
         raise ValueError("patience needs a face detector and an identity network to score previews")
 
 
-def check_identity_encoder(backbone: Backbone, identity: IdentityModel | None) -> None:
-    """Raise `UsageError` where the backbone has none, or one that reads another network's faces."""
-    reads = backbone.info.identity_encoder
-    if reads is None:
+def check_identity_encoder(
+    recipe: Recipe,
+    backbone: Backbone,
+    encoder: IdentityEncoder | None,
+    identity: IdentityModel | None,
+) -> None:
+    """Raise `UsageError` where there is no encoder, one that reads another network's faces, or one
+    that makes nothing to take steps from."""
+    if encoder is None:
         raise UsageError(no_identity_encoder(backbone.info.id))
-    if identity is None or identity.name != reads:
+    if encoder.info.steers and recipe.steps:
+        raise UsageError(makes_no_word(encoder.name))
+    reads = encoder.info.reads
+    if reads is not None and (identity is None or identity.name != reads):
         given = "none" if identity is None else f"'{identity.name}'"
         raise UsageError(
             f"The identity encoder of backbone '{backbone.info.id}' reads faces as the network "
@@ -213,20 +223,38 @@ def check_identity_encoder(backbone: Backbone, identity: IdentityModel | None) -
         )
 
 
+def encode_person(
+    data: TrainingData, recipe: Recipe, encoder: IdentityEncoder | None
+) -> EncodedIdentity | None:
+    """Return what the recipe's encoder makes of the photos, each of which counts once; None where
+    it has none."""
+    if not recipe.encodes or encoder is None:
+        return None
+    person = {crop.sha256: crop for crop in reversed(data.sources)}  # the first, plain crop of each
+    style = {crop.sha256: crop for crop in reversed(data.references)}
+    reads_style = encoder.info.reads_style and recipe.style_scale > 0
+    return encoder.encode(
+        list(person.values())[::-1], list(style.values())[::-1] if reads_style else []
+    )
+
+
 @contextmanager
 def new_state(
-    data: TrainingData, recipe: Recipe, backbone: Backbone, options: Options
+    data: TrainingData,
+    recipe: Recipe,
+    backbone: Backbone,
+    options: Options,
+    encoded: EncodedIdentity | None = None,
 ) -> Iterator[RunState]:
-    """Yield the state before the first step: tokens installed, all images encoded."""
+    """Yield the state before the first step: tokens installed, all images encoded.
+
+    The identity token starts from the rows of ``encoded``, where it has some.
+    """
     words = {ID_TOKEN: recipe.id_words or data.class_noun, STYLE_TOKEN: recipe.style_words}
     tokens = install(backbone, words if recipe.tokens else {})
     try:
-        if recipe.identity_start == "encoder":
-            embeddings = {  # once a photo
-                crop.sha256: crop.embedding for crop in data.sources if crop.embedding is not None
-            }
-            faces = torch.from_numpy(np.stack(list(embeddings.values())))
-            tokens.assign(ID_TOKEN, cast("EncodesIdentity", backbone).identity_rows(faces))
+        if encoded is not None and encoded.rows:
+            tokens.assign(ID_TOKEN, list(encoded.rows))
         cache, flip = options.latents, recipe.flip
         crops = (data.sources, data.references) if recipe.steps else ([], [])
         sources = make_examples(backbone, crops[0], "source", cache, flip=flip)
@@ -260,7 +288,7 @@ def make_previews(
         scorer = PreviewScorer(detector, identity, target)
     prompt = in_words(options.preview_prompt, recipe.words) or data.prompts.composed[0]
     # As the composed prompt is trained: at the size of the style's crops.
-    height, width = data.references[0].image.shape[:2]
+    height, width = (data.references or data.sources)[0].image.shape[:2]
     size = (width, height)
     safety = networks.safety
     return Previews(backbone, prompt, options.seed, scorer, size, safety, options.marks)

@@ -17,6 +17,7 @@ from mcap.runtime.device import precision_name
 from mcap.training.costs import (
     HEADROOM,
     estimate_disk_mb,
+    estimate_encoding_seconds,
     estimate_memory_mb,
     estimate_step_seconds,
     measure_gflops,
@@ -148,11 +149,12 @@ def plan_training(
     recipe = request.recipe.for_photos(count)
     device, dtype, facts = request.device, request.dtype, request.backbone
     references = photos.references
-    drawn = 0 if references is not None else REFERENCES_DRAWN
+    drawn = 0 if references is not None or not recipe.steps else REFERENCES_DRAWN
     lines = photo_lines(photos.sources, "source")
     lines += photo_lines(references, "reference") if references is not None else []
     half, room = dtype.itemsize == 2, memory.total_memory_mb(device)
-    needed = estimate_memory_mb(recipe, facts, half=half, device=device.type)
+    encoder = request.entries["encoder"].info if recipe.encodes else None
+    needed = estimate_memory_mb(recipe, facts, half=half, device=device.type, encoder=encoder)
     checkpoints = (how or Options()).kept(recipe)
     kept, disk = estimate_disk_mb(recipe, facts, half=half, checkpoints=checkpoints)
     advice = summary(photos.sources)[1:]  # the first line is the plan's own
@@ -161,7 +163,7 @@ def plan_training(
         advice = [*advice, scaling]
     if needed is not None and needed > HEADROOM * room:
         smallest = recipe.model_copy(update=low_memory(recipe))
-        least = estimate_memory_mb(smallest, facts, half=half, device=device.type)
+        least = estimate_memory_mb(smallest, facts, half=half, device=device.type, encoder=encoder)
         text = (
             f"This run may need {needed / 1000:.1f} GB, and the device has "
             f"{room / 1000:.1f} GB in all."
@@ -171,6 +173,12 @@ def plan_training(
         if not half and not kept:  # what learns in a whole network is in single precision anyway
             text += " On a GPU, --precision bf16 needs about half."
         advice = [*advice, text]
+    gflops = measure_gflops(device, dtype)
+    encoding = None
+    if encoder is not None:
+        of_style = 0 if references is None else len(references.accepted)
+        pictures = count + (of_style if encoder.reads_style and recipe.style_scale else 0)
+        encoding = estimate_encoding_seconds(encoder, pictures, gflops)
     return Plan(
         out=request.out,
         noun="person" if request.masking.subject_kind == "face" else request.profile.class_noun,
@@ -188,9 +196,7 @@ def plan_training(
         device_memory_mb=room,
         kept_mb=kept,
         disk_mb=disk,
-        time=estimated_time(
-            recipe, estimate_step_seconds(recipe, facts, measure_gflops(device, dtype))
-        ),
+        time=estimated_time(recipe, estimate_step_seconds(recipe, facts, gflops), encoding),
         how=how or Options(),
         done=done,
         taken={},

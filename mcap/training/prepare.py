@@ -216,14 +216,13 @@ def training_data(
     """Return crops of the backbone's size and framing, prompts of the profile, the mean embedding.
 
     Of a thing the palette instead of the embedding. Each photo gives ``crops`` crops. The loop
-    draws every crop once a round, so all photos count the same. Raises `InputRejectedError`, with
-    the reasons, where no photo is usable.
+    draws every crop once a round, so all photos count the same. ``photos`` without references give
+    no crops of the style: a recipe without steps needs none. Raises `InputRejectedError`, with the
+    reasons, where no photo is usable.
 
     With ``framing`` "profile" the style's photos are cropped as the profile asks, at the size at
     which its pictures are drawn; one that asks for nothing, and a thing, has squares.
     """
-    if photos.references is None:
-        raise ValueError("the style's photos are to be drawn first: `draw_references`")
     size = backbone.info.native_size
 
     def cut(masked: MaskedSet) -> list[TrainingCrop]:
@@ -232,12 +231,14 @@ def training_data(
         accepted = require_accepted(masked)
         return [c for photo in accepted for c in portrait_crops(photo, size, share, crops)]
 
-    sources, styled = cut(photos.sources), require_accepted(photos.references)
+    sources = cut(photos.sources)
+    references: list[TrainingCrop] = []
+    styled = [] if photos.references is None else require_accepted(photos.references)
     if framing == "profile" and profile.framing != Framing() and all(p.found for p in styled):
         aspect, share = profile.aspect_ratio, backbone.info.face_height
         frame = CropFrame(sampling_size(backbone.info, aspect), aspect, profile.framing)
         references = [c for photo in styled for c in framed_crops(photo, frame, share, crops)]
-    else:
+    elif photos.references is not None:
         references = cut(photos.references)
     embeddings = [each.embedding for each in photos.sources.accepted if each.embedding is not None]
     return TrainingData(

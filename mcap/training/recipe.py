@@ -70,8 +70,15 @@ class Recipe(BaseModel):
     id_words: Annotated[str, Field(max_length=100)] = ""
     """The words whose mean embedding the identity token starts from; empty: the class noun."""
     identity_start: Literal["words", "encoder"] = "words"
-    """``encoder``: the identity token starts where the backbone's own identity encoder puts the
-    person by the faces on the photos; for a backbone that brings one."""
+    """``encoder``: the person comes from ``identity_encoder`` and the photos, for training to start
+    from where that makes the identity token, and without steps as it is."""
+    identity_encoder: Annotated[str, Field(min_length=1, max_length=100)] = "word"
+    """A registered identity encoder. ``word``: the one that the backbone brings, which puts the
+    identity token where the faces on the photos say."""
+    identity_scale: Annotated[float, Field(ge=0, le=2)] = 0.7
+    """How much an image prompt of the person counts, where the encoder makes one ..."""
+    style_scale: Annotated[float, Field(ge=0, le=2)] = 0.6
+    """... and one of the style's photos; 0: the style comes from words alone."""
     style_words: Annotated[str, Field(min_length=1, max_length=100)] = "photo"
     learns: Literal["lora", "unet", "key-value"] = "lora"
     """Of the UNet, in phase 2: LoRA layers beside it; all of its weights, as in DreamBooth; the
@@ -275,6 +282,11 @@ class Recipe(BaseModel):
         return {ID_TOKEN: self.id_words, STYLE_TOKEN: self.style_words}
 
     @property
+    def encodes(self) -> bool:
+        """True where the person comes from an identity encoder."""
+        return self.identity_start == "encoder"
+
+    @property
     def has_prior(self) -> bool:
         """True where some step has a row for prior preservation."""
         return self.prior != "none" and self.prior_weight > 0 and self.phase2_steps > 0
@@ -361,7 +373,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "batching": "alternating",
         "reference_framing": "square",
     },
-    # No step is trained: the person is what the backbone's identity encoder makes of the photos.
+    # No step is trained: the person is what an identity encoder makes of the photos.
     "instant": {"identity_start": "encoder", "phase1_steps": 0, "phase2_steps": 0},
 }
 
@@ -385,8 +397,17 @@ def no_identity_encoder(backbone: str) -> str:
     """Return the sentence that refuses ``identity_start = "encoder"`` on a backbone without one."""
     return (
         f"Backbone '{backbone}' brings no identity encoder, so the person cannot be started from "
-        "one: leave out --recipe instant or identity_start=encoder, or use a backbone whose folder "
-        "has an identity_encoder."
+        "one: leave out --recipe instant or identity_start=encoder, or use a backbone that has one "
+        "(sd15 and sdxl have it for --recipe instant; a model's folder may bring identity_encoder)."
+    )
+
+
+def makes_no_word(encoder: str) -> str:
+    """Return the sentence that refuses steps after an encoder that makes an image prompt."""
+    return (
+        f"The identity encoder '{encoder}' makes an image prompt and no word, so that there is "
+        "nothing to train on from it: use --recipe instant as it is, without steps, or another "
+        "recipe without identity_start=encoder."
     )
 
 

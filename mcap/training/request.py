@@ -56,7 +56,8 @@ class TrainingRequest:
     entries: Mapping[str, Entry]
     """detector, identity, masker, backbone; "second opinion" where another network than identity
     says what a face is; person where the subject's region is the head and the masker does not see
-    it. Of a thing no identity, and a masker only where one finds things."""
+    it; encoder where the person comes from one. Of a thing no identity, and a masker only where one
+    finds things."""
     masking: MaskSettings
     out: Path
     device: torch.device
@@ -83,7 +84,7 @@ class TrainingRequest:
             "recipe": self.recipe.model_dump(mode="json"),
             **{
                 kind: self.entries[kind].name
-                for kind in ("detector", "identity", "masker", "person")
+                for kind in ("detector", "identity", "masker", "person", "encoder")
                 if kind in self.entries
             },
             **({"subject kind": "object"} if masking.subject_kind == "object" else {}),

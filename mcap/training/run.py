@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 def guide_networks(tools: FaceTools | ObjectTools, tiny_vae: Any | None) -> GuideNetworks:
     """Return the networks that guide training; of a thing none compares faces."""
     identity = tools.identity if isinstance(tools, FaceTools) else None
-    return GuideNetworks(identity, tools.detector, tiny_vae, tools.safety)
+    encoder = tools.encoder if isinstance(tools, FaceTools) else None
+    return GuideNetworks(identity, tools.detector, tiny_vae, tools.safety, encoder)
 
 
 def timed_plan(
@@ -92,8 +93,11 @@ def with_references(
     writer: SubjectWriter,
     on_image: OnPhoto | None = None,
 ) -> PreparedPhotos:
-    """Return the photos with the style's, drawn by the backbone where the profile has none."""
-    if photos.references is not None:
+    """Return the photos with the style's, drawn by the backbone where the profile has none.
+
+    None are drawn for a recipe without steps, which learns nothing of them.
+    """
+    if photos.references is not None or not request.recipe.steps:
         return photos
     drawn = draw_references(
         backbone, request.profile, writer.references, request.seed, on_image, tools.safety

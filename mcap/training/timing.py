@@ -24,7 +24,14 @@ from mcap.runtime.memory import empty_cache, translate_oom
 from mcap.runtime.randomness import random_state, restore_random_state
 from mcap.runtime.torch_file import save_torch_file
 from mcap.training.costs import rows_per_step
-from mcap.training.loop import begin_phase, check_inputs, make_guide, new_state, take_step
+from mcap.training.loop import (
+    begin_phase,
+    check_inputs,
+    encode_person,
+    make_guide,
+    new_state,
+    take_step,
+)
 from mcap.training.memory_advice import memory_advice
 from mcap.training.phases import frozen, phases, step_terms
 from mcap.training.prepare import REFERENCES_DRAWN, missing_class_pictures
@@ -74,8 +81,8 @@ class RunTime:
     """False: estimated from the model's size and the speed of a matrix product."""
     known: bool = True
     once: Mapping[str, float] = field(default_factory=dict)
-    """What comes once a run ("style photos", "class pictures", "encoding", "identity
-    decode")."""
+    """What comes once a run ("style photos", "class pictures", "encoding", "identity decode",
+    "identity encoder")."""
     preview: float = 0.0
     checkpoint: float = 0.0
     spent: float = 0.0
@@ -94,7 +101,7 @@ class RunTime:
         saved = recipe.steps // how.checkpoint_every - done // how.checkpoint_every + 1
         once = {"identity decode": self.once.get("identity decode", 0.0)} if done else self.once
         return {
-            **(once if second else {}),
+            **(once if second or not recipe.steps else {}),
             "phase 1": first * self.steps.get(1, 0.0),
             "phase 2": second * self.steps.get(2, 0.0),
             "previews": previews * self.preview,
@@ -124,17 +131,24 @@ class TimeLeft:
         parts.pop("style photos", None)
         parts.pop("class pictures", None)
         parts.pop("encoding", None)
+        parts.pop("identity encoder", None)
         return math.fsum(parts.values()) * self.observed / self.predicted
 
 
-def estimated_time(recipe: Recipe, seconds: Mapping[int, float] | None) -> RunTime:
+def estimated_time(
+    recipe: Recipe, seconds: Mapping[int, float] | None, encoding: float | None = None
+) -> RunTime:
     """Return the time by an estimate of `mcap.training.costs.estimate_step_seconds`.
 
     Where there is none, phases are told apart by their rows, for what a first step will show.
+    ``encoding`` is the time of an identity encoder; it is all there is without steps.
     """
+    once = {} if encoding is None else {"identity encoder": encoding}
+    if not recipe.steps and encoding is not None:
+        return RunTime({}, once=once)
     if seconds is None:
         return RunTime(rows_per_step(recipe), known=False)
-    return RunTime(seconds)
+    return RunTime(seconds, once=once)
 
 
 def is_worth_timing(
@@ -187,7 +201,8 @@ def time_run(
             stack.enter_context(translate_oom("timing its steps", advice))
             untouched = stack.enter_context(frozen(backbone, recipe))
             encoding = time.perf_counter()
-            state = stack.enter_context(new_state(data, recipe, backbone, how))
+            person = encode_person(data, recipe, networks.encoder)
+            state = stack.enter_context(new_state(data, recipe, backbone, how, person))
             encoding = time.perf_counter() - encoding
             encoded = (len(data.sources) + len(data.references)) * (2 if recipe.flip else 1)
             once["encoding"] = encoding / encoded * images

@@ -150,6 +150,18 @@ _CODEFORMER = "https://github.com/sczhou/CodeFormer/releases/download"
 
 _OPENCV_ZOO = "https://github.com/opencv/opencv_zoo/raw/main/models"
 
+_IP_ADAPTER = ("h94/IP-Adapter", "018e402774aeeddd60609b4ecdb7e298259dc729")
+"""Repository and commit. As above, the hashes are those that several projects pin."""
+
+
+def _ip_adapter(name: str, path: str, size: int, sha256: str, used_for: str) -> Weight:
+    """Return the entry of one file of `_IP_ADAPTER`."""
+    repo, commit = _IP_ADAPTER
+    source = HubSource(repo, path, commit)
+    file = path.rpartition("/")[2]
+    return Weight(name, file, sha256, size, "Apache-2.0", True, (source,), used_for)
+
+
 _ALL = (
     Weight(
         name="yunet",
@@ -488,6 +500,51 @@ _ALL = (
             ("taesd", "614f76814bbe30edbe2e627ace1c2234c81a2c0e", "Stable Diffusion 1.5"),
             ("taesdxl", "b20258aaef75ef61e659c1e0f14f251cf0ad153e", "SDXL"),
         )
+    ),
+    _ip_adapter(
+        "ip-adapter-plus-face-sd15",
+        "models/ip-adapter-plus-face_sd15.safetensors",
+        98_183_288,
+        "1c9edc21af6f737dc1d6e0e734190e976cfacf802d6b024b77aa3be922f7569b",
+        "recipe instant on Stable Diffusion 1.5: the person",
+    ),
+    _ip_adapter(
+        "ip-adapter-sd15",
+        "models/ip-adapter_sd15.safetensors",
+        44_642_768,
+        "289b45f16d043d0bf542e45831f971dcdaabe18b656f11e86d9dfba7e9ee3369",
+        "recipe instant on Stable Diffusion 1.5: the style",
+    ),
+    _ip_adapter(
+        "ip-adapter-plus-face-sdxl",
+        "sdxl_models/ip-adapter-plus-face_sdxl_vit-h.safetensors",
+        847_517_512,
+        "677ad8860204f7d0bfba12d29e6c31ded9beefdf3e4bbd102518357d31a292c1",
+        "recipe instant on SDXL: the person",
+    ),
+    _ip_adapter(
+        "ip-adapter-sdxl",
+        "sdxl_models/ip-adapter_sdxl_vit-h.safetensors",
+        698_391_064,
+        "ebf05d918348aec7abb02a5e9ecef77e0aaea6914a5c4ea13f50d45eb1681831",
+        "recipe instant on SDXL: the style",
+    ),
+    Weight(
+        name="clip-vit-h",
+        file="image_encoder",
+        sha256="",
+        bytes=2_528_374_000,
+        licence="Apache-2.0",
+        commercial=True,
+        sources=(
+            HubFolder(
+                *_IP_ADAPTER,
+                ("models/image_encoder/config.json", "models/image_encoder/model.safetensors"),
+                what="Image encoder",
+                large=(("models/image_encoder/model.safetensors", 2_528_373_448),),
+            ),
+        ),
+        used_for="recipe instant on Stable Diffusion and SDXL: looks at the photos, in training",
     ),
     Weight(
         name="demo",

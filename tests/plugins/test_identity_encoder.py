@@ -103,9 +103,12 @@ def test_a_damaged_one_is_refused(folder):
 
 
 def trained(folder: Path, out: Path, **keys):
+    from mcap_plugins.stable_diffusion.identity_encoder import WordEncoder
+
     found = tiny_recipe(**keys)
     backbone = load(folder)
-    for _ in run(out, found, backbone=backbone):
+    parts = {"encoder": WordEncoder(backbone)} if found.encodes else {}
+    for _ in run(out, found, backbone=backbone, parts=parts):
         pass
     return read_subject(out), backbone
 
@@ -146,6 +149,12 @@ def test_a_backbone_without_an_encoder_and_another_network_are_refused(folder, t
 def test_a_run_without_steps_needs_the_encoder(folder, tmp_path):
     with pytest.raises(UsageError, match="no steps"):
         trained(folder, tmp_path / "a.mcap", phase1_steps=0, phase2_steps=0)
+
+
+def test_without_an_encoder_there_is_no_start_from_one(folder, tmp_path):
+    with pytest.raises(UsageError, match="brings no identity encoder"):
+        for _ in run(tmp_path / "a.mcap", tiny_recipe(identity_start="encoder")):
+            pass
 
 
 def test_instant_is_a_recipe_of_no_steps():

@@ -23,6 +23,7 @@ KINDS = (
     "identity",
     "restorer",
     "backbone",
+    "encoder",
     "safety",
     "watermark",
     "recipe",
@@ -132,6 +133,34 @@ def test_the_backbone(monkeypatch):
     pipeline.set_progress_bar_config(disable=True)
     image = pipeline("a person", num_inference_steps=1, height=64, width=64, output_type="np")
     assert image.images.shape == (1, 64, 64, 3)
+
+
+def test_the_identity_encoder(monkeypatch, tmp_path):
+    from mcap.diffusion.steering import release
+    from mcap.errors import UsageError
+    from mcap.subjects.export import export
+    from mcap.subjects.subject import read_subject
+    from tests.support.tiny import sample
+    from tests.support.tiny_run import run, tiny_recipe
+
+    backbone = tiny_backbone()
+    tint = plugin("encoder", monkeypatch).create("encoder", "tint", backbone)
+    words = {"tokens": False, "id_words": "single", "attention": False}
+    steps = {"phase1_steps": 0, "phase2_steps": 0, "identity_start": "encoder"}
+    recipe = tiny_recipe(**words, **steps, identity_encoder="tint", identity_scale=2.0)
+    for _ in run(tmp_path / "me.mcap", recipe, backbone=backbone, parts={"encoder": tint}):
+        pass
+    subject = read_subject(tmp_path / "me.mcap")
+    assert subject.manifest.encoder == "tint"
+    assert subject.read_encoded().metadata["made_by"] == "tint 1"
+    pipeline = backbone.pipeline()
+    before = sample(backbone, "a person", [0], pipeline=pipeline, steps=2)[0]
+    subject.steer(pipeline, tint)
+    assert (sample(backbone, "a person", [0], pipeline=pipeline, steps=2)[0] != before).any()
+    release(pipeline)
+    assert (sample(backbone, "a person", [0], pipeline=pipeline, steps=2)[0] == before).all()
+    with pytest.raises(UsageError, match="encoder 'tint' of a plugin"):
+        export(subject, "diffusers", tmp_path / "exported")
 
 
 def test_the_safety_classifier(monkeypatch):

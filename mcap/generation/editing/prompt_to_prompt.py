@@ -188,10 +188,9 @@ class AttentionEditor:
             ]
             if odd:
                 raise ValueError(f"{name} has {', '.join(odd)}, which edits do not know")
-        processor = _EditedAttention(self)
         for name, module in self.layers.items():
             self._originals[name] = module.processor
-            module.set_processor(processor)
+            module.set_processor(_EditedAttention(self, module.processor))
 
     def detach(self) -> None:
         """Put the UNet's own processors back; a second call does nothing."""
@@ -248,16 +247,22 @@ class AttentionEditor:
 
 
 class _EditedAttention:
-    """A diffusers attention processor: projections as they are (LoRA too), attention edited."""
+    """A diffusers attention processor: projections as they are (LoRA too), attention edited.
 
-    def __init__(self, editor: AttentionEditor) -> None:
+    ``original`` is the processor in whose place it stands. Where that one is an IP-Adapter's
+    (arXiv 2308.06721, section 3.2.2) its image prompts are attended to as they are: an edit is one
+    of words.
+    """
+
+    def __init__(self, editor: AttentionEditor, original: Any) -> None:
         self.editor = editor
+        self.original = original
 
     def __call__(
         self,
         attn: Any,
         hidden_states: torch.Tensor,
-        encoder_hidden_states: torch.Tensor | None = None,
+        encoder_hidden_states: torch.Tensor | tuple[Any, ...] | None = None,
         attention_mask: torch.Tensor | None = None,
         temb: torch.Tensor | None = None,
         **_kwargs: Any,
@@ -265,17 +270,24 @@ class _EditedAttention:
         if attention_mask is not None:
             raise ValueError("edits do not know attention masks")
         is_cross = encoder_hidden_states is not None
+        images: list[torch.Tensor] = []  # of each IP-Adapter B x pictures x tokens x width
+        if isinstance(encoder_hidden_states, tuple):
+            encoder_hidden_states, images = encoder_hidden_states
         context = encoder_hidden_states if is_cross else hidden_states
 
         def heads(states: torch.Tensor) -> torch.Tensor:
             return states.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
 
+        query = heads(attn.to_q(hidden_states))
         found = self.editor.attend(
-            heads(attn.to_q(hidden_states)),
-            heads(attn.to_k(context)),
-            heads(attn.to_v(context)),
-            is_cross,
+            query, heads(attn.to_k(context)), heads(attn.to_v(context)), is_cross
         )
+        for number, image in enumerate(images):
+            scale, seen = self.original.scale[number], image.flatten(1, 2)
+            if scale:
+                key = heads(self.original.to_k_ip[number](seen))
+                value = heads(self.original.to_v_ip[number](seen))
+                found = found + scale * scaled_dot_product_attention(query, key, value)
         found = attn.to_out[1](attn.to_out[0](found.transpose(1, 2).flatten(2)))
         if attn.residual_connection:
             found = found + hidden_states

@@ -178,7 +178,8 @@ def redraw_jobs(
             negative_prompt=networks.expand(source.negative_prompt),
             batch_size=settings.batch_size,
         )
-        networks.load_into(pipeline, subject, source.adapter_scale, source.token_scale)
+        scales = (source.adapter_scale, source.token_scale)
+        networks.load_into(pipeline, subject, *scales, models.encoder)
         try:
             edits = [jobs[index].edit for index in batch]
             images = redraw(models.backbone, pipeline, edits, sampling, control, on_step)

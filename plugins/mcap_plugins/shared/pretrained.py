@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers.utils import logging
 
 from mcap.errors import MissingResourceError
@@ -17,27 +18,47 @@ def load_pretrained(
 ) -> tuple[Any, Any]:
     """Return the network, in eval mode and frozen, and its image processor.
 
+    Raises as `load_network`.
+    """
+    try:
+        with quiet():
+            processor = processor_class.from_pretrained(folder, local_files_only=True)
+    except UNREADABLE as error:
+        raise unreadable(folder, what, remedy, error) from error
+    return load_network(model_class, folder, what, remedy), processor
+
+
+def load_network(model_class: Any, folder: Path, what: str, remedy: str) -> Any:
+    """Return the network, in eval mode and frozen.
+
     From safetensors on this machine alone. Raises `MissingResourceError`, which calls it ``what``
     and ends in ``remedy``, where a file is missing, cannot be read or lacks weights.
     """
     try:
         with quiet():
-            processor = processor_class.from_pretrained(folder, local_files_only=True)
             loaded: Any = model_class.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, output_loading_info=True
             )
         model, report = loaded  # a pair, where output_loading_info is asked for
-    except (OSError, ValueError, RuntimeError) as error:
-        raise MissingResourceError(
-            f"The {what} in {folder} cannot be read: {' '.join(str(error).split())} {remedy}"
-        ) from error
+    except UNREADABLE as error:
+        raise unreadable(folder, what, remedy, error) from error
     # transformers fills what a file lacks with random numbers and only warns.
     lacking = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
     if lacking:
         raise MissingResourceError(
             f"The {what} in {folder} lacks weights ({len(lacking)}, {lacking[0]} first). {remedy}"
         )
-    return model.eval().requires_grad_(False), processor
+    return model.eval().requires_grad_(False)
+
+
+UNREADABLE = (OSError, ValueError, RuntimeError, SafetensorError)
+"""What transformers raises for files that are not there or damaged."""
+
+
+def unreadable(folder: Path, what: str, remedy: str, error: Exception) -> MissingResourceError:
+    """Return the error of a folder that transformers cannot read."""
+    told = " ".join(str(error).split())
+    return MissingResourceError(f"The {what} in {folder} cannot be read: {told} {remedy}")
 
 
 @contextmanager

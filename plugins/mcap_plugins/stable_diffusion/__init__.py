@@ -3,11 +3,13 @@ diffusers' layout, in a single .safetensors file, or on the hub."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mcap
-from mcap.contracts import BackboneMemory, BackbonePlan, SafetyInfo
+from mcap.contracts import BackboneMemory, BackbonePlan, EncoderInfo, SafetyInfo
 
 SD15_MEMORY = BackboneMemory(
     weights=3748,
@@ -33,6 +35,19 @@ SDXL_MEMORY = BackboneMemory(
 )
 
 
+def instant_recipe(encoder: str) -> dict[str, Any]:
+    """Return the keys of recipe ``instant`` with that identity encoder: an image prompt needs no
+    learned words, and plain ones stand in their place."""
+    return {
+        "identity_encoder": encoder,
+        "subject_region": "head",
+        "tokens": False,
+        "id_words": "single",
+        "style_words": "portrait",
+        "attention": False,
+    }
+
+
 @mcap.hookimpl
 def register_backbones(register: Any) -> None:
     register(
@@ -47,6 +62,7 @@ def register_backbones(register: Any) -> None:
             architecture="sd",
             native_size=512,
             recipe_overrides=SD15_RECIPE,
+            recipes={"instant": instant_recipe("ip-adapter-sd15")},
             memory=SD15_MEMORY,
             gflop_row=800.0,
             decode_rows=2.75,
@@ -64,10 +80,81 @@ def register_backbones(register: Any) -> None:
             architecture="sdxl",
             native_size=1024,
             recipe_overrides=SDXL_RECIPE,
+            recipes={"instant": instant_recipe("ip-adapter-sdxl")},
             memory=SDXL_MEMORY,
             gflop_row=6760.0,  # counted
             decode_rows=1.4,  # counted, times the same of SD1.5: 2.75 measured, 3.13 counted
         ),
+    )
+
+
+@mcap.hookimpl
+def register_identity_encoders(register: Any) -> None:
+    register(
+        "word",
+        load_word_encoder,
+        summary="the identity word, by the encoder that a model's folder brings",
+        licence="the model's own",
+    )
+    for name, (plus_face, plain), info in (
+        ("ip-adapter-sd15", IP_ADAPTERS["sd"], IP_ADAPTER_SD15),
+        ("ip-adapter-sdxl", IP_ADAPTERS["sdxl"], IP_ADAPTER_SDXL),
+    ):
+        register(
+            name,
+            partial(load_ip_adapter, name, info),
+            summary="photos as image prompts: IP-Adapter plus face, and the plain one for the "
+            "style; no face network",
+            licence="Apache-2.0",
+            commercial=True,
+            needs=(plus_face, plain, IMAGE_ENCODER),
+            info=info,
+        )
+
+
+IMAGE_ENCODER = "clip-vit-h"
+IP_ADAPTERS = {
+    "sd": ("ip-adapter-plus-face-sd15", "ip-adapter-sd15"),
+    "sdxl": ("ip-adapter-plus-face-sdxl", "ip-adapter-sdxl"),
+}
+"""Architecture -> weights: of the person, of the style."""
+
+# CLIP ViT-H/14 has 632 million parameters and sees 257 places of a picture: two operations for each
+# parameter and place, and those of attention. The adapters' files are in half precision.
+IP_ADAPTER_SD15 = EncoderInfo(
+    steers=True,
+    architecture="sd",
+    reads_style=True,
+    draws_with=IP_ADAPTERS["sd"],
+    encode_mb=2411.0,
+    draw_mb=272.0,
+    gflop_picture=335.0,
+)
+IP_ADAPTER_SDXL = replace(
+    IP_ADAPTER_SD15, architecture="sdxl", draws_with=IP_ADAPTERS["sdxl"], draw_mb=2949.0
+)
+
+
+def load_word_encoder(backbone: Any) -> Any:
+    """Return the encoder that the backbone brings; `mcap.errors.UsageError` where it has none."""
+    from mcap_plugins.stable_diffusion.identity_encoder import WordEncoder
+
+    return WordEncoder(backbone)
+
+
+def load_ip_adapter(name: str, info: EncoderInfo, backbone: Any) -> Any:
+    """Return the image prompts' encoder over a loaded backbone; weights are fetched as they are
+    needed."""
+    from mcap.weights.fetch import fetch
+    from mcap_plugins.stable_diffusion.ip_adapter import Adapter, IpAdapterEncoder
+
+    plus_face, plain = info.draws_with
+    return IpAdapterEncoder(
+        name,
+        info,
+        backbone,
+        {"identity": Adapter.fetched(plus_face), "style": Adapter.fetched(plain)},
+        lambda: fetch(IMAGE_ENCODER) / "models" / "image_encoder",
     )
 
 

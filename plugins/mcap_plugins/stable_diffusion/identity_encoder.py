@@ -14,19 +14,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.nn.functional import linear, normalize, silu
 
-from mcap.errors import MissingResourceError
+from mcap.contracts import EncodedIdentity, EncoderInfo
+from mcap.errors import MissingResourceError, UsageError
 from mcap.runtime.documents import MEBIBYTE, read_json
+from mcap.training.recipe import no_identity_encoder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from mcap.contracts import Backbone, EncodesIdentity, Portrait
 
 FOLDER = "identity_encoder"
 
@@ -60,6 +65,25 @@ class IdentityEncoder:
         hidden = silu(linear(scaled, weights["in.weight"], weights["in.bias"]))
         found = linear(hidden, weights["out.weight"], weights["out.bias"])
         return self.config.row_norm * normalize(found, dim=-1)
+
+
+class WordEncoder:
+    """`mcap.contracts.IdentityEncoder` that makes the identity word, by the encoder that the
+    backbone brings."""
+
+    name = "word"
+
+    def __init__(self, backbone: Backbone) -> None:
+        """`UsageError` for a backbone that brings none."""
+        if backbone.info.identity_encoder is None:
+            raise UsageError(no_identity_encoder(backbone.info.id))
+        self.backbone = cast("EncodesIdentity", backbone)
+        self.info = EncoderInfo(reads=backbone.info.identity_encoder)
+
+    def encode(self, person: Sequence[Portrait], style: Sequence[Portrait]) -> EncodedIdentity:
+        """Return the rows of the word; the style's pictures have no part in it."""
+        found = [each.embedding for each in person if each.embedding is not None]
+        return EncodedIdentity(self.backbone.identity_rows(torch.from_numpy(np.stack(found))))
 
 
 def load_identity_encoder(model: Path, width: int) -> IdentityEncoder | None:
