@@ -1,7 +1,7 @@
-"""What stands in a UNet beside its own weights and must be told of in each call of its pipelines,
-such as an image prompt.
+"""What stands in a denoiser beside its own weights and must be told of in each call of its
+pipelines, such as an image prompt.
 
-Kept by the UNet and not by the pipeline: every pipeline over it has to pass the same.
+Kept by the denoiser and not by the pipeline: every pipeline over it has to pass the same.
 """
 
 from __future__ import annotations
@@ -14,27 +14,34 @@ if TYPE_CHECKING:
     from mcap.contracts import CallArguments
 
 _STEERED: WeakKeyDictionary[Any, tuple[CallArguments, Callable[[Any], None]]] = WeakKeyDictionary()
-"""UNet -> what its pipelines' calls need, and what takes it out again."""
+"""Denoiser -> what its pipelines' calls need, and what takes it out again."""
+
+
+def denoiser(pipeline: Any) -> Any:
+    """Return the network that a diffusers pipeline calls ``unet`` or ``transformer``."""
+    return pipeline.unet if hasattr(pipeline, "unet") else pipeline.transformer
 
 
 def steer(pipeline: Any, arguments: CallArguments, detach: Callable[[Any], None]) -> None:
-    """Pass ``arguments`` in every call over the pipeline's UNet, until `release`, which calls
+    """Pass ``arguments`` in every call over the pipeline's denoiser, until `release`, which calls
     ``detach(pipeline)``."""
-    _STEERED[pipeline.unet] = (arguments, detach)
+    _STEERED[denoiser(pipeline)] = (arguments, detach)
 
 
 def call_arguments(pipeline: Any, guidance_scale: float) -> Mapping[str, Any]:
     """Return the further keyword arguments of a call of the pipeline; {} where nothing steers
     it."""
-    steered = _STEERED.get(pipeline.unet)
+    network = denoiser(pipeline)
+    steered = _STEERED.get(network)
     if steered is None:
         return {}
-    # As the pipelines decide it: a UNet that is told the scale itself has no second row.
-    return steered[0](guidance_scale > 1 and pipeline.unet.config.time_cond_proj_dim is None)
+    # As the pipelines decide it: a network that is told the scale itself has no second row.
+    told = getattr(network.config, "time_cond_proj_dim", None) is not None
+    return steered[0](guidance_scale > 1 and not told)
 
 
 def release(pipeline: Any) -> None:
-    """Take out what steers the pipeline's UNet; without any, do nothing."""
-    steered = _STEERED.pop(pipeline.unet, None)
+    """Take out what steers the pipeline's denoiser; without any, do nothing."""
+    steered = _STEERED.pop(denoiser(pipeline), None)
     if steered is not None:
         steered[1](pipeline)

@@ -1,4 +1,4 @@
-"""What steers a UNet is told of in each of its pipelines' calls, until it is released."""
+"""What steers a denoiser is told of in each of its pipelines' calls, until it is released."""
 
 from __future__ import annotations
 
