@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,8 @@ from tests.support.tools import tool_modules
 
 FOLDER = ROOT / "tools/demo_backbone"
 MODEL = ROOT / "plugins/mcap_plugins/demo/model"
-NAMES = ("canvases", "captions", "encode_latents", "evaluate", "export", "frames", "obedience",
-         "pack", "schedule", "sharpness", "stage", "styles", "text", "train_decoder",
+NAMES = ("canvases", "captions", "encode_latents", "evaluate", "export", "frames", "garments",
+         "obedience", "pack", "schedule", "sharpness", "stage", "styles", "text", "train_decoder",
          "train_unet")  # fmt: skip
 
 
@@ -183,6 +184,48 @@ def test_tight_frames_cover_the_canvas_with_the_bottom_at_the_bottom(tools):
     frame = tools.frames.tight(tools.canvases.PORTRAIT)
     assert frame.top == 0
     assert frame.scale == 288 / 256
+
+
+def test_below_the_chin_a_bust_is_painted_and_the_face_stays_as_it_was(tools):
+    rng = np.random.default_rng(0)
+    head, size = tools.frames.head_of(face()), tools.canvases.PORTRAIT
+    person = np.zeros((256, 256), np.float32)
+    person[20:, 56:200] = 1  # a head as broad as its neck, and no shoulders
+    image = np.full((256, 256, 3), (0.8, 0.6, 0.5), np.float32)
+    for _ in range(8):
+        frame = tools.frames.roomy(size, head, rng)
+        shaped, cut = tools.frames.apply(frame, head, image, person)
+        made, matte = tools.garments.dress(shaped, cut, frame, head, rng)
+        chin = int(frame.to_canvas(np.array([0.0, head.chin]))[1])
+        assert made.dtype == matte.dtype == np.float32
+        assert 0 <= made.min() <= made.max() <= 1
+        assert 0 <= matte.min() <= matte.max() <= 1
+        np.testing.assert_array_equal(made[: chin - 8], shaped[: chin - 8])
+        np.testing.assert_array_equal(matte[: chin - 8], cut[: chin - 8])
+        # Shoulders at the bottom, and none beside the chin.
+        assert matte[-1].sum() > 1.2 * matte[chin + 2].sum()
+        assert matte[chin + 2, [3, -3]].max() < 0.1
+    tight = tools.frames.tight((256, 256))
+    same, _ = tools.garments.dress(image, person, tight, replace(head, chin=255), rng)
+    np.testing.assert_array_equal(same, image)
+
+
+def test_long_hair_hangs_over_what_is_worn_and_a_high_collar_goes_on_in_it(tools):
+    head, size = tools.frames.head_of(face()), tools.canvases.PORTRAIT
+    frame = tools.frames.roomy(size, head, np.random.default_rng(1))
+    row = int(frame.to_canvas(np.array([0.0, head.chin]))[1])
+    middle = float(frame.to_canvas(np.array([head.middle, 0.0]))[0])
+    tall = 2 * (head.chin - head.eyes) * frame.scale
+    matte = np.zeros((size[1], size[0]), np.float32)
+    matte[: row + 1] = 1
+    _, hair, clothes = tools.garments._beside(matte, row, middle, tall)
+    assert hair[[4, -5]].min() > 0.9
+    assert clothes.max() < 0.1
+    matte[: row - 10, : int(middle - 0.3 * tall)] = 0
+    matte[: row - 10, int(middle + 0.3 * tall) :] = 0
+    _, hair, clothes = tools.garments._beside(matte, row, middle, tall)
+    assert hair.max() < 0.1
+    assert clothes[[4, -5]].min() > 0.9
 
 
 def test_passport_frames_are_what_the_profile_asks(tools):

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from canvases import CANVASES, PORTRAIT
 from diffusers import AutoencoderKL
+from garments import dress
 from schedule import autocast
 from styles import apply_styles, draw_styles
 from words import REPLACES_BACKGROUND
@@ -94,6 +95,8 @@ def picture(image, matte, record: dict, size, room: bool, rng) -> Drawn:
     shaped, cut = frames.apply(
         frame, head, image.astype(np.float32) / 255, matte.astype(np.float32) / 255
     )
+    if room:
+        shaped, cut = dress(shaped, cut, frame, head, rng)
     names = draw_styles(rng) if rng.random() < 0.5 else []
     if room and not REPLACES_BACKGROUND & set(names):
         names.insert(0, "blurred background")

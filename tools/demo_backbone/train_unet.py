@@ -404,6 +404,7 @@ def main():
     parser.add_argument("--start", type=Path, help="weights in safetensors to begin with")
     parser.add_argument("--save-every", type=float, default=240, help="seconds between states")
     parser.add_argument("--seconds", type=float, help="the schedule ends by then at the latest")
+    parser.add_argument("--gone", type=float, default=0.0, help="share of it that --seconds lack")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--threads", default="auto", help="a number, or auto: the quicker one")
@@ -437,7 +438,8 @@ def main():
             since = parts_for(data, record, training.step, take_new=True)
         progress = training.step * options.batch / options.rows
         if options.seconds:
-            progress = max(progress, (time.time() - started) / options.seconds)
+            spent = (time.time() - started) / options.seconds
+            progress = max(progress, options.gone + (1 - options.gone) * spent)
             if progress >= 1:
                 break
         loss = training.update(batches(training.step, since), progress, options.flat, options.keep)
