@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from mcap.cli import complete, options
 from mcap.cli.train import BACKBONE, RECIPE
+from mcap.errors import did_you_mean
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,6 +31,9 @@ class PeopleFirst(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
+            meant = "" if os.path.lexists(args[0]) else did_you_mean(args[0], self.commands)
+            if meant:
+                ctx.fail(f"'{args[0]}' is no command, and no such folder is here.{meant}")
             args = ["run", *args]
         return super().parse_args(ctx, args)
 

@@ -85,6 +85,7 @@ def plan_batch(
     choices = [choose_restorer(name) for name in enhancing_with(settings, wanted)]
     gflops: float | None = None
     requests: dict[tuple[str, tuple[str, ...]], TrainingRequest] = {}
+    photos = {job.source: len(find_photos([job.source])) for job in jobs}
     planned = []
     for job in jobs:
         key = (job.style, job.overrides)
@@ -93,7 +94,7 @@ def plan_batch(
         request = requests[key]
         if gflops is None:
             gflops = measure_gflops(request.device, request.dtype)
-        planned.append(planned_job(job, request, gflops, wanted))
+        planned.append(planned_job(job, photos[job.source], request, gflops, wanted))
     entries = [choice.entry for choice in choices]
     lines = {line.name: line for line in weight_lines(entries)}
     for request in requests.values():
@@ -107,6 +108,12 @@ def plan_batch(
             if one.profile.notice
         }
     )
+    without = dict.fromkeys(job.person for job in jobs if not photos[job.source])
+    if without:
+        notices.append(
+            f"No photo lies directly in the folder of {', '.join(without)}: refused when it is "
+            "their turn. Subfolders are not looked into."
+        )
     if wanted.enhance and PERSON_MASKER in registry().entries["masker"]:
         # Without it a profile's framing is all that is done, as mcap enhance does.
         needed = weight_lines([registry().get("masker", PERSON_MASKER)])
@@ -139,10 +146,10 @@ def job_request(job: Job, out: Path, settings: Settings) -> TrainingRequest:
 
 
 def planned_job(
-    job: Job, request: TrainingRequest, gflops: float, wanted: BatchSettings
+    job: Job, photos: int, request: TrainingRequest, gflops: float, wanted: BatchSettings
 ) -> Planned:
     """Return a job with its time, which goes by the number of its photos, and its disk space."""
-    facts, photos = request.backbone, len(find_photos([job.source]))
+    facts = request.backbone
     recipe = request.recipe.for_photos(max(1, photos))
     how = Options(checkpoint_every=wanted.checkpoint_every)
     seconds = estimated_time(recipe, estimate_step_seconds(recipe, facts, gflops)).left(recipe, how)

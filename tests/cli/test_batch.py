@@ -97,6 +97,8 @@ def test_a_failure_ends_with_1_and_can_be_tried_again(tmp_path, capsys):
         (["{clients}", "--style", "nowhere", "--out", "{out}"], 2, "nowhere"),
         (["{out}", "--style", "passport", "--out", "{out}"], 2, "is not there"),
         (["{clients}", "--style", "passport"], 2, "--out"),
+        (["statis", "{out}"], 2, "'statis' is no command, and no such folder is here. Did you mean "
+         "'status'"),
         (["{clients}", "--style", "passport", "--out", "{clients}"], 2, "folder of the photos"),
         (["{clients}", "--style", "passport", "--out", "{clients}/anna/1.jpg"], 2, "is a file"),
         (["{clients}", "--style", "passport", "--out", "{out}", "--engine", "cloud"], 4,
@@ -136,8 +138,10 @@ def test_the_plan_alone(tmp_path, clients, capsys):
     assert code == 0 and plan["dry_run"] and not out.exists()
     assert [job["person"] for job in plan["jobs"]] == ["anna", "bob"]
     assert all(job["seconds"] > 0 and job["disk_mb"] > 0 for job in plan["jobs"])
-    code, said, _ = mcap(capsys, clients, "--style", "passport", "--out", out, "--dry-run")
-    assert code == 0 and "2 jobs of 2 people" in said
+    (clients / "carl" / "2024").mkdir(parents=True)
+    code, said, notes = mcap(capsys, clients, "--style", "passport", "--out", out, "--dry-run")
+    assert code == 0 and "3 jobs of 3 people" in said
+    assert "No photo lies directly in the folder of carl: " in notes
 
 
 def test_missing_weights_stop_it_before_the_first_job(tmp_path, clients, capsys, monkeypatch):
