@@ -171,6 +171,35 @@ def test_files_travel_there_and_back(tmp_path):
     assert not sees((str(probe), "token"), known)
 
 
+def test_a_photo_that_cannot_be_read_travels_by_its_name(tmp_path):
+    from mcap_plugins.ray.files import packed, unpacked
+
+    source = tmp_path / "anna"
+    source.mkdir()
+    (source / "1.jpg").write_bytes(b"photo")
+    (source / "2.jpg").symlink_to(tmp_path / "nowhere")
+    order = {"studio": str(tmp_path), "source": str(source), "person": "anna", "style": "passport"}
+    there = Path(unpacked(order, packed(order), tmp_path / "elsewhere")["source"])
+    assert {path.name: path.read_bytes() for path in there.iterdir()} == {
+        "1.jpg": b"photo", "2.jpg": b""
+    }  # fmt: skip
+
+
+@needs_ray
+def test_a_clients_folder_that_changed_is_no_fault_of_a_machine(tmp_path, monkeypatch):
+    from mcap_plugins.ray.engine import RayEngine
+
+    (tmp_path / "anna").mkdir()
+    engine, greeted = RayEngine(), []
+    engine.plan = plan(tmp_path, sources=(tmp_path / "anna",), files="shared")
+    engine.listings, engine.asked = engine.listed(), {"1": 0.0}
+    monkeypatch.setattr(engine, "greet", greeted.append)
+    (tmp_path / "anna" / "1.jpg").write_bytes(b"new")
+    assert engine.welcome("1", "here", False, 0.0) == [] and greeted == ["1"]
+    with pytest.raises(UsageError, match="--files shared: worker 1 on here does not see"):
+        engine.welcome("1", "here", False, 0.0)
+
+
 def undisturbed(out: Path, jobs: list[Job]) -> bool:
     """Return whether every part is what an undisturbed job writes."""
     return all(

@@ -47,7 +47,7 @@ def packed(order: Mapping[str, Any]) -> bytes:
             content = b""  # of one that cannot be read: the worker refuses it by its name
             with suppress(OSError):
                 content = photo.read_bytes()
-            if content or photo.exists():
+            if content or os.path.lexists(photo):
                 member = tarfile.TarInfo(f"{SOURCE}/{photo.name}")
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))
