@@ -228,6 +228,8 @@ def against_a_loop(people: int, workers: int, photos: int) -> bool:
             commands = [[stage.name, *stage.arguments] for stage in stages(order, place)]
             seconds, of_processor, _ = timed(commands, {**environment, **order["environment"]})
             loop_wall, loop_computed = loop_wall + seconds, loop_computed + of_processor
+            print(f"  {row.job.person}: {seconds:.0f} s, {of_processor:.0f} s of a processor",
+                  flush=True)  # fmt: skip
         print(f"shell loop: {loop_wall:.0f} s, {loop_computed:.0f} s of a processor")
         print(f"ratio: {loop_wall / wall:.2f} in time, {loop_computed / computed:.2f} in processor "
               "time")  # fmt: skip
