@@ -26,6 +26,7 @@ PEOPLE = "people"
 PAGE = "index.html"
 WORKERS = "workers"
 THUMBNAILS = "thumbnails"
+MASKED = "masked"
 
 
 def style_folder(style: str) -> str:
@@ -49,7 +50,7 @@ class JobFolders:
     @property
     def masked(self) -> Path:
         """Shared by the person's styles."""
-        return self.home / "masked"
+        return self.home / MASKED
 
     @property
     def subject(self) -> Path:

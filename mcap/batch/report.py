@@ -16,7 +16,7 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
-from mcap.batch.folder import PAGE, THUMBNAILS, JobFolders, person_folder, style_folder
+from mcap.batch.folder import MASKED, PAGE, THUMBNAILS, JobFolders, person_folder, style_folder
 from mcap.batch.ledger import JobRow
 from mcap.batch.retry import remedy
 from mcap.errors import InputRejectedError
@@ -209,7 +209,7 @@ def write_person(studio: Path, person: str, rows: Sequence[JobRow]) -> Path:
                 ],
             }
         )
-    sheet = home / "masked" / CONTACT_SHEET
+    sheet = home / MASKED / CONTACT_SHEET
     return_to = "/".join([".."] * len(home.relative_to(studio).parts)) + f"/{PAGE}"
     write_page(
         home / PAGE,

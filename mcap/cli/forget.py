@@ -116,7 +116,7 @@ def find_traces(subjects: Sequence[Path], source: Sequence[str], pictures: bool)
     Raises `UsageError` for a folder that is no subject, `InputRejectedError` where ``source``
     cannot be read.
     """
-    from mcap.batch.folder import JobFolders, studio_of
+    from mcap.batch.folder import MASKED
     from mcap.errors import InputRejectedError
     from mcap.generation.forget import picture_traces
     from mcap.images.find import find_photos
@@ -152,8 +152,8 @@ def find_traces(subjects: Sequence[Path], source: Sequence[str], pictures: bool)
         elif masked_hashes(folder) & photos:
             masks[folder.resolve()] = mask_traces(folder)
     for home in homes:  # also of somebody of whom no photo could be used
-        if (masked := JobFolders(*studio_of(home), "").masked).is_dir():
-            masks[masked] = mask_traces(masked)
+        if (home / MASKED).is_dir():
+            masks[home / MASKED] = mask_traces(home / MASKED)
     hashes = set()
     for path in chosen:
         if (manifest := read_manifest(path)).files:
