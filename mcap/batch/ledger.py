@@ -6,6 +6,7 @@ people's folders is the work itself: a ledger that is lost costs the history, an
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sqlite3
@@ -20,7 +21,7 @@ from mcap.batch.folder import LEDGER
 from mcap.batch.jobs import Job, photos_hash
 from mcap.batch.retry import Cause, Next, State
 from mcap.errors import McapError, UsageError
-from mcap.runtime.files import REASONS, private_opener
+from mcap.runtime.files import REASONS, private_opener, try_to_write, why
 from mcap.runtime.text import file_stem, json_bytes
 
 SCHEMA = 1
@@ -62,6 +63,14 @@ CREATE TABLE attempts (
 );
 CREATE INDEX attempts_of_job ON attempts (job);
 """
+
+OF_THE_DISK = {
+    sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_IOERR: errno.EIO,
+    sqlite3.SQLITE_CANTOPEN: errno.EACCES,
+    sqlite3.SQLITE_READONLY: errno.EACCES,
+}
+"""SQLite's code of an error -> what the disk has most likely against it."""
 
 BUSY_SECONDS = 30.0
 """How long a reader or writer waits for another."""
@@ -180,10 +189,14 @@ class Ledger:
     def failure(self, error: sqlite3.Error) -> McapError:
         """Return the error to raise for what SQLite has against the file."""
         text = str(error)
-        if "full" in text or "disk I/O" in text:
-            import errno
-
-            return McapError(f"{self.path}: {REASONS[errno.ENOSPC]}; the same command goes on.")
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest says where it was met
+        if code in OF_THE_DISK:
+            reason = REASONS[OF_THE_DISK[code]]
+            try:  # SQLite keeps to itself what the disk has told it; the disk tells us, too
+                try_to_write(self.path.parent)
+            except OSError as refused:
+                reason = why(refused)
+            return McapError(f"{self.path}: {reason}; the same command goes on.")
         if "not a database" in text or "malformed" in text:
             return UsageError(
                 f"{self.path}: is damaged, or no ledger of mcap batch ({text}). Move it away: the "

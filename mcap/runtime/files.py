@@ -161,11 +161,17 @@ def require_writable(out: Path, option: str = "--out") -> None:
         for part in out.parts[len(place.parts) :]:
             with suppress(FileNotFoundError):
                 (place / part).lstat()  # raises where a name is too long
-        with tempfile.TemporaryFile(prefix=".mcap-", suffix=".part", dir=place) as file:
-            file.write(bytes(PROBE_BYTES))
-            flush_to_disk(file)
+        try_to_write(place)
     except OSError as error:
         raise UsageError(f"{option} {out}: nothing can be written there: {why(error)}.") from None
+
+
+def try_to_write(folder: Path) -> None:
+    """Write a few bytes into a folder, which leave no trace; OSError says what the disk has
+    against it."""
+    with tempfile.TemporaryFile(prefix=".mcap-", suffix=".part", dir=folder) as file:
+        file.write(bytes(PROBE_BYTES))
+        flush_to_disk(file)
 
 
 def require_folder(path: Path, option: str) -> Path:

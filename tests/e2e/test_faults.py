@@ -151,7 +151,7 @@ class Server:
     def close(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
-        self.process.wait(30)
+        self.process.wait(120)
 
     def run(self, command: Command, **how: Any) -> dict[str, Any]:
         words = command.line(self.backbone, self.folder)
