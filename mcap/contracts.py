@@ -563,6 +563,9 @@ class BackboneInfo:
 class PromptEmbedding:
     hidden: torch.Tensor  # B x L x D, what cross-attention reads
     pooled: torch.Tensor | None = None  # B x P, SDXL only
+    lengths: torch.Tensor | None = None
+    """int64[B]: of ``hidden``, how many tokens are a prompt's own, the first ones; for networks
+    that must not see padding (Z-Image)."""
 
 
 @runtime_checkable

@@ -55,7 +55,7 @@ def joint_attention_layers(transformer: Any) -> dict[str, Any]:
 
 
 class JointAttentionRecorder(AttentionRecorder):
-    """An `AttentionRecorder` of a transformer; maps are on its token grid.
+    """An `AttentionRecorder` of a transformer.
 
     ``layers`` restricts it to some names out of `joint_attention_layers`. Of Z-Image the prompts'
     embeddings are taken to be the first tokens of the padded prompts, as its pipeline makes them.
@@ -136,8 +136,9 @@ class JointAttentionRecorder(AttentionRecorder):
     ) -> torch.Tensor:
         """Return a token's attention over the text alone, float32[B, N, h, w] or better.
 
-        Arguments as of `AttentionRecorder.maps`; ``size`` is the token grid, and pictures that were
-        given as references beside the one that is drawn have no maps. The columns of one row add up
+        Arguments as of `AttentionRecorder.maps`; ``size`` is the token grid, or of Z-Image, whose
+        tokens are patches of latents, the latent grid. Pictures that were given as references
+        beside the one that is drawn have no maps. The columns of one row add up
         to 1 over all text tokens that the layer attends to, padding among them.
         """
         missing = [name for name in self.layers if name not in self._queries]
@@ -146,9 +147,10 @@ class JointAttentionRecorder(AttentionRecorder):
         chosen = range(len(self._texts)) if rows is None else rows
         found = []
         for place, row in enumerate(chosen):
+            positions = size[0] * size[1] if self.text_first else self._images[row]
             layers = []
             for name, module in self.layers.items():
-                query, key = self.block(name, row, size[0] * size[1])
+                query, key = self.block(name, row, positions)
                 column = columns[place : place + 1, : self._texts[row]]
                 padding = column.new_zeros(1, key.shape[1] - column.shape[1])
                 column = torch.cat([column, padding], dim=1)

@@ -77,16 +77,21 @@ class PromptCache:
 
 def take_row(embedding: PromptEmbedding, row: int) -> PromptEmbedding:
     """Return one prompt's embedding as a batch of one."""
-    pooled = embedding.pooled
+    part = slice(row, row + 1)
+    pooled, lengths = embedding.pooled, embedding.lengths
     return PromptEmbedding(
-        embedding.hidden[row : row + 1], None if pooled is None else pooled[row : row + 1]
+        embedding.hidden[part],
+        None if pooled is None else pooled[part],
+        None if lengths is None else lengths[part],
     )
 
 
 def concatenate(embeddings: Sequence[PromptEmbedding]) -> PromptEmbedding:
     """Join batches of embeddings along B."""
     pooled = [embedding.pooled for embedding in embeddings if embedding.pooled is not None]
+    lengths = [embedding.lengths for embedding in embeddings if embedding.lengths is not None]
     return PromptEmbedding(
         torch.cat([embedding.hidden for embedding in embeddings]),
         torch.cat(pooled) if pooled else None,
+        torch.cat(lengths) if lengths else None,
     )

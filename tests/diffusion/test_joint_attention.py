@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers.models.transformers import transformer_flux2, transformer_z_image
+from torch.nn.functional import interpolate
 
 from mcap.diffusion.joint_attention import JointAttentionRecorder, joint_attention_layers
 from mcap.diffusion.lora import add_lora
@@ -212,6 +213,18 @@ def test_gradients_of_the_maps_reach_prompt_and_lora_through_checkpointing(made)
             assert checkpointed is None
         else:
             torch.testing.assert_close(plain, checkpointed, rtol=1e-9, atol=1e-12)
+
+
+def test_maps_of_patches_are_resized_to_the_latent_grid():
+    call = ZImageCall()
+    recorder = JointAttentionRecorder(call.transformer)
+    with torch.no_grad(), recorder.attached():
+        with recorder.recording():
+            call.run()
+        tokens = recorder.maps(_columns(), GRID)
+        latents = recorder.maps(_columns(), (2 * GRID[0], 2 * GRID[1]))
+    expected = interpolate(tokens, scale_factor=2, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(latents, expected)
 
 
 @BOTH

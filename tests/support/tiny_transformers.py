@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from tests.support.tiny import WORDS
+from tests.support.tiny import WORDS, _tiny_vae
 
 TOKENS = 16
 """Width of a text token of the tiny Qwen3."""
@@ -72,18 +72,32 @@ CHAT_TEMPLATE = (
 
 def tiny_klein_folder(seed: int = 0) -> Path:
     """A Flux2KleinPipeline of tiny random parts as it is saved; do not write into it."""
-    return _made(seed)
+    return _made("klein", seed)
+
+
+def tiny_zimage_folder(seed: int = 0) -> Path:
+    """The same of a ZImagePipeline."""
+    return _made("zimage", seed)
 
 
 @lru_cache(maxsize=4)
-def _made(seed: int) -> Path:
-    from diffusers import FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline
+def _made(kind: str, seed: int) -> Path:
+    from diffusers import FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline, ZImagePipeline
 
-    folder = Path(tempfile.mkdtemp(prefix="mcap-tiny-klein-"))
+    folder = Path(tempfile.mkdtemp(prefix=f"mcap-tiny-{kind}-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     tokenizer = tiny_qwen_tokenizer()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
+        if kind == "zimage":
+            ZImagePipeline(
+                scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+                vae=_tiny_vae(scaling_factor=0.3611, shift_factor=0.1159),
+                text_encoder=_tiny_qwen(tokenizer, layers=3).model,
+                tokenizer=tokenizer,
+                transformer=tiny_zimage(seed),
+            ).save_pretrained(folder)
+            return folder
         Flux2KleinPipeline(
             scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
             vae=_tiny_flux2_vae(),
@@ -101,6 +115,14 @@ def tiny_klein(seed: int = 0, dtype: torch.dtype = torch.float32):
 
     facts = {"id": "tiny-klein", "licence": "none", "commercial": True, "needs_safety": False}
     return load("cpu", dtype, tiny_klein_folder(seed), **facts)
+
+
+def tiny_zimage_backbone(seed: int = 0, dtype: torch.dtype = torch.float32):
+    """A fresh `ZImageBackbone` on every call; its latents are twice as fine as its tokens."""
+    from mcap_plugins.zimage.load import load
+
+    facts = {"id": "tiny-zimage", "licence": "none", "commercial": True, "needs_safety": False}
+    return load("cpu", dtype, tiny_zimage_folder(seed), **facts)
 
 
 def tiny_qwen_tokenizer():
@@ -133,15 +155,15 @@ def tiny_qwen_tokenizer():
     return tokenizer
 
 
-def _tiny_qwen(tokenizer):
-    """28 layers: klein reads the states behind the 27th, before the last norm."""
+def _tiny_qwen(tokenizer, layers: int = 28):
+    """Klein reads the states behind the 27th layer, before the last norm."""
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     config = Qwen3Config(
         vocab_size=len(tokenizer) + 5,  # as Qwen3's own table has rows to spare
         hidden_size=TOKENS,
         intermediate_size=2 * TOKENS,
-        num_hidden_layers=28,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=8,

@@ -1,0 +1,33 @@
+"""A prompt as Z-Image's transformer reads it: a hidden state of Qwen3, without padding.
+
+Legend: B prompts, L tokens of a padded prompt, L' of one without padding, D Qwen3's width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from mcap.contracts import PromptEmbedding
+
+TEXT_LAYER = -2
+"""Before the text encoder's last layer."""
+
+
+def text_states(encoder: Any, ids: torch.Tensor, pad: int) -> PromptEmbedding:
+    """Return the `TEXT_LAYER` of Qwen3 for int64[B, L] and the lengths of the prompts."""
+    seen = ids != pad
+    output = getattr(encoder, "model", encoder)(  # without the head over the vocabulary
+        input_ids=ids, attention_mask=seen, output_hidden_states=True, use_cache=False
+    )
+    return PromptEmbedding(output.hidden_states[TEXT_LAYER], lengths=seen.sum(dim=1))
+
+
+def prompt_rows(embedding: PromptEmbedding) -> list[torch.Tensor]:
+    """Return each prompt's embedding without its padding, L' x D."""
+    assert embedding.lengths is not None, "text_states gives them"
+    return [
+        row[:length]
+        for row, length in zip(embedding.hidden, embedding.lengths.tolist(), strict=True)
+    ]
