@@ -19,12 +19,7 @@ if TYPE_CHECKING:
     from mcap.cli.restorers import RestorerChoice
     from mcap.cli.settings import Settings
     from mcap.contracts import Masker
-    from mcap.enhancement import (
-        Enhancement,
-        EnhancementFinished,
-        EnhanceSettings,
-        FinishOptions,
-    )
+    from mcap.enhancement import Enhancement, EnhancementFinished, FinishOptions
 
 PERSON_MASKER = "person"
 """Name of the masker that tells a person from the background."""
@@ -142,8 +137,6 @@ def enhance(
 
       mcap enhance portraits --out print
 
-      mcap enhance portrait.png --restorer realesrgan,gfpgan
-
       mcap enhance portrait.jpg --profile passport --print-sheet
 
       mcap enhance portrait.jpg --document us-visa --out visa
@@ -154,7 +147,7 @@ def enhance(
     from mcap.cli.output import emit
     from mcap.cli.restorers import choose_restorer, restorer_names
     from mcap.cli.settings import load_settings
-    from mcap.errors import InputRejectedError, UsageError
+    from mcap.errors import InputRejectedError
     from mcap.runtime.memory import translate_oom
 
     take_folder(ctx, out, "enhance", dry_run=dry_run)
@@ -181,18 +174,9 @@ def enhance(
     said = {key: value for key, value in given.items() if value is not None}
     settings = settings.model_copy(update={"enhance": settings.enhance.model_copy(update=said)})
     choices = [choose_restorer(name) for name in settings.enhance.restorers]
-    if profile is not None and document is not None:
-        raise UsageError(
-            f"--document {document}: is a rule of its own and contradicts --profile {profile}; "
-            "give one of them."
-        )
-    if document is None:
-        finish = finish_options(ctx, profile, print_sheet, settings)
-    else:
-        finish = document_options(ctx, document, print_sheet, settings)
-        settings = settings.model_copy(
-            update={"enhance": format_for(document, finish, settings.enhance, format)}
-        )
+    refuse_contradictions(document, profile, format)
+    finish = finish_options(ctx, profile, document, print_sheet, settings)
+    settings = in_format_of(finish, settings)
     paths = pictures_to_enhance(inputs, out)
     if dry_run:
         plan = describe_plan(paths, choices, settings, finish)
@@ -250,11 +234,15 @@ def finished_pictures(inputs: Sequence[str]) -> list[Path]:
 
 
 def finish_options(
-    ctx: typer.Context, name: str | None, print_sheet: bool, settings: Settings
+    ctx: typer.Context,
+    name: str | None,
+    document: str | None,
+    print_sheet: bool,
+    settings: Settings,
 ) -> FinishOptions | None:
-    """Return what ``--profile`` and ``--print-sheet`` ask for, and print the profile's notice.
+    """Return what ``--profile`` or ``--document`` and ``--print-sheet`` ask for; print the notice.
 
-    Raises `UsageError` for a profile that is not there or has no size to print.
+    Raises `UsageError` for one that is not there or has no size to print.
     """
     from mcap.cli.output import note
     from mcap.enhancement import FinishOptions
@@ -262,6 +250,8 @@ def finish_options(
     from mcap.registry import registry
     from mcap.style.profile import find_profile
 
+    if document is not None:
+        return document_options(ctx, document, print_sheet, settings)
     if name is None:
         if print_sheet:
             raise UsageError(
@@ -309,22 +299,32 @@ def document_options(
     return FinishOptions(rule.profile(name), finish, print_sheet, rule)
 
 
-def format_for(
-    name: str, finish: FinishOptions, settings: EnhanceSettings, given: str | None
-) -> EnhanceSettings:
-    """Return the settings with the format of a document's file, where its rule names one.
+def refuse_contradictions(document: str | None, profile: str | None, format: str | None) -> None:
+    """Raise `UsageError` for a profile beside a document, or a format that its rule does not take.
 
-    Raises `UsageError` where the command line asks for another.
+    A document that is not there is a `UsageError`, too; where none is named nothing is said.
     """
     from mcap.errors import UsageError
+    from mcap.style.id_documents import find_document
 
-    assert finish.document is not None  # as the caller made it
-    wanted = finish.document.format
-    if wanted is None:
+    if document is None:
+        return
+    if profile is not None:
+        raise UsageError(
+            f"--document {document}: is a rule of its own and contradicts --profile {profile}; "
+            "give one of them."
+        )
+    wanted = find_document(document).format
+    if wanted is not None and format not in (None, wanted):
+        raise UsageError(f"--format {format}: {document} takes {wanted} files alone; leave it out.")
+
+
+def in_format_of(finish: FinishOptions | None, settings: Settings) -> Settings:
+    """Return the settings with the format of a document's file, where its rule names one."""
+    if finish is None or finish.document is None or finish.document.format is None:
         return settings
-    if given not in (None, wanted):
-        raise UsageError(f"--format {given}: {name} takes {wanted} files alone; leave it out.")
-    return settings.model_copy(update={"format": wanted})
+    changed = settings.enhance.model_copy(update={"format": finish.document.format})
+    return settings.model_copy(update={"enhance": changed})
 
 
 def load_enhancement(

@@ -58,7 +58,7 @@ class Point:
 
 @dataclass(frozen=True)
 class CheckTools:
-    """What looks at a picture. ``masker`` finds the whole person, ``mesh`` the chin."""
+    """The models that look: ``masker`` finds the whole person, ``mesh`` the chin."""
 
     detector: FaceDetector
     masker: Masker | None = None

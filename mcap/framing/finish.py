@@ -110,9 +110,8 @@ def finish(
     ``faces`` are in its pixels; the largest that can be relied on is framed. ``masker`` finds the
     whole person (mcap's ``person``); without one the background is neither replaced nor extended
     beyond a plain edge, and a note says so. ``mesh`` finds a face's finer landmarks, which know the
-    chin better than five do (`mcap.framing.head`). ``size`` is (width, height) in pixels, in place
-    of what the profile's ``size_mm`` has at ``settings.dpi``. Raises ValueError for another shape
-    or type.
+    chin better than five do (`mcap.framing.head`). ``size``, (width, height) in pixels, stands in
+    for the profile's ``size_mm``. Raises ValueError for another shape or type.
     """
     settings = settings or FinishSettings()
     white = white_level(image)
@@ -122,7 +121,6 @@ def finish(
     head = crown_to_chin(face) if face else None
     size = size or print_size(profile, settings.dpi)
     aspect = size[0] / size[1] if size else profile.aspect_ratio
-
     reduced = spare_reduction(image.shape[1::-1], head, profile, size)
     if reduced > 1:
         image = divide(image, reduced)
@@ -153,8 +151,7 @@ def finish(
         # Part of what is missing helps nobody: all of it is extrapolated, or none of the person.
         if of_person <= settings.extrapolated_person and (framed is None or framed.met):
             break
-    beyond = outside(box, image.shape[1::-1])
-    lacking: Sides = (0.0, 0.0, 0.0, 0.0)
+    beyond, lacking = outside(box, image.shape[1::-1]), (0.0, 0.0, 0.0, 0.0)
 
     enlarged = None
     if size is not None:

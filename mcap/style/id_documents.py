@@ -35,7 +35,7 @@ COLOURS = {
     "light blue": "#cfe2f3",
     "blue": "#7fb2e5",
 }
-"""What mcap takes a rule's words for. Rules hardly ever give numbers."""
+"""The values that mcap takes a rule's words for; rules hardly ever give numbers."""
 
 ICAO_HEAD = (0.70, 0.80)
 """Crown to chin, of the height: ICAO Doc 9303. For rows that name no range of their own, and say
@@ -88,7 +88,7 @@ class DocumentRule(Row):
     medium: Literal["print", "upload"]
     size_mm: tuple[Millimetres, Millimetres] | None = None
     pixels: tuple[Pixels, Pixels] | None = None
-    """What mcap makes of an upload; left out, what ``size_mm`` has at ``dpi``."""
+    """Of the upload that mcap makes; left out, those that ``size_mm`` has at ``dpi``."""
     smallest: tuple[Pixels, Pixels] | None = None
     largest: tuple[Pixels, Pixels] | None = None
     dpi: int = Field(default=300, ge=72, le=1200)
@@ -108,7 +108,7 @@ class DocumentRule(Row):
     smallest_kb: Kilobytes | None = None
     largest_kb: Kilobytes | None = None
     altered: str = ""
-    """What the rule says of pictures that software made or changed; "": not verified."""
+    """The rule on pictures that software made or changed, in mcap's words; "": not verified."""
     remark: str = ""
     differ: str = ""
     """Where the sources disagree, and which was followed."""
@@ -183,7 +183,7 @@ class DocumentRule(Row):
 
     @property
     def notice(self) -> str:
-        """What whoever uses the picture is to know, the rule's own words on altered ones first."""
+        """The words for whoever uses the picture: the rule on altered ones first."""
         return f"{self.altered} {NOTICE}" if self.altered else NOTICE
 
     @property

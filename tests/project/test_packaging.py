@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import configparser
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -204,3 +206,31 @@ def test_the_makefile_and_ci_are_there():
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111
     subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+def test_the_wheel_is_below_sixty_megabytes(wheel):
+    assert wheel.stat().st_size <= 60_000_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", ["uv", "pipx"])
+def test_the_wheel_installs_as_a_tool(wheel, tool):
+    """With what is light: that torch installs from PyPI is not ours to try every time."""
+    script = ROOT / "tools" / "release" / "try_install.py"
+    if not script.is_file():
+        pytest.skip("tools/release is not in this copy of the source")
+    beside = Path(sys.executable).parent
+    path = os.pathsep.join([str(beside), os.environ["PATH"]])
+    if shutil.which(tool, path=path) is None:
+        pytest.skip(f"{tool} is not installed")
+    done = subprocess.run(
+        [sys.executable, str(script), str(wheel), "--with", tool, "--light"],
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "No solution found" in done.stderr or "Failed to fetch" in done.stderr:
+        pytest.skip("no package index can be reached")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{tool} on Python" in done.stdout

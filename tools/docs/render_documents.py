@@ -30,7 +30,7 @@ def rows() -> Iterator[str]:
     yield "| --- | --- | --- | --- | --- | --- | --- |"
     numbers = {key: number for number, key in enumerate(rules().sources, 1)}
     for name, rule in rules().documents.items():
-        taken = ", ".join(f"[{numbers[key]}](#source-{numbers[key]})" for key in rule.sources)
+        taken = ", ".join(f"[{numbers[key]}]({rules().sources[key].url})" for key in rule.sources)
         head = f"{rule.head_words}{', with hair' if rule.with_hair else ''}"
         cells = (rule.title, rule.size_words, head, ", ".join(rule.background), rule.bytes_words)
         yield f"| `{name}` | {' | '.join(map(cell, cells))} | {taken} |"
@@ -57,7 +57,7 @@ def disagreements() -> Iterator[str]:
 def source_lines() -> Iterator[str]:
     """Yield a line for each source."""
     for number, (key, source) in enumerate(rules().sources.items(), 1):
-        yield f'{number}. <a id="source-{number}"></a>`{key}`: {described(source)}'
+        yield f"{number}. `{key}`: {described(source)}"
 
 
 def described(source: Source) -> str:
