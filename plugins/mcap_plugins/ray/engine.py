@@ -198,7 +198,9 @@ class RayEngine:
                 logging_level=logging.ERROR,
                 **own,
             )
-        except (OSError, RuntimeError, ValueError, ImportError, RayError) as error:
+        except Exception as error:  # a node that does not come up in time is a bare one of Ray's
+            with suppress(Exception):
+                ray.shutdown()  # what did come up
             first = str(error).strip().partition("\n")[0]
             where = f"--ray-address {address}: " if address else ""
             raise McapError(
