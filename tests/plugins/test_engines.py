@@ -93,6 +93,22 @@ def test_ray_gives_out_the_gpus_itself(tmp_path):
         registry().create("engine", "ray").start(plan(tmp_path, gpus=("0", "1")))
 
 
+@needs_ray
+def test_a_node_that_does_not_come_up_is_told(tmp_path, monkeypatch):
+    import ray
+
+    def init(**_):
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    engine, before = registry().create("engine", "ray"), sys.stdout
+    with pytest.raises(McapError, match="Ray cannot be reached: The current node timed out"):
+        engine.start(plan(tmp_path))
+    engine.close()
+    assert sys.stdout is before
+
+
 def node(cpus: float, gpus: float = 0, alive: bool = True) -> dict:
     resources = {"CPU": cpus, **({"GPU": gpus} if gpus else {})}
     return {"Alive": alive, "Resources": resources}
