@@ -1,7 +1,8 @@
 """What stands in a denoiser beside its own weights and must be told of in each call of its
 pipelines, such as an image prompt.
 
-Kept by the denoiser and not by the pipeline: every pipeline over it has to pass the same.
+Kept by the denoiser, a pipeline's ``unet``, and not by the pipeline: every pipeline over it has to
+pass the same.
 """
 
 from __future__ import annotations
@@ -17,31 +18,26 @@ _STEERED: WeakKeyDictionary[Any, tuple[CallArguments, Callable[[Any], None]]] = 
 """Denoiser -> what its pipelines' calls need, and what takes it out again."""
 
 
-def denoiser(pipeline: Any) -> Any:
-    """Return the network that a diffusers pipeline calls ``unet`` or ``transformer``."""
-    return pipeline.unet if hasattr(pipeline, "unet") else pipeline.transformer
-
-
 def steer(pipeline: Any, arguments: CallArguments, detach: Callable[[Any], None]) -> None:
     """Pass ``arguments`` in every call over the pipeline's denoiser, until `release`, which calls
     ``detach(pipeline)``."""
-    _STEERED[denoiser(pipeline)] = (arguments, detach)
+    _STEERED[pipeline.unet] = (arguments, detach)
 
 
 def call_arguments(pipeline: Any, guidance_scale: float) -> Mapping[str, Any]:
     """Return the further keyword arguments of a call of the pipeline; {} where nothing steers
     it."""
-    network = denoiser(pipeline)
+    network = pipeline.unet
     steered = _STEERED.get(network)
     if steered is None:
         return {}
     # As the pipelines decide it: a network that is told the scale itself has no second row.
-    told = getattr(network.config, "time_cond_proj_dim", None) is not None
+    told = dict(network.config).get("time_cond_proj_dim") is not None
     return steered[0](guidance_scale > 1 and not told)
 
 
 def release(pipeline: Any) -> None:
     """Take out what steers the pipeline's denoiser; without any, do nothing."""
-    steered = _STEERED.pop(denoiser(pipeline), None)
+    steered = _STEERED.pop(pipeline.unet, None)
     if steered is not None:
         steered[1](pipeline)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 IMAGE_PROMPT = "image-prompt"
 """Ends the name of an image prompt's file."""
 
+ADAPTERS_HELP = """ A second argument is a folder of
+IP-Adapters, laid out as h94/IP-Adapter is."""
+
 MODULE_CLASSES = {
     "unet": "UNet2DConditionModel",
     "text_encoder": "CLIPTextModel",
@@ -45,7 +48,7 @@ def diffusers_script(
     revision = ""
     if hub and re.fullmatch(r"[0-9a-f]{40}", model.revision):
         revision = f", revision={model.revision!r} if model == {model.id!r} else None"
-    loads, imports = "", ""
+    loads, imports, arguments = "", "", ""
     for token, stem in stems.items():
         loads += f'load("{stem}.safetensors", "{words[token]}")\n'
     for module in subject.modules:
@@ -66,23 +69,16 @@ def diffusers_script(
     if model_version(subject) == "SDXL" and subject.manifest.pooling == "end":
         end = "pipeline.tokenizer_2.eos_token_id"
         loads += f"pipeline.text_encoder_2.text_model.eos_token_id = {end}  # 2 in its config\n"
-    arguments, more = "", ""
     if subject.encoded is not None:
-        more = " A second argument is a folder of IP-Adapters,\nlaid out as h94/IP-Adapter is."
-        lines, roles = image_prompt_loads(subject, name)
+        lines, arguments = image_prompt_loads(subject, name)
         loads += lines
-        arguments = (
-            "    ip_adapter_image_embeds=[\n"
-            f"        prompts[role].to(pipeline.device, pipeline.dtype) for role in {roles!r}\n"
-            "    ],\n"
-        )
     if subject.adapter is not None:
         loads += f'pipeline.load_lora_weights(here, weight_name="{name}.safetensors")\n'
     return f'''"""Draws {name} with diffusers: python {name}.py {"[MODEL]" if hub else "MODEL"}
 
 MODEL is the model that {name} was trained on: {public_name(model.id)}, revision
 {model.revision}; a folder in diffusers' layout, a hub id, or one .safetensors file, for which
-diffusers asks the hub for its configuration once.{more}
+diffusers asks the hub for its configuration once.{ADAPTERS_HELP if subject.encoded else ""}
 """
 
 import sys
@@ -125,9 +121,9 @@ image.save("{name}.png")
 '''
 
 
-def image_prompt_loads(subject: Subject, name: str) -> tuple[str, list[str]]:
+def image_prompt_loads(subject: Subject, name: str) -> tuple[str, str]:
     """Return the script's lines that load the IP-Adapters of a subject and its image prompts, and
-    the names of those in their order.
+    those that hand these to the pipeline.
 
     The adapters come from the hub, or from a folder of it that the script is given.
     """
@@ -151,7 +147,11 @@ def image_prompt_loads(subject: Subject, name: str) -> tuple[str, list[str]]:
         "    image_encoder_folder=None,\n"
         f"    revision={commit!r} if adapters == {repo!r} else None,\n)\n"
         f"pipeline.set_ip_adapter_scale({found!r})\n"
-    ), roles
+    ), (
+        "    ip_adapter_image_embeds=[\n"
+        f"        prompts[role].to(pipeline.device, pipeline.dtype) for role in {roles!r}\n"
+        "    ],\n"
+    )
 
 
 def scaled(layers: Any, scale: float) -> Any:

@@ -13,7 +13,8 @@ def pipeline(unet):
 
 
 class Unet:
-    config = SimpleNamespace(time_cond_proj_dim=None)
+    def __init__(self, time_cond_proj_dim=None):
+        self.config = {"time_cond_proj_dim": time_cond_proj_dim}
 
 
 def test_every_pipeline_over_the_unet_is_told_and_others_are_not():
@@ -31,8 +32,7 @@ def test_every_pipeline_over_the_unet_is_told_and_others_are_not():
 
 
 def test_a_unet_that_is_told_the_guidance_scale_has_no_second_row():
-    unet = Unet()
-    unet.config = SimpleNamespace(time_cond_proj_dim=256)
+    unet = Unet(time_cond_proj_dim=256)
     steer(pipeline(unet), lambda guided: {"guided": guided}, lambda _: None)
     assert call_arguments(pipeline(unet), 7.0) == {"guided": False}
 
