@@ -480,7 +480,7 @@ class BackboneMemory:
     backward pass.
     """
 
-    weights: float  # UNet and text encoders
+    weights: float  # UNet, or transformer, and text encoders
     decoder: float  # of the VAE: its weights
     row: float  # kept of one row through text encoders and UNet
     row_checkpointed: float  # the same with gradient checkpointing
@@ -495,7 +495,7 @@ class BackboneMemory:
 class BackbonePlan:
     """A registered backbone as it is known before it is loaded: ``mcap train`` plans by it."""
 
-    architecture: Literal["sd", "sdxl"] | None = None
+    architecture: Literal["sd", "sdxl", "klein"] | None = None
     """The kind of model (`mcap.weights.model_source`) that the entry loads from elsewhere, too."""
     native_size: int | None = None
     """Side in pixels of a training picture; None: as the model in ``folder`` has it, else 512."""
@@ -542,6 +542,8 @@ class BackboneInfo:
     """(width, height) in pixels of the pictures that the model was trained on, where it draws none
     of another size well; (): any sides of about the native area do."""
     multiple_of: int = 8
+    distilled: bool = False
+    """True where it was distilled to draw in a few steps: it is drawn with, and not trained."""
     identity_encoder: str | None = None
     """Name of the identity network whose embeddings its identity encoder reads, where it has one
     (`EncodesIdentity`)."""

@@ -65,9 +65,12 @@ def framed(
     head = head_from_box(face) if face else None
     box = cut(size, profile.aspect_ratio, head, profile.framing)
     plain = FramedImage(np.ascontiguousarray(image[box[1] : box[3], box[0] : box[2]]), box)
-    if face is None or not profile.framing.draw_border:
-        return plain
     backbone = models.backbone
+    # A border's known part is put back at each step by a table of a_t, which a straight path has
+    # not.
+    straight = backbone.info.prediction_type == "rectified_flow"
+    if face is None or not profile.framing.draw_border or straight:
+        return plain
     border = plan_border(
         size,
         crown_to_chin(face),

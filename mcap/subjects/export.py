@@ -101,6 +101,11 @@ def export(
         )
     if subject.encoded is not None:
         require_exportable(subject, format)
+    if subject.is_of_a_transformer:
+        raise UsageError(
+            f"--format {format}: {subject.path} was trained on a transformer, whose LoRA and words "
+            "mcap does not export yet; its adapter.safetensors is diffusers' own format as it is."
+        )
     name = file_name(name if name is not None else subject.name)
     folder = out if out is not None else Path(f"{name}-{format}")
     stems = token_stems(subject, name)

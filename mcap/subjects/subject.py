@@ -79,6 +79,16 @@ class Subject:
         """True where weights of its own take the place of the backbone's."""
         return self.attention is not None or bool(self.modules)
 
+    @property
+    def is_of_a_transformer(self) -> bool:
+        """True where its LoRA is for a transformer and not for a UNet."""
+        from safetensors import safe_open
+
+        if self.adapter is None:
+            return False
+        with safe_open(self.adapter, framework="numpy") as file:
+            return any(key.startswith("transformer.") for key in file.keys())  # noqa: SIM118
+
     def load_into(
         self,
         pipeline: Any,

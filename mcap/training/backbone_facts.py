@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class BackboneFacts:
     name: str  # of the registered entry
     source: str | None  # folder, file or hub id where one was given
-    architecture: str | None  # "sd" or "sdxl"; None: neither, or not known
+    architecture: str | None  # "sd", "sdxl" or "klein"; None: neither, or not known
     native_size: int
     face_height: float
     recipe_overrides: Mapping[str, Any]
@@ -113,7 +113,10 @@ def unet_mb(place: Path) -> float | None:
     """Return the MB of a local model's UNet in single precision, by its files' headers; None where
     they do not tell."""
     folder = place.is_dir()
-    files = sorted(place.glob("unet/*.safetensors")) if folder else [place]
+    networks = ("unet", "transformer")
+    files = sorted(f for name in networks for f in place.glob(f"{name}/*.safetensors"))
+    if not folder:
+        files = [place]
     sizes: dict[str, int] = {}  # a variant in half precision has the same names
     for file in files:
         try:

@@ -176,6 +176,11 @@ def check_inputs(
         check_identity_encoder(recipe, backbone, networks.encoder, networks.identity)
     elif recipe.steps == 0:
         raise UsageError("The recipe has no steps: phase1_steps and phase2_steps are both 0.")
+    if backbone.info.distilled and recipe.steps:
+        raise UsageError(
+            f"Backbone '{backbone.info.id}' was distilled to draw in a few steps, which training "
+            "would undo: train on the model that it was made from (its Base variant)."
+        )
     transformer = backbone.info.prediction_type == "rectified_flow"
     if transformer and (recipe.learns != "lora" or recipe.text_encoder):
         raise UsageError(

@@ -4,8 +4,9 @@
     a file         one .safetensors with everything in it, as A1111 and ComfyUI keep models
     a hub id       OWNER/NAME, or OWNER/NAME@REVISION for a commit, tag or branch
 
-Two kinds of model are known: ``sd`` has one text encoder (Stable Diffusion 1.5 and 2), ``sdxl``
-two. Only JSON and a file's header are read, so this is quick and light.
+Three kinds of model are known: ``sd`` has one text encoder (Stable Diffusion 1.5 and 2), ``sdxl``
+two, ``klein`` (FLUX.2 klein) a transformer instead of a UNet; the last is read from folders and the
+hub. Only JSON and a file's header are read, so this is quick and light.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, Literal
 from mcap.errors import MissingResourceError, UsageError
 from mcap.runtime.documents import parse_json
 
-Architecture = Literal["sd", "sdxl"]
+Architecture = Literal["sd", "sdxl", "klein"]
 
 CONFIG_FILES = ("model_index.json", "scheduler/*", "tokenizer*/*", "*/config.json")
 """The files of a hub repository in diffusers' layout beside its weights; a few megabytes."""
@@ -133,6 +134,9 @@ def folder_architecture(folder: Path) -> Architecture:
     """
     index = read_json(folder / "model_index.json")
     name = str(index.get("_class_name", ""))
+    if name == KLEIN:
+        require_known_classes(folder, index, _KLEIN_CLASSES)
+        return "klein"
     if "Inpaint" in name or "Pix2Pix" in name or (index and not lists_part(index, "unet")):
         raise UsageError(
             f"'{folder}' is a model of another kind ({name or 'without a UNet'}). mcap trains text "
@@ -144,7 +148,7 @@ def folder_architecture(folder: Path) -> Architecture:
             f"'{folder}' has only SDXL's second text encoder: a refiner, which cannot be trained "
             "here. Use the base model."
         )
-    require_known_classes(folder, index)
+    require_known_classes(folder, index, _CLASSES)
     require_known_process(folder)
     require_text_width(folder, ("text_encoder", "text_encoder_2") if two else ("text_encoder",))
     return "sdxl" if two else "sd"
@@ -159,9 +163,22 @@ _CLASSES = {
 }
 
 
-def require_known_classes(folder: Path, index: Mapping[str, Any]) -> None:
-    """Raise `UsageError` where a part is of a class that Stable Diffusion does not have."""
-    for part, known in _CLASSES.items():
+KLEIN = "Flux2KleinPipeline"
+"""The pipeline of FLUX.2 klein; that of its large sibling, and the one with pictures kept as keys
+and values, are others."""
+_KLEIN_CLASSES = {
+    "transformer": ("Flux2Transformer2DModel",),
+    "vae": ("AutoencoderKLFlux2",),
+    "text_encoder": ("Qwen3ForCausalLM",),
+    "scheduler": ("FlowMatchEulerDiscreteScheduler",),
+}
+
+
+def require_known_classes(
+    folder: Path, index: Mapping[str, Any], classes: Mapping[str, tuple[str, ...]]
+) -> None:
+    """Raise `UsageError` where a part is of a class that the kind of model does not have."""
+    for part, known in classes.items():
         if lists_part(index, part) and index[part][-1] not in known:
             raise UsageError(
                 f"'{folder}' is a model of another kind ({index.get('_class_name', 'unknown')}): "
@@ -209,6 +226,8 @@ def require_text_width(folder: Path, encoders: Collection[str]) -> None:
 def folder_size(folder: Path) -> int | None:
     """Return the side in pixels of a training picture, from the folder's configuration files."""
     try:
+        if (folder / "transformer").is_dir():
+            return int(read_json(folder / "vae" / "config.json")["sample_size"])
         unet = read_json(folder / "unet" / "config.json")
         vae = read_json(folder / "vae" / "config.json")
         return int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,18 +15,22 @@ from safetensors.torch import load_file
 from torch.nn.functional import mse_loss
 
 from mcap.contracts import ID_TOKEN, STYLE_TOKEN
+from mcap.diffusion import schedulers
 from mcap.diffusion.latents import encode, scaled, unscaled, vae_factor
 from mcap.diffusion.lora import add_lora, save_lora
 from mcap.diffusion.tokens import install
 from mcap.diffusion.window_decode import FullDecoder, WindowDecoder
 from mcap.errors import MissingResourceError, UsageError
+from mcap.subjects.export import export
 from mcap.subjects.subject import read_subject
+from mcap.training.backbone_facts import backbone_facts
 from mcap.training.batches import Example, Row
 from mcap.training.events import TrainingFinished
 from mcap.training.phases import Phase, frozen, phase_optimizer
+from mcap.training.recipe import Layer, recipe
 from mcap.training.step import StepModels, StepTerms, training_step
 from mcap_plugins.klein.load import load
-from tests.support.tiny import sample, tiny_folder
+from tests.support.tiny import sample, stream, tiny_folder
 from tests.support.tiny_run import run, tiny_data, tiny_recipe
 from tests.support.tiny_transformers import LATENT, SIZE, tiny_klein, tiny_klein_folder
 
@@ -285,6 +292,56 @@ def test_a_subject_is_loaded_drawn_and_taken_out_again(trained):
     after = sample(backbone, "a photo of a person", [1], pipeline=pipeline, steps=2)
     assert np.array_equal(before[0], after[0])
     assert not np.array_equal(before[0], learned[0])
+
+
+def test_it_is_registered_and_chosen_by_its_pipeline(monkeypatch):
+    from importlib.metadata import EntryPoint
+
+    from mcap.cli import backbone as chooser
+    from mcap.registry import Registry
+
+    found = Registry([EntryPoint("klein", "mcap_plugins.klein", "mcap")])
+    assert found.failures == []
+    monkeypatch.setattr(chooser, "registry", lambda: found)
+    folder = str(tiny_klein_folder())
+    entry, source = chooser.choose_backbone(folder)
+    assert (entry.name, source) == ("klein", folder)
+    facts = backbone_facts(entry, source)
+    assert facts.native_size == SIZE
+    assert facts.recipe_overrides["gradient_checkpointing"] is True
+    counted = sum(p.numel() for p in tiny_klein().unet.parameters()) * 4 / 2**20
+    assert facts.unet_mb == pytest.approx(counted)
+    recipe("magicapture", [Layer("klein", entry.info.recipe_overrides)])
+    backbone = found.create("backbone", "klein", "cpu", torch.float32, source=folder)
+    assert backbone.info.id == folder
+    with pytest.raises(MissingResourceError, match="no weights of its own"):
+        found.create("backbone", "klein", "cpu", torch.float32)
+
+
+def test_what_it_cannot_do_is_refused(trained, tmp_path):
+    folder, _ = trained
+    subject, backbone = read_subject(folder), tiny_klein()
+    with pytest.raises(UsageError, match="does not export yet"):
+        export(subject, "kohya", out=tmp_path / "out")
+    with pytest.raises(UsageError, match="scheduler of its own"):
+        schedulers.make("euler", backbone.scheduler)
+    with pytest.raises(UsageError, match="Attention maps"):
+        list(stream(backbone, "a photo", [1], watch=[ID_TOKEN], steps=2))
+    for keys in ({"learns": "unet"}, {"learns": "key-value"}, {"text_encoder": True}):
+        with pytest.raises(UsageError, match="words and LoRA alone"):
+            list(run(tmp_path / "no.mcap", tiny_recipe(**keys), backbone=backbone))
+        shutil.rmtree(tmp_path / "no.mcap", ignore_errors=True)
+
+
+def test_the_distilled_variant_is_drawn_with_and_not_trained(tmp_path):
+    folder = Path(shutil.copytree(tiny_klein_folder(), tmp_path / "distilled"))
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"is_distilled": True}))
+    backbone = load("cpu", torch.float32, folder, id="x", licence="", commercial=False)
+    assert backbone.pipeline().config.is_distilled
+    sample(backbone, PROMPTS[0], [1], steps=1)
+    with pytest.raises(UsageError, match="Base variant"):
+        list(run(tmp_path / "no.mcap", tiny_recipe(), backbone=backbone))
 
 
 def test_another_model_and_one_that_is_not_whole_are_refused(tmp_path):

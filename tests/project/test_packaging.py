@@ -108,6 +108,7 @@ def test_the_wheel_has_entry_points_licence_and_metadata(wheel):
             "person",
             "dlib",
             "stable_diffusion",
+            "klein",
             "demo",
             "spandrel",
             "measures",

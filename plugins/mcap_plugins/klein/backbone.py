@@ -28,13 +28,11 @@ class KleinBackbone:
         modules: Mapping[str, Any],
         device: torch.device | str,
         dtype: torch.dtype,
-        distilled: bool = False,
     ) -> None:
-        """``modules``: the parts by diffusers' names. ``distilled``: guidance is in the weights."""
+        """``modules``: the parts by diffusers' names."""
         self.info = info
         self.device = torch.device(device)
         self.dtype = dtype
-        self.distilled = distilled
         self.tokenizers = [chat_tokenizer(modules["tokenizer"], thinking=False)]
         self.text_encoders = [modules["text_encoder"]]
         self.vae = modules["vae"]
@@ -86,5 +84,5 @@ class KleinBackbone:
             text_encoder=self.text_encoders[0],
             tokenizer=self.tokenizers[0],
             transformer=self.unet,
-            is_distilled=self.distilled,
+            is_distilled=self.info.distilled,
         )

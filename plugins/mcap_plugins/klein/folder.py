@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mcap.errors import MissingResourceError, UsageError
-from mcap.weights.model_source import read_json
+from mcap.weights.model_source import CONFIG_FILES, ModelSource, read_json
 from mcap_plugins.stable_diffusion.folder import require_plausible
 from mcap_plugins.stable_diffusion.parts import hash_files, without_progress_bars
 
@@ -28,6 +28,24 @@ class FlowParts:
     """model_index.json."""
     revision: str  # a hub commit, or "local"
     sha256: str
+
+
+def fetch_flow_folder(place: ModelSource) -> Path:
+    """Return the folder of a hub id in the hub's cache, fetched where it is not there.
+
+    `MissingResourceError` where it cannot be had.
+    """
+    from mcap.weights.hub import hub_files, hub_snapshot
+
+    folder = hub_snapshot(place.repo, place.revision, CONFIG_FILES)
+    if not all(any((folder / part).glob("*.safetensors")) for part in WEIGHTS):
+        wanted = [
+            name
+            for name in hub_files(place.repo, folder.name)
+            if name.split("/")[0] in WEIGHTS and ".safetensors" in name
+        ]
+        folder = hub_snapshot(place.repo, folder.name, [*CONFIG_FILES, *wanted])
+    return folder
 
 
 def load_flow_folder(folder: Path, pipeline_class: Any, what: str, dtype: torch.dtype) -> FlowParts:
