@@ -1,5 +1,5 @@
-"""What stands in a denoiser beside its own weights and must be told of in each call of its
-pipelines, such as an image prompt.
+"""Steering: networks that stand in a denoiser beside its own weights, such as an image prompt's,
+and that each call of its pipelines must tell of.
 
 Kept by the denoiser, a pipeline's ``unet``, and not by the pipeline: every pipeline over it has to
 pass the same.

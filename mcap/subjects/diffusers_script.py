@@ -45,10 +45,9 @@ def diffusers_script(
     hub = public_name(model.id) == model.id and "/" in model.id
     default = f"[{model.id!r}]" if hub else "sys.exit(__doc__)"
     pipeline_class = f"StableDiffusion{'XL' if model_version(subject) == 'SDXL' else ''}Pipeline"
-    revision = ""
+    loads, imports, arguments, revision = "", "", "", ""
     if hub and re.fullmatch(r"[0-9a-f]{40}", model.revision):
         revision = f", revision={model.revision!r} if model == {model.id!r} else None"
-    loads, imports, arguments = "", "", ""
     for token, stem in stems.items():
         loads += f'load("{stem}.safetensors", "{words[token]}")\n'
     for module in subject.modules:
@@ -70,8 +69,8 @@ def diffusers_script(
         end = "pipeline.tokenizer_2.eos_token_id"
         loads += f"pipeline.text_encoder_2.text_model.eos_token_id = {end}  # 2 in its config\n"
     if subject.encoded is not None:
-        lines, arguments = image_prompt_loads(subject, name)
-        loads += lines
+        more, arguments = image_prompt_loads(subject, name)
+        loads += more
     if subject.adapter is not None:
         loads += f'pipeline.load_lora_weights(here, weight_name="{name}.safetensors")\n'
     return f'''"""Draws {name} with diffusers: python {name}.py {"[MODEL]" if hub else "MODEL"}

@@ -68,6 +68,7 @@ def test_every_kind_of_thing_has_its_example():
         "identity network",
         "restorer",
         "backbone",
+        "identity encoder",
         "safety classifier",
         "watermark",
         "recipe",

@@ -221,7 +221,7 @@ class IpAdapterEncoder:
 
 @dataclass(frozen=True)
 class AdapterForm:
-    """What an IP-Adapter reads of an image encoder."""
+    """The form of an IP-Adapter, by what it reads of an image encoder."""
 
     reads_patches: bool
     """True: the hidden states before the last layer, L x D; False: the projected embedding, P."""
