@@ -41,16 +41,15 @@ def joint_attention_layers(transformer: Any) -> dict[str, Any]:
     """
     from diffusers import Flux2Transformer2DModel, ZImageTransformer2DModel
 
+    network: Any = transformer  # diffusers' types know no parts of these classes
     if isinstance(transformer, Flux2Transformer2DModel):
-        double, single = transformer.transformer_blocks, transformer.single_transformer_blocks
+        double, single = network.transformer_blocks, network.single_transformer_blocks
         return {
             **{f"transformer_blocks.{i}.attn": block.attn for i, block in enumerate(double)},
             **{f"single_transformer_blocks.{i}.attn": block.attn for i, block in enumerate(single)},
         }
     if isinstance(transformer, ZImageTransformer2DModel):
-        return {
-            f"layers.{i}.attention": block.attention for i, block in enumerate(transformer.layers)
-        }
+        return {f"layers.{i}.attention": block.attention for i, block in enumerate(network.layers)}
     raise TypeError(f"the joint attention of {type(transformer).__name__} is not known")
 
 
@@ -163,8 +162,9 @@ class JointAttentionRecorder(AttentionRecorder):
     def block(self, name: str, row: int, positions: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the first image queries and the text keys of one row, turned by their place:
         1 x positions x heads x d and 1 x text tokens x heads x d."""
-        from diffusers.models.embeddings import apply_rotary_emb
+        from diffusers.models import embeddings
 
+        turn: Any = embeddings.apply_rotary_emb  # whose types leave out what it is given here
         query, key = self._queries[name][row : row + 1], self._keys[name][row : row + 1]
         text = self._texts[row]
         if self.text_first:
@@ -173,13 +173,13 @@ class JointAttentionRecorder(AttentionRecorder):
                 query, key = query[:, text:], key[:, :text]
             query = query[:, :positions]
             image = slice(text, text + positions)
-            query = apply_rotary_emb(query, (cos[image], sin[image]), sequence_dim=1)
-            return query, apply_rotary_emb(key, (cos[:text], sin[:text]), sequence_dim=1)
+            query = turn(query, (cos[image], sin[image]), sequence_dim=1)
+            return query, turn(key, (cos[:text], sin[:text]), sequence_dim=1)
         turns = self._rotary[name][row : row + 1]
         start = padded(self._images[row])
         texts = slice(start, start + padded(text))
-        query = apply_rotary_emb(query[:, :positions], turns[:, :positions], use_real=False)
-        return query, apply_rotary_emb(key[:, texts], turns[:, texts], use_real=False)
+        query = turn(query[:, :positions], turns[:, :positions], use_real=False)
+        return query, turn(key[:, texts], turns[:, texts], use_real=False)
 
 
 def padded(tokens: int) -> int:

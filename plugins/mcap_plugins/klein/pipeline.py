@@ -18,6 +18,14 @@ class KleinPipeline(LearnedWords, Flux2KleinPipeline):
     Its tokenizer is `mcap_plugins.shared.qwen.chat_tokenizer`'s.
     """
 
+    # Set or made by the class it derives from, where no type checker sees them.
+    transformer: Any
+    text_encoder: Any
+    tokenizer: Any
+    vae: Any
+    _execution_device: Any
+    _prepare_text_ids: Any
+
     @property
     def unet(self) -> Any:
         """The denoising network, by the name that it has in mcap."""
@@ -51,7 +59,8 @@ class KleinPipeline(LearnedWords, Flux2KleinPipeline):
         """
         if negative_prompt is not None:
             given["negative_prompt_embeds"] = self.encode_prompt(negative_prompt)[0]
-        drawn = super().__call__(output_type=output_type, **given)
+        draw: Any = Flux2KleinPipeline.__call__
+        drawn = draw(self, output_type=output_type, **given)
         if output_type == "latent":
             drawn.images = scaled(self.vae, drawn.images)
         return drawn

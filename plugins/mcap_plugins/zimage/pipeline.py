@@ -14,6 +14,12 @@ from mcap_plugins.zimage.text import prompt_rows, text_states
 class MethodZImagePipeline(LearnedWords, ZImagePipeline):
     """A ZImagePipeline whose tokenizer is `mcap_plugins.shared.qwen.chat_tokenizer`'s."""
 
+    # Set or made by the class it derives from, where no type checker sees them.
+    transformer: Any
+    text_encoder: Any
+    tokenizer: Any
+    _execution_device: Any
+
     @property
     def unet(self) -> Any:
         """The denoising network, by the name that it has in mcap."""
