@@ -31,6 +31,7 @@ COPIED = (
     "benchmarks/*.py",
     "examples/*.md",
     "examples/*.py",
+    "examples/*.ipynb",
     "tools/*/*.md",
     "plugins/mcap_plugins/*/*.md",
 )
