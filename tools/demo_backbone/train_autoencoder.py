@@ -134,8 +134,10 @@ def held_out(vae, sface, pictures, count=64):
 
 
 def sheet(images: torch.Tensor, path: Path, columns: int):
-    """Pictures [B, 3, S, S] in [0, 1] as one PNG."""
+    """Pictures [B, 3, S, S] in [0, 1] as one PNG; white where the last line is not full."""
     rows = images.permute(0, 2, 3, 1).clamp(0, 1).numpy()
+    lacking = -len(rows) % min(columns, len(rows))
+    rows = np.concatenate([rows, np.ones((lacking, *rows.shape[1:]), rows.dtype)])
     lines = [np.concatenate(rows[i : i + columns], 1) for i in range(0, len(rows), columns)]
     cv2.imwrite(str(path), (np.concatenate(lines, 0)[..., ::-1] * 255).round().astype(np.uint8))
 
