@@ -20,6 +20,9 @@ def _no_user_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
     for name in list(os.environ):
         if name.startswith("MCAP_") and name not in {"MCAP_CACHE_DIR", "MCAP_OFFLINE"}:
             monkeypatch.delenv(name)
+    # pytest-xdist gives its workers the terminal's size; tables have room where there is none.
+    for name in ("COLUMNS", "LINES"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MCAP_CONFIG_DIR", str(tmp_path_factory.mktemp("config")))
 
 

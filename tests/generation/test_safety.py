@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mcap.errors import InputRejectedError, UsageError
 from mcap.evaluation.drawing import draw_strangers
@@ -138,7 +140,10 @@ def test_a_preview_shows_grey_where_an_image_is_withheld(real, tmp_path):
     previews = Previews(real, "a photo", 7, size=(64, 64), safety=Watcher(0.0, 0.9, 0.0, 0.0))
     preview = previews.draw(tmp_path / "preview.jpg")
     assert preview.withheld == (8,)
-    assert (preview.image[:, 64:128] == GREY).all() and preview.image[:, :64].std() > 1
+    with Image.open(BytesIO(preview.jpeg)) as opened:
+        image = np.asarray(opened.convert("RGB")).astype(int)
+    # The watermark is in it, and JPEG's error.
+    assert abs(image[:, 68:124] - GREY).max() < 24 and image[:, :64].std() > 1
 
 
 def test_training_draws_another_seed_for_what_it_needs(real, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ TEXT_LAYER = -2
 def text_states(encoder: Any, ids: torch.Tensor, pad: int) -> PromptEmbedding:
     """Return the `TEXT_LAYER` of Qwen3 for int64[B, L] and the lengths of the prompts."""
     seen = ids != pad
-    output = getattr(encoder, "model", encoder)(  # without the head over the vocabulary
+    output = encoder.base_model(  # without the head over the vocabulary
         input_ids=ids, attention_mask=seen, output_hidden_states=True, use_cache=False
     )
     return PromptEmbedding(output.hidden_states[TEXT_LAYER], lengths=seen.sum(dim=1))
