@@ -162,6 +162,9 @@ def run_stages(order: Mapping[str, Any], folders: JobFolders) -> dict[str, Any]:
         if stage.name == "enhance" and code == 3 and result.get("pictures"):
             details["remarks"] = ["Not every finished picture is as the style asks: look at them."]
             code = 0
+        # A place that a disk refuses today is no wrong flag: it may be written to tomorrow.
+        if code == 2 and "errno" in result:
+            code = 1
         if code != 0:
             message = str(result.get("error", "")) or f"mcap {stage.name} ended with code {code}."
             return {

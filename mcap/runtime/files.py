@@ -163,7 +163,8 @@ def require_writable(out: Path, option: str = "--out") -> None:
                 (place / part).lstat()  # raises where a name is too long
         try_to_write(place)
     except OSError as error:
-        raise UsageError(f"{option} {out}: nothing can be written there: {why(error)}.") from None
+        message = f"{option} {out}: nothing can be written there: {why(error)}."
+        raise UsageError(message, details=disk_details(error)) from None
 
 
 def try_to_write(folder: Path) -> None:
@@ -180,8 +181,13 @@ def require_folder(path: Path, option: str) -> Path:
         if path.exists() and not path.is_dir():
             raise UsageError(f"{option} {path}: is a file; give a folder.")
     except OSError as error:
-        raise UsageError(f"{option} {path}: {why(error)}.") from None
+        raise UsageError(f"{option} {path}: {why(error)}.", details=disk_details(error)) from None
     return path
+
+
+def disk_details(error: OSError) -> dict[str, str]:
+    """Return ``{"errno": "EIO"}`` and the like, for who tells a disk's fault from a wrong flag."""
+    return {"errno": errno.errorcode[error.errno]} if error.errno in errno.errorcode else {}
 
 
 def why(error: OSError) -> str:

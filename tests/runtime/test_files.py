@@ -109,6 +109,8 @@ def test_a_folder_that_takes_no_file_is_refused_with_the_reason(tmp_path, monkey
     with pytest.raises(UsageError, match=r"--out .*nothing can be written there: ") as told:
         files.require_writable(tmp_path / "a" / "b")
     assert files.REASONS[number] in str(told.value)
+    # By which a batch tells a disk's fault, which may pass, from a flag that is wrong.
+    assert told.value.details == {"errno": errno.errorcode[number]}
     assert list(tmp_path.iterdir()) == []
 
 
