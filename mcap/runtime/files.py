@@ -187,7 +187,8 @@ def require_folder(path: Path, option: str) -> Path:
 
 def disk_details(error: OSError) -> dict[str, str]:
     """Return ``{"errno": "EIO"}`` and the like, for who tells a disk's fault from a wrong flag."""
-    return {"errno": errno.errorcode[error.errno]} if error.errno in errno.errorcode else {}
+    name = errno.errorcode.get(error.errno or 0)
+    return {} if name is None else {"errno": name}
 
 
 def why(error: OSError) -> str:
