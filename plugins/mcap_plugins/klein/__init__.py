@@ -29,6 +29,7 @@ RECIPE = {
     "gradient_checkpointing": True,
     "reference_framing": "profile",
 }
+GENERATE = {"steps": 50, "guidance_scale": 4.0, "scheduler": "model", "negative_prompt": ""}
 
 
 @mcap.hookimpl
@@ -60,6 +61,3 @@ def load_klein(device: Any, dtype: Any, source: str | Path | None = None) -> Any
         )
     facts = {"licence": "the model's own", "commercial": False}
     return load(device, dtype, source, recipe_overrides=RECIPE, generate_defaults=GENERATE, **facts)
-
-
-GENERATE = {"steps": 50, "guidance_scale": 4.0, "scheduler": "model", "negative_prompt": ""}

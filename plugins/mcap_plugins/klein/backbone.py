@@ -6,51 +6,26 @@ transformer's tokens: patches of 2 x 2 of the autoencoder's own (`mcap.diffusion
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from mcap.contracts import BackboneInfo, PromptEmbedding
+from mcap.contracts import PromptEmbedding
 from mcap_plugins.klein.text import text_states
-from mcap_plugins.shared.qwen import chat_tokenizer
+from mcap_plugins.shared.flow_backbone import FlowBackbone
 
 
-class KleinBackbone:
-    """`mcap.contracts.Backbone` over the parts of a Flux2KleinPipeline; everything frozen.
+class KleinBackbone(FlowBackbone):
+    """`mcap.contracts.Backbone` over the parts of a Flux2KleinPipeline."""
 
-    ``unet`` is the transformer; its ``info.prediction_type`` is "rectified_flow".
-    """
-
-    def __init__(
-        self,
-        info: BackboneInfo,
-        modules: Mapping[str, Any],
-        device: torch.device | str,
-        dtype: torch.dtype,
-    ) -> None:
-        """``modules``: the parts by diffusers' names."""
-        self.info = info
-        self.device = torch.device(device)
-        self.dtype = dtype
-        self.tokenizers = [chat_tokenizer(modules["tokenizer"], thinking=False)]
-        self.text_encoders = [modules["text_encoder"]]
-        self.vae = modules["vae"]
-        self.unet = modules["transformer"]
-        self.scheduler = modules["scheduler"]
-        for module in (*self.text_encoders, self.vae, self.unet):
-            module.to(self.device).eval().requires_grad_(False)
+    thinking = False
 
     def encode_prompt(self, input_ids: Sequence[torch.Tensor]) -> PromptEmbedding:
         """One int64[B, L] -> hidden states B x L x 3 D, differentiable in the embedding rows."""
         (ids,) = input_ids
         pad = self.tokenizers[0].pad_token_id
         return PromptEmbedding(text_states(self.text_encoders[0], ids.to(self.device), pad))
-
-    def added_conditions(
-        self, embedding: PromptEmbedding, size: tuple[int, int]
-    ) -> dict[str, torch.Tensor] | None:
-        return None
 
     def velocity(
         self, noised: torch.Tensor, times: torch.Tensor, embedding: PromptEmbedding
@@ -79,10 +54,6 @@ class KleinBackbone:
         from mcap_plugins.klein.pipeline import KleinPipeline
 
         return KleinPipeline(
-            scheduler=type(self.scheduler).from_config(self.scheduler.config),
-            vae=self.vae,
-            text_encoder=self.text_encoders[0],
-            tokenizer=self.tokenizers[0],
-            transformer=self.unet,
+            **self.pipeline_parts(),
             is_distilled=self.info.distilled,
         )

@@ -13,15 +13,15 @@ from mcap.diffusion.latents import vae_factor
 from mcap.errors import UsageError
 from mcap.weights.model_source import find_model
 from mcap_plugins.klein.backbone import KleinBackbone
-from mcap_plugins.klein.folder import fetch_flow_folder, load_flow_folder
+from mcap_plugins.shared.flow_folder import fetch_flow_folder, load_flow_folder
 
 
 def load(device: Any, dtype: torch.dtype, source: str | Path, **facts: Any) -> KleinBackbone:
     """Load a folder in diffusers' layout, or a hub id, as a backbone; ``facts`` are fields of
     `BackboneInfo`.
 
-    Raises as `mcap_plugins.klein.folder.load_flow_folder`; `UsageError` for a single file, which
-    holds the transformer alone.
+    Raises as `mcap_plugins.shared.flow_folder.load_flow_folder`; `UsageError` for a single file,
+    which holds the transformer alone.
     """
     place = find_model(source)
     if place.kind == "file":

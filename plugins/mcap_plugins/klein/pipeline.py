@@ -9,27 +9,16 @@ from diffusers import Flux2KleinPipeline
 
 from mcap.diffusion.latents import scaled
 from mcap_plugins.klein.text import text_states
-from mcap_plugins.shared.qwen import LearnedWords, prompt_ids
+from mcap_plugins.shared.qwen import QwenPipeline, prompt_ids
 
 
-class KleinPipeline(LearnedWords, Flux2KleinPipeline):
+class KleinPipeline(QwenPipeline, Flux2KleinPipeline):
     """A Flux2KleinPipeline that takes and gives what diffusers' older pipelines do.
 
     Its tokenizer is `mcap_plugins.shared.qwen.chat_tokenizer`'s.
     """
 
-    # Set or made by the class it derives from, where no type checker sees them.
-    transformer: Any
-    text_encoder: Any
-    tokenizer: Any
-    vae: Any
-    _execution_device: Any
     _prepare_text_ids: Any
-
-    @property
-    def unet(self) -> Any:
-        """The denoising network, by the name that it has in mcap."""
-        return self.transformer
 
     def encode_prompt(
         self,

@@ -9,18 +9,12 @@ from typing import Any
 
 import torch
 
+from mcap_plugins.shared.qwen import hidden_states
+
 TEXT_LAYERS = (9, 18, 27)
 
 
 def text_states(encoder: Any, ids: torch.Tensor, pad: int) -> torch.Tensor:
-    """Return the `TEXT_LAYERS` of Qwen3 for int64[B, L], side by side: B x L x 3 D.
-
-    Without the head over the vocabulary, which nothing reads.
-    """
-    output = encoder.model(
-        input_ids=ids,
-        attention_mask=(ids != pad).long(),
-        output_hidden_states=True,
-        use_cache=False,
-    )
-    return torch.cat([output.hidden_states[layer] for layer in TEXT_LAYERS], dim=-1)
+    """Return the `TEXT_LAYERS` of Qwen3 for int64[B, L], side by side: B x L x 3 D."""
+    states = hidden_states(encoder, ids, pad)
+    return torch.cat([states[layer] for layer in TEXT_LAYERS], dim=-1)

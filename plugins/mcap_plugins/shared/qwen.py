@@ -1,6 +1,6 @@
 """Qwen3 as a text encoder: prompts in its chat template, and learned words in its pipelines.
 
-Legend: L tokens of a padded prompt, D the encoder's width.
+Legend: B prompts, L tokens of a padded prompt, D the encoder's width.
 """
 
 from __future__ import annotations
@@ -58,16 +58,45 @@ def prompt_ids(tokenizer: Any, prompts: list[str]) -> torch.Tensor:
     return ids
 
 
-class LearnedWords:
-    """Learned words of a pipeline, in a wrapper around its text encoder's own table.
+def hidden_states(encoder: Any, ids: torch.Tensor, pad: int) -> tuple[torch.Tensor, ...]:
+    """Return the hidden states of Qwen3 for int64[B, L], B x L x D: the embeddings', then each
+    layer's.
 
-    For pipelines of diffusers that have no textual inversion. Of one text encoder at a time.
+    Without the head over the vocabulary, which nothing reads.
     """
+    output = encoder.base_model(
+        input_ids=ids,
+        attention_mask=(ids != pad).long(),
+        output_hidden_states=True,
+        use_cache=False,
+    )
+    states: tuple[torch.Tensor, ...] = output.hidden_states
+    return states
+
+
+class QwenPipeline:
+    """What mcap asks of a pipeline and those of diffusers with Qwen3 have not: learned words, in a
+    wrapper around the text encoder's own table, and ``unet``.
+
+    Of one text encoder at a time.
+    """
+
+    # Set or made by diffusers' classes, where no type checker sees them.
+    transformer: Any
+    text_encoder: Any
+    tokenizer: Any
+    vae: Any
+    _execution_device: Any
 
     words: dict[str, torch.Tensor]
     """Word -> float[D], of those that are in."""
     bare: tuple[Any, str]
     """The table and the tokenizer's state without any."""
+
+    @property
+    def unet(self) -> Any:
+        """The denoising network, by the name that it has in mcap."""
+        return self.transformer
 
     def load_textual_inversion(
         self, vectors: dict[str, torch.Tensor], *, text_encoder: Any, tokenizer: Any, **_: Any

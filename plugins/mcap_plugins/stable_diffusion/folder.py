@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mcap.errors import McapError, MissingResourceError, UsageError
+from mcap.errors import MissingResourceError, UsageError
 from mcap.weights.model_source import (
     CONFIG_FILES,
     Architecture,
@@ -21,7 +21,9 @@ from mcap_plugins.stable_diffusion.parts import (
     PARTS,
     WEIGHTS,
     LoadedParts,
+    damage_told,
     hash_files,
+    revision_of,
     vae_precision,
     without_progress_bars,
 )
@@ -56,24 +58,14 @@ def load_folder(folder: Path, dtype: torch.dtype, vae_folder: Path | None = None
     hashed = {f"{part}/{file.name}": file for part, found in files.items() for file in found}
     if vae_folder is not None:
         hashed |= {f"vae/{file.name}": file for file in weights_in(vae_folder, "vae")}
-    try:
+    with damage_told(folder):
         modules = _read_folder(folder, architecture, dtype, variant_of(folder, parts), vae_folder)
-    except (McapError, torch.OutOfMemoryError, MemoryError):
-        raise
-    except Exception as error:  # each library meets damage with exceptions of its own
-        lines = str(error).splitlines() or [""]
-        raise UsageError(
-            f"'{folder}' cannot be read as a model: {type(error).__name__}: {lines[0][:300]}. "
-            "Download or export the model again."
-        ) from error
     _check_channels(folder, modules)
-    # The hub's cache keeps each revision in a folder named by its commit.
-    revision = folder.name if folder.parent.name == "snapshots" else "local"
     index = read_json(folder / "model_index.json")
     return LoadedParts(
         architecture,
         modules,
-        revision,
+        revision_of(folder),
         hash_files(hashed),
         zero_empty=bool(index.get("force_zeros_for_empty_prompt", True)),
     )

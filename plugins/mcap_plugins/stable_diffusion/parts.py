@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from mcap.errors import McapError, UsageError
 from mcap.weights.model_source import Architecture
 
 PARTS: Mapping[str, tuple[str, ...]] = {
@@ -71,6 +72,27 @@ def without_progress_bars() -> Iterator[None]:
     finally:
         for library in shown:
             library.enable_progress_bar()
+
+
+@contextmanager
+def damage_told(folder: Path) -> Iterator[None]:
+    """Raise `UsageError` for whatever the libraries have against the model that is read inside."""
+    try:
+        yield
+    except (McapError, torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # each library meets damage with exceptions of its own
+        lines = str(error).splitlines() or [""]
+        raise UsageError(
+            f"'{folder}' cannot be read as a model: {type(error).__name__}: {lines[0][:300]}. "
+            "Download or export the model again."
+        ) from error
+
+
+def revision_of(folder: Path) -> str:
+    """Return the commit of a folder in the hub's cache, else "local"."""
+    # The cache keeps each revision in a folder named by its commit.
+    return folder.name if folder.parent.name == "snapshots" else "local"
 
 
 def hash_files(files: Mapping[str, Path]) -> str:

@@ -11,14 +11,14 @@ from diffusers import ZImagePipeline
 from mcap.contracts import BackboneInfo
 from mcap.diffusion.joint_attention import PATCH
 from mcap.diffusion.latents import vae_factor
-from mcap_plugins.klein.folder import load_flow_folder
+from mcap_plugins.shared.flow_folder import load_flow_folder
 from mcap_plugins.zimage.backbone import ZImageBackbone
 
 
 def load(device: Any, dtype: torch.dtype, source: str | Path, **facts: Any) -> ZImageBackbone:
     """Load a folder in diffusers' layout as a backbone; ``facts`` are fields of `BackboneInfo`.
 
-    Raises as `mcap_plugins.klein.folder.load_flow_folder`.
+    Raises as `mcap_plugins.shared.flow_folder.load_flow_folder`.
     """
     parts = load_flow_folder(Path(source), ZImagePipeline, "Z-Image", dtype)
     vae = parts.modules["vae"]

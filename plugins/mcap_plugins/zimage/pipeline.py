@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from diffusers import ZImagePipeline
 
-from mcap_plugins.shared.qwen import LearnedWords, prompt_ids
+from mcap_plugins.shared.qwen import QwenPipeline, prompt_ids
 from mcap_plugins.zimage.text import prompt_rows, text_states
 
 
-class MethodZImagePipeline(LearnedWords, ZImagePipeline):
+class MethodZImagePipeline(QwenPipeline, ZImagePipeline):
     """A ZImagePipeline whose tokenizer is `mcap_plugins.shared.qwen.chat_tokenizer`'s."""
-
-    # Set or made by the class it derives from, where no type checker sees them.
-    transformer: Any
-    text_encoder: Any
-    tokenizer: Any
-    _execution_device: Any
-
-    @property
-    def unet(self) -> Any:
-        """The denoising network, by the name that it has in mcap."""
-        return self.transformer
 
     def _encode_prompt(
         self,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from mcap.contracts import PromptEmbedding
+from mcap_plugins.shared.qwen import hidden_states
 
 TEXT_LAYER = -2
 """Before the text encoder's last layer."""
@@ -17,11 +18,8 @@ TEXT_LAYER = -2
 
 def text_states(encoder: Any, ids: torch.Tensor, pad: int) -> PromptEmbedding:
     """Return the `TEXT_LAYER` of Qwen3 for int64[B, L] and the lengths of the prompts."""
-    seen = ids != pad
-    output = encoder.base_model(  # without the head over the vocabulary
-        input_ids=ids, attention_mask=seen, output_hidden_states=True, use_cache=False
-    )
-    return PromptEmbedding(output.hidden_states[TEXT_LAYER], lengths=seen.sum(dim=1))
+    states = hidden_states(encoder, ids, pad)
+    return PromptEmbedding(states[TEXT_LAYER], lengths=(ids != pad).sum(dim=1))
 
 
 def prompt_rows(embedding: PromptEmbedding) -> list[torch.Tensor]:

@@ -12,7 +12,12 @@ import torch
 from mcap.errors import MissingResourceError, UsageError
 from mcap.weights.model_source import CONFIG_FILES, ModelSource, read_json
 from mcap_plugins.stable_diffusion.folder import require_plausible
-from mcap_plugins.stable_diffusion.parts import hash_files, without_progress_bars
+from mcap_plugins.stable_diffusion.parts import (
+    damage_told,
+    hash_files,
+    revision_of,
+    without_progress_bars,
+)
 
 PARTS = ("tokenizer", "text_encoder", "transformer", "vae", "scheduler")
 WEIGHTS = ("text_encoder", "transformer", "vae")
@@ -72,20 +77,9 @@ def load_flow_folder(folder: Path, pipeline_class: Any, what: str, dtype: torch.
             "without .safetensors weights. Download or export the model again."
         )
     require_plausible(folder, PARTS)
-    try:
-        with without_progress_bars():
-            pipeline = pipeline_class.from_pretrained(
-                folder, dtype=dtype, use_safetensors=True, local_files_only=True
-            )
-    except (torch.OutOfMemoryError, MemoryError):
-        raise
-    except Exception as error:  # each library meets damage with exceptions of its own
-        lines = str(error).splitlines() or [""]
-        raise UsageError(
-            f"'{folder}' cannot be read as a model: {type(error).__name__}: {lines[0][:300]}. "
-            "Download or export the model again."
-        ) from error
-    # The hub's cache keeps each revision in a folder named by its commit.
-    revision = folder.name if folder.parent.name == "snapshots" else "local"
+    with damage_told(folder), without_progress_bars():
+        pipeline = pipeline_class.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, local_files_only=True
+        )
     modules = {part: pipeline.components[part] for part in PARTS}
-    return FlowParts(modules, index, revision, hash_files(files))
+    return FlowParts(modules, index, revision_of(folder), hash_files(files))

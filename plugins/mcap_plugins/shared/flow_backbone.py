@@ -1,0 +1,59 @@
+"""What the backbones of rectified flows share: Qwen3 reads the prompt, a transformer denoises.
+
+Legend: B rows, L tokens of a padded prompt, C x h x w a latent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from mcap.contracts import BackboneInfo, PromptEmbedding
+from mcap_plugins.shared.qwen import chat_tokenizer
+
+
+class FlowBackbone:
+    """The frozen parts of a `mcap.contracts.Backbone`; how its network is called is its own.
+
+    ``unet`` is the transformer; its ``info.prediction_type`` is "rectified_flow".
+    """
+
+    thinking: bool
+    """How the pipeline sets the chat template's ``enable_thinking``."""
+
+    def __init__(
+        self,
+        info: BackboneInfo,
+        modules: Mapping[str, Any],
+        device: torch.device | str,
+        dtype: torch.dtype,
+    ) -> None:
+        """``modules``: the parts by diffusers' names."""
+        self.info = info
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self.tokenizers = [chat_tokenizer(modules["tokenizer"], thinking=self.thinking)]
+        self.text_encoders = [modules["text_encoder"]]
+        self.vae = modules["vae"]
+        self.unet = modules["transformer"]
+        self.scheduler = modules["scheduler"]
+        for module in (*self.text_encoders, self.vae, self.unet):
+            module.to(self.device).eval().requires_grad_(False)
+
+    def added_conditions(
+        self, embedding: PromptEmbedding, size: tuple[int, int]
+    ) -> dict[str, torch.Tensor] | None:
+        return None
+
+    def pipeline_parts(self) -> dict[str, Any]:
+        """Return these very modules, and a scheduler of its own, as diffusers' pipelines take
+        them."""
+        return {
+            "scheduler": type(self.scheduler).from_config(self.scheduler.config),
+            "vae": self.vae,
+            "text_encoder": self.text_encoders[0],
+            "tokenizer": self.tokenizers[0],
+            "transformer": self.unet,
+        }
