@@ -560,6 +560,11 @@ class BackboneInfo:
     needs_safety: bool = True
     """As in `BackbonePlan`."""
 
+    @property
+    def is_rectified_flow(self) -> bool:
+        """True for a transformer on a straight path (`PredictsVelocity`), False for a UNet."""
+        return self.prediction_type == "rectified_flow"
+
 
 @dataclass(frozen=True)
 class PromptEmbedding:
@@ -606,8 +611,8 @@ class Backbone(Protocol):
 
 
 class PredictsVelocity(Protocol):
-    """A backbone whose ``info.prediction_type`` is "rectified_flow": its network is a transformer
-    that is called in a way of its own."""
+    """A backbone with ``info.is_rectified_flow``: its network is a transformer that is called in a
+    way of its own."""
 
     def velocity(
         self, noised: torch.Tensor, times: torch.Tensor, embedding: PromptEmbedding

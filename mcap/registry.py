@@ -477,7 +477,7 @@ def wrong_object(made: Any, entry: Entry) -> list[str]:
     problems = wrong_info(made.info, loaded)
     if problems:
         return problems
-    flows = entry.kind == "backbone" and made.info.prediction_type == "rectified_flow"
+    flows = entry.kind == "backbone" and made.info.is_rectified_flow
     if flows and not hasattr(made, "velocity"):
         problems.append("info.prediction_type is rectified_flow and 'velocity' is missing")
     for name, value in vars(made.info).items():

@@ -68,15 +68,25 @@ class AttentionRecorder:
                 f"this UNet has no cross-attention at 1/{stride} of its latent's side; "
                 f"it has some at 1/{', 1/'.join(map(str, strides))}"
             )
-        if layers is not None:
-            unknown = sorted(set(layers) - set(self.layers))
-            if unknown:
-                raise ValueError(
-                    f"cannot watch {', '.join(unknown)}; the layers at 1/{stride} are: "
-                    f"{', '.join(self.layers)}"
-                )
-            self.layers = {name: self.layers[name] for name in layers}
+        self.restrict_to(layers, f" at 1/{stride}")
         self._begin()
+
+    def restrict_to(self, layers: Sequence[str] | None, where: str = "") -> None:
+        """Watch these of the layers alone; None: all. ValueError, which says ``where`` the layers
+        are, for one that is none of them."""
+        if layers is None:
+            return
+        unknown = sorted(set(layers) - set(self.layers))
+        if unknown:
+            known = ", ".join(self.layers)
+            raise ValueError(f"cannot watch {', '.join(unknown)}; the layers{where} are: {known}")
+        self.layers = {name: self.layers[name] for name in layers}
+
+    def require_recorded(self) -> None:
+        """Raise RuntimeError where a layer has nothing recorded."""
+        missing = [name for name in self.layers if name not in self._queries]
+        if missing:
+            raise RuntimeError(f"nothing was recorded for {', '.join(missing)}")
 
     def _begin(self) -> None:
         self._hooked: dict[str, tuple[Any, Any]] = {}
@@ -159,9 +169,7 @@ class AttentionRecorder:
         ``size`` the latent grid's (h, w); ``rows`` which rows of the recorded call the rows of
         ``columns`` stand for, all by default. Resized bilinearly.
         """
-        missing = [name for name in self.layers if name not in self._queries]
-        if missing:
-            raise RuntimeError(f"nothing was recorded for {', '.join(missing)}")
+        self.require_recorded()
         found = []
         for name, module in self.layers.items():
             query, key = self._queries[name], self._keys[name]

@@ -63,13 +63,7 @@ class JointAttentionRecorder(AttentionRecorder):
     def __init__(self, transformer: Any, layers: Sequence[str] | None = None) -> None:
         self.transformer = transformer
         self.layers = joint_attention_layers(transformer)
-        if layers is not None:
-            unknown = sorted(set(layers) - set(self.layers))
-            if unknown:
-                raise ValueError(
-                    f"cannot watch {', '.join(unknown)}; the layers are: {', '.join(self.layers)}"
-                )
-            self.layers = {name: self.layers[name] for name in layers}
+        self.restrict_to(layers)
         self.text_first = not any(name.startswith("layers.") for name in self.layers)
         self._rotary: dict[str, Any] = {}
         self._texts: list[int] = []
@@ -140,9 +134,7 @@ class JointAttentionRecorder(AttentionRecorder):
         beside the one that is drawn have no maps. The columns of one row add up
         to 1 over all text tokens that the layer attends to, padding among them.
         """
-        missing = [name for name in self.layers if name not in self._queries]
-        if missing:
-            raise RuntimeError(f"nothing was recorded for {', '.join(missing)}")
+        self.require_recorded()
         chosen = range(len(self._texts)) if rows is None else rows
         found = []
         for place, row in enumerate(chosen):

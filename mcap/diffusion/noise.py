@@ -90,7 +90,7 @@ class Diffusion:
 
 def noise_process(backbone: Backbone) -> NoiseProcess:
     """Return the process that a backbone was trained on."""
-    if backbone.info.prediction_type == "rectified_flow":
+    if backbone.info.is_rectified_flow:
         return RectifiedFlow()
     return Diffusion(backbone.scheduler.alphas_cumprod, backbone.info.prediction_type)
 

@@ -234,7 +234,7 @@ class TokenAttention:
         self.recording = ExitStack()
         if not tokens:
             return
-        if backbone.info.prediction_type == "rectified_flow":
+        if backbone.info.is_rectified_flow:
             raise UsageError(
                 f"Attention maps of pictures by backbone '{backbone.info.id}' are not drawn yet; "
                 "leave them out."

@@ -68,7 +68,7 @@ def framed(
     backbone = models.backbone
     # A border's known part is put back at each step by a table of a_t, which a straight path has
     # not.
-    straight = backbone.info.prediction_type == "rectified_flow"
+    straight = backbone.info.is_rectified_flow
     if face is None or not profile.framing.draw_border or straight:
         return plain
     border = plan_border(

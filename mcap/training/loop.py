@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -69,6 +69,7 @@ from mcap.training.step import StepModels, StepTerms, training_step
 if TYPE_CHECKING:
     from mcap.contracts import Backbone, EncodedIdentity, IdentityEncoder, IdentityModel
     from mcap.diffusion.untouched import Untouched
+    from mcap.masking.crops import TrainingCrop
     from mcap.subjects.writer import SubjectWriter
 
 MEAN_OVER = 50
@@ -181,8 +182,8 @@ def check_inputs(
             f"Backbone '{backbone.info.id}' was distilled to draw in a few steps, which training "
             "would undo: train on the model that it was made from (its Base variant)."
         )
-    transformer = backbone.info.prediction_type == "rectified_flow"
-    if transformer and (recipe.learns != "lora" or recipe.text_encoder):
+    more = recipe.learns != "lora" or recipe.text_encoder
+    if more and backbone.info.is_rectified_flow:
         raise UsageError(
             f"Backbone '{backbone.info.id}' is a transformer, of which mcap trains words and LoRA "
             "alone: set learns=lora and text_encoder=false."
@@ -235,12 +236,17 @@ def encode_person(
     it has none."""
     if not recipe.encodes or encoder is None:
         return None
-    person = {crop.sha256: crop for crop in reversed(data.sources)}  # the first, plain crop of each
-    style = {crop.sha256: crop for crop in reversed(data.references)}
     reads_style = encoder.info.reads_style and recipe.style_scale > 0
-    return encoder.encode(
-        list(person.values())[::-1], list(style.values())[::-1] if reads_style else []
-    )
+    style = data.references if reads_style else []
+    return encoder.encode(first_of_each_photo(data.sources), first_of_each_photo(style))
+
+
+def first_of_each_photo(crops: Sequence[TrainingCrop]) -> list[TrainingCrop]:
+    """Return the first crop of each photo, the plain one."""
+    first: dict[str, TrainingCrop] = {}
+    for crop in crops:
+        first.setdefault(crop.sha256, crop)
+    return list(first.values())
 
 
 @contextmanager

@@ -127,7 +127,7 @@ def attention_recorder(recipe: Recipe, backbone: Backbone) -> AttentionRecorder:
 
     To be made after the LoRA layers, whose wrappers its hooks must sit on.
     """
-    if backbone.info.prediction_type == "rectified_flow":
+    if backbone.info.is_rectified_flow:
         names = list(joint_attention_layers(backbone.unet))
         return JointAttentionRecorder(backbone.unet, evenly_spread(names, recipe.attention_layers))
     stride = backbone.info.attention_divisor // vae_factor(backbone.vae)

@@ -230,9 +230,8 @@ class NoisedRows:
             its = [rows[place] for place in places]
             latents = torch.stack([row.example.latent for row in its]).to(backbone.device, dtype)
             noise = torch.stack([noises[place] for place in places]).to(backbone.device, dtype)
-            whole = all(isinstance(time, int) for time in drawn)
-            times = [drawn[place] for place in places]
-            timesteps = torch.tensor(times, dtype=torch.int64 if whole else torch.float64)
+            # int64 of a table's timesteps, float64 of a straight path's times.
+            timesteps = torch.from_numpy(np.array([drawn[place] for place in places]))
             found.append(
                 cls(
                     its,
@@ -292,7 +291,7 @@ def predict(models: StepModels, batch: NoisedRows) -> torch.Tensor:
         embedding = models.prompts.encode(batch.input_ids)
     else:
         embedding = backbone.encode_prompt([ids.to(backbone.device) for ids in batch.input_ids])
-    if backbone.info.prediction_type == "rectified_flow":
+    if backbone.info.is_rectified_flow:
         flow = cast("PredictsVelocity", backbone)
         velocity = flow.velocity(noised.to(backbone.dtype), batch.timesteps, embedding)
         return velocity.to(noised)

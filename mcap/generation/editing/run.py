@@ -81,7 +81,7 @@ def edit(
     require_classifier(models.backbone.info, models.safety)
     networks = (extra_networks or ExtraNetworks()).beside(subject)
     require_changes(settings)
-    if models.backbone.info.prediction_type == "rectified_flow":
+    if models.backbone.info.is_rectified_flow:
         raise UsageError(
             f"mcap edit: not for pictures by backbone '{models.backbone.info.id}', a transformer "
             "without the cross-attention that edits are made by."

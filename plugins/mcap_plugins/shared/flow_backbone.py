@@ -1,4 +1,4 @@
-"""What the backbones of rectified flows share: Qwen3 reads the prompt, a transformer denoises.
+"""The frozen parts of a rectified flow: Qwen3 reads the prompt, a transformer denoises.
 
 Legend: B rows, L tokens of a padded prompt, C x h x w a latent.
 """
