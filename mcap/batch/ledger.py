@@ -239,9 +239,11 @@ class Ledger:
         Raises `UsageError` for a job that is there with another seed or other overrides.
         """
         there = {row.job.key: row for row in self.rows()}
+        # Once a person, and before others are kept from the ledger.
+        hashes = {source: photos_hash(source) for source in {plan.job.source for plan in planned}}
         with self.transaction():
             for plan in planned:
-                job, photos = plan.job, photos_hash(plan.job.source)
+                job, photos = plan.job, hashes[plan.job.source]
                 values = (plan.estimate, plan.disk_mb, photos)
                 row = there.get(job.key)
                 if row is None:

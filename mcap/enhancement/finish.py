@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from mcap.faces.settings import FaceSettings
+from mcap.framing.main_face import sure_faces
 from mcap.framing.notes import ENLARGED
 from mcap.images.colour import to_srgb
 from mcap.images.picture import PictureFile
@@ -59,8 +59,7 @@ def document_shortcomings(
             f"{least[0]} x {least[1]} or more."
         )
     x0, y0, x1, y1 = made.cut
-    sure = [face for face in faces if face.score >= FaceSettings().min_score]
-    centres = [face.landmarks.mean(axis=0) for face in sure]
+    centres = [face.landmarks.mean(axis=0) for face in sure_faces(faces)]
     inside = sum(x0 <= x < x1 and y0 <= y < y1 for x, y in centres)
     if inside > 1:
         found.append(f"{inside} faces are in it; a document's photo shows one person.")

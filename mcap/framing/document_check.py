@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 
 from mcap.faces.pose import pose
-from mcap.faces.settings import FaceSettings
 from mcap.framing.crop import dots_per_inch
 from mcap.framing.finish import face_to_frame
 from mcap.framing.head import crown_to_chin
+from mcap.framing.main_face import sure_faces
 from mcap.framing.matting import Cutout, cut_out
 from mcap.images import provenance
 from mcap.images.colour import on_white, to_eight_bits, to_srgb
@@ -132,7 +132,7 @@ def said_points(picture: PictureFile, rule: DocumentRule) -> Iterator[Point]:
 def face_points(image: UInt8Image, rule: DocumentRule, tools: CheckTools) -> Iterator[Point]:
     """Yield the points of the head and what is behind it in uint8[H, W, 3]."""
     faces = tools.detector.detect(image)
-    sure = [face for face in faces if face.score >= FaceSettings().min_score]
+    sure = sure_faces(faces)
     yield Point("faces", "1", str(len(sure)), len(sure) == 1)
     face, _, why = face_to_frame(sure, image, 255.0, tools.mesh)
     if face is None:

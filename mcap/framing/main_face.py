@@ -17,13 +17,18 @@ if TYPE_CHECKING:
     from mcap.faces.eyes import MeshFinder
 
 
+def sure_faces(faces: Sequence[Face]) -> list[Face]:
+    """Return the faces that the detector is sure of."""
+    return [face for face in faces if face.score >= FaceSettings().min_score]
+
+
 def main_face(faces: Sequence[Face], size: tuple[int, int]) -> Face | None:
     """Return the face of which most is seen in a picture of ``size`` = (width, height).
 
     Of those that the detector is sure of if there are any; None for no faces. What is half outside
     the picture may be large, and hardly ever is what it was taken for.
     """
-    sure = [face for face in faces if face.score >= FaceSettings().min_score]
+    sure = sure_faces(faces)
 
     def seen(face: Face) -> float:
         x0, y0, x1, y1 = face.box

@@ -9,9 +9,9 @@ from mcap.errors import MissingResourceError, UsageError
 from mcap.training.backbone_facts import backbone_facts
 from mcap.weights.model_source import UNET_INPUT, describe, find_model
 from mcap_plugins.clip import clip_tokenizer
+from mcap_plugins.shared.model_files import hash_file
 from mcap_plugins.stable_diffusion import single_file
 from mcap_plugins.stable_diffusion.load import load
-from mcap_plugins.stable_diffusion.parts import hash_file
 from tests.support.original_names import original_state, use_tiny_layouts
 from tests.support.tiny import sample, tiny_backbone
 

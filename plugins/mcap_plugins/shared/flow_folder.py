@@ -11,10 +11,10 @@ import torch
 
 from mcap.errors import MissingResourceError, UsageError
 from mcap.weights.model_source import CONFIG_FILES, ModelSource, read_json
-from mcap_plugins.stable_diffusion.folder import require_plausible
-from mcap_plugins.stable_diffusion.parts import (
+from mcap_plugins.shared.model_files import (
     damage_told,
     hash_files,
+    require_plausible,
     revision_of,
     without_progress_bars,
 )

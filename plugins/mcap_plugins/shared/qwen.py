@@ -75,8 +75,8 @@ def hidden_states(encoder: Any, ids: torch.Tensor, pad: int) -> tuple[torch.Tens
 
 
 class QwenPipeline:
-    """Learned words, in a wrapper around the text encoder's own table, and ``unet``, which mcap asks
-    of a pipeline and those of diffusers with Qwen3 do not have.
+    """Learned words, in a wrapper around the text encoder's own table, and ``unet``: mcap asks a
+    pipeline for both, and those of diffusers with Qwen3 have neither.
 
     Of one text encoder at a time.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +17,14 @@ from mcap.weights.model_source import (
     folder_architecture,
     read_json,
 )
-from mcap_plugins.stable_diffusion.parts import (
-    PARTS,
-    WEIGHTS,
-    LoadedParts,
+from mcap_plugins.shared.model_files import (
     damage_told,
     hash_files,
+    require_plausible,
     revision_of,
-    vae_precision,
     without_progress_bars,
 )
-
-LIBRARIES = (None, "diffusers", "transformers", "stable_diffusion")
-"""What parts in a model_index.json are of; the last is diffusers' own safety checker."""
-LARGEST_NUMBER = 2**20
-MOST_LAYERS = 256
-"""No network of the kinds has as many in a row."""
+from mcap_plugins.stable_diffusion.parts import PARTS, WEIGHTS, LoadedParts, vae_precision
 
 
 def load_folder(folder: Path, dtype: torch.dtype, vae_folder: Path | None = None) -> LoadedParts:
@@ -153,50 +145,6 @@ def _check_whole(folder: Path, architecture: Architecture, vae_folder: Path | No
             f"'{folder}' is not a whole model in diffusers' layout: {', '.join(missing)} is not "
             "there. Download or export the model again."
         )
-
-
-def require_plausible(folder: Path, parts: Sequence[str]) -> None:
-    """Raise `UsageError` for a folder whose JSON files, or those of its ``parts``, name libraries
-    of their own, weights elsewhere, or networks of a size that none of the kind has.
-
-    diffusers imports the libraries, opens the files and builds the networks.
-    """
-    for part, names in read_json(folder / "model_index.json").items():
-        library = names[0] if isinstance(names, list) and names else None
-        if library not in LIBRARIES:
-            raise UsageError(
-                f"'{folder / 'model_index.json'}': {part} is of the library {str(library)[:80]!r}, "
-                "whose program mcap does not run; it reads models of diffusers and transformers."
-            )
-    for part in parts:
-        for path in sorted((folder / part).glob("*.json")):
-            if path.name.endswith(".index.json") or ".index." in path.name:
-                shards = read_json(path).get("weight_map", {})
-                for file in shards.values() if isinstance(shards, dict) else ():
-                    if Path(str(file)).name != str(file):
-                        raise UsageError(
-                            f"'{path}': {str(file)[:80]} leads outside the model's own folder."
-                        )
-            elif path.name in ("config.json", "scheduler_config.json"):
-                for key, value in numbers_in(read_json(path)):
-                    most = MOST_LAYERS if "layers" in key else LARGEST_NUMBER
-                    if abs(value) > most and not key.endswith("_id"):
-                        raise UsageError(
-                            f"'{path}': {key} = {value} is more than any model of the kind has; "
-                            "it is damaged. Download the model again."
-                        )
-
-
-def numbers_in(value: Any, key: str = "") -> Iterator[tuple[str, int]]:
-    """Yield every whole number of a JSON document with the key that it belongs to."""
-    if isinstance(value, int):
-        yield key, value
-    elif isinstance(value, list):
-        for inner in value:
-            yield from numbers_in(inner, key)
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            yield from numbers_in(inner, name)
 
 
 def _check_channels(folder: Path, modules: Mapping[str, Any]) -> None:

@@ -1,19 +1,13 @@
-"""Shared by models in a folder and in a single file: their parts, precision and hash."""
+"""Shared by models in a folder and in a single file: their parts and precision."""
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from mcap.errors import McapError, UsageError
 from mcap.weights.model_source import Architecture
 
 PARTS: Mapping[str, tuple[str, ...]] = {
@@ -55,72 +49,3 @@ def vae_precision(config: Mapping[str, Any], dtype: torch.dtype) -> torch.dtype:
     if dtype == torch.float16 and config.get("force_upcast", True):
         return torch.float32
     return dtype
-
-
-@contextmanager
-def without_progress_bars() -> Iterator[None]:
-    """Read local files without diffusers' and transformers' progress bars."""
-    import diffusers.utils.logging
-    import transformers.utils.logging
-
-    libraries = (diffusers.utils.logging, transformers.utils.logging)
-    shown = [library for library in libraries if library.is_progress_bar_enabled()]
-    for library in shown:
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library in shown:
-            library.enable_progress_bar()
-
-
-@contextmanager
-def damage_told(folder: Path) -> Iterator[None]:
-    """Raise `UsageError` for whatever the libraries have against the model that is read inside."""
-    try:
-        yield
-    except (McapError, torch.OutOfMemoryError, MemoryError):
-        raise
-    except Exception as error:  # each library meets damage with exceptions of its own
-        lines = str(error).splitlines() or [""]
-        raise UsageError(
-            f"'{folder}' cannot be read as a model: {type(error).__name__}: {lines[0][:300]}. "
-            "Download or export the model again."
-        ) from error
-
-
-def revision_of(folder: Path) -> str:
-    """Return the commit of a folder in the hub's cache, else "local"."""
-    # The cache keeps each revision in a folder named by its commit.
-    return folder.name if folder.parent.name == "snapshots" else "local"
-
-
-def hash_files(files: Mapping[str, Path]) -> str:
-    """Return the sha256 over each file's own and its name, in the order given.
-
-    ``files``: name in the model -> file.
-    """
-    digest = hashlib.sha256()
-    for name, file in files.items():
-        digest.update(f"{hash_file(file)}  {name}\n".encode())
-    return digest.hexdigest()
-
-
-def hash_file(file: Path) -> str:
-    """Return a file's sha256, without reading it where the hub's cache says it."""
-    # The hub's cache names a large file by its sha256 and links to it.
-    target = file.resolve()
-    if file.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", target.name):
-        return target.name
-    status = target.stat()
-    return hash_bytes(str(target), status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def hash_bytes(path: str, size: int, modified: int) -> str:
-    """Return the sha256 of a file's bytes, which are read once a process.
-
-    Size and time are arguments so that a changed file is read again.
-    """
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -32,14 +32,8 @@ from mcap.weights.model_source import (
     vae_beside,
 )
 from mcap_plugins.clip import clip_tokenizer
-from mcap_plugins.stable_diffusion.parts import (
-    PARTS,
-    LoadedParts,
-    hash_file,
-    hash_files,
-    vae_precision,
-    without_progress_bars,
-)
+from mcap_plugins.shared.model_files import hash_file, hash_files, without_progress_bars
+from mcap_plugins.stable_diffusion.parts import PARTS, LoadedParts, vae_precision
 
 LAYOUTS = Path(__file__).parent / "layouts"
 """One folder for each kind, with the configuration files of a diffusers folder."""
