@@ -1,10 +1,10 @@
 """What autograd keeps of a training step, counted on the architecture: nothing is allocated.
 
-    python benchmarks/count_memory.py
+    python benchmarks/count_memory.py [--models sd15,sdxl,klein] [--size PIXELS]
 
 The modules are made on torch's meta device, which computes shapes alone, and every tensor that is
 saved for the backward pass is added up, once a storage. The plan of ``mcap train`` uses the numbers
-(mcap_plugins.stable_diffusion); tests/test_plan.py counts again.
+(mcap_plugins.stable_diffusion, mcap_plugins.klein); tests/training/test_costs.py counts again.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -25,13 +26,19 @@ MB = 2**20
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default="sd15,sdxl")
-    for name in parser.parse_args().models.split(","):
-        print(name, {key: round(value) for key, value in count(name).items()})
+    parser.add_argument("--size", type=int, help="side of the pictures; default: the model's own")
+    options = parser.parse_args()
+    for name in options.models.split(","):
+        print(name, {key: round(value) for key, value in count(name, options.size).items()})
 
 
-def count(name: str) -> dict[str, float]:
+def count(name: str, size: int | None = None) -> dict[str, float]:
     """Return MB in single precision of one model, as `mcap.contracts.BackboneMemory` has them."""
-    backbone = random_backbone(name, torch.device("meta"), torch.float32)
+    if name == "klein":
+        backbone, predict, decode = klein(size or 1024), predict_flow, decode_flow
+    else:
+        backbone = random_backbone(name, torch.device("meta"), torch.float32, size)
+        predict, decode = predict_noise, decode_latent
     networks = (backbone.unet, *backbone.text_encoders)
     found = {
         "weights": sum(size_of(module) for module in networks),
@@ -54,7 +61,7 @@ def size_of(module: Any) -> float:
     return sum(p.numel() * p.element_size() for p in module.parameters()) / MB
 
 
-def predict(backbone: Any) -> Any:
+def predict_noise(backbone: Any) -> Any:
     """The UNet and text encoders on one row, with a gradient to the prompt."""
     side = backbone.info.native_size // 8
     for module in backbone.text_encoders:
@@ -69,9 +76,80 @@ def predict(backbone: Any) -> Any:
     ).sample
 
 
-def decode(backbone: Any) -> Any:
+def decode_latent(backbone: Any) -> Any:
     side = backbone.info.native_size // 8
     latent = torch.empty(1, 4, side, side, device="meta", requires_grad=True)
+    return backbone.vae.decode(latent).sample
+
+
+def klein(size: int) -> Any:
+    """The networks of FLUX.2 klein 4B, by what is known of its configuration, for pictures of
+    ``size`` pixels a side.
+
+    docs/transformers.md says which of these numbers the classes have by themselves, and which are
+    to be compared with the published files.
+    """
+    from diffusers import AutoencoderKLFlux2, Flux2Transformer2DModel
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    with torch.device("meta"):
+        transformer = Flux2Transformer2DModel(
+            num_layers=5,
+            num_single_layers=20,
+            num_attention_heads=24,
+            joint_attention_dim=7680,
+            guidance_embeds=False,
+        )
+        qwen = Qwen3ForCausalLM(
+            Qwen3Config(
+                hidden_size=2560,
+                intermediate_size=9728,
+                num_hidden_layers=36,
+                num_attention_heads=32,
+                num_key_value_heads=8,
+                head_dim=128,
+                vocab_size=151936,
+                tie_word_embeddings=True,
+            )
+        )
+        vae = AutoencoderKLFlux2()
+    for module in (transformer, qwen, vae):
+        module.eval().requires_grad_(False)
+    side = size // 16  # tokens
+    return SimpleNamespace(unet=transformer, text_encoders=[qwen], vae=vae, side=side)
+
+
+FLOW_TEXT = 512
+"""Tokens of a padded prompt."""
+
+
+def predict_flow(backbone: Any) -> Any:
+    """Qwen3 and the transformer on one row, with a gradient to the prompt."""
+    from mcap_plugins.klein.text import TEXT_LAYERS
+
+    (qwen,), tokens = backbone.text_encoders, backbone.side**2
+    states = qwen.model(
+        inputs_embeds=torch.empty(
+            1, FLOW_TEXT, qwen.config.hidden_size, device="meta", requires_grad=True
+        ),
+        # Made ready: what makes one of a padding mask asks for values, which meta tensors lack.
+        attention_mask=torch.zeros(1, 1, FLOW_TEXT, FLOW_TEXT, device="meta"),
+        output_hidden_states=True,
+        use_cache=False,
+    ).hidden_states
+    return backbone.unet(
+        hidden_states=torch.empty(1, tokens, 128, device="meta"),
+        encoder_hidden_states=torch.cat([states[layer] for layer in TEXT_LAYERS], dim=-1),
+        timestep=torch.empty(1, device="meta"),
+        img_ids=torch.zeros(tokens, 4, device="meta"),
+        txt_ids=torch.zeros(FLOW_TEXT, 4, device="meta"),
+        return_dict=False,
+    )[0]
+
+
+def decode_flow(backbone: Any) -> Any:
+    side = 2 * backbone.side
+    latent = torch.empty(1, 32, side, side, device="meta", requires_grad=True)
     return backbone.vae.decode(latent).sample
 
 

@@ -26,6 +26,17 @@ def _no_user_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
     monkeypatch.setenv("MCAP_CONFIG_DIR", str(tmp_path_factory.mktemp("config")))
 
 
+@pytest.fixture
+def one_thread():
+    """Runs that are compared bit for bit have the same number of threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def weights() -> Callable[[str], Path]:
     """``weights("yunet")`` -> the verified file; the test is skipped where it cannot be had."""

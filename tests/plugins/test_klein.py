@@ -50,13 +50,7 @@ RESULTS = (
 )
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Runs that are compared bit for bit have the same number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def theirs(dtype: torch.dtype = torch.float32):

@@ -86,7 +86,8 @@ def test_what_the_consumer_cards_hold_in_half_precision():
     assert half("sdxl", **low_memory(with_keys())) < 16_000
 
 
-def test_the_numbers_are_those_of_the_architecture():
+@pytest.mark.parametrize("name", ["sd15", "klein"])
+def test_the_numbers_are_those_of_the_architecture(name):
     folder = ROOT / "benchmarks"
     if not folder.is_dir():
         pytest.skip("benchmarks/ is not in this copy")
@@ -97,8 +98,8 @@ def test_the_numbers_are_those_of_the_architecture():
         spec.loader.exec_module(module)
     finally:
         sys.path.remove(str(folder))
-    found = dataclasses.asdict(registry().get("backbone", "sd15").info.memory)
-    assert module.count("sd15") == pytest.approx(found, rel=0.01)
+    found = dataclasses.asdict(registry().get("backbone", name).info.memory)
+    assert module.count(name) == pytest.approx(found, rel=0.01)
 
 
 def test_what_is_not_known_is_not_guessed():
