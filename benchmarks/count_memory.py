@@ -1,6 +1,7 @@
 """What autograd keeps of a training step, counted on the architecture: nothing is allocated.
 
     python benchmarks/count_memory.py [--models sd15,sdxl,klein] [--size PIXELS]
+    python benchmarks/count_memory.py --values
 
 The modules are made on torch's meta device, which computes shapes alone, and every tensor that is
 saved for the backward pass is added up, once a storage. The plan of ``mcap train`` uses the numbers
@@ -27,7 +28,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default="sd15,sdxl")
     parser.add_argument("--size", type=int, help="side of the pictures; default: the model's own")
+    parser.add_argument("--values", action="store_true", help="count the transformers' values")
     options = parser.parse_args()
+    if options.values:
+        for what, number in transformer_values().items():
+            print(f"{what}: {number:,}")
+        return
     for name in options.models.split(","):
         print(name, {key: round(value) for key, value in count(name, options.size).items()})
 
@@ -117,6 +123,36 @@ def klein(size: int) -> Any:
         module.eval().requires_grad_(False)
     side = size // 16  # tokens
     return SimpleNamespace(unet=transformer, text_encoders=[qwen], vae=vae, side=side)
+
+
+def transformer_values() -> dict[str, int]:
+    """The numbers of values of the transformers' networks, and of a LoRA of rank 16 on them."""
+    from diffusers import ZImageTransformer2DModel
+
+    from mcap.diffusion.lora import add_lora
+    from mcap_plugins.klein.text import TEXT_LAYERS
+
+    def values(tensors: Any) -> int:
+        return sum(tensor.numel() for tensor in tensors)
+
+    networks = klein(1024)
+    (qwen,) = networks.text_encoders
+    with torch.device("meta"):
+        zimage = ZImageTransformer2DModel().requires_grad_(False)
+    found = {
+        "klein's transformer": values(networks.unet.parameters()),
+        "Z-Image's transformer": values(zimage.parameters()),
+        "Qwen3": values(qwen.parameters()),
+        "Qwen3's layers that klein does not read": sum(
+            values(layer.parameters()) for layer in qwen.model.layers[TEXT_LAYERS[-1] :]
+        ),
+        "klein's autoencoder": values(networks.vae.parameters()),
+        "its decoder": values(networks.vae.decoder.parameters()),
+    }
+    for name, network in (("klein", networks.unet), ("Z-Image", zimage)):
+        lora = add_lora(network, 16)
+        found |= {f"LoRA on {name}": values(lora), f"its tensors on {name}": len(lora)}
+    return found
 
 
 FLOW_TEXT = 512
