@@ -54,6 +54,8 @@ from tests.support.subjects import make_subject
 from tests.support.tiny import tiny_backbone, tiny_folder
 
 FEWER = settings(FUZZED, max_examples=max(20, MUTATIONS // 40))
+# Hypothesis keeps every example of a test until its end: 0.6 MiB each of a model in one file.
+OF_LARGE_FILES = settings(FUZZED, max_examples=min(MUTATIONS, 500))
 
 PROFILE = (ROOT / "profiles" / "passport.toml").read_text(encoding="utf-8")
 SETTINGS = """\
@@ -471,7 +473,7 @@ def test_what_models_in_one_file_say_of_themselves(tmp_path, kind):
     """Their kind and prediction, which the head alone tells, and a file .yaml beside them."""
     path = tmp_path / "model.safetensors"
 
-    @FUZZED
+    @OF_LARGE_FILES
     @given(changed_checkpoints(kind), mutated(b'model:\n  params:\n    parameterization: "v"\n'))
     def tried(data, beside):
         path.write_bytes(data)

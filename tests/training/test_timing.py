@@ -27,7 +27,7 @@ from mcap.training.timing import (
 from tests.support.tiny import tiny_backbone, tiny_identity
 from tests.support.tiny_run import run, tiny_data, tiny_recipe
 from tests.training.test_backbone_facts import FACTS, entry
-from tests.training.test_loop import one_thread, results  # noqa: F401  # a fixture
+from tests.training.test_loop import results
 
 HOW = Options()
 
