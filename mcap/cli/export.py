@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
@@ -19,36 +20,77 @@ EXPORT_WAIT = 30.0
 Program = Literal["diffusers", "kohya", "a1111", "comfyui"]
 
 
+SUBJECTS = Annotated[
+    list[Path], typer.Argument(help="Subject folders that mcap train wrote.", metavar="SUBJECT")
+]
+FORMAT = Annotated[
+    Program | None,
+    typer.Option(
+        help="The program that will load it: diffusers, kohya (sd-scripts), a1111 "
+        "(AUTOMATIC1111, Forge) or comfyui. Needed, unless --push-to-hub is given.",
+    ),
+]
+OUT = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where the files go: the program's own folder, or any other. Default: NAME-FORMAT.",
+        metavar="DIR",
+    ),
+]
+NAME = Annotated[
+    str | None,
+    typer.Option(
+        help="What the files and the words are called. Default: the subject's name; with "
+        "--push-to-hub the repository's.",
+        metavar="NAME",
+    ),
+]
+FORCE = Annotated[bool, typer.Option("--force", help="Replace other files of the same names.")]
+PUSH = Annotated[
+    str | None,
+    typer.Option(
+        help="Send it to this repository of the Hugging Face hub, with a model card: private "
+        "unless --public is given. No photo, face embedding or path leaves this machine.",
+        metavar="OWNER/NAME",
+    ),
+]
+PUBLIC = Annotated[
+    bool,
+    typer.Option("--public", help="With --push-to-hub: let everybody see and load the person."),
+]
+SAMPLE = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="With --push-to-hub: a generated picture to show there. More than once for several.",
+        metavar="PICTURE",
+    ),
+]
+BASE_MODEL = Annotated[
+    str | None,
+    typer.Option(
+        help="With --push-to-hub: the hub id of the model that a local checkpoint is; without it "
+        "such a model is not named.",
+        metavar="OWNER/NAME",
+    ),
+]
+DRY_RUN = Annotated[
+    bool,
+    typer.Option("--dry-run", help="With --push-to-hub: write the files, and send nothing."),
+]
+
+
 def export(
     ctx: typer.Context,
-    subjects: Annotated[
-        list[Path], typer.Argument(help="Subject folders that mcap train wrote.", metavar="SUBJECT")
-    ],
-    format: Annotated[
-        Program,
-        typer.Option(
-            help="The program that will load it: diffusers, kohya (sd-scripts), a1111 "
-            "(AUTOMATIC1111, Forge) or comfyui.",
-        ),
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Where the files go: the program's own folder, or any other. Default: "
-            "NAME-FORMAT.",
-            metavar="DIR",
-        ),
-    ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option(
-            help="What the files and the words are called. Default: the subject's name.",
-            metavar="NAME",
-        ),
-    ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace other files of the same names.")
-    ] = False,
+    subjects: SUBJECTS,
+    format: FORMAT = None,
+    out: OUT = None,
+    name: NAME = None,
+    force: FORCE = False,
+    push_to_hub: PUSH = None,
+    public: PUBLIC = False,
+    sample: SAMPLE = None,
+    base_model: BASE_MODEL = None,
+    dry_run: DRY_RUN = False,
 ) -> None:
     """Write what a subject learned, a LoRA and words as a rule, for another program.
 
@@ -62,21 +104,57 @@ def export(
       mcap export me.mcap --format comfyui --out ~/ComfyUI
 
       mcap export me.mcap --format diffusers
+
+      mcap export me.mcap --push-to-hub my-name/portrait --dry-run
     """
-    from mcap.cli.lock_folder import lock_folder
-    from mcap.cli.output import emit, warn
+    from mcap.cli.push_to_hub import PushRequest, refuse_without_push
+    from mcap.cli.push_to_hub import push_to_hub as push
     from mcap.errors import UsageError
-    from mcap.runtime.files import require_writable
-    from mcap.subjects.export import export as write
     from mcap.subjects.subject import read_subject
 
     if name is not None and len(subjects) > 1:
         raise UsageError(f"--name {name}: names one subject, and {len(subjects)} are given.")
+    if push_to_hub is not None:
+        if format is not None:
+            raise UsageError(
+                f"--format {format}: a repository holds the files of all programs that can load "
+                "the subject; leave --format out."
+            )
+        if len(subjects) > 1:
+            raise UsageError("--push-to-hub: a repository holds one subject; give one.")
+        request = PushRequest(
+            push_to_hub, public, base_model, tuple(sample or ()), dry_run, force, name, out
+        )
+        person = read_subject(subjects[0])
+        push(ctx, person, request, training_profile(person))
+        return
+    refuse_without_push(
+        {"--public": public, "--sample": sample, "--base-model": base_model, "--dry-run": dry_run}
+    )
+    if format is None:
+        raise UsageError(f"Give --format: {', '.join(get_args(Program))}; or --push-to-hub.")
+    people = [read_subject(path) for path in subjects]  # all of them, before anything is written
+    write_formats(ctx, people, format, out, name, force)
+
+
+def write_formats(
+    ctx: typer.Context,
+    people: Sequence[Subject],
+    format: Program,
+    out: Path | None,
+    name: str | None,
+    force: bool,
+) -> None:
+    """Write every subject for one program, and print the files and the prompts."""
+    from mcap.cli.lock_folder import lock_folder
+    from mcap.cli.output import emit, warn
+    from mcap.runtime.files import require_writable
+    from mcap.subjects.export import export as write
+
     folder = Path() if out is None else out
     require_writable(folder)
     lock_folder(ctx, folder, wait=EXPORT_WAIT)
     found = []
-    people = [read_subject(path) for path in subjects]  # all of them, before anything is written
     for person in people:
         done = write(person, format, out, name=name, profile=training_profile(person), force=force)
         for text in done.notes:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mcap.images.provenance import public_name
+from mcap.subjects.base_model import base_model
 from mcap.subjects.subject import model_version
 from mcap.weights.catalogue import HubSource
 from mcap.weights.locate import weight
@@ -41,30 +41,18 @@ def diffusers_script(
 
     ``stems`` and ``words`` say for each learned token what its file and its word are called.
     """
-    model = subject.manifest.backbone
-    hub = public_name(model.id) == model.id and "/" in model.id
-    default = f"[{model.id!r}]" if hub else "sys.exit(__doc__)"
+    model, hub = subject.manifest.backbone, base_model(subject.manifest.backbone)
+    default = f"[{hub.repo!r}]" if hub else "sys.exit(__doc__)"
     pipeline_class = f"StableDiffusion{'XL' if model_version(subject) == 'SDXL' else ''}Pipeline"
-    loads, imports, arguments, revision = "", "", "", ""
-    if hub and re.fullmatch(r"[0-9a-f]{40}", model.revision):
-        revision = f", revision={model.revision!r} if model == {model.id!r} else None"
+    trained_on = hub.repo if hub else public_name(model.id)
+    revision = (hub and hub.revision) or model.revision
+    loads, arguments, commit = "", "", ""
+    if hub and hub.revision is not None:
+        commit = f", revision={hub.revision!r} if model == {hub.repo!r} else None"
     for token, stem in stems.items():
         loads += f'load("{stem}.safetensors", "{words[token]}")\n'
-    for module in subject.modules:
-        kind = "diffusers" if module == "unet" else "transformers"
-        imports += f"from {kind} import {MODULE_CLASSES[module]}\n"
-        loads += (
-            f"pipeline.{module} = {MODULE_CLASSES[module]}.from_pretrained(\n"
-            f'    here / "{name}-{module}", torch_dtype=pipeline.{module}.dtype\n'
-            f").to(device)\n"
-        )
-    if subject.attention is not None:
-        # diffusers sets the processors only where it is told the pipeline.
-        file = f"{name}-attention.safetensors"
-        loads += (
-            "pipeline.unet.load_attn_procs(\n"
-            f'    here, weight_name="{file}", _pipeline=pipeline\n)\n'
-        )
+    imports, learned = weight_loads(subject, name)
+    loads += learned
     if model_version(subject) == "SDXL" and subject.manifest.pooling == "end":
         end = "pipeline.tokenizer_2.eos_token_id"
         loads += f"pipeline.text_encoder_2.text_model.eos_token_id = {end}  # 2 in its config\n"
@@ -75,8 +63,8 @@ def diffusers_script(
         loads += f'pipeline.load_lora_weights(here, weight_name="{name}.safetensors")\n'
     return f'''"""Draws {name} with diffusers: python {name}.py {"[MODEL]" if hub else "MODEL"}
 
-MODEL is the model that {name} was trained on: {public_name(model.id)}, revision
-{model.revision}; a folder in diffusers' layout, a hub id, or one .safetensors file, for which
+MODEL is the model that {name} was trained on: {trained_on}, revision
+{revision}; a folder in diffusers' layout, a hub id, or one .safetensors file, for which
 diffusers asks the hub for its configuration once.{ADAPTERS_HELP if subject.encoded else ""}
 """
 
@@ -93,7 +81,7 @@ device = "cuda" if torch.cuda.is_available() else "cpu"
 if model.endswith(".safetensors"):
     pipeline = {pipeline_class}.from_single_file(model)
 else:
-    pipeline = DiffusionPipeline.from_pretrained(model{revision})
+    pipeline = DiffusionPipeline.from_pretrained(model{commit})
 pipeline.to(device, torch.float16 if device == "cuda" else torch.float32)
 
 
@@ -118,6 +106,28 @@ image = pipeline(
 {arguments}).images[0]
 image.save("{name}.png")
 '''
+
+
+def weight_loads(subject: Subject, name: str) -> tuple[str, str]:
+    """Return the script's imports and its lines that put weights of a subject's own in the place of
+    the model's."""
+    imports, loads = "", ""
+    for module in subject.modules:
+        kind = "diffusers" if module == "unet" else "transformers"
+        imports += f"from {kind} import {MODULE_CLASSES[module]}\n"
+        loads += (
+            f"pipeline.{module} = {MODULE_CLASSES[module]}.from_pretrained(\n"
+            f'    here / "{name}-{module}", torch_dtype=pipeline.{module}.dtype\n'
+            f").to(device)\n"
+        )
+    if subject.attention is not None:
+        # diffusers sets the processors only where it is told the pipeline.
+        file = f"{name}-attention.safetensors"
+        loads += (
+            "pipeline.unet.load_attn_procs(\n"
+            f'    here, weight_name="{file}", _pipeline=pipeline\n)\n'
+        )
+    return imports, loads
 
 
 def image_prompt_loads(subject: Subject, name: str) -> tuple[str, str]:

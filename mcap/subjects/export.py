@@ -108,9 +108,7 @@ def export(
         )
     name = file_name(name if name is not None else subject.name)
     folder = out if out is not None else Path(f"{name}-{format}")
-    stems = token_stems(subject, name)
-    words = {token: WORD.get(format, "{}").format(stem) for token, stem in stems.items()}
-    words |= subject.manifest.words
+    stems, words = token_stems(subject, name), prompt_words(subject, name, format)
     prompt, negative = example_prompts(subject, format, words, profile)
     version = model_version(subject)
     notes = compatibility_notes(subject, format)
@@ -175,6 +173,13 @@ def token_stems(subject: Subject, name: str) -> dict[str, str]:
         record.token: f"{name}-{record.token.strip('<>').removeprefix('mcap-')}"
         for record in subject.manifest.tokens
     }
+
+
+def prompt_words(subject: Subject, name: str, format: Format) -> dict[str, str]:
+    """Return token -> what to write in a prompt of that program, files called ``name``."""
+    stems = token_stems(subject, name)
+    words = {token: WORD.get(format, "{}").format(stem) for token, stem in stems.items()}
+    return words | subject.manifest.words
 
 
 def file_name(text: str) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +91,6 @@ def hub_files(repo: str, revision: str | None = None) -> list[str]:
 def from_hub(source: HubSource, folder: Path, bar: Any) -> Path:
     """Bring one file of a repository into ``folder``, from the cache or from the hub."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.utils import are_progress_bars_disabled
-    from huggingface_hub.utils import disable_progress_bars as hide
-    from huggingface_hub.utils import enable_progress_bars as show
 
     cached = try_to_load_from_cache(source.repo, source.path, revision=source.revision)
     if isinstance(cached, str):
@@ -102,9 +99,7 @@ def from_hub(source: HubSource, folder: Path, bar: Any) -> Path:
         bar.advance(copy.stat().st_size)
         return copy
     reach_hub()
-    hidden = are_progress_bars_disabled()
-    hide()  # ours is there already
-    try:
+    with hidden_progress_bars():  # ours is there already
         path = Path(
             hf_hub_download(
                 source.repo,
@@ -114,11 +109,24 @@ def from_hub(source: HubSource, folder: Path, bar: Any) -> Path:
                 etag_timeout=CONNECT_SECONDS,
             )
         )
+    bar.advance(path.stat().st_size)
+    return path
+
+
+@contextmanager
+def hidden_progress_bars() -> Iterator[None]:
+    """Keep the hub's library from drawing progress bars."""
+    from huggingface_hub.utils import are_progress_bars_disabled
+    from huggingface_hub.utils import disable_progress_bars as hide
+    from huggingface_hub.utils import enable_progress_bars as show
+
+    hidden = are_progress_bars_disabled()
+    hide()
+    try:
+        yield
     finally:
         if not hidden:
             show()
-    bar.advance(path.stat().st_size)
-    return path
 
 
 def reach_hub() -> None:
