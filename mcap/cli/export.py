@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
+from mcap.cli import options
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from mcap.style.profile import StyleProfile
+    from mcap.subjects.export import Exported
     from mcap.subjects.subject import Subject
 
 EXPORT_WAIT = 30.0
@@ -78,6 +81,19 @@ DRY_RUN = Annotated[
     typer.Option("--dry-run", help="With --push-to-hub: write the files, and send nothing."),
 ]
 
+MERGE = Annotated[
+    bool,
+    typer.Option(
+        "--merge",
+        help="Write a whole checkpoint with the LoRA folded in, instead of the LoRA: a folder for "
+        "diffusers, a single .safetensors file for the others.",
+    ),
+]
+PRECISION = Annotated[
+    Literal["fp16", "bf16", "fp32"] | None,
+    typer.Option(help="With --merge: how the checkpoint's values are kept. Default: fp16."),
+]
+
 
 def export(
     ctx: typer.Context,
@@ -91,6 +107,9 @@ def export(
     sample: SAMPLE = None,
     base_model: BASE_MODEL = None,
     dry_run: DRY_RUN = False,
+    merge: MERGE = False,
+    precision: PRECISION = None,
+    backbone: Annotated[str | None, options.BACKBONE] = None,
 ) -> None:
     """Write what a subject learned, a LoRA and words as a rule, for another program.
 
@@ -105,11 +124,16 @@ def export(
 
       mcap export me.mcap --format diffusers
 
+      mcap export me.mcap --format a1111 --merge --out ~/stable-diffusion-webui
+
       mcap export me.mcap --push-to-hub my-name/portrait --dry-run
     """
+    from mcap.cli.merge import MergeRequest, merge_and_write
     from mcap.cli.push_to_hub import PushRequest, refuse_without_push
     from mcap.cli.push_to_hub import push_to_hub as push
     from mcap.errors import UsageError
+    from mcap.subjects.export import export as write
+    from mcap.subjects.merge import require_mergeable
     from mcap.subjects.subject import read_subject
 
     if name is not None and len(subjects) > 1:
@@ -120,6 +144,8 @@ def export(
                 f"--format {format}: a repository holds the files of all programs that can load "
                 "the subject; leave --format out."
             )
+        if merge:
+            raise UsageError("--merge: a whole checkpoint is not sent; leave --push-to-hub out.")
         if len(subjects) > 1:
             raise UsageError("--push-to-hub: a repository holds one subject; give one.")
         request = PushRequest(
@@ -134,29 +160,41 @@ def export(
     if format is None:
         raise UsageError(f"Give --format: {', '.join(get_args(Program))}; or --push-to-hub.")
     people = [read_subject(path) for path in subjects]  # all of them, before anything is written
-    write_formats(ctx, people, format, out, name, force)
+    if merge:
+        if len(people) > 1:
+            raise UsageError("--merge: a checkpoint holds one subject; give one.")
+        task = MergeRequest(format, precision or "fp16", backbone, out, name, force)
+        require_mergeable(people[0], format)
+        write_all(ctx, people, out, lambda person, profile: merge_and_write(person, task, profile))
+        return
+    for option, value in (("--backbone", backbone), ("--precision", precision)):
+        if value is not None:
+            raise UsageError(f"{option}: belongs to --merge.")
+    write_all(
+        ctx,
+        people,
+        out,
+        lambda person, profile: write(person, format, out, name=name, profile=profile, force=force),
+    )
 
 
-def write_formats(
+def write_all(
     ctx: typer.Context,
     people: Sequence[Subject],
-    format: Program,
     out: Path | None,
-    name: str | None,
-    force: bool,
+    write: Callable[[Subject, StyleProfile | None], Exported],
 ) -> None:
-    """Write every subject for one program, and print the files and the prompts."""
+    """Write every subject, and print the files and the prompts."""
     from mcap.cli.lock_folder import lock_folder
     from mcap.cli.output import emit, warn
     from mcap.runtime.files import require_writable
-    from mcap.subjects.export import export as write
 
     folder = Path() if out is None else out
     require_writable(folder)
     lock_folder(ctx, folder, wait=EXPORT_WAIT)
     found = []
     for person in people:
-        done = write(person, format, out, name=name, profile=training_profile(person), force=force)
+        done = write(person, training_profile(person))
         for text in done.notes:
             warn(ctx, f"{person.name}: {text}")
         found.append((person, done))

@@ -23,8 +23,10 @@ TEXT_PREFIXES = (("lora_te_", "lora_te1_"), ("lora_te2_",))
 """Of the first and of the second text encoder; what comes first is written for a single one."""
 
 _RESNET = {
+    "norm1": "in_layers.0",
     "conv1": "in_layers.2",
     "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
     "conv2": "out_layers.3",
     "conv_shortcut": "skip_connection",
 }
@@ -34,6 +36,7 @@ _OUTSIDE = {
     "time_embedding.linear_2": "time_embed.2",
     "add_embedding.linear_1": "label_emb.0.0",
     "add_embedding.linear_2": "label_emb.0.2",
+    "conv_norm_out": "out.0",
     "conv_out": "out.2",
 }
 
@@ -44,7 +47,7 @@ def flat(name: str) -> str:
 
 
 def sgm_names(names: Iterable[str], layers_per_block: int) -> dict[str, str]:
-    """Map names of UNet modules in diffusers to those in the original SDXL code.
+    """Map names of UNet modules in diffusers to those in the original code, SDXL's as SD1.5's.
 
     ``layers_per_block`` is the UNet's (2 in SDXL and in SD1.5); pass all of the modules' names, as
     an up block's upsampler stands behind the attention where there is one. Names that have no
