@@ -194,7 +194,7 @@ def prepare_downloads(ctx: typer.Context) -> None:
 
 # import_module and no import statement: a command's function has its module's name, which it would
 # hide as an attribute of this package.
-for _name in ("mask", "train", "generate", "edit", "enhance", "report", "evaluate"):
+for _name in ("mask", "train", "generate", "edit", "enhance", "report", "evaluate", "studio"):
     app.command(_name)(getattr(importlib.import_module(f"mcap.cli.{_name}"), _name))
 for _name in ("batch", "profiles", "models"):
     app.add_typer(importlib.import_module(f"mcap.cli.{_name}").app, name=_name)

@@ -28,8 +28,8 @@ OUT_OF_REACH = (
 
 SUBJECTS = typer.Argument(
     metavar="[SUBJECT]...",
-    help="Subject folders that mcap train wrote; or a person's folder of mcap batch, "
-    "STUDIO/people/NAME, with all that is in it.",
+    help="Subject folders that mcap train wrote; or a person's folder of mcap batch or of mcap "
+    "studio, STUDIO/people/NAME, with all that is in it.",
 )
 SOURCE = typer.Option(
     help="Forget the person on the photos in this folder: every subject that was trained on them, "
@@ -118,10 +118,12 @@ def find_traces(subjects: Sequence[Path], source: Sequence[str], pictures: bool)
     """
     from mcap.batch.folder import MASKED
     from mcap.errors import InputRejectedError
-    from mcap.generation.forget import picture_traces
+    from mcap.generation.forget import drawn_of, picture_traces
     from mcap.images.find import find_photos
     from mcap.masking.forget import mask_traces, masked_hashes
+    from mcap.results.folder import read_results
     from mcap.runtime.files import sha256_of, why
+    from mcap.studio.folder import is_page_home, page_traces
     from mcap.subjects.forget import folders_below, source_hashes, subject_traces
     from mcap.subjects.manifest import is_subject_folder, read_manifest
 
@@ -136,7 +138,7 @@ def find_traces(subjects: Sequence[Path], source: Sequence[str], pictures: bool)
         except OSError as error:
             raise InputRejectedError(f"--source {path}: {why(error)}.") from None
     photos = of_person.union(*(source_hashes(path) for path in subjects))
-    places = [Path(), *homes, *(path.absolute().parent for path in subjects)]
+    places = [*homes, Path(), *(path.absolute().parent for path in subjects)]
     places += [Path(name).absolute().parent for name in source]
     places += [Path(name) for name in source if Path(name).is_dir()]
     around = list(folders_below(places, DEPTH, MOST_FOLDERS))
@@ -158,6 +160,8 @@ def find_traces(subjects: Sequence[Path], source: Sequence[str], pictures: bool)
     for path in chosen:
         if (manifest := read_manifest(path)).files:
             hashes.add(manifest.sha256)
+    for folder in folders_below(homes, DEPTH, MOST_FOLDERS):  # also of a training since replaced
+        hashes |= {drawn_of(entry) for entry in read_results(folder)} - {""}
     drawn: dict[Path, Traces] = {}
     for folder in around:
         found = picture_traces(folder, frozenset(hashes))
@@ -171,15 +175,19 @@ def find_traces(subjects: Sequence[Path], source: Sequence[str], pictures: bool)
         else:
             left.append(f"{folder}: pictures of this person; --pictures removes them.")
     rows, pages = find_rows([*chosen, *homes], left)
+    pages += [page_traces(home) for home in homes if is_page_home(home)]
     every = (*chosen.values(), *masks.values(), *drawn.values(), *pages)
     left += [f"{file}: is not mcap's." for one in every for file in one.others]
     return Findings(every, tuple(rows), tuple(left))
 
 
 def is_home(path: Path) -> bool:
-    """Return whether a path is a person's folder of ``mcap batch``."""
+    """Return whether a path is a person's folder of ``mcap batch`` or ``mcap studio``."""
     from mcap.batch.folder import person_folder, studio_of
+    from mcap.studio.folder import is_page_home
 
+    if is_page_home(path):
+        return True
     found = studio_of(path)
     return found is not None and path.is_dir() and path.absolute() == person_folder(*found)
 

@@ -62,7 +62,8 @@ def note_consent(ctx: typer.Context, request: TrainingRequest) -> None:
 def show_plan(ctx: typer.Context, plan: Plan, *, dry_run: bool) -> None:
     """Print the plan: as a dry run's result, or on stderr before the work."""
     if dry_run:
-        emit(ctx, {"dry_run": True, **plan.as_json()}, lambda console: print_plan(console, plan))
+        result = {"dry_run": True, **plan.as_json(), "lines": plan_lines(plan)}
+        emit(ctx, result, lambda console: print_plan(console, plan))
     elif not ctx.obj.json and not ctx.obj.quiet:
         print_plan(error_console(), plan)
 

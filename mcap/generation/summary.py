@@ -55,21 +55,29 @@ class Shown:
     def reduced(self, file: Path, side: int) -> str | None:
         """Return a picture, ``side`` pixels at most, as a data address; None for none."""
         try:
-            image = Image.fromarray(read_photo(file).image)
-            kind = declared(file)
+            data = reduced_jpeg(file, side)
         except InputRejectedError as error:
             self.left_out.append(str(error))
             return None
-        image.thumbnail((side, side), Image.Resampling.LANCZOS)
-        data = io.BytesIO()
-        # What the picture says of its kind goes along; a photograph has nothing to say.
-        said = {} if kind is None else {"xmp": mark_only(source_type=kind).packet()}
-        image.save(data, "JPEG", quality=QUALITY, **said)
-        return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
+        return "data:image/jpeg;base64," + base64.b64encode(data).decode()
 
     def link(self, file: Path | None) -> str | None:
         """Return the way from the page to a file."""
         return None if file is None else Path(os.path.relpath(file, self.path.parent)).as_posix()
+
+
+def reduced_jpeg(file: Path, side: int) -> bytes:
+    """Return a picture, ``side`` pixels at most, as a JPEG; `InputRejectedError` where it is none.
+
+    What the picture says of its kind goes along; a photograph has nothing to say.
+    """
+    image = Image.fromarray(read_photo(file).image)
+    kind = declared(file)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    data = io.BytesIO()
+    said = {} if kind is None else {"xmp": mark_only(source_type=kind).packet()}
+    image.save(data, "JPEG", quality=QUALITY, **said)
+    return data.getvalue()
 
 
 def write_summary(

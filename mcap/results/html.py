@@ -30,9 +30,13 @@ def write_page(path: Path, template: str, **values: Any) -> None:
     Text in ``values`` is escaped, control characters of file names too. A value that the template
     asks for and that is not given raises `jinja2.UndefinedError`.
     """
+    files.write_bytes(path, render_page(template, **values).encode())
+
+
+def render_page(template: str, **values: Any) -> str:
+    """Return a template filled with ``values``, as `write_page` writes it."""
     page = templates().get_template(template).render(**values)
-    page = page.replace("<style>", f"<style>\n{font_faces(page)}", 1)
-    files.write_bytes(path, page.encode())
+    return page.replace("<style>", f"<style>\n{font_faces(page)}", 1)
 
 
 @cache

@@ -1,0 +1,53 @@
+// The page works without this, but for what is said at once: photos are sent as soon as they are
+// chosen, and what runs is shown as it goes.
+"use strict";
+
+for (const field of document.querySelectorAll("[data-sends]"))
+  field.addEventListener("change", () => {
+    if (field.files.length) field.form.requestSubmit();
+  });
+
+for (const form of document.forms)
+  form.addEventListener("submit", () => {
+    const busy = form.querySelector("[data-busy]");
+    if (busy) busy.hidden = false;
+  });
+
+const live = document.querySelector("[data-live]");
+const gone = document.getElementById("gone");
+const shown = new Map(); // part of the page -> its text as it came
+
+/** Load the page again, unless that would lose what somebody is typing. */
+function renew() {
+  const typed = [...document.querySelectorAll("input")].some((field) =>
+    field.type === "checkbox" || field.type === "radio"
+      ? field.checked !== field.defaultChecked
+      : field.type !== "hidden" && field.value !== field.defaultValue);
+  if (typed) document.getElementById("news").hidden = false;
+  else location.reload();
+  return !typed;
+}
+
+/** Ask what runs, once a second while something does. */
+async function look() {
+  let wait = "running" in live.dataset ? 1000 : 3000;
+  try {
+    const answer = await fetch(live.dataset.live, { cache: "no-store" });
+    if (answer.status === 403 || answer.status === 404) return location.reload();
+    if (!answer.ok) throw new Error(answer.statusText);
+    const told = await answer.json();
+    gone.hidden = true;
+    if (told.stamp !== live.dataset.stamp && renew()) return;
+    for (const [name, html] of Object.entries(told.parts)) {
+      const part = live.querySelector(`[data-part="${name}"]`);
+      if (shown.get(name) !== html) part.innerHTML = html;
+      shown.set(name, html);
+    }
+  } catch {
+    gone.hidden = false;
+    wait = 2000;
+  }
+  setTimeout(look, wait);
+}
+
+if (live) setTimeout(look, 1000);
