@@ -1,11 +1,11 @@
 """What autograd keeps of a training step, counted on the architecture: nothing is allocated.
 
-    python benchmarks/count_memory.py [--models sd15,sdxl,klein] [--size PIXELS]
+    python benchmarks/count_memory.py [--models sd15,sdxl,klein,zimage] [--size PIXELS]
     python benchmarks/count_memory.py --values
 
 The modules are made on torch's meta device, which computes shapes alone, and every tensor that is
 saved for the backward pass is added up, once a storage. The plan of ``mcap train`` uses the numbers
-(mcap_plugins.stable_diffusion, mcap_plugins.klein); tests/training/test_costs.py counts again.
+(of the plugins stable_diffusion, klein and zimage); tests/training/test_costs.py counts again.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ def main() -> None:
 
 def count(name: str, size: int | None = None) -> dict[str, float]:
     """Return MB in single precision of one model, as `mcap.contracts.BackboneMemory` has them."""
-    if name == "klein":
-        backbone, predict, decode = klein(size or 1024), predict_flow, decode_flow
+    if name in FLOWS:
+        make, predict = FLOWS[name]
+        backbone, decode = make(size or 1024), decode_flow
     else:
         backbone = random_backbone(name, torch.device("meta"), torch.float32, size)
         predict, decode = predict_noise, decode_latent
@@ -96,7 +97,6 @@ def klein(size: int) -> Any:
     to be compared with the published files.
     """
     from diffusers import AutoencoderKLFlux2, Flux2Transformer2DModel
-    from transformers import Qwen3Config, Qwen3ForCausalLM
 
     with torch.device("meta"):
         transformer = Flux2Transformer2DModel(
@@ -106,19 +106,44 @@ def klein(size: int) -> Any:
             joint_attention_dim=7680,
             guidance_embeds=False,
         )
-        qwen = Qwen3ForCausalLM(
-            Qwen3Config(
-                hidden_size=2560,
-                intermediate_size=9728,
-                num_hidden_layers=36,
-                num_attention_heads=32,
-                num_key_value_heads=8,
-                head_dim=128,
-                vocab_size=151936,
-                tie_word_embeddings=True,
-            )
+        return flow_networks(transformer, AutoencoderKLFlux2(), size)
+
+
+def zimage(size: int) -> Any:
+    """The networks of Z-Image: its transformer and its autoencoder, FLUX.1's, as diffusers has
+    them."""
+    from diffusers import AutoencoderKL, ZImageTransformer2DModel
+
+    blocks = 4
+    with torch.device("meta"):
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * blocks,
+            up_block_types=("UpDecoderBlock2D",) * blocks,
+            block_out_channels=(128, 256, 512, 512),
+            layers_per_block=2,
+            latent_channels=16,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
         )
-        vae = AutoencoderKLFlux2()
+        return flow_networks(ZImageTransformer2DModel(), vae, size)
+
+
+def flow_networks(transformer: Any, vae: Any, size: int) -> Any:
+    """A transformer and its autoencoder, with Qwen3 4B; inside of ``torch.device("meta")``."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    qwen = Qwen3ForCausalLM(
+        Qwen3Config(
+            hidden_size=2560,
+            intermediate_size=9728,
+            num_hidden_layers=36,
+            num_attention_heads=32,
+            num_key_value_heads=8,
+            head_dim=128,
+            vocab_size=151936,
+            tie_word_embeddings=True,
+        )
+    )
     for module in (transformer, qwen, vae):
         module.eval().requires_grad_(False)
     side = size // 16  # tokens
@@ -127,29 +152,26 @@ def klein(size: int) -> Any:
 
 def transformer_values() -> dict[str, int]:
     """The numbers of values of the transformers' networks, and of a LoRA of rank 16 on them."""
-    from diffusers import ZImageTransformer2DModel
-
     from mcap.diffusion.lora import add_lora
     from mcap_plugins.klein.text import TEXT_LAYERS
 
     def values(tensors: Any) -> int:
         return sum(tensor.numel() for tensor in tensors)
 
-    networks = klein(1024)
+    networks, others = klein(1024), zimage(1024)
     (qwen,) = networks.text_encoders
-    with torch.device("meta"):
-        zimage = ZImageTransformer2DModel().requires_grad_(False)
     found = {
         "klein's transformer": values(networks.unet.parameters()),
-        "Z-Image's transformer": values(zimage.parameters()),
+        "Z-Image's transformer": values(others.unet.parameters()),
         "Qwen3": values(qwen.parameters()),
         "Qwen3's layers that klein does not read": sum(
             values(layer.parameters()) for layer in qwen.model.layers[TEXT_LAYERS[-1] :]
         ),
         "klein's autoencoder": values(networks.vae.parameters()),
         "its decoder": values(networks.vae.decoder.parameters()),
+        "Z-Image's autoencoder": values(others.vae.parameters()),
     }
-    for name, network in (("klein", networks.unet), ("Z-Image", zimage)):
+    for name, network in (("klein", networks.unet), ("Z-Image", others.unet)):
         lora = add_lora(network, 16)
         found |= {f"LoRA on {name}": values(lora), f"its tensors on {name}": len(lora)}
     return found
@@ -159,12 +181,9 @@ FLOW_TEXT = 512
 """Tokens of a padded prompt."""
 
 
-def predict_flow(backbone: Any) -> Any:
-    """Qwen3 and the transformer on one row, with a gradient to the prompt."""
-    from mcap_plugins.klein.text import TEXT_LAYERS
-
-    (qwen,), tokens = backbone.text_encoders, backbone.side**2
-    states = qwen.model(
+def text_states(qwen: Any) -> tuple[torch.Tensor, ...]:
+    """Qwen3's hidden states of one padded prompt, with a gradient to it."""
+    return qwen.model(
         inputs_embeds=torch.empty(
             1, FLOW_TEXT, qwen.config.hidden_size, device="meta", requires_grad=True
         ),
@@ -173,6 +192,13 @@ def predict_flow(backbone: Any) -> Any:
         output_hidden_states=True,
         use_cache=False,
     ).hidden_states
+
+
+def predict_klein(backbone: Any) -> Any:
+    """Qwen3 and the transformer on one row, with a gradient to the prompt."""
+    from mcap_plugins.klein.text import TEXT_LAYERS
+
+    tokens, states = backbone.side**2, text_states(backbone.text_encoders[0])
     return backbone.unet(
         hidden_states=torch.empty(1, tokens, 128, device="meta"),
         encoder_hidden_states=torch.cat([states[layer] for layer in TEXT_LAYERS], dim=-1),
@@ -183,9 +209,25 @@ def predict_flow(backbone: Any) -> Any:
     )[0]
 
 
+def predict_zimage(backbone: Any) -> Any:
+    """The same of Z-Image; its prompt as long as the longest."""
+    from mcap_plugins.zimage.text import TEXT_LAYER
+
+    side, states = 2 * backbone.side, text_states(backbone.text_encoders[0])
+    return backbone.unet(
+        [torch.empty(16, 1, side, side, device="meta")],
+        torch.empty(1, device="meta"),
+        [states[TEXT_LAYER][0]],
+        return_dict=False,
+    )[0][0]
+
+
+FLOWS = {"klein": (klein, predict_klein), "zimage": (zimage, predict_zimage)}
+
+
 def decode_flow(backbone: Any) -> Any:
-    side = 2 * backbone.side
-    latent = torch.empty(1, 32, side, side, device="meta", requires_grad=True)
+    side, channels = 2 * backbone.side, backbone.vae.config.latent_channels
+    latent = torch.empty(1, channels, side, side, device="meta", requires_grad=True)
     return backbone.vae.decode(latent).sample
 
 

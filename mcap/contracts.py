@@ -56,6 +56,10 @@ SubjectKind = Literal["face", "object"]
 """A person, known by the face, or a thing or animal of which nothing is known but its pixels."""
 
 
+TransformerKind = Literal["klein", "zimage"]
+"""FLUX.2 klein or Z-Image: models whose network is a transformer on a straight path."""
+
+
 @dataclass(frozen=True)
 class Face:
     """One face in one image.
@@ -495,7 +499,7 @@ class BackboneMemory:
 class BackbonePlan:
     """A registered backbone as it is known before it is loaded: ``mcap train`` plans by it."""
 
-    architecture: Literal["sd", "sdxl", "klein"] | None = None
+    architecture: Literal["sd", "sdxl"] | TransformerKind | None = None
     """The kind of model (`mcap.weights.model_source`) that the entry loads from elsewhere, too."""
     native_size: int | None = None
     """Side in pixels of a training picture; None: as the model in ``folder`` has it, else 512."""

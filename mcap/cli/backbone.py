@@ -9,7 +9,15 @@ from mcap.cli.marks import chosen_marks
 from mcap.contracts import FaceTools
 from mcap.errors import MissingResourceError, UsageError
 from mcap.registry import registry
-from mcap.weights.model_source import CONFIG_FILES, describe, find_model, is_place, pinned
+from mcap.weights.model_source import (
+    CONFIG_FILES,
+    FLOWS,
+    describe,
+    find_model,
+    is_place,
+    pinned,
+    require_libraries,
+)
 
 if TYPE_CHECKING:
     import typer
@@ -35,8 +43,8 @@ def choose_backbone(given: str, *, ask_the_hub: bool = False) -> tuple[Entry, st
 
     A model's kind decides between the entries, whose facts the plan is made of. ``ask_the_hub``
     fetches the configuration files of a hub id, a few megabytes. Raises `MissingResourceError`
-    where there is no such thing, or it cannot be had, `UsageError` for a model that cannot be
-    trained.
+    where there is no such thing, or it cannot be had, or the libraries are too old for it,
+    `UsageError` for a model that cannot be trained.
     """
     if given in registry().names("backbone") or not is_place(given):
         return registry().get("backbone", given), None
@@ -48,6 +56,8 @@ def choose_backbone(given: str, *, ask_the_hub: bool = False) -> tuple[Entry, st
         hub_snapshot(place.repo, place.revision, CONFIG_FILES)
         known = describe(place)
     if known is not None:
+        if known.architecture in FLOWS:
+            require_libraries(known.architecture)
         for entry in registry().entries["backbone"].values():
             if entry.info.architecture == known.architecture:
                 return entry, given

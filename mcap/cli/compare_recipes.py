@@ -43,7 +43,7 @@ from mcap.training.memory_advice import LOADING_ADVICE
 from mcap.training.options import Options
 from mcap.training.plan import plan_training, required_weights
 from mcap.training.prepare import PreparedPhotos
-from mcap.training.request import TrainingRequest, state_at_out
+from mcap.training.request import TrainingRequest, require_undistilled, state_at_out
 from mcap.training.timing import RunTime, TimeLeft, is_worth_timing, time_pictures
 from mcap.weights.locate import require_here
 
@@ -169,6 +169,7 @@ def make_trial(
             "changed. Give another --out, or remove that folder.",
             details=error.details,
         ) from None
+    require_undistilled(request)
     return Trial(replace(entrant, subject=request.out), request, state)
 
 

@@ -76,7 +76,10 @@ MASKS = typer.Option(
     metavar="DIR",
 )
 RESUME = typer.Option("--resume", help="Go on with an interrupted run; never start a new one.")
-FORCE = typer.Option("--force", help="Start over, and replace a subject that lies at --out.")
+FORCE = typer.Option(
+    "--force",
+    help="Start over, and replace a subject that lies at --out; train a distilled model, too.",
+)
 DRY_RUN = typer.Option("--dry-run", help="Look at the photos, print the plan and stop.")
 TIME_STEPS = typer.Option(
     "--time-steps/--no-time-steps",
@@ -157,8 +160,10 @@ def train(
     from mcap.cli.settings import load_settings
     from mcap.images.marking import NO_MARKS
     from mcap.runtime.files import require_writable
+    from mcap.runtime.memory import total_memory_mb
+    from mcap.training.costs import require_memory
     from mcap.training.options import Options
-    from mcap.training.request import state_at_out
+    from mcap.training.request import require_undistilled, state_at_out
 
     settings = load_settings(
         ctx.obj, backbone=backbone, recipe=recipe, detector=detector, identity=identity,
@@ -185,11 +190,17 @@ def train(
     if state == "complete" and not dry_run:
         train_output.tell_already_trained(ctx, request)
         return
+    if state == "new" and not force:
+        require_undistilled(request)
+    if not dry_run:  # whose plan says it
+        half, room = request.dtype.itemsize == 2, total_memory_mb(request.device)
+        require_memory(request.backbone, half=half, room=room)
     how = Options(
         seed=request.seed,
         resume=state == "training",
         checkpoint_every=checkpoint_every,
         preview_every=preview_every,
+        distilled=force or state == "training",  # what goes on was begun with --force
         marks=NO_MARKS if dry_run else chosen_marks(ctx, settings.marks),
     )
     run(ctx, request, settings.threads, how, dry_run=dry_run, time_steps=time_steps)

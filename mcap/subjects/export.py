@@ -39,6 +39,7 @@ from mcap.style.prompts import COMPOSED_TEMPLATES, fill
 from mcap.subjects.diffusers_script import IMAGE_PROMPT, diffusers_script
 from mcap.subjects.kohya import to_kohya
 from mcap.subjects.subject import model_version, read_token_vectors
+from mcap.subjects.transformer_script import DRAWINGS, transformer_script
 
 if TYPE_CHECKING:
     from mcap.style.profile import StyleProfile
@@ -101,10 +102,12 @@ def export(
         )
     if subject.encoded is not None:
         require_exportable(subject, format)
-    if subject.is_of_a_transformer:
+    if subject.transformer is not None and format not in ("diffusers", "comfyui"):
+        what = DRAWINGS[subject.transformer].what
         raise UsageError(
-            f"--format {format}: {subject.path} was trained on a transformer, whose LoRA and words "
-            "mcap does not export yet; its adapter.safetensors is diffusers' own format as it is."
+            f"--format {format}: {subject.path} was trained on {what}, a transformer. Export it "
+            "with --format comfyui or diffusers; the LoRA of either has diffusers' names, which "
+            "other programs for this model read, too."
         )
     name = file_name(name if name is not None else subject.name)
     folder = out if out is not None else Path(f"{name}-{format}")
@@ -139,7 +142,8 @@ def export(
         place = folder / TOKEN_FOLDER.get(format, "") / f"{stem}.safetensors"
         files[place] = embedding_bytes(subject, token, format, words[token])
     if format == "diffusers":
-        script = diffusers_script(subject, name, stems, words, prompt, negative)
+        written = diffusers_script if subject.transformer is None else transformer_script
+        script = written(subject, name, stems, words, prompt, negative)
         files[folder / f"{name}.py"] = script.encode()
     done = Exported(format, folder, tuple(files), words, prompt, negative, notes)
     readme = beside / f"{name}.txt"
@@ -210,13 +214,14 @@ def lora_bytes(subject: Subject, format: Format, name: str, prompt: str) -> byte
         "format": "pt",
         "ss_output_name": name,
         "ss_sd_model_name": public_name(subject.manifest.backbone.id),
-        # AUTOMATIC1111 shows a LoRA only beside a model of the version that these two name.
-        "ss_base_model_version": base,
-        "ss_v2": str(version == "SD2"),
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.title": name,
         "modelspec.trigger_phrase": prompt,
     }
+    if subject.transformer is not None:  # of which alpha is the rank, and the names are common
+        return safetensors_bytes(tensors, metadata)
+    # AUTOMATIC1111 shows a LoRA only beside a model of the version that these two name.
+    metadata |= {"ss_base_model_version": base, "ss_v2": str(version == "SD2")}
     if architecture is not None:
         metadata["modelspec.architecture"] = architecture
     if format != "diffusers":
@@ -291,6 +296,17 @@ def compatibility_notes(subject: Subject, format: Format) -> tuple[str, ...]:
             "in the script, where a text ends: "
             "pipeline.text_encoder_2.text_model.eos_token_id = pipeline.tokenizer_2.eos_token_id"
         )
+    if subject.transformer is not None and format == "comfyui" and subject.manifest.tokens:
+        found.append(
+            "ComfyUI takes the blank behind an embedding away, so that its pictures differ "
+            "somewhat from mcap's."
+        )
+        if subject.transformer == "zimage":
+            found.append(
+                "ComfyUI's text encoder for Z-Image looks for no embeddings in the versions that "
+                "were looked at, and the words mean nothing there; train with plain words for it "
+                "(--set tokens=false --set id_words=WORD)."
+            )
     if format == "a1111":
         found.append(
             "For mcap's own noise set Settings, Stable Diffusion, Random number generator source "
@@ -319,9 +335,13 @@ def readme_text(
         lines.append(f"Negative prompt: {exported.negative}")
     if profile is not None:
         generate = profile.generate
+        steps, cfg = generate.steps, generate.guidance_scale
+        if subject.transformer is not None:  # of which a profile knows nothing
+            drawing = DRAWINGS[subject.transformer]
+            steps, cfg = drawing.steps, drawing.cfg
         for label, value in (
-            ("Steps", generate.steps),
-            ("CFG scale", generate.guidance_scale),
+            ("Steps", steps),
+            ("CFG scale", cfg),
             ("Width to height", profile.aspect),
         ):
             if value is not None:

@@ -17,6 +17,7 @@ from mcap.errors import UsageError
 from mcap.runtime.documents import read_json
 from mcap.subjects.kohya import COMFYUI_PREFIXES, FLAT_PREFIXES, from_kohya
 from mcap.subjects.rotations import InputOft
+from mcap.subjects.transformer_lora import diffusers_state
 from mcap.weights.model_source import read_header
 
 if TYPE_CHECKING:
@@ -66,9 +67,14 @@ class Lora:
 
         `mcap.errors.UsageError` where the file is not for this model or not a plain LoRA.
         """
+        from mcap.diffusion.lora import network_name
+
         everything = read_tensors("--lora", self.path)
         # Embeddings that lie beside the layers are read by `mcap.subjects.embedding_file`.
         state = {key: value for key, value in everything.items() if not key.startswith(BUNDLED)}
+        if network_name(pipeline.unet) == "transformer":
+            self.load_into_transformer(pipeline, adapter_name, everything, state)
+            return
         turned = any(TURNED.search(key) for key in state)
         looked_up = turned or (bool(state) and all(key.startswith(LOOKED_UP) for key in state))
         for key in state:
@@ -120,6 +126,30 @@ class Lora:
             raise UsageError(
                 f"--lora {self.path}: {len(ups) - found} of its {len(ups)} layers have no place in "
                 "this backbone; it is for another kind of model."
+            )
+
+    def load_into_transformer(
+        self,
+        pipeline: Any,
+        adapter_name: str,
+        everything: Mapping[str, torch.Tensor],
+        state: Mapping[str, torch.Tensor],
+    ) -> None:
+        """Do the same for a transformer; ``state`` are those tensors of the file that are a
+        LoRA's."""
+        # Alphas in the metadata are those of peft, which diffusers reads from the file itself.
+        in_file = "lora_adapter_metadata" in read_header(self.path).metadata
+        if any(key.endswith(".alpha") for key in state) and not any(
+            "lora_down" in k for k in state
+        ):
+            state, in_file = apply_alphas(self.path, state), False
+        source: Any = diffusers_state(self.path, state, pipeline)
+        options: dict[str, str] = {}
+        if in_file and len(state) == len(everything):
+            source, options = str(self.path.parent), {"weight_name": self.path.name}
+        with quiet_libraries():
+            pipeline.load_lora_weights(
+                source, adapter_name=adapter_name, local_files_only=True, **options
             )
 
 

@@ -38,7 +38,7 @@ from mcap.subjects.manifest import (
 if TYPE_CHECKING:
     import torch
 
-    from mcap.contracts import EncodedIdentity, Float32Array, SteersPipeline
+    from mcap.contracts import EncodedIdentity, Float32Array, SteersPipeline, TransformerKind
 
 SD2_TEXT_WIDTH = 1024
 SDXL_CROSS_ATTENTION = 2048
@@ -80,14 +80,19 @@ class Subject:
         return self.attention is not None or bool(self.modules)
 
     @property
-    def is_of_a_transformer(self) -> bool:
-        """True where its LoRA is for a transformer and not for a UNet."""
+    def transformer(self) -> TransformerKind | None:
+        """The transformer that it was trained on, by the layers of its LoRA or, without one, by the
+        backbone's name; None where it was a UNet."""
         from safetensors import safe_open
 
         if self.adapter is None:
-            return False
+            by_name: dict[str, TransformerKind] = {"klein": "klein", "zimage": "zimage"}
+            return by_name.get(self.manifest.backbone.name)
         with safe_open(self.adapter, framework="numpy") as file:
-            return any(key.startswith("transformer.") for key in file.keys())  # noqa: SIM118
+            names = set(file.keys())
+        if any(name.startswith("transformer.layers.") for name in names):
+            return "zimage"
+        return "klein" if any(name.startswith("transformer.") for name in names) else None
 
     def load_into(
         self,

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from mcap.errors import MissingResourceError, UsageError
 from mcap.weights.model_source import (
+    FLOWS,
     ModelFacts,
     describe,
+    file_architecture,
     find_model,
     folder_size,
+    parts_beside,
     read_header,
     vae_beside,
 )
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 class BackboneFacts:
     name: str  # of the registered entry
     source: str | None  # folder, file or hub id where one was given
-    architecture: str | None  # "sd", "sdxl" or "klein"; None: neither, or not known
+    architecture: str | None  # "sd", "sdxl", "klein" or "zimage"; None: none, or not known
     native_size: int
     face_height: float
     recipe_overrides: Mapping[str, Any]
@@ -44,6 +47,7 @@ class BackboneFacts:
     weights_bytes: int | None  # their size, where they lie in a folder or file here
     identity_encoder: bool | None  # whether it brings one; None: not known before it is loaded
     notice: str  # what to know of its pictures; "" where there is nothing
+    distilled: bool  # to draw in a few steps; False: no, or not known before it is loaded
 
     @property
     def local(self) -> bool:
@@ -106,16 +110,17 @@ def backbone_facts(entry: Entry, source: str | None) -> BackboneFacts:
         weights_bytes=weights_bytes(local) if local is not None else None,
         identity_encoder=brings,
         notice=plan.notice if source is None else "",
+        distilled=known is not None and known.distilled,
     )
 
 
 def unet_mb(place: Path) -> float | None:
     """Return the MB of a local model's UNet in single precision, by its files' headers; None where
     they do not tell."""
-    folder = place.is_dir()
+    whole = place.is_dir() or file_architecture(place) in FLOWS
     networks = ("unet", "transformer")
     files = sorted(f for name in networks for f in place.glob(f"{name}/*.safetensors"))
-    if not folder:
+    if not place.is_dir():
         files = [place]
     sizes: dict[str, int] = {}  # a variant in half precision has the same names
     for file in files:
@@ -126,7 +131,7 @@ def unet_mb(place: Path) -> float | None:
         sizes |= {
             name: math.prod(shape)
             for name, shape in shapes.items()
-            if folder or name.startswith("model.diffusion_model.")
+            if whole or name.startswith("model.diffusion_model.")
         }
     return sum(sizes.values()) * 4 / 2**20 or None
 
@@ -153,7 +158,16 @@ def weights_bytes(place: Path) -> int:
 
 
 def weight_files(place: Path) -> list[Path]:
-    """Return the weight files of a folder in diffusers' layout, or a single file and its VAE."""
+    """Return the weight files of a folder in diffusers' layout, or a single file and its VAE, of a
+    transformer its text encoder, too."""
     if place.is_dir():
         return sorted(place.glob("*/*.safetensors"))
+    architecture = file_architecture(place)
+    if architecture in FLOWS:
+        beside = parts_beside(place, architecture)
+        others = ("text_encoder", "vae")
+        return [
+            place,
+            *(f for part in others for f in sorted(beside.glob(f"{part}/*.safetensors"))),
+        ]
     return [file for file in (place, vae_beside(place)) if file is not None]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mcap.errors import OutOfMemory
 from mcap.runtime import memory
 
 if TYPE_CHECKING:
@@ -136,6 +137,33 @@ def estimate_memory_mb(
     networks = backbone.memory.weights + backbone.memory.decoder
     whole = whole_network_mb(recipe, backbone, half=half, device=device)
     return runtime + (networks + WORKSPACE * at_once) * (0.5 if half else 1.0) + whole
+
+
+def require_memory(backbone: BackboneFacts, *, half: bool, room: float) -> None:
+    """Raise `OutOfMemory` where the networks alone are larger than ``room``, MB of the device.
+
+    Known before they are fetched; where their size is not known, nothing is raised.
+    """
+    if backbone.memory is None:
+        return
+    needed = networks_mb(backbone.memory, half=half)
+    if needed <= room:
+        return
+    text = (
+        f"Backbone '{backbone.given}': its networks alone are {needed / 1000:.1f} GB, and the "
+        f"device has {room / 1000:.1f} GB in all; nothing was fetched or begun."
+    )
+    if not half:
+        text += " On a GPU, --precision bf16 needs half."
+    raise OutOfMemory(
+        f"{text} Use a smaller backbone, or a device with more memory.",
+        details={"needed_mb": round(needed), "device_mb": round(room)},
+    )
+
+
+def networks_mb(memory: BackboneMemory, *, half: bool) -> float:
+    """Return what the networks take without anything being computed, MB."""
+    return (memory.weights + memory.decoder) * (0.5 if half else 1.0)
 
 
 def learning_mb(recipe: Recipe, backbone: BackboneFacts) -> float:

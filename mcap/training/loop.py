@@ -62,6 +62,7 @@ from mcap.training.phases import (
 )
 from mcap.training.previews import Previews, PreviewScorer
 from mcap.training.recipe import Recipe, makes_no_word, no_identity_encoder
+from mcap.training.request import distilled_model
 from mcap.training.run_state import RunState
 from mcap.training.save import save_subject
 from mcap.training.step import StepModels, StepTerms, training_step
@@ -92,6 +93,8 @@ def train(
     """
     networks, options = networks or GuideNetworks(), options or Options()
     check_inputs(data, recipe, backbone, networks)
+    if backbone.info.distilled and recipe.steps and not options.distilled:
+        raise distilled_model(backbone.info.id)
     data = replace(data, prompts=data.prompts.in_words(recipe.words))
     inputs = fingerprint_of_data(data, recipe, backbone, networks.identity, options.seed)
     checkpoint = latest_checkpoint(writer.checkpoints) if options.resume else None
@@ -177,11 +180,6 @@ def check_inputs(
         check_identity_encoder(recipe, backbone, networks.encoder, networks.identity)
     elif recipe.steps == 0:
         raise UsageError("The recipe has no steps: phase1_steps and phase2_steps are both 0.")
-    if backbone.info.distilled and recipe.steps:
-        raise UsageError(
-            f"Backbone '{backbone.info.id}' was distilled to draw in a few steps, which training "
-            "would undo: train on the model that it was made from (its Base variant)."
-        )
     more = recipe.learns != "lora" or recipe.text_encoder
     if more and backbone.info.is_rectified_flow:
         raise UsageError(

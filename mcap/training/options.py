@@ -32,6 +32,8 @@ class Options:
     """Prompt of the previews; empty: the first composed prompt."""
     latents: Path | None = None
     """Folder that keeps encoded images between runs; None: they are encoded anew."""
+    distilled: bool = False
+    """Train even a model that was distilled to draw in a few steps."""
     marks: Marks = NO_MARKS
     """What previews are marked with, beside their XMP."""
     should_stop: Callable[[], bool] = field(default=lambda: False)

@@ -196,6 +196,21 @@ def state_at_out(
     )
 
 
+def require_undistilled(request: TrainingRequest) -> None:
+    """Raise `UsageError` for a backbone that is known to be distilled, before it is fetched."""
+    if request.backbone.distilled and request.recipe.steps:
+        raise distilled_model(request.backbone.given)
+
+
+def distilled_model(name: str) -> UsageError:
+    """Return the error of a model that was distilled and is to be trained."""
+    return UsageError(
+        f"Backbone '{name}' was distilled to draw in a few steps, which training would undo: train "
+        "on the model that it was made from (its Base variant), or train it all the same with "
+        "--force."
+    )
+
+
 def with_deciding_keys(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the inputs without the recipe's keys that only say how a result is computed.
 

@@ -1,12 +1,13 @@
 """A model that ``--backbone`` points at, and its kind, without loading anything.
 
     a folder       in diffusers' layout, with model_index.json
-    a file         one .safetensors with everything in it, as A1111 and ComfyUI keep models
+    a file         one .safetensors with everything in it, as A1111 and ComfyUI keep models; of a
+                   transformer its weights alone, beside the folder of the other parts
     a hub id       OWNER/NAME, or OWNER/NAME@REVISION for a commit, tag or branch
 
-Three kinds of model are known: ``sd`` has one text encoder (Stable Diffusion 1.5 and 2), ``sdxl``
-two, ``klein`` (FLUX.2 klein) a transformer instead of a UNet; the last is read from folders and the
-hub. Only JSON and a file's header are read, so this is quick and light.
+Four kinds of model are known: ``sd`` has one text encoder (Stable Diffusion 1.5 and 2), ``sdxl``
+two, ``klein`` (FLUX.2 klein) and ``zimage`` (Z-Image) a transformer instead of a UNet. Only JSON
+and a file's header are read, so this is quick and light.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from mcap.contracts import TransformerKind
 from mcap.errors import MissingResourceError, UsageError
 from mcap.runtime.documents import parse_json
 
-Architecture = Literal["sd", "sdxl", "klein"]
+Architecture = Literal["sd", "sdxl"] | TransformerKind
 
 CONFIG_FILES = ("model_index.json", "scheduler/*", "tokenizer*/*", "*/config.json")
 """The files of a hub repository in diffusers' layout beside its weights; a few megabytes."""
@@ -51,6 +53,8 @@ class ModelFacts:
     architecture: Architecture
     native_size: int | None
     """Side of a training picture in pixels; None where the configuration does not say."""
+    distilled: bool = False
+    """True of a transformer that was distilled to draw in a few steps."""
 
 
 def is_place(text: str) -> bool:
@@ -109,11 +113,16 @@ def describe(source: ModelSource) -> ModelFacts | None:
     if source.kind == "file":
         assert source.path is not None  # only a hub id has none
         architecture = file_architecture(source.path)
-        return ModelFacts(architecture, {"sd": 512, "sdxl": 1024}[architecture])
+        if architecture not in FLOWS:
+            return ModelFacts(architecture, {"sd": 512, "sdxl": 1024}[architecture])
+        beside = parts_beside(source.path, architecture)
+        return ModelFacts(architecture, folder_size(beside), is_distilled(source, beside))
     folder = source.path if source.kind == "folder" else cached_configs(source)
     if folder is None:
         return None
-    return ModelFacts(folder_architecture(folder), folder_size(folder))
+    architecture = folder_architecture(folder)
+    distilled = architecture in FLOWS and is_distilled(source, folder)
+    return ModelFacts(architecture, folder_size(folder), distilled)
 
 
 def cached_configs(source: ModelSource) -> Path | None:
@@ -134,9 +143,10 @@ def folder_architecture(folder: Path) -> Architecture:
     """
     index = read_json(folder / "model_index.json")
     name = str(index.get("_class_name", ""))
-    if name == KLEIN:
-        require_known_classes(folder, index, _KLEIN_CLASSES)
-        return "klein"
+    for architecture, flow in FLOWS.items():
+        if name == flow.pipeline:
+            require_known_classes(folder, index, flow.classes)
+            return architecture
     if "Inpaint" in name or "Pix2Pix" in name or (index and not lists_part(index, "unet")):
         raise UsageError(
             f"'{folder}' is a model of another kind ({name or 'without a UNet'}). mcap trains text "
@@ -163,15 +173,82 @@ _CLASSES = {
 }
 
 
-KLEIN = "Flux2KleinPipeline"
-"""The pipeline of FLUX.2 klein; that of its large sibling, and the one with pictures kept as keys
-and values, are others."""
-_KLEIN_CLASSES = {
-    "transformer": ("Flux2Transformer2DModel",),
-    "vae": ("AutoencoderKLFlux2",),
-    "text_encoder": ("Qwen3ForCausalLM",),
-    "scheduler": ("FlowMatchEulerDiscreteScheduler",),
+@dataclass(frozen=True)
+class Flow:
+    """A kind of model whose network is a transformer on a straight path."""
+
+    what: str
+    """Its name for people."""
+    pipeline: str
+    """The pipeline's class in model_index.json; those of its siblings are others."""
+    classes: Mapping[str, tuple[str, ...]]
+    """Part -> the classes that it may have."""
+
+
+_EULER = ("FlowMatchEulerDiscreteScheduler",)
+FLOWS: Mapping[TransformerKind, Flow] = {
+    "klein": Flow(
+        "FLUX.2 klein",
+        "Flux2KleinPipeline",
+        {
+            "transformer": ("Flux2Transformer2DModel",),
+            "vae": ("AutoencoderKLFlux2",),
+            "text_encoder": ("Qwen3ForCausalLM",),
+            "scheduler": _EULER,
+        },
+    ),
+    "zimage": Flow(
+        "Z-Image",
+        "ZImagePipeline",
+        {
+            "transformer": ("ZImageTransformer2DModel",),
+            "vae": ("AutoencoderKL",),
+            "text_encoder": ("Qwen3Model", "Qwen3ForCausalLM"),
+            "scheduler": _EULER,
+        },
+    ),
 }
+
+TURBO_SHIFT = 3.0
+"""Of the scheduler that Z-Image-Turbo comes with; Z-Image's own has 6."""
+
+
+def is_distilled(source: ModelSource, folder: Path) -> bool:
+    """Return whether a transformer's folder is of a variant that draws in a few steps.
+
+    FLUX.2 klein's model_index.json says so. No file of Z-Image-Turbo does: it is known by its name,
+    in the hub or of its folder, and by the fixed shift of its scheduler.
+    """
+    index = read_json(folder / "model_index.json")
+    if "is_distilled" in index:
+        return index["is_distilled"] is True
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    fixed = not scheduler.get("use_dynamic_shifting", False)
+    named = "turbo" in (source.repo or (source.path or folder).name).lower()
+    is_zimage = index.get("_class_name") == FLOWS["zimage"].pipeline
+    return is_zimage and (named or (fixed and scheduler.get("shift") == TURBO_SHIFT))
+
+
+def require_libraries(kind: TransformerKind) -> None:
+    """Raise `MissingResourceError` where the installed diffusers or transformers is too old to know
+    a kind of model.
+
+    Imports both, which takes seconds.
+    """
+    import diffusers
+    import transformers
+
+    flow = FLOWS[kind]
+    networks = (flow.pipeline, flow.classes["transformer"][0], flow.classes["vae"][0])
+    wanted = ((diffusers, networks), (transformers, flow.classes["text_encoder"]))
+    for library, names in wanted:
+        for name in names:
+            if not hasattr(library, name):
+                raise MissingResourceError(
+                    f"{flow.what} needs a newer {library.__name__} than the one that is installed "
+                    f"here, {library.__version__}, which has no {name}. Run: pip install --upgrade "
+                    f"{library.__name__}"
+                )
 
 
 def require_known_classes(
@@ -278,7 +355,33 @@ def vae_beside(path: Path) -> Path | None:
     return beside if beside.is_file() else None
 
 
+def parts_beside(path: Path, kind: TransformerKind) -> Path:
+    """Return the folder with the other parts of a transformer in a single file.
+
+    That is the one the file lies in, where its makers put both, or one with the file's name without
+    its ending; `MissingResourceError` where neither is a model of the kind in diffusers' layout.
+    """
+    flow = FLOWS[kind]
+    for folder in (path.with_suffix(""), path.parent):
+        if read_json(folder / "model_index.json").get("_class_name") == flow.pipeline:
+            require_known_classes(folder, read_json(folder / "model_index.json"), flow.classes)
+            return folder
+    raise MissingResourceError(
+        f"'{path}' holds the transformer of {flow.what} alone. Put it into the folder of such a "
+        f"model in diffusers' layout, or that folder beside it as {path.with_suffix('').name}: "
+        "model_index.json, scheduler, text_encoder, tokenizer, vae, and of the transformer its "
+        "config.json."
+    )
+
+
 # Names that only one kind of checkpoint has.
+_FLOW_FILES: Mapping[TransformerKind, str] = {
+    "klein": r"(model\.diffusion_model\.)?single_stream_modulation\.lin(ear)?\.weight",
+    "zimage": r"(model\.diffusion_model\.)?layers\.0\.adaLN_modulation\.0\.weight",
+}
+_NOT_KLEIN = r"(model\.diffusion_model\.)?(guidance_in|time_guidance_embed\.guidance)"
+"""Its large sibling is told the guidance."""
+_QUANTISED = r".*(scale_weight|weight_scale|scale_input|input_scale|comfy_quant|\.absmax)"
 _SDXL = "conditioner.embedders.1."
 _REFINER = "conditioner.embedders.0.model."
 _SD2 = "cond_stage_model.model."
@@ -328,11 +431,21 @@ def file_architecture(path: Path) -> Architecture:
     def refuse(what: str, remedy: str) -> UsageError:
         return UsageError(f"'{path}' {what}. {remedy}")
 
+    for flow_kind, pattern in _FLOW_FILES.items():
+        if not matches(names, pattern) or matches(names, _NOT_KLEIN):
+            continue
+        if matches(names, _QUANTISED):
+            raise refuse(
+                "holds quantised weights, which nothing can be learned on here",
+                "Use the file in bfloat16.",
+            )
+        return flow_kind
     for pattern, kind in _ANOTHER_KIND.items():
         if matches(names, pattern):
             raise refuse(
                 f"is a model of another kind: {kind}",
-                "mcap trains models of Stable Diffusion 1.5's and SDXL's kind.",
+                "mcap trains models of the kinds of Stable Diffusion 1.5, SDXL, FLUX.2 klein and "
+                "Z-Image.",
             )
     if not begins(names, _UNET):
         for pattern, words in _PARTS.items():

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import threading
 import time
@@ -32,7 +33,9 @@ from mcap.training.options import Options
 from mcap.training.timing import TimeLeft, estimated_time
 from tests.support.tiny import MiddleFaceDetector, TinyIdentity, tiny_folder
 from tests.support.tiny_run import tiny_recipe
+from tests.support.tiny_transformers import tiny_klein_folder, tiny_zimage_folder
 
+TRANSFORMERS = {"klein": tiny_klein_folder, "zimage": tiny_zimage_folder}
 SIDE = 160
 
 
@@ -510,6 +513,60 @@ def test_a_model_of_sdxls_kind_is_trained_with_what_suits_it(place, capsys):
     assert manifest.recipe["attention_layers"] == 10
     assert manifest.recipe["gradient_checkpointing"]
     assert manifest.state == "complete"
+
+
+@pytest.mark.parametrize("kind", ["klein", "zimage"])
+def test_a_transformer_is_trained_and_drawn(place, capsys, kind):
+    """The entry is found by the folder's pipeline."""
+    folder = str(TRANSFORMERS[kind]())
+    assert run(["--json", *command("--backbone", folder)]) == 0
+    manifest = read_subject(place / "me.mcap").manifest
+    assert (manifest.backbone.name, manifest.backbone.source) == (kind, folder)
+    assert manifest.recipe["gradient_checkpointing"]
+    capsys.readouterr()
+    draw = ["generate", "me.mcap", "--count", "1", "--steps", "2", "--prompt", "a {id} {noun}"]
+    options = ["--detector", "tiny", "--device", "cpu", "--threads", "1", "--out", "pictures"]
+    assert run(["--json", *draw, *options]) == 0
+    (picture,) = printed(capsys)["pictures"]
+    assert (place / "pictures" / picture["picture"]).is_file()
+
+
+def distilled(place: Path) -> str:
+    folder = Path(shutil.copytree(TRANSFORMERS["klein"](), place / "few-steps"))
+    index = folder / "model_index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "is_distilled": True}))
+    return str(folder)
+
+
+def test_a_distilled_model_is_trained_with_force_alone(place, capsys, monkeypatch):
+    few = command("--backbone", distilled(place))
+    with monkeypatch.context() as patched:
+        patched.setattr(MiddleFaceDetector, "detect", None)  # before any work
+        assert run(few) == 2
+    assert "Base variant), or train it all the same with --force" in capsys.readouterr().err
+    assert not (place / "me.mcap").exists()
+    assert run([*few, "--force", "--dry-run"]) == 0
+    capsys.readouterr()
+    assert run([*few, "--force"]) == 0
+    assert run(few) == 0  # is complete
+    assert "already" in capsys.readouterr().err
+
+
+def test_networks_larger_than_the_memory_are_refused_before_anything_is_fetched(
+    place, capsys, monkeypatch
+):
+    folder = Path(shutil.copytree(TRANSFORMERS["zimage"](), place / "zimage"))
+    vae = folder / "vae" / "config.json"  # of the size that was counted
+    vae.write_text(json.dumps({**json.loads(vae.read_text()), "sample_size": 1024}))
+    for file in folder.glob("*/*.safetensors"):  # as of a hub id that is not here
+        file.unlink()
+    monkeypatch.setattr("mcap.runtime.memory.total_memory_mb", lambda _device: 24_000)
+    monkeypatch.setattr(MiddleFaceDetector, "detect", None)
+    assert run(command("--backbone", str(folder))) == 5
+    told = capsys.readouterr().err
+    assert "networks alone are 39.0 GB, and the device has 24.0 GB" in told
+    assert "nothing was fetched or begun" in told and "--precision bf16" in told
+    assert not (place / "me.mcap").exists()
 
 
 class _Person:

@@ -21,7 +21,6 @@ from mcap.diffusion.lora import add_lora, save_lora
 from mcap.diffusion.tokens import install
 from mcap.diffusion.window_decode import FullDecoder, WindowDecoder
 from mcap.errors import MissingResourceError, UsageError
-from mcap.subjects.export import export
 from mcap.subjects.subject import read_subject
 from mcap.training.backbone_facts import backbone_facts
 from mcap.training.batches import Example, Row
@@ -312,11 +311,8 @@ def test_it_is_registered_and_chosen_by_its_pipeline(monkeypatch):
         found.create("backbone", "klein", "cpu", torch.float32)
 
 
-def test_what_it_cannot_do_is_refused(trained, tmp_path):
-    folder, _ = trained
-    subject, backbone = read_subject(folder), tiny_klein()
-    with pytest.raises(UsageError, match="does not export yet"):
-        export(subject, "kohya", out=tmp_path / "out")
+def test_what_it_cannot_do_is_refused(tmp_path):
+    backbone = tiny_klein()
     with pytest.raises(UsageError, match="scheduler of its own"):
         schedulers.make("euler", backbone.scheduler)
     with pytest.raises(UsageError, match="Attention maps"):
@@ -336,6 +332,9 @@ def test_the_distilled_variant_is_drawn_with_and_not_trained(tmp_path):
     sample(backbone, PROMPTS[0], [1], steps=1)
     with pytest.raises(UsageError, match="Base variant"):
         list(run(tmp_path / "no.mcap", tiny_recipe(), backbone=backbone))
+    few = tiny_recipe(phase1_steps=1, phase2_steps=1)
+    forced = list(run(tmp_path / "yes.mcap", few, backbone=backbone, distilled=True))
+    assert isinstance(forced[-1], TrainingFinished)
 
 
 def test_another_model_and_one_that_is_not_whole_are_refused(tmp_path):

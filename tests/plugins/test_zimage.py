@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from diffusers import ZImagePipeline
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import mse_loss
 
+from mcap.cli import backbone as chooser
 from mcap.contracts import ID_TOKEN, STYLE_TOKEN
 from mcap.diffusion.latents import encode
 from mcap.diffusion.lora import add_lora
 from mcap.diffusion.prompt_cache import concatenate, take_row
 from mcap.diffusion.tokens import install
-from mcap.errors import UsageError
+from mcap.errors import MissingResourceError, UsageError
+from mcap.registry import Registry
 from mcap.subjects.subject import read_subject
+from mcap.training.backbone_facts import backbone_facts
 from mcap.training.batches import Example, Row
-from mcap.training.events import TrainingFinished
+from mcap.training.events import StepEvent, Stopped, TrainingFinished
 from mcap.training.phases import Phase, frozen, phase_optimizer
+from mcap.training.recipe import Layer, recipe
 from mcap.training.step import StepModels, StepTerms, training_step
+from mcap.weights import cache
 from mcap_plugins.zimage.load import load
 from tests.support.tiny import LATENT, SIZE, sample
 from tests.support.tiny_run import run, tiny_data, tiny_recipe
@@ -37,6 +48,12 @@ PLAIN = {
     "attention": False,
     "identity": False,
 }
+FEW = tiny_recipe(phase1_steps=2, phase2_steps=2)
+RESULTS = (
+    "adapter.safetensors",
+    "embeddings/mcap-id.safetensors",
+    "embeddings/mcap-style.safetensors",
+)
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -152,18 +169,49 @@ def test_latents_are_those_of_the_pipeline():
     torch.testing.assert_close(encode(backbone, images), expected)
 
 
-def test_both_phases_train_and_the_subject_is_drawn(tmp_path):
-    folder = tmp_path / "me.mcap"
-    backbone = tiny_zimage_backbone()
-    keys = {"phase1_steps": 2, "phase2_steps": 2}
-    events = list(run(folder, tiny_recipe(**keys), backbone=backbone, data=tiny_data(2, 2)))
-    finished = events[-1]
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("zimage") / "me.mcap"
+    events = list(run(folder, FEW, backbone=tiny_zimage_backbone(), data=tiny_data(2, 2)))
+    return folder, events
+
+
+def test_both_phases_train_with_every_term(trained):
+    finished = trained[1][-1]
     assert isinstance(finished, TrainingFinished)
     terms = {"source", "reference", "composed", "identity"}
     terms |= {"attention_source", "attention_reference", "attention_composed"}
     assert terms <= set(finished.losses)
     assert all(np.isfinite(value) for value in finished.losses.values())
-    subject, fresh = read_subject(folder), tiny_zimage_backbone()
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_files(trained, tmp_path):
+    seen: list[StepEvent] = []
+
+    def part(**options):
+        return run(
+            tmp_path / "half.mcap",
+            FEW,
+            backbone=tiny_zimage_backbone(),
+            data=tiny_data(2, 2),
+            **options,
+        )
+
+    for event in part(should_stop=lambda: len(seen) >= 3):
+        if isinstance(event, StepEvent):
+            seen.append(event)
+        if isinstance(event, Stopped):
+            break
+    assert len(seen) == 3
+    list(part(resume=True))
+    for name in RESULTS:
+        ours, whole = tmp_path / "half.mcap" / name, trained[0] / name
+        assert ours.read_bytes() == whole.read_bytes()
+
+
+def test_the_subject_is_drawn_and_taken_out_again(trained):
+    subject, fresh = read_subject(trained[0]), tiny_zimage_backbone()
     pipeline = fresh.pipeline()
     prompt = f"a photo of a {ID_TOKEN} person in the {STYLE_TOKEN} style"
     before = sample(fresh, PROMPTS[0], [1], pipeline=pipeline, steps=2)
@@ -173,6 +221,83 @@ def test_both_phases_train_and_the_subject_is_drawn(tmp_path):
     after = sample(fresh, PROMPTS[0], [1], pipeline=pipeline, steps=2)
     assert np.array_equal(before[0], after[0])
     assert not np.array_equal(before[0], learned[0])
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    found = Registry([EntryPoint("zimage", "mcap_plugins.zimage", "mcap")])
+    assert found.failures == []
+    monkeypatch.setattr(chooser, "registry", lambda: found)
+    return found
+
+
+def test_it_is_registered_and_chosen_by_its_pipeline(registered):
+    folder = str(tiny_zimage_folder())
+    entry, source = chooser.choose_backbone(folder)
+    assert (entry.name, source) == ("zimage", folder)
+    facts = backbone_facts(entry, source)
+    assert (facts.native_size, facts.architecture, facts.distilled) == (SIZE, "zimage", False)
+    assert facts.recipe_overrides["gradient_checkpointing"] is True
+    counted = sum(p.numel() for p in tiny_zimage_backbone().unet.parameters()) * 4 / 2**20
+    assert facts.unet_mb == pytest.approx(counted)
+    recipe("magicapture", [Layer("zimage", entry.info.recipe_overrides)])
+    backbone = registered.create("backbone", "zimage", "cpu", torch.float32, source=folder)
+    assert backbone.info.id == folder
+    assert backbone.info.generate_defaults["steps"] == 50
+    with pytest.raises(MissingResourceError, match="no weights of its own"):
+        registered.create("backbone", "zimage", "cpu", torch.float32)
+
+
+def scheduler_of(folder: Path, **changes) -> None:
+    file = folder / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("name", "shift", "distilled"),
+    [("Z-Image", 6.0, False), ("Z-Image-Turbo", 6.0, True), ("model", 3.0, True)],
+)
+def test_turbo_is_known_by_its_name_or_its_schedule(name, shift, distilled, registered, tmp_path):
+    folder = Path(shutil.copytree(tiny_zimage_folder(), tmp_path / name))
+    scheduler_of(folder, use_dynamic_shifting=False, shift=shift)
+    assert backbone_facts(*chooser.choose_backbone(str(folder))).distilled == distilled
+    backbone = registered.create("backbone", "zimage", "cpu", torch.float32, source=folder)
+    assert backbone.info.distilled == distilled
+    assert backbone.info.generate_defaults["steps"] == (9 if distilled else 50)
+    if distilled:
+        with pytest.raises(UsageError, match="Base variant"):
+            list(run(tmp_path / "no.mcap", FEW, backbone=backbone))
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def test_a_download_that_was_interrupted_is_gone_on_with(registered, tmp_path, monkeypatch):
+    """Of a part in several files one was not fetched."""
+    repo = tmp_path / "hub" / "models--owner--tiny"
+    folder = Path(shutil.copytree(tiny_zimage_folder(), repo / "snapshots" / COMMIT))
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(COMMIT)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(cache, "_offline", True)
+    part = folder / "text_encoder"
+    state = load_file(part / "model.safetensors")
+    (part / "model.safetensors").unlink()
+    names = [f"model-{i:05d}-of-00002.safetensors" for i in (1, 2)]
+    keys = sorted(state)
+    shards = dict(zip(names, (keys[::2], keys[1::2]), strict=True))
+    for name, its in shards.items():
+        save_file({key: state[key] for key in its}, part / name, {"format": "pt"})
+    where = {key: name for name, its in shards.items() for key in its}
+    index = {"metadata": {"total_size": 1}, "weight_map": where}
+    (part / "model.safetensors.index.json").write_text(json.dumps(index))
+    entry, source = chooser.choose_backbone("owner/tiny", ask_the_hub=True)
+    assert (entry.name, source) == ("zimage", "owner/tiny")
+    backbone = registered.create("backbone", "zimage", "cpu", torch.float32, source="owner/tiny")
+    assert (backbone.info.id, backbone.info.revision) == ("owner/tiny", COMMIT)
+    (part / names[1]).unlink()
+    with pytest.raises(MissingResourceError, match="not wholly"):
+        registered.create("backbone", "zimage", "cpu", torch.float32, source="owner/tiny")
 
 
 def test_another_model_is_refused():

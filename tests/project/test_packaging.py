@@ -109,6 +109,7 @@ def test_the_wheel_has_entry_points_licence_and_metadata(wheel):
             "dlib",
             "stable_diffusion",
             "klein",
+            "zimage",
             "demo",
             "spandrel",
             "measures",

@@ -18,6 +18,7 @@ from mcap.subjects.subject import Subject, read_subject
 from mcap.subjects.writer import SubjectWriter
 from tests.support.tiny import SIZE, tiny_backbone, tiny_identity
 from tests.support.tiny_run import tiny_manifest, tiny_recipe
+from tests.support.tiny_transformers import tiny_klein, tiny_zimage_backbone
 
 LANDMARKS = np.array([[24, 26], [40, 26], [32, 34], [26, 42], [38, 42]], np.float32)
 
@@ -69,10 +70,12 @@ def make_subject(
 ) -> Subject:
     """LoRA and tokens drawn from ``seed``, strong enough to be seen in a picture.
 
-    ``kind`` is that of the tiny model, ``text`` adds LoRA to its text encoders, ``alpha`` is
-    written instead of the rank. With ``palette`` the subject is a thing of these colours.
+    ``kind`` is that of the tiny model, "klein" or "zimage" a transformer; ``text`` adds LoRA to its
+    text encoders, ``alpha`` is written instead of the rank. With ``palette`` the subject is a thing
+    of these colours.
     """
-    backbone = tiny_backbone(kind=kind)
+    made = {"klein": tiny_klein, "zimage": tiny_zimage_backbone}
+    backbone = made[kind]() if kind in made else tiny_backbone(kind=kind)
     manifest = tiny_manifest(backbone, tiny_recipe()).model_copy(
         update={
             "recipe": {},

@@ -86,7 +86,7 @@ def test_what_the_consumer_cards_hold_in_half_precision():
     assert half("sdxl", **low_memory(with_keys())) < 16_000
 
 
-@pytest.mark.parametrize("name", ["sd15", "klein"])
+@pytest.mark.parametrize("name", ["sd15", "klein", "zimage"])
 def test_the_numbers_are_those_of_the_architecture(name):
     folder = ROOT / "benchmarks"
     if not folder.is_dir():

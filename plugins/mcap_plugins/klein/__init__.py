@@ -1,4 +1,4 @@
-"""Backbone ``klein``: FLUX.2 klein Base from a folder in diffusers' layout or the hub.
+"""Backbone ``klein``: FLUX.2 klein Base from a folder, a file of its transformer, or the hub.
 
 Nothing of it was run at full size: docs/transformers.md.
 """
@@ -10,6 +10,7 @@ from typing import Any
 
 import mcap
 from mcap.contracts import BackboneMemory, BackbonePlan
+from mcap_plugins.shared.flow_plugin import FlowDefaults, load_flow_backbone
 
 # Counted on the architecture at 1024 pixels (benchmarks/count_memory.py, --models klein).
 MEMORY = BackboneMemory(
@@ -24,12 +25,12 @@ MEMORY = BackboneMemory(
     unet=14784,
 )
 
-# A row keeps 26 GB in single precision without checkpointing.
-RECIPE = {
-    "gradient_checkpointing": True,
-    "reference_framing": "profile",
-}
-GENERATE = {"steps": 50, "guidance_scale": 4.0, "scheduler": "model", "negative_prompt": ""}
+DEFAULTS = FlowDefaults(
+    # A row keeps 26 GB in single precision without checkpointing.
+    recipe={"gradient_checkpointing": True, "reference_framing": "profile"},
+    generate={"steps": 50, "guidance_scale": 4.0, "scheduler": "model", "negative_prompt": ""},
+    few_steps={"steps": 4, "guidance_scale": 1.0},
+)
 
 
 @mcap.hookimpl
@@ -37,27 +38,26 @@ def register_backbones(register: Any) -> None:
     register(
         "klein",
         load_klein,
-        summary="FLUX.2 klein Base, a transformer, from a folder or a hub id; not run at full size",
+        summary="FLUX.2 klein Base, a transformer, from a folder, a file or a hub id; not run at "
+        "full size",
         licence="Apache-2.0 (4B)",
         commercial=True,
         info=BackbonePlan(
             architecture="klein",
             native_size=1024,
-            recipe_overrides=RECIPE,
+            recipe_overrides=DEFAULTS.recipe,
             memory=MEMORY,
         ),
     )
 
 
 def load_klein(device: Any, dtype: Any, source: str | Path | None = None) -> Any:
-    """``source``: the folder or hub id of a FLUX.2 klein; without it `MissingResourceError`."""
-    from mcap.errors import MissingResourceError
+    """``source``: a FLUX.2 klein, its folder, file or hub id; without it `MissingResourceError`."""
+    return load_flow_backbone("klein", import_load, DEFAULTS, device, dtype, source)
+
+
+def import_load() -> Any:
+    """Return `mcap_plugins.klein.load.load`, which is heavy."""
     from mcap_plugins.klein.load import load
 
-    if source is None:
-        raise MissingResourceError(
-            "Backbone 'klein' has no weights of its own: give --backbone a model of its kind, the "
-            "folder in diffusers' layout or a hub id (OWNER/NAME)."
-        )
-    facts = {"licence": "the model's own", "commercial": False}
-    return load(device, dtype, source, recipe_overrides=RECIPE, generate_defaults=GENERATE, **facts)
+    return load

@@ -99,9 +99,16 @@ class QwenPipeline:
         return self.transformer
 
     def load_textual_inversion(
-        self, vectors: dict[str, torch.Tensor], *, text_encoder: Any, tokenizer: Any, **_: Any
+        self,
+        vectors: dict[str, torch.Tensor] | list[dict[str, torch.Tensor]],
+        *,
+        text_encoder: Any,
+        tokenizer: Any,
+        **_: Any,
     ) -> None:
         """Add words to a tokenizer and their vectors float[D] to a text encoder."""
+        if isinstance(vectors, list):  # as diffusers takes several
+            vectors = {word: vector for each in vectors for word, vector in each.items()}
         known = getattr(self, "words", {})
         if not known:
             table = text_encoder.get_input_embeddings()

@@ -1,1 +1,63 @@
-"""Z-Image, for the library: docs/transformers.md says what is missing for ``--backbone``."""
+"""Backbone ``zimage``: Z-Image from a folder, a file of its transformer, or the hub.
+
+Nothing of it was run at full size: docs/transformers.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mcap
+from mcap.contracts import BackboneMemory, BackbonePlan
+from mcap_plugins.shared.flow_plugin import FlowDefaults, load_flow_backbone
+
+# Counted on the architecture at 1024 pixels (benchmarks/count_memory.py, --models zimage).
+MEMORY = BackboneMemory(
+    weights=38824,
+    decoder=189,
+    row=40781,
+    row_checkpointed=6172,
+    row_block=1219,
+    decode=22753,
+    decode_checkpointed=3265,
+    decode_block=10752,
+    unet=23479,
+)
+
+DEFAULTS = FlowDefaults(
+    # A row keeps 41 GB in single precision without checkpointing.
+    recipe={"gradient_checkpointing": True, "reference_framing": "profile"},
+    # The pipeline's guidance is one less than the usual figure.
+    generate={"steps": 50, "guidance_scale": 4.0, "scheduler": "model", "negative_prompt": ""},
+    few_steps={"steps": 9, "guidance_scale": 0.0},
+)
+
+
+@mcap.hookimpl
+def register_backbones(register: Any) -> None:
+    register(
+        "zimage",
+        load_zimage,
+        summary="Z-Image, a transformer, from a folder, a file or a hub id; not run at full size",
+        licence="Apache-2.0",
+        commercial=True,
+        info=BackbonePlan(
+            architecture="zimage",
+            native_size=1024,
+            recipe_overrides=DEFAULTS.recipe,
+            memory=MEMORY,
+        ),
+    )
+
+
+def load_zimage(device: Any, dtype: Any, source: str | Path | None = None) -> Any:
+    """``source``: a Z-Image, its folder, file or hub id; without it `MissingResourceError`."""
+    return load_flow_backbone("zimage", import_load, DEFAULTS, device, dtype, source)
+
+
+def import_load() -> Any:
+    """Return `mcap_plugins.zimage.load.load`, which is heavy."""
+    from mcap_plugins.zimage.load import load
+
+    return load

@@ -1,0 +1,59 @@
+"""What the plugins of rectified-flow transformers share before anything heavy is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mcap.contracts import TransformerKind
+
+
+@dataclass(frozen=True)
+class FlowDefaults:
+    """Settings that suit a transformer better than mcap's own."""
+
+    recipe: Mapping[str, Any]
+    generate: Mapping[str, Any]
+    """As `mcap.contracts.BackboneInfo.generate_defaults` ..."""
+    few_steps: Mapping[str, Any]
+    """... and what a distilled variant has other than these."""
+
+
+def load_flow_backbone(
+    name: TransformerKind,
+    load: Callable[[], Callable[..., Any]],
+    defaults: FlowDefaults,
+    device: Any,
+    dtype: Any,
+    source: str | Path | None,
+) -> Any:
+    """Return the loaded backbone ``name``, with its defaults.
+
+    ``load`` imports and returns what loads it, ``source`` is a model of its kind.
+    `MissingResourceError` without a source, or where the libraries are too old.
+    """
+    from mcap.errors import MissingResourceError
+    from mcap.weights.model_source import require_libraries
+
+    if source is None:
+        raise MissingResourceError(
+            f"Backbone '{name}' has no weights of its own: give --backbone a model of its kind, "
+            "the folder in diffusers' layout or a hub id (OWNER/NAME)."
+        )
+    require_libraries(name)
+    loaded = load()(
+        device,
+        dtype,
+        source,
+        licence="the model's own",
+        commercial=False,
+        recipe_overrides=defaults.recipe,
+        generate_defaults=defaults.generate,
+    )
+    if loaded.info.distilled:
+        few = {**defaults.generate, **defaults.few_steps}
+        loaded.info = replace(loaded.info, generate_defaults=few)
+    return loaded
