@@ -21,6 +21,9 @@ import torch.nn.functional as F
 from random_models import random_backbone
 from torch.autograd.graph import saved_tensors_hooks
 
+from mcap_plugins.klein.text import TEXT_LAYERS
+from mcap_plugins.shared.qwen import keep_layers
+
 MB = 2**20
 
 
@@ -43,6 +46,8 @@ def count(name: str, size: int | None = None) -> dict[str, float]:
     if name in FLOWS:
         make, predict = FLOWS[name]
         backbone, decode = make(size or 1024), decode_flow
+        if name == "klein":  # as it is loaded
+            keep_layers(backbone.text_encoders[0], TEXT_LAYERS[-1])
     else:
         backbone = random_backbone(name, torch.device("meta"), torch.float32, size)
         predict, decode = predict_noise, decode_latent
@@ -153,7 +158,6 @@ def flow_networks(transformer: Any, vae: Any, size: int) -> Any:
 def transformer_values() -> dict[str, int]:
     """The numbers of values of the transformers' networks, and of a LoRA of rank 16 on them."""
     from mcap.diffusion.lora import add_lora
-    from mcap_plugins.klein.text import TEXT_LAYERS
 
     def values(tensors: Any) -> int:
         return sum(tensor.numel() for tensor in tensors)
@@ -196,8 +200,6 @@ def text_states(qwen: Any) -> tuple[torch.Tensor, ...]:
 
 def predict_klein(backbone: Any) -> Any:
     """Qwen3 and the transformer on one row, with a gradient to the prompt."""
-    from mcap_plugins.klein.text import TEXT_LAYERS
-
     tokens, states = backbone.side**2, text_states(backbone.text_encoders[0])
     return backbone.unet(
         hidden_states=torch.empty(1, tokens, 128, device="meta"),

@@ -160,10 +160,8 @@ def train(
     from mcap.cli.settings import load_settings
     from mcap.images.marking import NO_MARKS
     from mcap.runtime.files import require_writable
-    from mcap.runtime.memory import total_memory_mb
-    from mcap.training.costs import require_memory
     from mcap.training.options import Options
-    from mcap.training.request import require_undistilled, state_at_out
+    from mcap.training.request import state_at_out
 
     settings = load_settings(
         ctx.obj, backbone=backbone, recipe=recipe, detector=detector, identity=identity,
@@ -190,20 +188,32 @@ def train(
     if state == "complete" and not dry_run:
         train_output.tell_already_trained(ctx, request)
         return
-    if state == "new" and not force:
-        require_undistilled(request)
-    if not dry_run:  # whose plan says it
-        half, room = request.dtype.itemsize == 2, total_memory_mb(request.device)
-        require_memory(request.backbone, half=half, room=room)
+    distilled = force or state == "training"  # what goes on was begun with --force
+    require_trainable(request, distilled=distilled, memory=not dry_run)
     how = Options(
         seed=request.seed,
         resume=state == "training",
         checkpoint_every=checkpoint_every,
         preview_every=preview_every,
-        distilled=force or state == "training",  # what goes on was begun with --force
+        distilled=distilled,
         marks=NO_MARKS if dry_run else chosen_marks(ctx, settings.marks),
     )
     run(ctx, request, settings.threads, how, dry_run=dry_run, time_steps=time_steps)
+
+
+def require_trainable(request: TrainingRequest, *, distilled: bool, memory: bool) -> None:
+    """Raise before anything is fetched: `UsageError` for a distilled backbone, unless ``distilled``
+    says that one is wanted, and with ``memory`` `OutOfMemory` where the networks alone are larger
+    than the device's."""
+    from mcap.runtime.memory import total_memory_mb
+    from mcap.training.costs import require_memory
+    from mcap.training.request import require_undistilled
+
+    if not distilled:
+        require_undistilled(request)
+    if memory:  # else the plan says it
+        half, room = request.dtype.itemsize == 2, total_memory_mb(request.device)
+        require_memory(request.backbone, half=half, room=room)
 
 
 def make_request(

@@ -14,10 +14,10 @@ from mcap_plugins.shared.flow_plugin import FlowDefaults, load_flow_backbone
 
 # Counted on the architecture at 1024 pixels (benchmarks/count_memory.py, --models klein).
 MEMORY = BackboneMemory(
-    weights=30129,
+    weights=26663,
     decoder=189,
-    row=25752,
-    row_checkpointed=5339,
+    row=24764,
+    row_checkpointed=4352,
     row_block=924,
     decode=22756,
     decode_checkpointed=3268,
@@ -26,7 +26,7 @@ MEMORY = BackboneMemory(
 )
 
 DEFAULTS = FlowDefaults(
-    # A row keeps 26 GB in single precision without checkpointing.
+    # A row keeps 25 GB in single precision without checkpointing.
     recipe={"gradient_checkpointing": True, "reference_framing": "profile"},
     generate={"steps": 50, "guidance_scale": 4.0, "scheduler": "model", "negative_prompt": ""},
     few_steps={"steps": 4, "guidance_scale": 1.0},

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from mcap.contracts import PromptEmbedding
-from mcap_plugins.klein.text import text_states
+from mcap_plugins.klein.text import TEXT_LAYERS, text_states
 from mcap_plugins.shared.flow_backbone import FlowBackbone
 
 
@@ -20,6 +20,7 @@ class KleinBackbone(FlowBackbone):
     """`mcap.contracts.Backbone` over the parts of a Flux2KleinPipeline."""
 
     thinking = False
+    text_layers = TEXT_LAYERS[-1]
 
     def encode_prompt(self, input_ids: Sequence[torch.Tensor]) -> PromptEmbedding:
         """One int64[B, L] -> hidden states B x L x 3 D, differentiable in the embedding rows."""

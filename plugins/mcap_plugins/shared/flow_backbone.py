@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from mcap.contracts import BackboneInfo, PromptEmbedding
-from mcap_plugins.shared.qwen import chat_tokenizer
+from mcap_plugins.shared.qwen import chat_tokenizer, keep_layers
 
 
 class FlowBackbone:
@@ -22,6 +22,8 @@ class FlowBackbone:
 
     thinking: bool
     """How the pipeline sets the chat template's ``enable_thinking``."""
+    text_layers: int | None = None
+    """Of Qwen3's layers, how many are read; None: all, or all but the last."""
 
     def __init__(
         self,
@@ -36,6 +38,8 @@ class FlowBackbone:
         self.dtype = dtype
         self.tokenizers = [chat_tokenizer(modules["tokenizer"], thinking=self.thinking)]
         self.text_encoders = [modules["text_encoder"]]
+        if self.text_layers is not None:
+            keep_layers(self.text_encoders[0], self.text_layers)
         self.vae = modules["vae"]
         self.unet = modules["transformer"]
         self.scheduler = modules["scheduler"]

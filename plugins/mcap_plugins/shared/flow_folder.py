@@ -101,11 +101,12 @@ def load_flow(kind: TransformerKind, source: str | Path, dtype: torch.dtype) -> 
             "without its .safetensors weights. Download or export the model again."
         )
     require_plausible(folder, PARTS)
+    # diffusers warns of modules to be kept in single precision where there are none.
     given = {}
     if file is not None:
         network = getattr(diffusers, flow.classes["transformer"][0])
         given["transformer"] = read_transformer(file, network, folder, dtype)
-    with damage_told(folder), without_progress_bars():
+    with damage_told(folder), without_progress_bars(), quiet_libraries():
         pipeline = getattr(diffusers, flow.pipeline).from_pretrained(
             folder, dtype=dtype, use_safetensors=True, local_files_only=True, **given
         )
@@ -132,7 +133,6 @@ def read_transformer(file: Path, network: Any, folder: Path, dtype: torch.dtype)
     """
     from safetensors.torch import load_file
 
-    # diffusers warns of modules to be kept in single precision where there are none.
     with damage_told(file), without_progress_bars(), quiet_libraries():
         # ComfyUI's prefix, which diffusers' converter of FLUX.2 does not expect.
         state = {key.removeprefix(COMFYUI): value for key, value in load_file(file).items()}

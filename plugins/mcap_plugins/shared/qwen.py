@@ -74,6 +74,15 @@ def hidden_states(encoder: Any, ids: torch.Tensor, pad: int) -> tuple[torch.Tens
     return states
 
 
+def keep_layers(encoder: Any, count: int) -> None:
+    """Take all but the first ``count`` layers out of Qwen3, and its last norm: the states behind
+    that layer are then the last ones, as they were."""
+    model = encoder.base_model
+    model.layers = model.layers[:count]
+    model.norm = torch.nn.Identity()
+    model.config.num_hidden_layers = count
+
+
 class QwenPipeline:
     """Learned words, in a wrapper around the text encoder's own table, and ``unet``: mcap asks a
     pipeline for both, and those of diffusers with Qwen3 have neither.
