@@ -525,7 +525,7 @@ def test_a_transformer_is_trained_and_drawn(place, capsys, monkeypatch, kind):
     assert manifest.recipe["gradient_checkpointing"]
     capsys.readouterr()
     draw = ["generate", "me.mcap", "--count", "1", "--steps", "2", "--prompt", "a {id} {noun}"]
-    options = ["--device", "cpu", "--out", "pictures"]
+    options = ["--style", "./plain.toml", "--device", "cpu", "--out", "pictures"]
     monkeypatch.setenv("MCAP_DETECTOR", "tiny")
     assert run(["--json", *draw, *options]) == 0
     (picture,) = printed(capsys)["pictures"]
