@@ -55,7 +55,7 @@ def require_mergeable(subject: Subject, format: Format) -> None:
     refusal = ""
     if subject.encoded is not None:
         refusal = "is image prompts, which no weight of the model holds"
-    elif subject.is_of_a_transformer:
+    elif subject.transformer is not None:
         refusal = "was trained on a transformer, which mcap does not export yet"
     elif format != "diffusers" and subject.manifest.backbone.name == "demo":
         refusal = "was trained on mcap's own small model, which no other program has"
