@@ -11,12 +11,12 @@ from mcap.errors import MissingResourceError, UsageError
 from mcap.registry import registry
 from mcap.weights.model_source import (
     CONFIG_FILES,
-    FLOWS,
     describe,
     find_model,
     is_place,
     pinned,
     require_libraries,
+    transformer_kind,
 )
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ def choose_backbone(given: str, *, ask_the_hub: bool = False) -> tuple[Entry, st
         hub_snapshot(place.repo, place.revision, CONFIG_FILES)
         known = describe(place)
     if known is not None:
-        if known.architecture in FLOWS:
-            require_libraries(known.architecture)
+        if (transformer := transformer_kind(known.architecture)) is not None:
+            require_libraries(transformer)
         for entry in registry().entries["backbone"].values():
             if entry.info.architecture == known.architecture:
                 return entry, given

@@ -56,7 +56,7 @@ def require_mergeable(subject: Subject, format: Format) -> None:
     if subject.encoded is not None:
         refusal = "is image prompts, which no weight of the model holds"
     elif subject.transformer is not None:
-        refusal = "was trained on a transformer, which mcap does not export yet"
+        refusal = "was trained on a transformer; export its LoRA, without --merge"
     elif format != "diffusers" and subject.manifest.backbone.name == "demo":
         refusal = "was trained on mcap's own small model, which no other program has"
     elif format != "diffusers" and model_version(subject) not in ARCHITECTURES:

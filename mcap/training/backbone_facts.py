@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from mcap.errors import MissingResourceError, UsageError
 from mcap.weights.model_source import (
-    FLOWS,
     ModelFacts,
     describe,
     file_architecture,
@@ -19,6 +18,7 @@ from mcap.weights.model_source import (
     folder_size,
     parts_beside,
     read_header,
+    transformer_kind,
     vae_beside,
 )
 
@@ -117,7 +117,7 @@ def backbone_facts(entry: Entry, source: str | None) -> BackboneFacts:
 def unet_mb(place: Path) -> float | None:
     """Return the MB of a local model's UNet in single precision, by its files' headers; None where
     they do not tell."""
-    whole = place.is_dir() or file_architecture(place) in FLOWS
+    whole = place.is_dir() or transformer_kind(file_architecture(place)) is not None
     networks = ("unet", "transformer")
     files = sorted(f for name in networks for f in place.glob(f"{name}/*.safetensors"))
     if not place.is_dir():
@@ -162,9 +162,9 @@ def weight_files(place: Path) -> list[Path]:
     transformer its text encoder, too."""
     if place.is_dir():
         return sorted(place.glob("*/*.safetensors"))
-    architecture = file_architecture(place)
-    if architecture in FLOWS:
-        beside = parts_beside(place, architecture)
+    kind = transformer_kind(file_architecture(place))
+    if kind is not None:
+        beside = parts_beside(place, kind)
         others = ("text_encoder", "vae")
         return [
             place,

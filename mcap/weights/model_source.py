@@ -113,9 +113,10 @@ def describe(source: ModelSource) -> ModelFacts | None:
     if source.kind == "file":
         assert source.path is not None  # only a hub id has none
         architecture = file_architecture(source.path)
-        if architecture not in FLOWS:
+        kind = transformer_kind(architecture)
+        if kind is None:
             return ModelFacts(architecture, {"sd": 512, "sdxl": 1024}[architecture])
-        beside = parts_beside(source.path, architecture)
+        beside = parts_beside(source.path, kind)
         return ModelFacts(architecture, folder_size(beside), is_distilled(source, beside))
     folder = source.path if source.kind == "folder" else cached_configs(source)
     if folder is None:
@@ -211,6 +212,11 @@ FLOWS: Mapping[TransformerKind, Flow] = {
 
 TURBO_SHIFT = 3.0
 """Of the scheduler that Z-Image-Turbo comes with; Z-Image's own has 6."""
+
+
+def transformer_kind(architecture: str | None) -> TransformerKind | None:
+    """Return an architecture that is a transformer's, None for any other."""
+    return next((kind for kind in FLOWS if kind == architecture), None)
 
 
 def is_distilled(source: ModelSource, folder: Path) -> bool:
