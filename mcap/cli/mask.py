@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mcap.cli.settings import Settings
     from mcap.masking.folder import MaskRequest
     from mcap.masking.records import MaskedSet
+    from mcap.masking.training_set import TrainingSet
     from mcap.registry import Entry
 
 SOURCE = Annotated[
@@ -71,6 +73,29 @@ FACE_HEIGHT = Annotated[
         max=1.0,
     ),
 ]
+TRAINING_SET = Annotated[
+    Literal["kohya", "onetrainer"] | None,
+    typer.Option(
+        help="Write crops, masks and captions for another trainer, too: kohya's sd-scripts "
+        "(DIR/kohya) or OneTrainer (DIR/onetrainer).",
+    ),
+]
+TRIGGER = Annotated[
+    str | None,
+    typer.Option(
+        help="The words that stand for the subject in its captions. Default: ohwx person; of a "
+        "thing: ohwx object.",
+        metavar="WORDS",
+    ),
+]
+REPEATS = Annotated[
+    int | None,
+    typer.Option(
+        help="How often kohya's trainer takes each photo in an epoch. Default: 10.",
+        metavar="N",
+        min=1,
+    ),
+]
 
 
 def mask(
@@ -85,12 +110,15 @@ def mask(
     identity: Annotated[str | None, options.IDENTITY] = None,
     masker: Annotated[str | None, options.MASKER] = None,
     subject_kind: Annotated[options.SubjectKind | None, options.SUBJECT_KIND] = None,
+    training_set: TRAINING_SET = None,
+    trigger: TRIGGER = None,
+    repeats: REPEATS = None,
 ) -> None:
     """Find the subject's face in each photo and write its mask, its crop and a verdict.
 
     The photos are never changed. DIR gets report.json, masks/, faces/ and contact-sheet.jpg. A
     mask that you edit in DIR/masks is kept by the next run and used by training: white trains,
-    grey trains less, black not at all.
+    grey trains less, black not at all. So is a caption that you edit in a training set.
 
     Examples:
 
@@ -102,6 +130,8 @@ def mask(
 
       mcap mask dog --out masked --subject-kind object
 
+      mcap mask photos --out masked --training-set kohya --trigger "ohwx woman"
+
       find . -name "*.jpg" | mcap mask - --out masked --json
     """
     from mcap.cli.output import emit, note_left_out
@@ -110,7 +140,6 @@ def mask(
     from mcap.errors import InputRejectedError, UsageError
     from mcap.images.find import find_photos
     from mcap.masking.advice import no_usable_photo
-    from mcap.runtime.files import public_path
 
     if out is None and not preview:
         raise UsageError("Give --out DIR for masks and report, or --preview to look only.")
@@ -130,15 +159,14 @@ def mask(
     tools = photo_entries(settings, masker)
     sizes = {"size": size, "face_height": face_height}
     request = mask_request(settings, tools, paths, subject, sizes)
-    report = masked_report(ctx, request, tools, out)
-    # The report's file holds no path from the disk's root; whoever gave it may see it.
-    given = {public_path(path): path for path in request.photos}
-    if len(given) == len(request.photos):
-        report["photos"] = [
-            {**item, "path": str(given.get(item["path"], item["path"]))}
-            for item in report["photos"]
-        ]
+    asked = chosen_training_set(settings, training_set, trigger, repeats)
+    if asked is not None and out is None:
+        raise UsageError(f"--training-set {training_set}: needs --out DIR.")
+    request = replace(request, training_set=asked)
+    report = with_given_paths(masked_report(ctx, request, tools, out), request.photos)
     result = for_scripts(report, out)
+    if asked is not None and out is not None:
+        result["training_set"] = str(out / asked.folder)
     if preview and not ctx.obj.json:
         emit(ctx, result, lambda console: print_numbers(console, report))
     if not report["accepted"]:
@@ -150,6 +178,8 @@ def mask(
         emit(ctx, result, lambda console: print_verdicts(console, report))
     if not ctx.obj.json:
         lines = [*report["summary"], *([f"See {out / 'contact-sheet.jpg'}"] if out else [])]
+        if asked is not None and out is not None:
+            lines.append(f"For {asked.trainer}: {out / asked.trainer} ({asked.hint})")
         emit(ctx, result, lambda console: console.print("\n".join(lines), markup=False))
 
 
@@ -190,6 +220,35 @@ def mask_request(
     }
     masker = tools["masker"].name if "masker" in tools else "none"
     return MaskRequest(measured_with, masker, mask_settings, tuple(paths), subject)
+
+
+def chosen_training_set(
+    settings: Settings, trainer: str | None, trigger: str | None, repeats: int | None
+) -> TrainingSet | None:
+    """Return what is to be written for another trainer; `UsageError` for options without one, and
+    for words that no folder can be called."""
+    from pydantic import ValidationError
+
+    from mcap.errors import UsageError
+    from mcap.masking.training_set import TrainingSet
+
+    both = {"trigger": trigger, "repeats": repeats}
+    given: dict[str, Any] = {key: value for key, value in both.items() if value is not None}
+    if trainer is None:
+        for key in given:
+            raise UsageError(f"--{key}: belongs to --training-set.")
+        return None
+    if settings.subject_kind == "object":
+        given.setdefault("trigger", "ohwx object")
+    try:
+        return TrainingSet.model_validate({"trainer": trainer, **given})
+    except ValidationError as error:
+        key = str(error.errors()[0]["loc"][0])
+        allowed = {
+            "trigger": "1 to 80 characters, as a folder may be called",
+            "repeats": "1 to 10000",
+        }
+        raise UsageError(f"--{key} '{given[key]}': give {allowed[key]}.") from None
 
 
 def masked_report(
@@ -245,6 +304,22 @@ def masked_report(
         if out is None:
             return describe(masked)
         return write_masks(masked, out, request, earlier=earlier, on_photo=advance)
+
+
+def with_given_paths(report: dict[str, Any], photos: Sequence[Path]) -> dict[str, Any]:
+    """Return a report with the paths as they were given, where they can be told apart.
+
+    Its file holds no path from the disk's root; whoever gave it may see it.
+    """
+    from mcap.runtime.files import public_path
+
+    given = {public_path(path): path for path in photos}
+    if len(given) != len(photos):
+        return report
+    shown = [
+        {**item, "path": str(given.get(item["path"], item["path"]))} for item in report["photos"]
+    ]
+    return {**report, "photos": shown}
 
 
 def for_scripts(report: dict[str, Any], out: Path | None) -> dict[str, Any]:

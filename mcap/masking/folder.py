@@ -1,5 +1,7 @@
 """The folder of ``mcap mask``: report.json, masks/, faces/ and contact-sheet.jpg; written and read.
 
+Beside them, where it was asked for, a `TrainingSet` for another trainer.
+
 Every file is whole or not there. A mask whose bytes are not those that the report says were
 written has been edited by hand: it wins, and no run writes over it. The report comes last, so what
 is about to be written is announced in a journal, which goes when the report is there: the masks of
@@ -29,6 +31,7 @@ from mcap.masking.crops import portrait_crop
 from mcap.masking.records import KnownPhotos, MaskedPhoto
 from mcap.masking.report_json import READABLE, describe, face_from_json
 from mcap.masking.sheet import accepted_tiles, draw_sheets, refused_tiles
+from mcap.masking.training_set import CAPTION, TrainingSet, trainer_of
 from mcap.runtime import files
 from mcap.runtime.documents import MEBIBYTE, parse_json, read_json, read_text
 from mcap.runtime.parallel import cores, ordered_map
@@ -74,6 +77,8 @@ class MaskRequest:
     settings: MaskSettings
     photos: tuple[Path, ...]
     subject: Path | None = None
+    training_set: TrainingSet | None = None
+    """What is written for another trainer, beside the masks and crops."""
 
     def measures(self) -> dict[str, Any]:
         """Return everything that decides about a face's numbers."""
@@ -81,7 +86,11 @@ class MaskRequest:
 
     def as_json(self) -> dict[str, Any]:
         """Return the request with the files' hashes: a changed photo makes another request."""
+        asked = {}
+        if self.training_set is not None:
+            asked["training_set"] = self.training_set.model_dump(mode="json")
         return {
+            **asked,
             "measured_with": self.measures(),
             "masker": self.masker,
             "settings": self.settings.model_dump(mode="json"),
@@ -207,7 +216,7 @@ def write_masks(
 
     def write(entry: MaskedPhoto | RefusedPhoto) -> tuple[dict[str, str], list[Tile]]:
         if isinstance(entry, MaskedPhoto):
-            return write_photo(entry, masked.settings, out, entry.photo.name in edited)
+            return write_photo(entry, masked.settings, out, request, earlier)
         return {}, refused_tiles(entry)
 
     written = ordered_map(write, masked.entries, cores())
@@ -219,6 +228,12 @@ def write_masks(
     # An edited mask goes on being known by what was written before it was edited.
     hashes |= {
         path: digest for path, digest in earlier.written.items() if mask_name(path) in edited
+    }
+    trainer = None if request.training_set is None else request.training_set.trainer
+    hashes |= {  # sets for other trainers stay
+        path: digest
+        for path, digest in earlier.written.items()
+        if trainer_of(path) not in (None, trainer) and sha256_or_none(out / path) == digest
     }
     for name, sheet in draw_sheets(tiles, masked):
         hashes[name] = write_announced(out, name, jpeg_bytes(sheet))
@@ -235,22 +250,33 @@ def write_masks(
 
 
 def write_photo(
-    entry: MaskedPhoto, settings: MaskSettings, out: Path, edited: bool
+    entry: MaskedPhoto, settings: MaskSettings, out: Path, request: MaskRequest, earlier: EarlierRun
 ) -> tuple[dict[str, str], list[Tile]]:
-    """Write one photo's crop, and its mask unless it is edited; return the hashes and the tiles."""
+    """Write one photo's crop, its mask and its files for another trainer, but for masks and
+    captions that were edited; return the hashes and the tiles."""
     image = entry.photo.image
-    hashes = {}
-    if not edited:
+    mask_path = f"masks/{entry.photo.name}.png"
+    written = {}
+    if not is_edited(out, mask_path, earlier):
         mask = entry.full_mask()
         size = (entry.photo.width, entry.photo.height)
         if (mask.shape[1], mask.shape[0]) != size:  # the photo was reduced as it was read
             mask = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.BILINEAR))
-        mask_path = f"masks/{entry.photo.name}.png"
-        hashes[mask_path] = write_announced(out, mask_path, fast_png(mask))
+        written[mask_path] = fast_png(mask)
     crop = portrait_crop(entry, settings.size, settings.face_height)
-    face_path = f"faces/{entry.photo.name}.png"
-    hashes[face_path] = write_announced(out, face_path, fast_png(crop.image))
+    written[f"faces/{entry.photo.name}.png"] = fast_png(crop.image)
+    if request.training_set is not None:
+        for path, data in request.training_set.files(entry.photo.name, crop).items():
+            if not (path.endswith(CAPTION) and is_edited(out, path, earlier)):
+                written[path] = data
+    hashes = {path: write_announced(out, path, data) for path, data in written.items()}
     return hashes, accepted_tiles(entry, image, crop.image)
+
+
+def is_edited(out: Path, path: str, earlier: EarlierRun) -> bool:
+    """Return whether a file is there that no run of mcap wrote."""
+    file = out / path
+    return file.is_file() and not earlier.wrote(path, files.sha256_of(file))
 
 
 def fast_png(image: NDArray[np.uint8]) -> bytes:
@@ -287,8 +313,10 @@ def remove_stale(out: Path, earlier: EarlierRun, hashes: Mapping[str, str]) -> N
     for path in earlier.written.keys() | earlier.begun.keys():
         file = out / path
         parts = Path(path).parts
-        ours = parts[:1] in (("masks",), ("faces",)) or re.fullmatch(
-            r"contact-sheet-\d+\.jpg", path
+        ours = (
+            parts[:1] in (("masks",), ("faces",))
+            or trainer_of(path)
+            or re.fullmatch(r"contact-sheet-\d+\.jpg", path)
         )
         inside = bool(ours) and ".." not in parts and files.is_inside(out, path)
         if path in hashes or not inside or not file.is_file():

@@ -37,6 +37,7 @@ def mask_traces(folder: Path) -> Traces:
             name in (REPORT, JOURNAL)
             or unfinished
             or bool(re.fullmatch(r"(masks|faces)/[^/]+\.png|contact-sheet(-\d+)?\.jpg", name))
+            or bool(re.fullmatch(r"(kohya/\d+_[^/]+|onetrainer)/[^/]+\.(png|txt)", name))
         )
 
     return traces_of(folder, "masks", own, last=REPORT)

@@ -403,3 +403,65 @@ def test_tables_can_be_read_in_a_terminal_of_any_width(width):
         console, {"subject_kind": "face", "photos": [{**long, "mask": None, "checks": checks}]}
     )
     assert Path(long["path"]).name in console.file.getvalue(), "in one line, to be copied"
+
+
+def test_a_training_set_for_another_trainer(tmp_path, mask, monkeypatch):
+    """Its captions are edited, its photos come and go, and another trainer's stays."""
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    write(photos / "one.png", astronaut())
+    write(photos / "two.png", np.ascontiguousarray(astronaut()[:, ::-1]))
+    args = (photos, "--out", out, "--size", 128)
+    code, result = mask(*args, "--training-set", "kohya", "--trigger", "ohwx woman")
+    folder = out / "kohya" / "10_ohwx woman"
+    assert code == 0 and result["training_set"] == str(folder)
+    assert {path.name for path in folder.iterdir()} == {"one.png", "one.txt", "two.png", "two.txt"}
+    with Image.open(folder / "one.png") as picture:
+        face = np.asarray(Image.open(out / "faces" / "one.png"))
+        assert picture.mode == "RGBA" and np.array_equal(np.asarray(picture)[..., :3], face)
+        alpha = np.asarray(picture)[..., 3]
+    assert alpha[64, 64] == 255 and 0.05 < (alpha > 127).mean() < 0.6
+
+    before = snapshot(out)
+    assert mask(*args, "--training-set", "kohya", "--trigger", "ohwx woman")[0] == 0
+    assert snapshot(out) == before
+
+    (folder / "one.txt").write_text("a photo of ohwx woman in space\n")
+    (photos / "two.png").unlink()
+    assert mask(*args, "--training-set", "onetrainer")[0] == 0  # and kohya's set stays as it is
+    assert (folder / "two.png").is_file()
+    assert {path.name for path in (out / "onetrainer").iterdir()} == {
+        "one.png", "one-masklabel.png", "one.txt",
+    }  # fmt: skip
+    assert mask(*args, "--training-set", "kohya", "--trigger", "ohwx woman")[0] == 0
+    assert {path.name for path in folder.iterdir()} == {"one.png", "one.txt"}
+    assert (folder / "one.txt").read_text() == "a photo of ohwx woman in space\n"
+
+    # A mask that was edited is the trainer's, too.
+    size = Image.open(out / "masks" / "one.png").size
+    Image.new("L", size, 255).save(out / "masks" / "one.png")
+    assert mask(*args, "--training-set", "kohya", "--trigger", "ohwx woman")[0] == 0
+    with Image.open(folder / "one.png") as picture:
+        assert (np.asarray(picture)[..., 3] == 255).mean() > 0.9
+
+    monkeypatch.chdir(tmp_path)
+    assert run(["forget", "--source", "photos", "--yes"]) == 0
+    assert not list(out.rglob("*.png")) and not list(out.rglob("*.txt"))
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--training-set", "kohya", "--preview"), "needs --out DIR"),
+        (("--out", "out", "--trigger", "x"), "--trigger: belongs to --training-set"),
+        (("--out", "out", "--repeats", 3), "--repeats: belongs to --training-set"),
+        (("--out", "out", "--training-set", "kohya", "--trigger", "../x"), "--trigger '../x'"),
+        (("--out", "out", "--training-set", "kohya", "--repeats", 20000), "--repeats '20000'"),
+    ],
+)
+def test_wrong_training_sets(tmp_path, mask, monkeypatch, args, words):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "one.png", astronaut())
+    code, result = mask("one.png", *args)
+    assert code == 2 and words in result["error"]
+    assert not (tmp_path / "out").exists()
