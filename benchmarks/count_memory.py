@@ -22,6 +22,7 @@ from random_models import random_backbone
 from torch.autograd.graph import saved_tensors_hooks
 
 from mcap_plugins.klein.text import TEXT_LAYERS
+from mcap_plugins.shared.quantised import quantised_layers
 from mcap_plugins.shared.qwen import keep_layers
 
 MB = 2**20
@@ -56,7 +57,13 @@ def count(name: str, size: int | None = None) -> dict[str, float]:
         "weights": sum(size_of(module) for module in networks),
         "unet": size_of(networks[0]),
         "decoder": size_of(backbone.vae.decoder),
+        "kept": 0.0,
     }
+    if name in FLOWS:
+        blocks = [list(quantised_layers(module)) for module in networks]
+        found["kept"] = found["weights"] - sum(
+            size_of(layer) for layers in blocks for _, layer in layers
+        )
     for part, run in (("row", predict), ("decode", decode)):
         module = backbone.unet if part == "row" else backbone.vae
         known = [*networks, backbone.vae]

@@ -56,6 +56,9 @@ SubjectKind = Literal["face", "object"]
 """A person, known by the face, or a thing or animal of which nothing is known but its pixels."""
 
 
+Quantisation = Literal["int8", "nf4"]
+"""The form of weights in eight or four bits, beside which LoRA learns in full precision."""
+
 TransformerKind = Literal["klein", "zimage"]
 """FLUX.2 klein or Z-Image: models whose network is a transformer on a straight path."""
 
@@ -493,6 +496,7 @@ class BackboneMemory:
     decode_checkpointed: float
     decode_block: float
     unet: float = 0.0  # the UNet's part of ``weights``; 0: not stated
+    kept: float = 0.0  # the part of ``weights`` that is never quantised
 
 
 @dataclass(frozen=True)
@@ -519,6 +523,9 @@ class BackbonePlan:
     """One forward pass of the UNet for one row, GFLOP."""
     decode_rows: float | None = None
     """Cost of one decode, in rows."""
+    quantisations: tuple[Quantisation, ...] = ()
+    """The forms in which its weights can be loaded, too: its factory then takes ``quantised``, one
+    of these or None."""
     notice: str = ""
     """What to know of its pictures, in a sentence or two, for plans; "" where there is nothing."""
     needs_safety: bool = True
@@ -548,6 +555,8 @@ class BackboneInfo:
     multiple_of: int = 8
     distilled: bool = False
     """True where it was distilled to draw in a few steps: it is drawn with, and not trained."""
+    quantised: Quantisation | None = None
+    """The form of its weights, where they are not as they were published."""
     identity_encoder: str | None = None
     """Name of the identity network whose embeddings its identity encoder reads, where it has one
     (`EncodesIdentity`)."""

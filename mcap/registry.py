@@ -313,7 +313,12 @@ class Registry:
     def create(self, kind: Literal["restorer"], name: str, *file: Path) -> contracts.Restorer: ...
     @overload
     def create(
-        self, kind: Literal["backbone"], name: str, *args: Any, source: str | Path | None = None
+        self,
+        kind: Literal["backbone"],
+        name: str,
+        *args: Any,
+        source: str | Path | None = None,
+        **options: Any,
     ) -> contracts.Backbone: ...
     @overload
     def create(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from mcap.cli.marks import chosen_marks
 from mcap.contracts import FaceTools
@@ -20,10 +20,17 @@ from mcap.weights.model_source import (
 )
 
 if TYPE_CHECKING:
+    import torch
     import typer
 
     from mcap.cli.settings import Settings
-    from mcap.contracts import Backbone, IdentityModel, ObjectTools, SteersPipeline
+    from mcap.contracts import (
+        Backbone,
+        IdentityModel,
+        ObjectTools,
+        Quantisation,
+        SteersPipeline,
+    )
     from mcap.generation.settings import GenerationModels
     from mcap.registry import Entry
     from mcap.subjects.subject import Subject
@@ -89,7 +96,8 @@ def load_generation_models(
     device = choose_device(settings.device)
     dtype = choose_dtype(device, settings.precision)
     require_encoder_here(subject)
-    loaded = registry().create("backbone", entry.name, device, dtype, source=source)
+    form = options_of(quantisation(settings, entry))
+    loaded = registry().create("backbone", entry.name, device, dtype, source=source, **form)
     return GenerationModels(
         identity=registry().create("identity", network) if network else None,
         detector=registry().create("detector", settings.detector),
@@ -99,6 +107,38 @@ def load_generation_models(
         safety=safety,
         marks=chosen_marks(ctx, settings.marks),
     )
+
+
+def quantisation(settings: Settings, entry: Entry) -> Quantisation | None:
+    """Return the form in which ``--precision`` wants a backbone's weights; None: as they are.
+
+    Raises `UsageError` for a backbone that has no such form.
+    """
+    from mcap.runtime.device import QUANTISED
+
+    wanted = QUANTISED.get(settings.precision)
+    if wanted is not None and wanted not in entry.info.quantisations:
+        able = [
+            other.name
+            for other in registry().entries["backbone"].values()
+            if wanted in other.info.quantisations
+        ]
+        raise UsageError(
+            f"--precision {wanted}: backbone '{entry.name}' has no such weights; those of "
+            f"{', '.join(able) or 'none that is installed'} can be loaded so. Use bf16."
+        )
+    return wanted
+
+
+def options_of(quantised: Quantisation | None) -> dict[str, Any]:
+    """Return what a factory is given beside the source; those without such forms know no more."""
+    return {} if quantised is None else {"quantised": quantised}
+
+
+def create_backbone(facts: BackboneFacts, device: torch.device, dtype: torch.dtype) -> Backbone:
+    """Load the backbone of a request."""
+    form = options_of(facts.quantised)
+    return registry().create("backbone", facts.name, device, dtype, source=facts.source, **form)
 
 
 def choose_encoder(recipe: Recipe, facts: BackboneFacts) -> Entry:

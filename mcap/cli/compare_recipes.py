@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mcap.cli.backbone import encoder_of, with_encoder
+from mcap.cli.backbone import create_backbone, encoder_of, with_encoder
 from mcap.cli.draw_and_measure import Drawing, draw_and_measure, face_tools
 from mcap.cli.interruption import stop_on_interrupt
 from mcap.cli.marks import chosen_marks
@@ -363,9 +363,7 @@ class Comparing:
                 note(self.ctx, f"Loading backbone {facts.given} ...")
                 entry = registry().get("backbone", facts.name)
                 self.tools = replace(self.tools, safety=load_safety(self.settings, entry))
-                self.backbone = registry().create(
-                    "backbone", facts.name, request.device, request.dtype, source=facts.source
-                )
+                self.backbone = create_backbone(facts, request.device, request.dtype)
         return self.backbone
 
     def train(self, trial: Trial, backbone: Backbone) -> None:

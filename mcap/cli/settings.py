@@ -67,7 +67,7 @@ class Settings(BaseSettings):
     subject_kind: SubjectKind = "face"
     subject_noun: ClassNoun | None = None
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8", "nf4"] = "auto"
     threads: int | None = Field(default=None, ge=1)
     cache_dir: Path | None = None
     offline: bool = False

@@ -233,7 +233,9 @@ def make_request(
 
     Raises `UsageError` or `MissingResourceError` that names what is wrong.
     """
-    from mcap.cli.backbone import choose_backbone, choose_encoder
+    from dataclasses import replace
+
+    from mcap.cli.backbone import choose_backbone, choose_encoder, quantisation
     from mcap.cli.photo_tools import photo_entries
     from mcap.cli.safety import safety_of
     from mcap.errors import UsageError
@@ -264,7 +266,7 @@ def make_request(
     photos = find_requested_photos(source, reference, profile, subject, masks)
     entry, place = choose_backbone(settings.backbone, ask_the_hub=True)
     entries = {**photo_entries(settings, masker), "backbone": entry, **safety_of(settings, entry)}
-    facts = backbone_facts(entry, place)
+    facts = replace(backbone_facts(entry, place), quantised=quantisation(settings, entry))
     device = choose_device(settings.device)
     dtype = choose_dtype(device, settings.precision)
     fits = fits_into(device, dtype, facts) if low_memory else None
@@ -405,17 +407,15 @@ def load_backbone(
     import time
     from dataclasses import replace
 
+    from mcap.cli.backbone import create_backbone
     from mcap.cli.output import note
-    from mcap.registry import registry
     from mcap.runtime.memory import translate_oom
     from mcap.training.memory_advice import LOADING_ADVICE
 
     began, facts = time.perf_counter(), request.backbone
     with translate_oom("loading the backbone", LOADING_ADVICE):
         note(ctx, f"Loading backbone {plan.backbone} ...")
-        backbone = registry().create(
-            "backbone", facts.name, request.device, request.dtype, source=facts.source
-        )
+        backbone = create_backbone(facts, request.device, request.dtype)
     taken = {**plan.taken, "loading": time.perf_counter() - began}
     return backbone, replace(plan, taken=taken)
 

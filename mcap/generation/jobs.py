@@ -91,7 +91,7 @@ def plan_jobs(
                 **sampling,
                 "adapter_scale": settings.adapter_scale,
                 "token_scale": settings.token_scale,
-                "precision": str(backbone.dtype).removeprefix("torch."),
+                "precision": info.quantised or str(backbone.dtype).removeprefix("torch."),
                 "backbone": {
                     "id": provenance.public_name(info.id),
                     "revision": info.revision,

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 import torch
 
 from mcap.errors import UsageError
 
+if TYPE_CHECKING:
+    from mcap.contracts import Backbone, Quantisation
+
 DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8", "nf4")
+QUANTISED: Mapping[str, Quantisation] = {"int8": "int8", "nf4": "nf4"}
+"""The precisions of weights that are quantised, and computed with in half precision."""
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -47,15 +55,20 @@ def choose_dtype(device: torch.device, precision: str = "auto") -> torch.dtype:
     """Return the dtype of the frozen modules; trained parameters are float32 whatever it is.
 
     ``auto``: bf16 on a GPU that computes in it, fp16 on an older one, fp32 on the CPU and on MPS.
+    With weights in int8 or nf4 a GPU computes as by ``auto``, a CPU in bf16.
     Raises `UsageError` for an unknown precision or one that the device cannot compute in.
     """
     if precision not in PRECISIONS:
         raise UsageError(
             f"precision '{precision}' is unknown; allowed are {', '.join(PRECISIONS)}."
         )
-    if precision == "auto":
+    if precision in QUANTISED and device.type == "mps":
+        raise UsageError(
+            f"precision '{precision}' needs an NVIDIA GPU or a CPU; use --precision bf16."
+        )
+    if precision == "auto" or precision in QUANTISED:
         if device.type != "cuda":
-            return torch.float32
+            return torch.float32 if precision == "auto" else torch.bfloat16
         # A Turing card emulates bf16 and answers yes unless told not to count that.
         good = torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if good else torch.float16
@@ -92,6 +105,11 @@ def computes_bfloat16(device: torch.device) -> bool:
 def precision_name(dtype: torch.dtype) -> str:
     """Return the name of a dtype as `choose_dtype` takes it: "fp32", "bf16" or "fp16"."""
     return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]
+
+
+def precision_of(backbone: Backbone) -> str:
+    """Return a loaded backbone's precision by its name: "nf4", say, or that of its dtype."""
+    return backbone.info.quantised or precision_name(backbone.dtype)
 
 
 def set_threads(count: int | None) -> int:

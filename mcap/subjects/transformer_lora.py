@@ -83,11 +83,12 @@ def diffusers_state(
     for key, up in found.items():
         if key.endswith(UP):
             name = key.removeprefix(PREFIX).removesuffix(UP)
-            down, weight = found[f"{PREFIX}{name}{DOWN}"], layers[name].weight
-            if (up.shape[0], down.shape[1]) != tuple(weight.shape) or up.shape[1] != down.shape[0]:
+            down, layer = found[f"{PREFIX}{name}{DOWN}"], layers[name]
+            size = (layer.out_features, layer.in_features)  # quantised weights have others
+            if (up.shape[0], down.shape[1]) != size or up.shape[1] != down.shape[0]:
                 raise UsageError(
                     f"--lora {path}: layer {name} is of another size ({tuple(down.shape)} and "
-                    f"{tuple(up.shape)} for a weight of {tuple(weight.shape)}); it is for another "
+                    f"{tuple(up.shape)} for a weight of {size}); it is for another "
                     "size of this model, or another kind."
                 )
     return found

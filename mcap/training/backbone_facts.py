@@ -23,7 +23,7 @@ from mcap.weights.model_source import (
 )
 
 if TYPE_CHECKING:
-    from mcap.contracts import BackboneMemory, BackbonePlan
+    from mcap.contracts import BackboneMemory, BackbonePlan, Quantisation
     from mcap.registry import Entry
 
 
@@ -47,6 +47,8 @@ class BackboneFacts:
     weights_bytes: int | None  # their size, where they lie in a folder or file here
     identity_encoder: bool | None  # whether it brings one; None: not known before it is loaded
     notice: str  # what to know of its pictures; "" where there is nothing
+    quantisations: tuple[Quantisation, ...]  # in which its weights can be loaded
+    quantised: Quantisation | None  # the form in which its weights are loaded
     distilled: bool  # to draw in a few steps; False: no, or not known before it is loaded
 
     @property
@@ -110,6 +112,8 @@ def backbone_facts(entry: Entry, source: str | None) -> BackboneFacts:
         weights_bytes=weights_bytes(local) if local is not None else None,
         identity_encoder=brings,
         notice=plan.notice if source is None else "",
+        quantisations=plan.quantisations,
+        quantised=None,
         distilled=known is not None and known.distilled,
     )
 

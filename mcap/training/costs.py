@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -117,9 +118,8 @@ def estimate_memory_mb(
     """
     runtime = RUNTIME_MB.get(device, OTHER_RUNTIME_MB)
     if not recipe.steps and backbone.memory is not None:
-        networks = backbone.memory.weights + backbone.memory.decoder
-        networks += encoder.encode_mb if encoder is not None else 0.0
-        return runtime + networks * (0.5 if half else 1.0)
+        more = encoder.encode_mb if encoder is not None else 0.0
+        return runtime + networks_mb(backbone, half=half) + more * (0.5 if half else 1.0)
     rows = rows_per_step(recipe)[2 if recipe.phase2_steps else 1]
     rows = math.ceil(rows) if recipe.batching != "sequential" else 1
     if backbone.memory is None:
@@ -134,9 +134,9 @@ def estimate_memory_mb(
         return (fixed + per_row * rows) * (0.55 if half else 1.0) + whole
     row, block, decode, decode_block = kept_for_backward(recipe, backbone.memory)
     at_once = rows * row + decode + max(rows * block, decode_block)
-    networks = backbone.memory.weights + backbone.memory.decoder
+    networks = networks_mb(backbone, half=half)
     whole = whole_network_mb(recipe, backbone, half=half, device=device)
-    return runtime + (networks + WORKSPACE * at_once) * (0.5 if half else 1.0) + whole
+    return runtime + networks + WORKSPACE * at_once * (0.5 if half else 1.0) + whole
 
 
 def require_memory(backbone: BackboneFacts, *, half: bool, room: float) -> None:
@@ -146,7 +146,7 @@ def require_memory(backbone: BackboneFacts, *, half: bool, room: float) -> None:
     """
     if backbone.memory is None:
         return
-    needed = networks_mb(backbone.memory, half=half)
+    needed = networks_mb(backbone, half=half)
     if needed <= room:
         return
     text = (
@@ -155,15 +155,29 @@ def require_memory(backbone: BackboneFacts, *, half: bool, room: float) -> None:
     )
     if not half:
         text += " On a GPU, --precision bf16 needs half."
+    if "nf4" in backbone.quantisations and backbone.quantised != "nf4":
+        least = networks_mb(replace(backbone, quantised="nf4"), half=True)
+        text += f" --precision nf4 needs {least / 1000:.1f} GB."
     raise OutOfMemory(
         f"{text} Use a smaller backbone, or a device with more memory.",
         details={"needed_mb": round(needed), "device_mb": round(room)},
     )
 
 
-def networks_mb(memory: BackboneMemory, *, half: bool) -> float:
-    """Return what the networks take without anything being computed, MB."""
-    return (memory.weights + memory.decoder) * (0.5 if half else 1.0)
+BITS = {"int8": 8.0, "nf4": 4.13}
+"""Of a quantised weight: nf4 has a scale in eight bits for 64 values, and one for 256 of these."""
+
+
+def networks_mb(backbone: BackboneFacts, *, half: bool) -> float:
+    """Return what the networks take without anything being computed, MB; of a backbone whose
+    ``memory`` was counted."""
+    memory = backbone.memory
+    assert memory is not None, "the caller looked"
+    share = 0.5 if half else 1.0
+    if backbone.quantised is None:
+        return (memory.weights + memory.decoder) * share
+    small = BITS[backbone.quantised] / 32
+    return (memory.weights - memory.kept) * small + (memory.kept + memory.decoder) * share
 
 
 def learning_mb(recipe: Recipe, backbone: BackboneFacts) -> float:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcap.runtime.device import precision_name
+from mcap.runtime.device import precision_of
 from mcap.runtime.files import sha256_of
 from mcap.runtime.text import printable
 from mcap.training.batches import KINDS
@@ -46,7 +46,7 @@ def fingerprint_of_data(
         "identity network": identity.name if identity is not None else "none",
         "seed": str(seed),
         "device": backbone.device.type,
-        "precision": precision_name(backbone.dtype),
+        "precision": precision_of(backbone),
         **{f"recipe {key}": str(value) for key, value in decided_by(recipe).items()},
     }
 

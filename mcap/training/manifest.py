@@ -8,7 +8,7 @@ import torch
 
 import mcap
 from mcap.contracts import ID_TOKEN, STYLE_TOKEN
-from mcap.runtime.device import precision_name
+from mcap.runtime.device import precision_of
 from mcap.subjects.manifest import (
     SCHEMA,
     BackboneRecord,
@@ -78,7 +78,7 @@ def first_manifest(
         words=recipe.words,
         seed=seed,
         device=str(backbone.device),
-        precision=precision_name(backbone.dtype),
+        precision=precision_of(backbone),
         threads=torch.get_num_threads(),
         inputs={},
     )

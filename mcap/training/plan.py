@@ -189,7 +189,7 @@ def plan_training(
         photos=lines,
         references_to_draw=drawn,
         device=str(device),
-        precision=precision_name(dtype),
+        precision=facts.quantised or precision_name(dtype),
         threads=torch.get_num_threads(),
         rows=rows_per_step(recipe),
         memory_mb=needed,

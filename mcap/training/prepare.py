@@ -31,7 +31,7 @@ from mcap.masking.framed_crops import CropFrame, framed_crops
 from mcap.masking.objects import mask_object_references, mask_objects
 from mcap.masking.records import MaskedSet
 from mcap.masking.select import mask_photos, mask_references
-from mcap.runtime.device import precision_name
+from mcap.runtime.device import precision_of
 from mcap.runtime.files import sha256_of
 from mcap.runtime.randomness import preserve_rng_state
 from mcap.runtime.text import printable
@@ -170,7 +170,7 @@ def draw_safely(
 def class_picture_path(backbone: Backbone, noun: str, number: int) -> Path:
     """Return where the picture of that number, from 0, is kept."""
     words = "-".join(re.findall(r"\w+", noun))
-    name = f"{backbone.info.sha256[:16]}-{precision_name(backbone.dtype)}-{words}"
+    name = f"{backbone.info.sha256[:16]}-{precision_of(backbone)}-{words}"
     return cache_dir() / "class-pictures" / name / f"{number + 1:05d}.png"
 
 

@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 
+from mcap.errors import OutOfMemory
 from mcap.registry import registry
 from mcap.training.backbone_facts import backbone_facts
 from mcap.training.costs import (
@@ -17,6 +18,8 @@ from mcap.training.costs import (
     estimate_memory_mb,
     estimate_step_seconds,
     measure_gflops,
+    networks_mb,
+    require_memory,
     rows_per_step,
 )
 from mcap.training.recipe import Layer, low_memory, recipe
@@ -84,6 +87,24 @@ def test_what_the_consumer_cards_hold_in_half_precision():
     assert half("sd15", gradient_checkpointing=True) < 8000
     assert half("sd15") < 12_000
     assert half("sdxl", **low_memory(with_keys())) < 16_000
+
+
+@pytest.mark.parametrize(
+    ("quantised", "measure"), [(None, 19_604), ("int8", 13_495), ("nf4", 10_540)]
+)
+def test_quantised_weights_are_planned_with(quantised, measure):
+    """As docs/transformers.md says of klein at 1024 pixels."""
+    found = backbone_facts(registry().get("backbone", "klein"), None)
+    found = dataclasses.replace(found, quantised=quantised)
+    chosen = recipe("magicapture", [Layer("klein", found.recipe_overrides)])
+    chosen = chosen.model_copy(update=low_memory(chosen))
+    needed = estimate_memory_mb(chosen, found, half=True, device="cuda")
+    assert needed == pytest.approx(measure, abs=2)
+    networks = networks_mb(found, half=True)
+    require_memory(found, half=True, room=networks + 1)
+    with pytest.raises(OutOfMemory, match="nothing was fetched") as told:
+        require_memory(found, half=True, room=networks - 1)
+    assert ("--precision nf4 needs 4.4 GB" in str(told.value)) == (quantised != "nf4")
 
 
 @pytest.mark.parametrize("name", ["sd15", "klein", "zimage"])

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import mcap
-from mcap.contracts import BackboneMemory, BackbonePlan
-from mcap_plugins.shared.flow_plugin import FlowDefaults, load_flow_backbone
+from mcap.contracts import BackboneMemory, BackbonePlan, Quantisation
+from mcap_plugins.shared.flow_plugin import QUANTISATIONS, FlowDefaults, load_flow_backbone
 
 # Counted on the architecture at 1024 pixels (benchmarks/count_memory.py, --models klein).
 MEMORY = BackboneMemory(
@@ -23,6 +23,7 @@ MEMORY = BackboneMemory(
     decode_checkpointed=3268,
     decode_block=10752,
     unet=14784,
+    kept=2228,
 )
 
 DEFAULTS = FlowDefaults(
@@ -47,13 +48,19 @@ def register_backbones(register: Any) -> None:
             native_size=1024,
             recipe_overrides=DEFAULTS.recipe,
             memory=MEMORY,
+            quantisations=QUANTISATIONS,
         ),
     )
 
 
-def load_klein(device: Any, dtype: Any, source: str | Path | None = None) -> Any:
+def load_klein(
+    device: Any,
+    dtype: Any,
+    source: str | Path | None = None,
+    quantised: Quantisation | None = None,
+) -> Any:
     """``source``: a FLUX.2 klein, its folder, file or hub id; without it `MissingResourceError`."""
-    return load_flow_backbone("klein", import_load, DEFAULTS, device, dtype, source)
+    return load_flow_backbone("klein", import_load, DEFAULTS, device, dtype, source, quantised)
 
 
 def import_load() -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from mcap.contracts import BackboneInfo, PromptEmbedding
+from mcap_plugins.shared.quantised import quantise
 from mcap_plugins.shared.qwen import chat_tokenizer, keep_layers
 
 
@@ -40,6 +41,9 @@ class FlowBackbone:
         self.text_encoders = [modules["text_encoder"]]
         if self.text_layers is not None:
             keep_layers(self.text_encoders[0], self.text_layers)
+        if info.quantised is not None:
+            for module in (*self.text_encoders, modules["transformer"]):
+                quantise(module, info.quantised, self.device)
         self.vae = modules["vae"]
         self.unet = modules["transformer"]
         self.scheduler = modules["scheduler"]

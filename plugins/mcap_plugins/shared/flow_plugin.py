@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mcap.contracts import TransformerKind
+    from mcap.contracts import Quantisation, TransformerKind
+
+
+QUANTISATIONS: tuple[Quantisation, ...] = ("int8", "nf4")
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ def load_flow_backbone(
     device: Any,
     dtype: Any,
     source: str | Path | None,
+    quantised: Quantisation | None = None,
 ) -> Any:
     """Return the loaded backbone ``name``, with its defaults.
 
@@ -52,6 +56,7 @@ def load_flow_backbone(
         commercial=False,
         recipe_overrides=defaults.recipe,
         generate_defaults=defaults.generate,
+        quantised=quantised,
     )
     if loaded.info.distilled:
         few = {**defaults.generate, **defaults.few_steps}
