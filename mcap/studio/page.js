@@ -17,12 +17,11 @@ const live = document.querySelector("[data-live]");
 const gone = document.getElementById("gone");
 const shown = new Map(); // part of the page -> its text as it came
 
-/** Load the page again, unless that would lose what somebody is typing. */
+let typed = false; // or ticked, or chosen
+document.addEventListener("input", () => { typed = true; });
+
+/** Load the page again, unless that would lose what somebody has typed. */
 function renew() {
-  const typed = [...document.querySelectorAll("input")].some((field) =>
-    field.type === "checkbox" || field.type === "radio"
-      ? field.checked !== field.defaultChecked
-      : field.type !== "hidden" && field.value !== field.defaultValue);
   if (typed) document.getElementById("news").hidden = false;
   else location.reload();
   return !typed;

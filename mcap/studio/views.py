@@ -268,7 +268,6 @@ def plan_of(jobs: Sequence[Job], everything: Sequence[Job]) -> dict[str, Any] | 
         "number": job.number,
         "lines": result.get("lines", []),
         "advice": [*result.get("advice", []), *result.get("licences", [])],
-        "notice": result.get("notice", ""),
         "error": str(result.get("error", "")) or ("" if result else "The plan was not made."),
         "old": looked_at is not None and looked_at.number > job.number,
     }

@@ -16,25 +16,14 @@ import pytest
 from PIL import Image
 
 from mcap.contracts import MetricInfo
-from mcap.errors import McapError
 from mcap.evaluation.entrants import Comparison, DrawnPicture, Entrant, MeasureFacts, Result
 from mcap.evaluation.files import write_results, write_summary
 from mcap.evaluation.measures import Measured
 from mcap.evaluation.report import write_report
 from mcap.evaluation.summary import Summary, summarize
-from mcap.weights.catalogue import PackageSource, Weight
+from tests.support.axe import require_axe
 from tests.support.chromium import require_chromium
 
-AXE = Weight(
-    name="axe-core",
-    file="axe.min.js",
-    sha256="29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c",
-    bytes=653_780,
-    licence="MPL-2.0",
-    commercial=True,
-    sources=(PackageSource("axe-core", "4.14.1", "package/axe.min.js", index="npm"),),
-    used_for="tests of accessibility",
-)
 FACTS = [
     MeasureFacts("likeness", "cosine to the photos", MetricInfo(range=(-1, 1), unit="cosine"),
                  "dlib", "CC0-1.0"),
@@ -196,12 +185,7 @@ def test_nothing_measured_makes_a_page_that_says_so(tmp_path):
 def test_axe_finds_no_violation(page, width, scheme):
     """In headless Chromium: structure, names, contrast, the keyboard's way into the table."""
     chromium = require_chromium()
-    from mcap.weights.fetch import fetch
-
-    try:
-        axe = fetch(AXE).read_text(encoding="utf-8")
-    except McapError as error:
-        pytest.skip(f"axe-core is not here: {error}")
+    axe = require_axe()
     text = page.read_text(encoding="utf-8")
     if scheme == "dark":
         text = text.replace("(prefers-color-scheme: dark)", "all")

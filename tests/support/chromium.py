@@ -6,12 +6,14 @@ shorter, and no stand-in for a browser: it loads every picture at once, ``loadin
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,8 @@ class Tab:
         self.orders, self.answers = orders, os.fdopen(answers, "rb", closefd=False)
         self.number = 0
         self.session: str | None = None
+        self.asked: list[str] = []
+        """Addresses that pages have asked for, where `note_requests` was called."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
         self.session = attached["sessionId"]
@@ -60,15 +64,26 @@ class Tab:
             part = self.answers.read(1)
             assert part, "Chromium has ended"
             data += part
-        return json.loads(data[:-1])
+        said = json.loads(data[:-1])
+        if said.get("method") == "Network.requestWillBeSent":
+            self.asked.append(said["params"]["request"]["url"])
+        return said
 
-    def open(self, page: Path, width: int, height: int) -> None:
-        """Open a page in a view of so many pixels, until it has loaded."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
-                  deviceScaleFactor=1, mobile=width < 600)  # fmt: skip
-        self.call("Page.navigate", url=page.as_uri())
+    def note_requests(self) -> None:
+        """Keep the address of each request from now on, in `asked`."""
+        self.call("Network.enable")
+
+    def open(self, page: Path | str, width: int, height: int) -> None:
+        """Open a file or an address in a view of so many pixels, until it has loaded."""
+        self.resize(width, height)
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         while self.message().get("method") != "Page.loadEventFired":
             pass
+
+    def resize(self, width: int, height: int) -> None:
+        """Give the view so many pixels."""
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
+                  deviceScaleFactor=1, mobile=width < 600)  # fmt: skip
 
     def evaluate(self, expression: str) -> Any:
         """Return what JavaScript says, a promise waited for."""
@@ -76,6 +91,45 @@ class Tab:
                           returnByValue=True)  # fmt: skip
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
+
+    def wait(self, condition: str, seconds: float) -> None:
+        """Wait until JavaScript says that a condition holds, on whatever page comes meanwhile."""
+        end = time.monotonic() + seconds
+        while True:
+            with suppress(AssertionError):  # of a page that is just being left
+                if self.evaluate(condition) is True:
+                    return
+            if time.monotonic() > end:
+                shown = self.evaluate("location.href + '\\n' + document.body.innerText")
+                raise AssertionError(f"{condition}: did not come to that\n{shown}")
+            time.sleep(0.2)
+
+    def press(self, key: str) -> None:
+        """Press a key: "Tab", "Enter" or " "."""
+        code, text = {"Tab": (9, ""), "Enter": (13, "\r"), " ": (32, " ")}[key]
+        for kind in ("keyDown", "keyUp"):
+            said = {"text": text} if text and kind == "keyDown" else {}
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code,
+                      **said)  # fmt: skip
+
+    def tab_to(self, selector: str, most: int = 150) -> None:
+        """Press Tab until what ``selector`` names has the focus, as somebody without a mouse."""
+        for _ in range(most):
+            self.press("Tab")
+            if self.evaluate(f"document.activeElement.matches({json.dumps(selector)})"):
+                return
+        raise AssertionError(f"{selector} is not reached by the keyboard")
+
+    def choose_files(self, selector: str, files: Sequence[Path]) -> None:
+        """Give files to a file field, as dropping them on it does."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path) for path in files])
+
+    def screenshot(self) -> bytes:
+        """Return the whole page as a PNG."""
+        said = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+        return base64.b64decode(said["data"])
 
 
 @contextmanager
