@@ -653,7 +653,7 @@ class EncoderInfo:
     steers: bool = False
     """True where it has ``attach`` and ``detach`` (`SteersPipeline`): what it makes is an image
     prompt, put into the pipeline that draws. False: it makes rows of the identity word."""
-    architecture: Literal["sd", "sdxl"] | None = None
+    architecture: Literal["sd", "sdxl"] | TransformerKind | None = None
     """The kind of backbone that it is for; None: any."""
     reads: str | None = None
     """Name of the identity network whose embeddings it reads; None: whichever there is, or none."""

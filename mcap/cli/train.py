@@ -49,7 +49,7 @@ BACKBONE = typer.Option(
 RECIPE = typer.Option(
     help="How it learns: magicapture, as the paper says; released, as its authors' code does; "
     "instant, not at all: an identity encoder makes the person from the photos in seconds, on "
-    "sd15, sdxl and where a model brings one; for comparison its rivals textual-inversion, "
+    "sd15, sdxl, klein and where a model brings one; for comparison its rivals textual-inversion, "
     "dreambooth, dreambooth-lora, custom-diffusion and pivotal-tuning, and no-refocusing, "
     "no-composed, no-identity, no-masks, magicapture without that part. Default: magicapture.",
     metavar="NAME",

@@ -52,6 +52,8 @@ LORA_FOLDER = {"a1111": "models/Lora", "comfyui": "models/loras"}
 TOKEN_FOLDER = {"a1111": "embeddings", "comfyui": "models/embeddings"}
 IP_ADAPTER = "ip-adapter"
 """The form, in an image prompt's metadata, of those that diffusers' pipelines take."""
+REFERENCES = "references"
+"""The form of those that are pictures for the model to look at."""
 WORD = {"diffusers": "<{}>", "comfyui": "embedding:{}"}
 EMPHASIS = {"a1111": a1111.EMPHASIS, "comfyui": re.compile(r"[()]")}
 # What AUTOMATIC1111 calls a version -> ss_base_model_version of sd-scripts, modelspec.architecture
@@ -155,6 +157,12 @@ def export(
 
 def require_exportable(subject: Subject, format: Format) -> None:
     """Raise `UsageError` where no other program draws a subject that an identity encoder made."""
+    if subject.read_encoded().metadata.get("form") == REFERENCES:
+        raise UsageError(
+            f"--format {format}: {subject.path} is reference pictures for FLUX.2 klein, neither LoRA "
+            "nor words: give the photos to the other program as its reference pictures, or train "
+            "with the recipe magicapture."
+        )
     if subject.read_encoded().metadata.get("form") != IP_ADAPTER:
         raise UsageError(
             f"--format {format}: {subject.path} is drawn by the identity encoder "

@@ -398,7 +398,8 @@ def no_identity_encoder(backbone: str) -> str:
     return (
         f"Backbone '{backbone}' brings no identity encoder, so the person cannot be started from "
         "one: leave out --recipe instant or identity_start=encoder, or use a backbone that has one "
-        "(sd15 and sdxl have it for --recipe instant; a model's folder may bring identity_encoder)."
+        "(sd15, sdxl and klein have it for --recipe instant; a model's folder may bring "
+        "identity_encoder)."
     )
 
 

@@ -171,13 +171,14 @@ def test_style_is_read_in_instant_styles_layers_of_sdxl_alone(encoder, backbone,
 
 
 def test_of_many_photos_the_most_typical_are_taken(folder):
-    from mcap_plugins.stable_diffusion.ip_adapter import MOST_PICTURES, most_typical
+    from mcap_plugins.shared.portraits import most_typical
+    from mcap_plugins.stable_diffusion.ip_adapter import MOST_PICTURES
 
     mean = tiny.unit(0)
     near = [replace(tiny_crop(f"{n}", n), embedding=mean) for n in range(MOST_PICTURES)]
     far = replace(tiny_crop("far", 50), embedding=-mean)
-    assert most_typical([far, *near]) == near
-    assert most_typical(near[:3]) == near[:3]
+    assert most_typical([far, *near], MOST_PICTURES) == near
+    assert most_typical(near[:3], MOST_PICTURES) == near[:3]
 
 
 def test_a_heads_picture_is_a_square_around_it_and_nothing_else():

@@ -23,6 +23,7 @@ KINDS = (
     "identity",
     "restorer",
     "backbone",
+    "transformer",
     "encoder",
     "safety",
     "watermark",
@@ -68,6 +69,7 @@ def test_every_kind_of_thing_has_its_example():
         "identity network",
         "restorer",
         "backbone",
+        "backbone of another transformer",
         "identity encoder",
         "safety classifier",
         "watermark",
@@ -87,6 +89,27 @@ def test_the_detector(monkeypatch):
     assert face.landmarks.shape == (5, 2) and face.landmarks.dtype == np.float32
     assert (face.box[0] + face.box[2], face.box[1] + face.box[3]) == (80, 64)
     assert LandmarkMasker().mask(image, face).shape == (64, 80)
+
+
+def test_the_transformer(monkeypatch, tmp_path):
+    from mcap.contracts import ID_TOKEN
+    from mcap.subjects.subject import read_subject
+    from tests.support.tiny import sample
+    from tests.support.tiny_run import run, tiny_data, tiny_recipe
+    from tests.support.tiny_transformers import tiny_klein, tiny_klein_folder
+
+    registry = plugin("transformer", monkeypatch)
+    folder = str(tiny_klein_folder())
+    backbone = registry.create("backbone", "other", "cpu", torch.float32, source=folder)
+    few = tiny_recipe(phase1_steps=1, phase2_steps=1)
+    list(run(tmp_path / "me.mcap", few, backbone=backbone, data=tiny_data(1, 1)))
+    ours, known = (
+        sample(each, "a photo of a person", [1], steps=2)[0] for each in (backbone, tiny_klein())
+    )
+    assert np.abs(ours.astype(int) - known).max() <= 1
+    pipeline = backbone.pipeline()
+    read_subject(tmp_path / "me.mcap").load_into(pipeline)
+    sample(backbone, f"a photo of a {ID_TOKEN} person", [1], pipeline=pipeline, steps=1)
 
 
 def test_the_watermark(monkeypatch):

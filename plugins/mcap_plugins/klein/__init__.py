@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import mcap
-from mcap.contracts import BackboneMemory, BackbonePlan, Quantisation
+from mcap.contracts import BackboneMemory, BackbonePlan, EncoderInfo, Quantisation
 from mcap_plugins.shared.flow_plugin import QUANTISATIONS, FlowDefaults, load_flow_backbone
 
 # Counted on the architecture at 1024 pixels (benchmarks/count_memory.py, --models klein).
@@ -49,8 +49,39 @@ def register_backbones(register: Any) -> None:
             recipe_overrides=DEFAULTS.recipe,
             memory=MEMORY,
             quantisations=QUANTISATIONS,
+            recipes={"instant": INSTANT},
         ),
     )
+
+
+REFERENCES = "klein-references"
+REFERENCES_INFO = EncoderInfo(steers=True, architecture="klein")
+INSTANT = {
+    "identity_encoder": REFERENCES,
+    "tokens": False,
+    "id_words": "depicted",
+    "style_words": "portrait",
+    "attention": False,
+}
+"""Of recipe ``instant``: plain words stand in the place of learned ones."""
+
+
+@mcap.hookimpl
+def register_identity_encoders(register: Any) -> None:
+    register(
+        REFERENCES,
+        load_references,
+        summary="photos as the reference pictures that FLUX.2 klein looks at; no face network",
+        licence="the model's own",
+        info=REFERENCES_INFO,
+    )
+
+
+def load_references(backbone: Any) -> Any:
+    """Return the encoder, which needs nothing of the backbone."""
+    from mcap_plugins.klein.references import ReferencePictures
+
+    return ReferencePictures(REFERENCES, REFERENCES_INFO)
 
 
 def load_klein(

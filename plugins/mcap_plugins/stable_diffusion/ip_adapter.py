@@ -38,6 +38,7 @@ from mcap.runtime.randomness import preserve_rng_state
 from mcap.weights.fetch import fetch
 from mcap.weights.locate import weight
 from mcap.weights.model_source import read_header
+from mcap_plugins.shared.portraits import most_typical
 from mcap_plugins.shared.pretrained import load_network
 
 if TYPE_CHECKING:
@@ -102,7 +103,11 @@ class IpAdapterEncoder:
     def encode(self, person: Sequence[Portrait], style: Sequence[Portrait]) -> EncodedIdentity:
         """Return the image prompts of the person's heads, side by side, and of the mean of the
         style's pictures without their faces."""
-        heads = [head for each in most_typical(person) if (head := head_picture(each)) is not None]
+        heads = [
+            head
+            for each in most_typical(person, MOST_PICTURES)
+            if (head := head_picture(each)) is not None
+        ]
         if not heads:
             raise InputRejectedError(
                 "None of the crops shows a face or head that the masker sees, so there is nothing "
@@ -300,17 +305,6 @@ def style_layers(unet: Any, scale: float = 1.0) -> dict[str, dict[str, list[floa
         }
         for way, blocks in STYLE_LAYERS.items()
     }
-
-
-def most_typical(person: Sequence[Portrait]) -> list[Portrait]:
-    """Return the `MOST_PICTURES` portraits whose faces are nearest to the mean of all, in their
-    own order."""
-    known = [each.embedding for each in person if each.embedding is not None]
-    if len(person) <= MOST_PICTURES or len(known) < len(person):
-        return list(person[:MOST_PICTURES])
-    nearness = np.stack(known) @ np.mean(known, axis=0)
-    chosen = sorted(np.argsort(-nearness, kind="stable")[:MOST_PICTURES])
-    return [person[index] for index in chosen]
 
 
 def head_picture(portrait: Portrait) -> UInt8Image | None:
