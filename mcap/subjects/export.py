@@ -159,8 +159,8 @@ def require_exportable(subject: Subject, format: Format) -> None:
     """Raise `UsageError` where no other program draws a subject that an identity encoder made."""
     if subject.read_encoded().metadata.get("form") == REFERENCES:
         raise UsageError(
-            f"--format {format}: {subject.path} is reference pictures for FLUX.2 klein, neither LoRA "
-            "nor words: give the photos to the other program as its reference pictures, or train "
+            f"--format {format}: {subject.path} is reference pictures for FLUX.2 klein, neither "
+            "LoRA nor words: give the photos to the other program as its reference pictures, or train "
             "with the recipe magicapture."
         )
     if subject.read_encoded().metadata.get("form") != IP_ADAPTER:

@@ -55,8 +55,8 @@ class ReferencePictures:
         """
         if encoded.metadata.get("form") != FORM:
             raise UsageError(
-                f"The subject is not of reference pictures, which '{self.name}' draws with; use the "
-                "backbone that it was made for."
+                f"The subject is not of reference pictures, which '{self.name}' draws with; use "
+                "the backbone that it was made for."
             )
         if not identity_scale:
             return lambda guided: {}
