@@ -160,8 +160,8 @@ def require_exportable(subject: Subject, format: Format) -> None:
     if subject.read_encoded().metadata.get("form") == REFERENCES:
         raise UsageError(
             f"--format {format}: {subject.path} is reference pictures for FLUX.2 klein, neither "
-            "LoRA nor words: give the photos to the other program as its reference pictures, or train "
-            "with the recipe magicapture."
+            "LoRA nor words: give the photos to the other program as its reference pictures, or "
+            "train with the recipe magicapture."
         )
     if subject.read_encoded().metadata.get("form") != IP_ADAPTER:
         raise UsageError(
