@@ -18,6 +18,7 @@ from mcap.subjects.export import (
     token_stems,
 )
 from mcap.subjects.subject import model_version
+from mcap.subjects.transformer_script import DRAWINGS
 
 if TYPE_CHECKING:
     from mcap.style.profile import StyleProfile
@@ -91,9 +92,10 @@ class Card:
 
 
 def is_for_all(subject: Subject) -> bool:
-    """Return whether other programs than diffusers can load a subject: a LoRA and words for a model
-    that they have, too."""
-    return not subject.has_weights and subject.manifest.backbone.name != "demo"
+    """Return whether other programs than diffusers can load a subject in kohya's names: a LoRA and
+    words for a Stable Diffusion."""
+    own_model = subject.manifest.backbone.name == "demo"
+    return not subject.has_weights and not own_model and subject.transformer is None
 
 
 def metadata(card: Card) -> str:
@@ -106,6 +108,9 @@ def metadata(card: Card) -> str:
         tags += ["lora", "template:sd-lora"]
     if subject.embeddings:
         tags.append("textual_inversion")
+    kind = MODEL_TAGS[model_version(subject)]
+    if subject.transformer is not None:
+        kind = file_name(DRAWINGS[subject.transformer].what)
     licence = subject.manifest.backbone.licence
     more: dict[str, Any] = {"license": LICENCES.get(licence, "other")}
     if more["license"] == "other":
@@ -118,7 +123,7 @@ def metadata(card: Card) -> str:
     return ModelCardData(
         library_name="diffusers",
         pipeline_tag="text-to-image",
-        tags=[*tags, MODEL_TAGS[model_version(subject)], "mcap"],
+        tags=[*tags, kind, "mcap"],
         instance_prompt=card.prompts("diffusers")[1],
         **more,
     ).to_yaml()

@@ -13,13 +13,16 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import ModelCard, constants
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from mcap import cli
 from mcap.errors import UsageError
 from mcap.images.provenance import TRAINED_ALGORITHMIC_MEDIA, Label, declared
+from mcap.runtime.files import sha256_of
 from mcap.subjects.base_model import base_model
 from mcap.subjects.hub_repository import public_subject, require_repository
 from mcap.subjects.subject import read_subject
@@ -128,6 +131,21 @@ def test_the_card(hub, jane, tmp_path, capsys):
     assert "<Gallery />" not in text
     script = hub.repositories["somebody/me"].files["me.py"].decode()
     assert "['stable-diffusion-v1-5/stable-diffusion-v1-5']" in script
+
+
+def test_a_transformers_subject_is_for_diffusers(hub, jane, capsys):
+    pair = "transformer.single_transformer_blocks.0.attn.to_out.lora_{}.weight"
+    save_file({pair.format(one): torch.ones(2, 2) for one in "AB"}, jane / "adapter.safetensors")
+    hashes = {"adapter.safetensors": sha256_of(jane / "adapter.safetensors")}
+    record = {"name": "klein", "id": "klein", "source": None, "licence": "Apache-2.0 (4B)"}
+    changed(jane, files=hashes, backbone=record)
+    code, _, err = run(capsys, jane, "--push-to-hub", "somebody/me")
+    assert code == 0, err
+    files = hub.repositories["somebody/me"].files
+    assert not any(path.startswith("kohya/") for path in files) and "me.safetensors" in files
+    data = ModelCard(files["README.md"].decode()).data
+    assert "flux-2-klein-base" in data.tags and "stable-diffusion" not in data.tags
+    assert (data.license, data.license_name) == ("other", "apache-2-0-4b")
 
 
 def test_large_files_go_by_lfs_and_once(hub, jane, capsys):
