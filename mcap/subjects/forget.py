@@ -17,18 +17,15 @@ from mcap.errors import UsageError
 from mcap.runtime.files import why
 from mcap.runtime.lock import OWN_NAMES
 from mcap.subjects.manifest import (
-    ADAPTER,
-    ATTENTION,
-    COLOURS,
     FOLDERS,
-    IDENTITY,
+    LEARNED,
     MANIFEST,
     METRICS,
     is_subject_folder,
     read_manifest,
 )
 
-FILES = frozenset({MANIFEST, ADAPTER, ATTENTION, IDENTITY, COLOURS, METRICS})
+FILES = frozenset({MANIFEST, METRICS, *LEARNED})
 
 Kind = Literal["subject", "masks", "pictures", "pages"]
 

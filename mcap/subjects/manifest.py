@@ -49,6 +49,8 @@ MEASURED = "measured."
 """Begins the names of tensors in `IDENTITY` by networks that did not teach."""
 COLOURS = "colours.safetensors"
 ENCODED = "encoded.safetensors"
+LEARNED = (ADAPTER, ATTENTION, IDENTITY, COLOURS, ENCODED)
+"""Files of what was learned of the subject, beside `OF_RESULT`."""
 METRICS = "metrics.jsonl"
 OF_TRAINING = ("checkpoints", "latents", "references", "samples", "tensorboard")
 """Folders that training fills as it goes."""

@@ -30,6 +30,7 @@ from mcap.subjects.manifest import (
     COLOURS,
     ENCODED,
     IDENTITY,
+    LEARNED,
     MANIFEST,
     MEASURED,
     METRICS,
@@ -76,7 +77,7 @@ class SubjectWriter:
         if earlier:
             for name in OF_RESULT:
                 remove_folder(path / name)
-            for name in (ADAPTER, ATTENTION, IDENTITY, COLOURS, ENCODED):
+            for name in LEARNED:
                 (path / name).unlink(missing_ok=True)
         return writer
 

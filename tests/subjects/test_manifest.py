@@ -41,3 +41,15 @@ def test_a_token_names_files_and_so_is_checked(tmp_path, token):
     (folder / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(UsageError, match=r"manifest\.json: wrong .*keys: tokens\.0\.token"):
         read_manifest(folder)
+
+
+def test_whatever_a_subject_is_made_of_is_removed_with_it():
+    """A file that `mcap forget` does not know would stay, and show whose face it was."""
+    from mcap.subjects import forget, manifest
+
+    names = {
+        value
+        for name, value in vars(manifest).items()
+        if name.isupper() and isinstance(value, str) and value.endswith((".safetensors", ".jsonl"))
+    }
+    assert manifest.ENCODED in names and names <= forget.FILES
