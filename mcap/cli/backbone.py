@@ -97,6 +97,7 @@ def load_generation_models(
     dtype = choose_dtype(device, settings.precision)
     require_encoder_here(subject)
     form = options_of(quantisation(settings, entry))
+    require_room(entry, source, device, dtype, form.get("quantised"))
     loaded = registry().create("backbone", entry.name, device, dtype, source=source, **form)
     return GenerationModels(
         identity=registry().create("identity", network) if network else None,
@@ -128,6 +129,25 @@ def quantisation(settings: Settings, entry: Entry) -> Quantisation | None:
             f"{', '.join(able) or 'none that is installed'} can be loaded so. Use bf16."
         )
     return wanted
+
+
+def require_room(
+    entry: Entry,
+    source: str | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    quantised: Quantisation | None,
+) -> None:
+    """Raise `OutOfMemory` for a transformer that is larger than the device's memory, before it is
+    fetched."""
+    from mcap.runtime.memory import total_memory_mb
+    from mcap.training.backbone_facts import backbone_facts
+    from mcap.training.costs import require_memory
+
+    if transformer_kind(entry.info.architecture) is None or source is None:
+        return
+    facts = replace(backbone_facts(entry, source), quantised=quantised)
+    require_memory(facts, half=dtype.itemsize == 2, room=total_memory_mb(device))
 
 
 def options_of(quantised: Quantisation | None) -> dict[str, Any]:

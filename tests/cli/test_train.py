@@ -525,6 +525,12 @@ def test_a_transformer_is_trained_and_drawn(place, capsys, monkeypatch, kind):
     assert manifest.recipe["gradient_checkpointing"]
     capsys.readouterr()
     draw = ["generate", "me.mcap", "--count", "1", "--steps", "2", "--prompt", "a {id} {noun}"]
+    with monkeypatch.context() as patched:
+        patched.setattr("mcap.training.costs.networks_mb", lambda *_, **__: 1e9)
+        patched.setattr("mcap.training.backbone_facts.folder_size", lambda _folder: 1024)
+        patched.setattr("mcap.weights.model_source.folder_size", lambda _folder: 1024)
+        assert run([*draw, "--style", "./plain.toml", "--device", "cpu"]) == 5
+        assert "networks alone are" in capsys.readouterr().err
     options = ["--style", "./plain.toml", "--device", "cpu", "--out", "pictures"]
     monkeypatch.setenv("MCAP_DETECTOR", "tiny")
     assert run(["--json", *draw, *options]) == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from importlib.metadata import EntryPoint
 
 import numpy as np
@@ -81,7 +80,8 @@ def test_it_draws_and_learns(kind, form, tmp_path):
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    monkeypatch.setattr("mcap_plugins.shared.flow_plugin.find_spec", lambda name: None)
+    monkeypatch.setattr("mcap_plugins.shared.flow_folder.load_flow", None)  # before it is read
     with pytest.raises(MissingResourceError, match=r"pip install 'mcap\[8bit\]'"):
         load("klein", "nf4")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ def load_flow_backbone(
     """Return the loaded backbone ``name``, with its defaults.
 
     ``load`` imports and returns what loads it, ``source`` is a model of its kind.
-    `MissingResourceError` without a source, or where the libraries are too old.
+    `MissingResourceError` without a source, or where libraries are too old or not there.
     """
     from mcap.errors import MissingResourceError
     from mcap.weights.model_source import require_libraries
@@ -48,6 +49,10 @@ def load_flow_backbone(
             "the folder in diffusers' layout or a hub id (OWNER/NAME)."
         )
     require_libraries(name)
+    if quantised is not None and find_spec("bitsandbytes") is None:  # before anything is fetched
+        raise MissingResourceError(
+            f"--precision {quantised} needs the package bitsandbytes: pip install 'mcap[8bit]'"
+        )
     loaded = load()(
         device,
         dtype,

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mcap.errors import MissingResourceError
-
 if TYPE_CHECKING:
     from mcap.contracts import Quantisation
 
@@ -35,15 +33,10 @@ def quantised_layers(network: Any) -> Iterator[tuple[str, torch.nn.Linear]]:
 def quantise(network: Any, kind: Quantisation, device: torch.device) -> None:
     """Put the layers of a network's blocks, in ``kind``, into their own places.
 
-    On the device, one after the other, so that it never holds them whole. `MissingResourceError`
-    without bitsandbytes.
+    On the device, one after the other, so that it never holds them whole.
     """
-    try:
-        from bitsandbytes import nn  # type: ignore[import-not-found]  # an extra
-    except ImportError as error:
-        raise MissingResourceError(
-            f"--precision {kind} needs the package bitsandbytes: pip install 'mcap[8bit]'"
-        ) from error
+    from bitsandbytes import nn  # type: ignore[import-not-found]  # an extra
+
     for name, plain in list(quantised_layers(network)):
         sizes, options = (plain.in_features, plain.out_features), {"bias": plain.bias is not None}
         with torch.device("meta"):
