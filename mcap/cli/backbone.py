@@ -146,7 +146,7 @@ def require_room(
 
     if transformer_kind(entry.info.architecture) is None or source is None:
         return
-    facts = replace(backbone_facts(entry, source), quantised=quantised)
+    facts = backbone_facts(entry, source, quantised)
     require_memory(facts, half=dtype.itemsize == 2, room=total_memory_mb(device))
 
 

@@ -233,8 +233,6 @@ def make_request(
 
     Raises `UsageError` or `MissingResourceError` that names what is wrong.
     """
-    from dataclasses import replace
-
     from mcap.cli.backbone import choose_backbone, choose_encoder, quantisation
     from mcap.cli.photo_tools import photo_entries
     from mcap.cli.safety import safety_of
@@ -266,7 +264,7 @@ def make_request(
     photos = find_requested_photos(source, reference, profile, subject, masks)
     entry, place = choose_backbone(settings.backbone, ask_the_hub=True)
     entries = {**photo_entries(settings, masker), "backbone": entry, **safety_of(settings, entry)}
-    facts = replace(backbone_facts(entry, place), quantised=quantisation(settings, entry))
+    facts = backbone_facts(entry, place, quantisation(settings, entry))
     device = choose_device(settings.device)
     dtype = choose_dtype(device, settings.precision)
     fits = fits_into(device, dtype, facts) if low_memory else None

@@ -62,8 +62,12 @@ class BackboneFacts:
         return self.name if self.source is None else self.source
 
 
-def backbone_facts(entry: Entry, source: str | None) -> BackboneFacts:
+def backbone_facts(
+    entry: Entry, source: str | None, quantised: Quantisation | None = None
+) -> BackboneFacts:
     """Return the facts of the entry's plan, and of a model's configuration that lies here.
+
+    ``quantised``: the form in which its weights are to be loaded.
 
     `MissingResourceError` where ``source`` looks like a path and nothing is there, `UsageError`
     where it is no model that can be trained.
@@ -113,7 +117,7 @@ def backbone_facts(entry: Entry, source: str | None) -> BackboneFacts:
         identity_encoder=brings,
         notice=plan.notice if source is None else "",
         quantisations=plan.quantisations,
-        quantised=None,
+        quantised=quantised,
         distilled=known is not None and known.distilled,
     )
 

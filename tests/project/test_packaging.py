@@ -156,7 +156,7 @@ def test_every_import_is_a_declared_dependency():
         if path.suffix != ".py":
             continue
         extra = extras.get(path.parent.name, [])  # plugins/mcap_plugins/dlib: mcap[dlib]
-        if path.name == "optimizer.py":
+        if path.name in ("optimizer.py", "quantised.py"):
             extra = extras["8bit"]
         if path.parent.name == "marks":
             extra = extras["c2pa"]

@@ -1,4 +1,4 @@
-"""Which portraits of a person an identity encoder looks at."""
+"""The portraits of a person that an identity encoder looks at."""
 
 from __future__ import annotations
 
