@@ -170,6 +170,8 @@ class Studio:
             good=sum(card["word"] == "good" for card in cards),
             advice=advice,
             failed=failed,
+            unseen=any(card["mark"] == "open" for card in cards)
+            and not (looking is not None and looking.state in OPEN),
             styles=views.style_cards(),
             works=views.works(self.folder, person),
             choices=self.choices,
@@ -292,6 +294,12 @@ class Studio:
         finally:  # those that were kept before a disk was full are looked at
             if {path.name for path in views.pictures_in(folders.photos)} != before:
                 self.jobs.add(person, commands.mask(folders))
+        return views.address("people", person)
+
+    def look(self, request: Request, form: FormData) -> str:
+        """Look at the photos, where that was stopped or a full disk was in the way."""
+        person = self.person(request)
+        self.jobs.add(person, commands.mask(StyleFolders(self.folder, person, "")))
         return views.address("people", person)
 
     def remove_photo(self, request: Request, form: FormData) -> str:
@@ -534,6 +542,7 @@ def make_app(
     does: dict[str, Action] = {
         "/people": studio.new_person,
         f"{person}/photos": studio.take_photos,
+        f"{person}/photos/look": studio.look,
         f"{person}/photos/remove": studio.remove_photo,
         f"{person}/plan": studio.plan,
         f"{person}/forget": studio.forget,

@@ -171,7 +171,8 @@ class Jobs:
 
     def of(self, person: str) -> list[Job]:
         """Return a person's jobs, the first first."""
-        mine = [job for job in self.jobs if job.person == person]
+        with self.changing:
+            mine = [job for job in self.jobs if job.person == person]
         return sorted(mine, key=lambda job: job.number)
 
     def line(self, words: Sequence[str]) -> str:

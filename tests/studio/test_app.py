@@ -109,6 +109,10 @@ def test_photos_are_kept_and_looked_at_and_the_rest_is_told(page, studio, jobs):
     shown = page.get("/people/Anna/photos/a.jpg")
     assert shown.headers["content-type"] == "image/jpeg" and shown.content[:3] == b"\xff\xd8\xff"
     assert "No photo was chosen" in page.post("/people/Anna/photos", data={"x": "y"}).text
+    job.process.wait(20)
+    assert "Look at the photos" in page.get("/people/Anna").text  # the report is not there
+    page.post("/people/Anna/photos/look")
+    assert [each.title for each in jobs.of("Anna")] == ["mask", "mask"]
     page.post("/people/Anna/photos/remove", data={"file": "../../../.token"})
     assert (studio / ".token").exists()
     page.post("/people/Anna/photos/remove", data={"file": "a.jpg"})

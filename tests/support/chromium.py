@@ -35,7 +35,8 @@ class Tab:
     """A tab of a Chromium that runs."""
 
     def __init__(self, orders: int, answers: int) -> None:
-        self.orders, self.answers = orders, os.fdopen(answers, "rb", closefd=False)
+        self.orders, self.answers = orders, answers
+        self.rest = b""
         self.number = 0
         self.session: str | None = None
         self.asked: list[str] = []
@@ -59,12 +60,12 @@ class Tab:
 
     def message(self) -> dict[str, Any]:
         """Return the next answer or event."""
-        data = b""
-        while not data.endswith(b"\0"):
-            part = self.answers.read(1)
+        while b"\0" not in self.rest:
+            part = os.read(self.answers, 1 << 20)
             assert part, "Chromium has ended"
-            data += part
-        said = json.loads(data[:-1])
+            self.rest += part
+        data, _, self.rest = self.rest.partition(b"\0")
+        said = json.loads(data)
         if said.get("method") == "Network.requestWillBeSent":
             self.asked.append(said["params"]["request"]["url"])
         return said
