@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import shutil
 import sys
@@ -14,12 +15,14 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from mcap.cli import run
+from mcap.batch.folder import JobFolders
+from mcap.cli import batch_job, run
 from mcap.registry import registry
 from mcap.runtime.files import sha256_of
 from mcap.subjects.manifest import read_manifest
 from mcap.subjects.subject import model_version, read_subject
 from mcap.weights import cache, catalogue, required
+from tests.cli.test_batch_job import ORDER
 from tests.cli.test_train import command, person_masker, place, plugins, printed  # noqa: F401
 from tests.support import tiny_ip_adapter as tiny
 from tests.support.tiny import sample
@@ -268,3 +271,67 @@ def test_a_lora_goes_beside_the_image_prompt_and_strangers_are_drawn_without_it(
     assert torch.equal(
         tiny.steered_backbone(place, "sd").unet.conv_in.weight, backbone.unet.conv_in.weight
     )
+
+
+@pytest.mark.parametrize(
+    "kind", ["sd", pytest.param("sdxl", marks=pytest.mark.slow)], indirect=True
+)
+def test_it_is_enhanced_evaluated_batched_and_forgotten(
+    place,  # noqa: F811
+    weights,
+    kind,
+    capsys,
+    monkeypatch,
+):
+    """As a trained subject is; in a batch the same command in a worker, its networks kept."""
+
+    def done(*arguments: str) -> dict:
+        capsys.readouterr()
+        assert run(["--json", *arguments]) == 0
+        return printed(capsys)
+
+    monkeypatch.setattr(registry(), "kept", None)
+    assert run(instant(kind)) == 0
+    best = done(*DRAW, "--out", "drawn", "--best", "1")
+    assert len(list((place / "drawn").glob("plain-*.png"))) == 1 and best["pictures"]
+    done("enhance", "drawn", "--subject", "me.mcap", "--restorer", "demo-sr", "--out", "big")
+    (large,) = (place / "big").glob("plain-*.png")
+    assert Image.open(large).size == (256, 256)
+
+    few = ("--style", "./plain.toml", "--count", "1", "--masker", "tiny", "--device", "cpu")
+    few = (*few, "--measures", "faces,size")
+    measured = done("evaluate", "me.mcap", *few, "--out", "measured")
+    assert measured["measures"]["faces"]["means"]["instant"]["mean"] == 1
+    people = place / "people" / "ann"
+    shutil.copytree(place / "me", people)
+    compared = done(
+        *("evaluate", "--source", str(people.parent), "--backbone", f"./{kind}", *few),
+        *("--against", "instant", "--out", "compared"),
+    )
+    assert set(compared["measures"]["size"]["means"]) == {"magicapture", "instant"}
+    assert [one["remark"] for one in compared["subjects"]] == [None, None]
+
+    order = {
+        **ORDER,
+        "style": str(place / "plain.toml"),
+        "count": 1,
+        "enhance": True,
+        "restorer": "demo-sr",
+        "studio": str(place / "studio"),
+        "source": str(place / "me"),
+        "environment": {
+            **{name: value for name, value in os.environ.items() if name.startswith("MCAP_")},
+            **{"MCAP_THREADS": "1", "MCAP_DEVICE": "cpu", "MCAP_MASKER": "tiny"},
+            **{"MCAP_RECIPE": "instant", "MCAP_BACKBONE": f"./{kind}"},
+        },
+    }
+    runner = batch_job.make_runner()
+    for person in ("ann", "bob"):  # the second with the networks of the first
+        outcome = runner({**order, "person": person})
+        folders = JobFolders(place / "studio", person, order["style"])
+        assert outcome["exit_code"] == 0, folders.log.read_text()
+        assert read_subject(folders.subject).manifest.encoder is not None
+        assert list(folders.portraits.glob("plain-*.png")) and list(folders.finished.glob("*.png"))
+
+    removed = done("forget", "me.mcap", "--yes")
+    assert not (place / "me.mcap").exists(), removed
