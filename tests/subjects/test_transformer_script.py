@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from mcap import cli
+from mcap.diffusion.lora import add_lora
 from mcap.errors import UsageError
 from mcap.subjects.export import export
 from tests.support.original_transformers import original_layer, original_state
@@ -102,6 +103,38 @@ def test_comfyui_computes_with_the_same_weights(kind, subject, tmp_path):
         header = opened.metadata()
     assert header["modelspec.title"] == "jane-doe"
     assert "ss_base_model_version" not in header  # which would say Stable Diffusion
+
+
+@pytest.mark.parametrize(("full", "tensors"), [("klein", 160), ("zimage", 240)])
+def test_every_key_at_full_size_is_a_layer_of_the_original_code(full, tensors):
+    """klein 4B and Z-Image without values: each LoRA is as large as its rows there."""
+    with torch.device("meta"):
+        network = diffusers.ZImageTransformer2DModel()
+        if full == "klein":
+            network = diffusers.Flux2Transformer2DModel(
+                num_layers=5,
+                num_single_layers=20,
+                num_attention_heads=24,
+                joint_attention_dim=7680,
+                guidance_embeds=False,
+            )
+    original = {
+        key: tensor.shape for key, tensor in original_state(full, network.state_dict()).items()
+    }
+    network.requires_grad_(False)
+    assert len(add_lora(network, 16)) == tensors
+    seen = 0
+    for name, module in network.named_modules():
+        if hasattr(module, "lora_B"):
+            layer, third = original_layer(full, name)
+            rows, columns = original[f"{layer}.weight"]
+            down, up = module.lora_A["default"].weight, module.lora_B["default"].weight
+            assert down.shape == (16, columns) and up.shape == (
+                rows // (3 if third is not None else 1),
+                16,
+            )
+            seen += 2
+    assert seen == tensors
 
 
 def test_comfyui_finds_the_words(kind, subject, tmp_path):
