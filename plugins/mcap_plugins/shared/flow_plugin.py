@@ -1,4 +1,4 @@
-"""What the plugins of rectified-flow transformers share before anything heavy is loaded."""
+"""Shared by the plugins of rectified-flow transformers, before anything heavy is loaded."""
 
 from __future__ import annotations
 
