@@ -94,6 +94,15 @@ def backbone_facts(
     recipes = plan.recipes if source is None or alike_in_kind else {}
     if brings:  # its own identity encoder goes before one for all models of the kind
         recipes = {name: keys for name, keys in recipes.items() if "identity_encoder" not in keys}
+    elif brings is False:  # nothing to start from but an encoder that the keys name
+        recipes = {
+            name: {
+                key: value
+                for key, value in keys.items()
+                if key != "identity_start" or "identity_encoder" in keys
+            }
+            for name, keys in recipes.items()
+        }
     # A model of another size than the entry's own costs something else.
     alike = source is None or size == plan.native_size
     return BackboneFacts(

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 OF_FACES_OFF: Mapping[str, Any] = {"identity": False, "patience": 0}
 """Recipe keys of what compares faces, switched off."""
 
+OF_PEOPLE = ("identity_start", "subject_region")
+"""Recipe keys that a thing, which has neither face nor head, does not take from its backbone."""
+
 
 @dataclass(frozen=True)
 class RequestedPhotos:
@@ -140,8 +143,12 @@ def requested_recipe(
     # A style may say how long a phase is, and not bring back one that the method has not.
     absent = {key for key, value in RECIPES.get(name, {}).items() if value == 0 and "steps" in key}
     styled = {key: value for key, value in profile.train.items() if key not in absent}
+    suited = dict(backbone.recipes.get(name, {}))
+    if subject_kind == "object":
+        for key in OF_PEOPLE:
+            suited.pop(key, None)
     layers = [
-        Layer(f"backbone {backbone.name}, recipe '{name}'", backbone.recipes.get(name, {})),
+        Layer(f"backbone {backbone.name}, recipe '{name}'", suited),
         Layer(f"style profile '{profile.name}', table [train]", styled),
     ]
     if subject_kind == "object":

@@ -93,6 +93,31 @@ def test_what_suits_a_recipe_is_named_by_the_plan():
     assert (words.phase1_steps, words.phase2_steps) == (3, 0)
 
 
+PERSON = {"magicapture": {"identity_start": "encoder", "subject_region": "head", "crops": 3}}
+
+
+def test_a_thing_takes_nothing_of_a_person_from_its_backbone():
+    found = backbone_facts(entry(recipes=PERSON), None)
+    chosen = requested_recipe("magicapture", make_profile(), found)
+    assert (chosen.identity_start, chosen.subject_region) == ("encoder", "head")
+    thing = requested_recipe("magicapture", make_profile(), found, subject_kind="object")
+    assert (thing.identity_start, thing.subject_region, thing.crops) == ("words", "face", 3)
+
+
+@pytest.mark.parametrize("brings", [True, False])
+def test_a_model_without_an_identity_encoder_starts_from_words(tmp_path, brings):
+    (tmp_path / "model").mkdir()
+    if brings:
+        (tmp_path / "model" / "identity_encoder").mkdir()
+    recipes = {**PERSON, "instant": {"identity_start": "encoder", "identity_encoder": "another"}}
+    found = backbone_facts(entry(folder=tmp_path / "model", recipes=recipes), None)
+    chosen = requested_recipe("magicapture", make_profile(), found)
+    assert chosen.identity_start == ("encoder" if brings else "words")
+    assert (chosen.subject_region, chosen.crops) == ("head", 3)
+    other = requested_recipe("instant", make_profile(), found)
+    assert other.identity_encoder == ("word" if brings else "another")
+
+
 @pytest.mark.parametrize("name", registry().names("backbone"))
 def test_what_backbones_say_of_a_recipe_is_a_valid_layer(name):
     info = registry().get("backbone", name).info

@@ -32,6 +32,8 @@ from words import REPLACES_BACKGROUND
 
 HELD_OUT = 20  # every 20th number is seen by no training
 SLICES = 4
+STYLED = 0.35
+"""Share of pictures in made styles; 0.5 in the parts before row 201,648."""
 
 
 def load_vae(folder: Path) -> AutoencoderKL:
@@ -85,7 +87,7 @@ class Drawn:
 
 
 def picture(image, matte, record: dict, size, room: bool, rng) -> Drawn:
-    """A face uint8[256, 256, 3] with its matte on a canvas, in a made style half of the time.
+    """A face uint8[256, 256, 3] with its matte on a canvas, in a made style now and then.
 
     Where margins were stretched, the background is blurred if no style replaces it; then the
     words say so.
@@ -97,7 +99,7 @@ def picture(image, matte, record: dict, size, room: bool, rng) -> Drawn:
     )
     if room:
         shaped, cut = dress(shaped, cut, frame, head, rng)
-    names = draw_styles(rng) if rng.random() < 0.5 else []
+    names = draw_styles(rng) if rng.random() < STYLED else []
     if room and not REPLACES_BACKGROUND & set(names):
         names.insert(0, "blurred background")
     return Drawn(apply_styles(shaped, cut, names, rng), names, frame, frames.named(head, frame))

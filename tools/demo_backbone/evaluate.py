@@ -337,6 +337,7 @@ def measure(model: Path, eyes: Eyes, faces: Faces, settings: Settings) -> Iterat
     pipeline.set_progress_bar_config(disable=True)
     # A version without an identity word was trained on squares alone.
     size = PORTRAIT if (model / "identity_encoder").exists() else SQUARE
+    yield "guidance", f"{settings.guidance:g}", "each version's own"
     yield from reconstruction(pipeline, eyes, faces, settings)
     yield from distances(pipeline, eyes, faces, settings)
     yield from people(pipeline, eyes, faces, settings)
@@ -387,7 +388,8 @@ def main():
             options.count, options.frechet, options.adults, options.held_out, options.people,
             options.steps, options.guidance, sheets,
         )  # fmt: skip
-        numbers = {k: v for k, v in asdict(settings).items() if k != "sheets"}
+        # Versions may be drawn with another guidance each, which a row of the table says.
+        numbers = {k: v for k, v in asdict(settings).items() if k not in ("sheets", "guidance")}
         if folder.endswith(".json"):
             known = json.loads(Path(folder).read_text())
             if known["settings"] != numbers:
