@@ -56,8 +56,8 @@ RIVALS: dict[str, dict[str, Any]] = {
 }
 
 # Of the method and its ablations alone: a rival's words start where its paper says. With the face
-# alone the hair was brown, grey or red, of the same woman; with the head it is hers. From so near, a
-# rate of 3e-3 unlearned more than it taught, and half of it without more of the identity term
+# alone the hair was brown, grey or red, of the same woman; with the head it is hers. From so near,
+# a rate of 3e-3 unlearned more than it taught, and half of it without more of the identity term
 # forgot the person: docs/benchmarks.md.
 START = {
     "identity_start": "encoder",
