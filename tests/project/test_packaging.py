@@ -120,7 +120,7 @@ def test_the_wheel_has_entry_points_licence_and_metadata(wheel):
     assert "Requires-Python: >=3.11" in metadata
     assert "License-Expression: Apache-2.0" in metadata
     assert "Apache License" in licence and "END OF TERMS AND CONDITIONS" in licence
-    for extra in ("insightface", "mediapipe", "dlib", "codeformer", "ray", "all", "dev"):
+    for extra in ("insightface", "mediapipe", "dlib", "codeformer", "ray", "studio", "all", "dev"):
         assert f"Provides-Extra: {extra}" in metadata
 
 
@@ -158,6 +158,8 @@ def test_every_import_is_a_declared_dependency():
         extra = extras.get(path.parent.name, [])  # plugins/mcap_plugins/dlib: mcap[dlib]
         if path.name in ("optimizer.py", "quantised.py"):
             extra = extras["8bit"]
+        if path.stem == "studio":  # the command of that page
+            extra = extras["studio"]
         if path.parent.name == "marks":
             extra = extras["c2pa"]
         allowed = declared | {canonicalize_name(Requirement(text).name) for text in extra}
