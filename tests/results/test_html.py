@@ -49,8 +49,12 @@ def test_a_value_that_is_missing_leaves_the_page_that_was_there(tmp_path):
 @pytest.mark.parametrize("path", sorted(TEMPLATES.glob("*.html")), ids=lambda path: path.name)
 def test_pages_share_their_look_and_take_nothing_from_elsewhere(path):
     text = path.read_text(encoding="utf-8")
-    assert path.name == "page.html" or text.startswith('{% extends "page.html" %}')
-    assert "<script" not in text and "http" not in text
+    assert "http" not in text
+    if path.name.startswith("app"):  # of mcap studio, which serves its one script
+        assert set(re.findall(r"<script[^>]*>", text)) <= {'<script src="/page.js" defer>'}
+    else:
+        assert path.name == "page.html" or text.startswith('{% extends "page.html" %}')
+        assert "<script" not in text
 
 
 def test_a_page_brings_the_glyphs_of_writing_that_not_every_system_has(tmp_path):
