@@ -132,6 +132,7 @@ def export(
     from mcap.cli.push_to_hub import PushRequest, refuse_without_push
     from mcap.cli.push_to_hub import push_to_hub as push
     from mcap.errors import UsageError
+    from mcap.runtime.files import require_writable
     from mcap.subjects.export import export as write
     from mcap.subjects.merge import require_mergeable
     from mcap.subjects.subject import read_subject
@@ -159,6 +160,7 @@ def export(
     )
     if format is None:
         raise UsageError(f"Give --format: {', '.join(get_args(Program))}; or --push-to-hub.")
+    require_writable(Path() if out is None else out)
     people = [read_subject(path) for path in subjects]  # all of them, before anything is written
     if merge:
         if len(people) > 1:
@@ -187,11 +189,8 @@ def write_all(
     """Write every subject, and print the files and the prompts."""
     from mcap.cli.lock_folder import lock_folder
     from mcap.cli.output import emit, warn
-    from mcap.runtime.files import require_writable
 
-    folder = Path() if out is None else out
-    require_writable(folder)
-    lock_folder(ctx, folder, wait=EXPORT_WAIT)
+    lock_folder(ctx, Path() if out is None else out, wait=EXPORT_WAIT)
     found = []
     for person in people:
         done = write(person, training_profile(person))
