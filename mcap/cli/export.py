@@ -128,6 +128,7 @@ def export(
 
       mcap export me.mcap --push-to-hub my-name/portrait --dry-run
     """
+    from mcap.cli.lock_folder import lock_folder
     from mcap.cli.merge import MergeRequest, merge_and_write
     from mcap.cli.push_to_hub import PushRequest, refuse_without_push
     from mcap.cli.push_to_hub import push_to_hub as push
@@ -160,14 +161,16 @@ def export(
     )
     if format is None:
         raise UsageError(f"Give --format: {', '.join(get_args(Program))}; or --push-to-hub.")
-    require_writable(Path() if out is None else out)
+    folder = Path() if out is None else out
+    require_writable(folder)
+    lock_folder(ctx, folder, wait=EXPORT_WAIT)
     people = [read_subject(path) for path in subjects]  # all of them, before anything is written
     if merge:
         if len(people) > 1:
             raise UsageError("--merge: a checkpoint holds one subject; give one.")
         task = MergeRequest(format, precision or "fp16", backbone, out, name, force)
         require_mergeable(people[0], format)
-        write_all(ctx, people, out, lambda person, profile: merge_and_write(person, task, profile))
+        write_all(ctx, people, lambda person, profile: merge_and_write(person, task, profile))
         return
     for option, value in (("--backbone", backbone), ("--precision", precision)):
         if value is not None:
@@ -175,7 +178,6 @@ def export(
     write_all(
         ctx,
         people,
-        out,
         lambda person, profile: write(person, format, out, name=name, profile=profile, force=force),
     )
 
@@ -183,14 +185,11 @@ def export(
 def write_all(
     ctx: typer.Context,
     people: Sequence[Subject],
-    out: Path | None,
     write: Callable[[Subject, StyleProfile | None], Exported],
 ) -> None:
     """Write every subject, and print the files and the prompts."""
-    from mcap.cli.lock_folder import lock_folder
     from mcap.cli.output import emit, warn
 
-    lock_folder(ctx, Path() if out is None else out, wait=EXPORT_WAIT)
     found = []
     for person in people:
         done = write(person, training_profile(person))

@@ -244,7 +244,7 @@ def test_sdxls_files(bare, tmp_path):
         ("up_blocks.0.attentions.2.proj_in", "output_blocks.2.1.proj_in"),
         ("up_blocks.1.upsamplers.0.conv", "output_blocks.5.2.conv"),
         ("up_blocks.2.resnets.0.conv_shortcut", "output_blocks.6.0.skip_connection"),
-        ("down_blocks.0.resnets.0.norm1", None),
+        ("down_blocks.0.resnets.0.norm1", "input_blocks.1.0.in_layers.0"),
     ],
 )
 def test_names_of_the_full_sdxl(name, original):
