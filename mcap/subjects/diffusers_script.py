@@ -13,6 +13,7 @@ from mcap.weights.catalogue import HubSource
 from mcap.weights.locate import weight
 
 if TYPE_CHECKING:
+    from mcap.subjects.base_model import BaseModel
     from mcap.subjects.subject import Subject
 
 
@@ -42,15 +43,11 @@ def diffusers_script(
     ``stems`` and ``words`` say for each learned token what its file and its word are called.
     """
     model, hub = subject.manifest.backbone, base_model(subject.manifest.backbone)
-    default = f"[{hub.repo!r}]" if hub else "sys.exit(__doc__)"
+    default, commit = model_argument(hub)
     pipeline_class = f"StableDiffusion{'XL' if model_version(subject) == 'SDXL' else ''}Pipeline"
     trained_on = hub.repo if hub else public_name(model.id)
     revision = (hub and hub.revision) or model.revision
-    loads, arguments, commit = "", "", ""
-    if hub and hub.revision is not None:
-        commit = f", revision={hub.revision!r} if model == {hub.repo!r} else None"
-    for token, stem in stems.items():
-        loads += f'load("{stem}.safetensors", "{words[token]}")\n'
+    loads, arguments = word_loads(stems, words), ""
     imports, learned = weight_loads(subject, name)
     loads += learned
     if model_version(subject) == "SDXL" and subject.manifest.pooling == "end":
@@ -59,8 +56,7 @@ def diffusers_script(
     if subject.encoded is not None:
         more, arguments = image_prompt_loads(subject, name)
         loads += more
-    if subject.adapter is not None:
-        loads += f'pipeline.load_lora_weights(here, weight_name="{name}.safetensors")\n'
+    loads += adapter_load(subject, name)
     return f'''"""Draws {name} with diffusers: python {name}.py {"[MODEL]" if hub else "MODEL"}
 
 MODEL is the model that {name} was trained on: {trained_on}, revision
@@ -106,6 +102,30 @@ image = pipeline(
 {arguments}).images[0]
 image.save("{name}.png")
 '''
+
+
+def model_argument(hub: BaseModel | None) -> tuple[str, str]:
+    """Return what a script takes for its argument MODEL where none is given, and what it adds to
+    ``from_pretrained`` so that the hub's model is at its commit."""
+    if hub is None:
+        return "sys.exit(__doc__)", ""
+    if hub.revision is None:
+        return f"[{hub.repo!r}]", ""
+    return f"[{hub.repo!r}]", f", revision={hub.revision!r} if model == {hub.repo!r} else None"
+
+
+def word_loads(stems: Mapping[str, str], words: Mapping[str, str]) -> str:
+    """Return the script's lines that load the learned words."""
+    return "".join(
+        f'load("{stem}.safetensors", "{words[token]}")\n' for token, stem in stems.items()
+    )
+
+
+def adapter_load(subject: Subject, name: str) -> str:
+    """Return the script's line that loads the LoRA; "" for a subject without one."""
+    if subject.adapter is None:
+        return ""
+    return f'pipeline.load_lora_weights(here, weight_name="{name}.safetensors")\n'
 
 
 def weight_loads(subject: Subject, name: str) -> tuple[str, str]:

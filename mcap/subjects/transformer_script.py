@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mcap.images.provenance import public_name
+from mcap.subjects.base_model import base_model
+from mcap.subjects.diffusers_script import adapter_load, model_argument, word_loads
 
 if TYPE_CHECKING:
     from mcap.contracts import TransformerKind
@@ -53,16 +54,10 @@ def transformer_script(
     kind = subject.transformer
     assert kind is not None, "the caller looked"
     drawing, model = DRAWINGS[kind], subject.manifest.backbone
-    hub = public_name(model.id) == model.id and "/" in model.id
-    default = f"[{model.id!r}]" if hub else "sys.exit(__doc__)"
-    revision, arguments = "", ""
-    if hub and re.fullmatch(r"[0-9a-f]{40}", model.revision):
-        revision = f", revision={model.revision!r} if model == {model.id!r} else None"
-    loads = "".join(
-        f'load("{stem}.safetensors", "{words[token]}")\n' for token, stem in stems.items()
-    )
-    if subject.adapter is not None:
-        loads += f'pipeline.load_lora_weights(here, weight_name="{name}.safetensors")\n'
+    hub = base_model(model)
+    default, revision = model_argument(hub)
+    loads = word_loads(stems, words) + adapter_load(subject, name)
+    arguments = ""
     if drawing.negative:
         arguments = f"    negative_prompt={negative or None!r},\n"
     return f'''"""Draws {name} with diffusers: python {name}.py {"[MODEL]" if hub else "MODEL"}
