@@ -138,9 +138,12 @@ class Studio:
     def folders(self, request: Request) -> StyleFolders:
         """Return the folders of the person and the style of an address."""
         person = self.person(request)
-        names = [each.name for each in views.styles()]
-        names += [work["name"] for work in views.works(self.folder, person)]
-        style = views.known(request.path_params["style"], names)
+        asked = request.path_params["style"]
+        # An open page asks again and again: of a style that is worked in, the folder's name
+        # is enough, and no profile is read.
+        style = views.known(asked, views.subjects_of(self.folder, person)) or views.known(
+            asked, (each.name for each in views.styles())
+        )
         if style is None:
             raise HTTPException(404)
         return StyleFolders(self.folder, person, style)

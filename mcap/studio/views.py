@@ -155,18 +155,22 @@ def style_cards() -> list[dict[str, Any]]:
     return cards
 
 
+def subjects_of(studio: Path, person: str) -> list[str]:
+    """Return the names of the styles that a person has a subject folder of, in natural order."""
+    home = StyleFolders(studio, person, "").home
+    found = sorted(home.glob(f"*{SUFFIX}"), key=natural_order) if home.is_dir() else []
+    return [path.name.removesuffix(SUFFIX) for path in found if is_subject_folder(path)]
+
+
 def works(studio: Path, person: str) -> list[dict[str, Any]]:
     """Return the styles that a person was trained in, or is being trained in."""
-    home = StyleFolders(studio, person, "").home
     titles = {each.name: each.profile.title for each in styles() if each.profile}
     found = []
-    for path in sorted(home.glob(f"*{SUFFIX}"), key=natural_order) if home.is_dir() else ():
-        if not is_subject_folder(path):
-            continue
-        name = path.name.removesuffix(SUFFIX)
+    for name in subjects_of(studio, person):
+        folders = StyleFolders(studio, person, name)
         state = "damaged"
         with suppress(UsageError):
-            state = read_manifest(path).state
+            state = read_manifest(folders.subject).state
         found.append(
             {
                 "name": name,
@@ -178,7 +182,7 @@ def works(studio: Path, person: str) -> list[dict[str, Any]]:
                     "training": "training is not finished",
                     "damaged": "cannot be read",
                 }[state],
-                "portraits": len(listed(home / name)[0]),
+                "portraits": len(listed(folders.portraits)[0]),
             }
         )
     return found
