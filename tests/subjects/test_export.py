@@ -23,7 +23,15 @@ from mcap.errors import UsageError
 from mcap.generation.extra_networks import read_extra_networks
 from mcap.subjects.export import FORMATS, export, file_name
 from mcap.subjects.subject import read_subject
-from tests.support.foreign_files import difference, flat_layers, merged, picture, pipeline
+from tests.support.foreign_files import (
+    TEXT,
+    difference,
+    flat_layers,
+    merged,
+    picture,
+    pipeline,
+    subject_picture,
+)
 from tests.support.subjects import make_profile, make_subject
 from tests.support.tiny import tiny_folder
 
@@ -33,7 +41,6 @@ PROFILE = make_profile(
         "negative": "dark [black]",
     }
 )
-TEXT = "a photo of a {} person in the {} style"
 
 
 @pytest.fixture(scope="module", params=["sd", "sdxl"])
@@ -50,12 +57,7 @@ def subject(kind, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ours(subject, kind):
-    found = pipeline(kind).to(torch.float64)
-    plain = picture(found, TEXT.format("", ""))
-    subject.load_into(found)
-    expected = picture(found, TEXT.format("<mcap-id>", "<mcap-style>"))
-    assert difference(plain, expected) > 1e-2
-    return expected
+    return subject_picture(subject, kind)
 
 
 def load_words(pipeline, files: dict[str, Path]) -> None:

@@ -19,11 +19,10 @@ from mcap.subjects.merge import export_merged, merge
 from mcap.subjects.subject import read_subject
 from mcap.subjects.writer import SubjectWriter
 from tests.subjects.test_export import load_words
-from tests.support.foreign_files import difference, picture, pipeline
+from tests.support.foreign_files import TEXT, difference, picture, pipeline, subject_picture
 from tests.support.subjects import make_subject
 from tests.support.tiny import tiny_folder
 
-TEXT = "a photo of a {} person in the {} style"
 WORDS = ("id", "style")
 PLACES = {
     "kohya": ("{}", "{}"),
@@ -50,13 +49,7 @@ def subject(kind, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ours(subject, kind):
-    """The picture of subject and adapter, and how far it is from the model's own."""
-    found = pipeline(kind).to(torch.float64)
-    plain = picture(found, TEXT.format("", ""))
-    subject.load_into(found)
-    expected = picture(found, TEXT.format("<mcap-id>", "<mcap-style>"))
-    assert difference(plain, expected) > 1e-2
-    return expected
+    return subject_picture(subject, kind)
 
 
 def merged(subject, kind, format, out, dtype=torch.float32):

@@ -18,6 +18,8 @@ from tests.support.original_names import original_state
 from tests.support.tiny import tiny_backbone
 
 PROMPT = "a photo of a person"
+TEXT = "a photo of a {} person in the {} style"
+"""Has places for the learned words."""
 
 
 def picture(pipeline, prompt: str = PROMPT, negative: str | None = None) -> np.ndarray:
@@ -37,6 +39,16 @@ def picture(pipeline, prompt: str = PROMPT, negative: str | None = None) -> np.n
 
 def difference(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one - other).max())
+
+
+def subject_picture(subject, kind: str) -> np.ndarray:
+    """The picture of a subject and its adapter in float64, which is not the model's own."""
+    found = pipeline(kind).to(torch.float64)
+    plain = picture(found, TEXT.format("", ""))
+    subject.load_into(found)
+    expected = picture(found, TEXT.format("<mcap-id>", "<mcap-style>"))
+    assert difference(plain, expected) > 1e-2
+    return expected
 
 
 def flat_layers(pipeline) -> dict[str, torch.nn.Module]:

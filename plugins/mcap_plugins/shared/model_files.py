@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from mcap.errors import McapError, UsageError
+from mcap.runtime.files import sha256_of
 from mcap.weights.model_source import read_json
 
 LIBRARIES = (None, "diffusers", "transformers", "stable_diffusion")
@@ -131,5 +132,4 @@ def hash_bytes(path: str, size: int, modified: int) -> str:
 
     Size and time are arguments so that a changed file is read again.
     """
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(Path(path))
