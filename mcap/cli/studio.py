@@ -68,7 +68,7 @@ def studio(
 
     from mcap.studio.app import make_app
     from mcap.studio.folder import token_of
-    from mcap.studio.jobs import Jobs
+    from mcap.studio.jobs import Jobs, let_interrupts_through
 
     settings = load_settings(ctx.obj)
     require_writable(out)
@@ -77,6 +77,7 @@ def studio(
     options += ["--offline"] if ctx.obj.offline else []
     listening = listen(port)
     port, token = listening.getsockname()[1], token_of(out)
+    let_interrupts_through()
     jobs = Jobs(out, options)
     jobs.take_up()
 

@@ -148,6 +148,16 @@ def read_job(folder: Path) -> Job | None:
         return None
 
 
+def let_interrupts_through() -> None:
+    """Have processes that begin from here on end at SIGINT, by which they are stopped.
+
+    A shell that runs a program in the background has it ignore that, and what is ignored is
+    inherited. Call it from the main thread.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class Jobs:
     """All jobs of a studio, in the order in which they were asked for.
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mcap.studio.folder import add_person, token_of
-from mcap.studio.jobs import Jobs
+from mcap.studio.jobs import Jobs, let_interrupts_through
 
 PROGRAM = """
 import json, signal, sys, time
@@ -39,6 +39,7 @@ print(json.dumps({"words": words}))
 
 @pytest.fixture
 def program(tmp_path) -> tuple[str, str]:
+    let_interrupts_through()  # tests may run in the background
     path = tmp_path / "program.py"
     path.write_text(textwrap.dedent(PROGRAM))
     return sys.executable, str(path)

@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 
-from mcap.studio.jobs import MOST_BEGUN, Jobs
+from mcap.studio.jobs import MOST_BEGUN, Jobs, let_interrupts_through
 
 
 def until(condition, seconds: float = 20.0) -> None:
@@ -62,6 +62,23 @@ def test_stop_is_ctrl_c_and_again_goes_on(jobs, tmp_path):
     jobs.again(job)
     wait_for(jobs, job, "done")
     assert "--force" not in job.words  # what it was to replace went when it first began
+
+
+def test_a_studio_in_the_background_of_a_shell_can_stop_its_jobs(studio, program, tmp_path):
+    """There SIGINT is ignored, by whatever is begun too, until that sets a handler of its own."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        let_interrupts_through()
+        jobs = Jobs(studio, program=program)
+        job = jobs.add("Anna", ["train", "--wait", str(tmp_path / "go")])
+        jobs.stop(job)
+        until(lambda: job.state == "stopped")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        signal.signal(signal.SIGINT, handler := lambda *_: None)
+        let_interrupts_through()  # whoever has a handler keeps it
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_process_outlives_a_killed_server_and_is_followed(studio, program, tmp_path):
