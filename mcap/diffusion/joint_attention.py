@@ -20,7 +20,7 @@ head's width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -58,6 +58,10 @@ class JointAttentionRecorder(AttentionRecorder):
 
     ``layers`` restricts it to some names out of `joint_attention_layers`. Of Z-Image the prompts'
     embeddings are taken to be the first tokens of the padded prompts, as its pipeline makes them.
+
+    Recorded is the first call since recording began or `clear`: with guidance klein's pipeline calls
+    the network twice a step, first with the prompts and then with what is led away from, and
+    Z-Image's once, the prompts' rows first.
     """
 
     def __init__(self, transformer: Any, layers: Sequence[str] | None = None) -> None:
@@ -97,17 +101,17 @@ class JointAttentionRecorder(AttentionRecorder):
             )
 
     def _count_tokens(self, _module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        if not self._recording:
-            return
-        if self.text_first:
-            text = kwargs["encoder_hidden_states"] if len(args) < 2 else args[1]
-            self._texts = [text.shape[1]] * text.shape[0]
-            return
-        given = dict(zip(("x", "t", "cap_feats"), args, strict=False)) | kwargs
-        self._texts = [len(caption) for caption in given["cap_feats"]]
-        self._images = [
-            (image.shape[-2] // PATCH) * (image.shape[-1] // PATCH) for image in given["x"]
-        ]
+        if self._recording and not self._texts:
+            self._texts, self._images = token_counts(args, kwargs, text_first=self.text_first)
+
+    def keep_output(self, name: str, store: dict[str, torch.Tensor]) -> Any:
+        """Return a hook as `AttentionRecorder.keep_output`, which leaves what is there."""
+
+        def hook(_module: Any, _args: Any, output: torch.Tensor) -> None:
+            if self._recording:
+                store.setdefault(name, output)
+
+        return hook
 
     def keep_rotary(self, name: str) -> Callable[..., None]:
         """Return a pre-hook that keeps a layer's rotary embedding while recording."""
@@ -115,7 +119,7 @@ class JointAttentionRecorder(AttentionRecorder):
 
         def hook(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
             if self._recording:
-                self._rotary[name] = kwargs[argument]
+                self._rotary.setdefault(name, kwargs[argument])
 
         return hook
 
@@ -123,6 +127,7 @@ class JointAttentionRecorder(AttentionRecorder):
         """Forget what was recorded, and with it its hold on the graph."""
         super().clear()
         self._rotary.clear()
+        self._texts, self._images = [], []
 
     def maps(
         self, columns: torch.Tensor, size: tuple[int, int], rows: Sequence[int] | None = None
@@ -172,6 +177,19 @@ class JointAttentionRecorder(AttentionRecorder):
         texts = slice(start, start + padded(text))
         query = turn(query[:, :positions], turns[:, :positions], use_real=False)
         return query, turn(key[:, texts], turns[:, texts], use_real=False)
+
+
+def token_counts(
+    args: Sequence[Any], kwargs: Mapping[str, Any], *, text_first: bool
+) -> tuple[list[int], list[int]]:
+    """Return the text tokens of each row of a call, and of Z-Image (not ``text_first``) the image
+    tokens, without padding."""
+    if text_first:
+        text = kwargs["encoder_hidden_states"] if len(args) < 2 else args[1]
+        return [text.shape[1]] * text.shape[0], []
+    given = {**dict(zip(("x", "t", "cap_feats"), args, strict=False)), **kwargs}
+    images = [(image.shape[-2] // PATCH) * (image.shape[-1] // PATCH) for image in given["x"]]
+    return [len(caption) for caption in given["cap_feats"]], images
 
 
 def padded(tokens: int) -> int:

@@ -1,4 +1,4 @@
-"""Draw what lies beyond a picture's edges, with a plain UNet.
+"""Draw what lies beyond a picture's edges, with a plain UNet or transformer.
 
 RePaint (arXiv 2201.09865, equation 8) and Blended Latent Diffusion (2206.02779): at every step the
 latents of what is known are put back, noised to the step's level, so that the rest is denoised
@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mcap.diffusion import schedulers
 from mcap.diffusion.latents import encode_image
+from mcap.diffusion.rectified_flow import RectifiedFlow
 from mcap.diffusion.sampling import SamplingSettings, decode_images, denoise
 
 if TYPE_CHECKING:
@@ -58,8 +60,13 @@ def outpaint(
         steps = used.scheduler.timesteps
         there = picture
         if call + 1 < len(steps):
-            there = used.scheduler.add_noise(picture, noise, steps[call + 1 : call + 2])
-        tensors["latents"] = kept * there + (1 - kept) * tensors["latents"]
+            if schedulers.is_straight(used.scheduler):
+                # Its steps are of one order, so that each has its time on the path.
+                there = RectifiedFlow().add_noise(picture, noise, used.scheduler.sigmas[call + 1])
+            else:
+                there = used.scheduler.add_noise(picture, noise, steps[call + 1 : call + 2])
+        drawn = tensors["latents"]
+        tensors["latents"] = (kept * there + (1 - kept) * drawn).to(drawn.dtype)
         if on_step is not None:
             on_step(1)
         return tensors

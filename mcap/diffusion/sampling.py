@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from mcap.diffusion import schedulers
-from mcap.diffusion.attention import AttentionRecorder
+from mcap.diffusion.attention import AttentionRecorder, evenly_spread
+from mcap.diffusion.joint_attention import JointAttentionRecorder, joint_attention_layers
 from mcap.diffusion.latents import decode, vae_factor
 from mcap.diffusion.prompt_length import require_fit
 from mcap.diffusion.steering import call_arguments
-from mcap.errors import UsageError
 
 if TYPE_CHECKING:
     from mcap.contracts import Backbone, BackboneInfo, Float32Array, UInt8Image
@@ -32,6 +32,10 @@ Larger batches are hardly faster on a CPU, and a GPU of 8 GB holds these."""
 WATCHED = (0.3, 0.5, 0.7)
 """Fractions of the UNet's calls at which attention is recorded: earlier there is no picture yet to
 look at, later only texture is left to be decided."""
+
+MAP_LAYERS = 8
+"""A transformer's layers, evenly spread, whose attention is recorded: queries and keys of all 30 of
+Z-Image's would take 4 GB for a picture of 1024 x 1024."""
 
 AfterCall = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
 """diffusers' ``callback_on_step_end``: pipeline, call from 0, timestep, tensors -> tensors."""
@@ -210,6 +214,16 @@ def decode_images(vae: Any, latents: torch.Tensor) -> list[UInt8Image]:
     return images
 
 
+def token_recorder(backbone: Backbone) -> AttentionRecorder:
+    """Return a recorder of the layers by whose attention drawn pictures are told: those with maps
+    of the recipe's size, or of a transformer `MAP_LAYERS`."""
+    if backbone.info.is_rectified_flow:
+        names = list(joint_attention_layers(backbone.unet))
+        return JointAttentionRecorder(backbone.unet, evenly_spread(names, MAP_LAYERS))
+    stride = max(1, backbone.info.attention_divisor // vae_factor(backbone.vae))
+    return AttentionRecorder(backbone.unet, stride)
+
+
 class TokenAttention:
     """The mean cross-attention of some tokens over the calls at `WATCHED`, while it is entered.
 
@@ -234,15 +248,11 @@ class TokenAttention:
         self.recording = ExitStack()
         if not tokens:
             return
-        if backbone.info.is_rectified_flow:
-            raise UsageError(
-                f"Attention maps of pictures by backbone '{backbone.info.id}' are not drawn yet; "
-                "leave them out."
-            )
         factor = vae_factor(backbone.vae)
         self.grid = (size[1] // factor, size[0] // factor)
-        stride = max(1, backbone.info.attention_divisor // factor)
-        self.recorder = AttentionRecorder(backbone.unet, stride)
+        self.recorder = token_recorder(backbone)
+        # A transformer's pipeline has the prompts' rows first, a UNet's last.
+        self.prompts_first = backbone.info.is_rectified_flow
         tokenizer = backbone.tokenizers[0]
         texts = [pipeline.maybe_convert_prompt(prompt, tokenizer) for prompt in prompts]
         ids = tokenizer(
@@ -292,8 +302,8 @@ class TokenAttention:
         return after_call
 
     def add_maps(self, recorder: AttentionRecorder, *, guided: bool) -> None:
-        """Add what was recorded of one call; with guidance its first half is the negative's."""
-        first = self.rows if guided else 0
+        """Add what was recorded of one call; with guidance half of a UNet's is the negative's."""
+        first = self.rows if guided and not self.prompts_first else 0
         rows = range(first, first + self.rows)
         for token, columns in self.columns.items():
             maps = recorder.maps(columns, self.grid, rows).mean(dim=1).cpu()

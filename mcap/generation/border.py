@@ -66,10 +66,7 @@ def framed(
     box = cut(size, profile.aspect_ratio, head, profile.framing)
     plain = FramedImage(np.ascontiguousarray(image[box[1] : box[3], box[0] : box[2]]), box)
     backbone = models.backbone
-    # A border's known part is put back at each step by a table of a_t, which a straight path has
-    # not.
-    straight = backbone.info.is_rectified_flow
-    if face is None or not profile.framing.draw_border or straight:
+    if face is None or not profile.framing.draw_border:
         return plain
     border = plan_border(
         size,
@@ -77,7 +74,7 @@ def framed(
         profile,
         factor=vae_factor(backbone.vae),
         # What diffusers' pipelines take; the UNet hands odd sizes through its levels.
-        step=math.lcm(vae_factor(backbone.vae), 8),
+        step=math.lcm(vae_factor(backbone.vae), 16 if backbone.info.is_rectified_flow else 8),
         native_size=backbone.info.native_size,
     )
     if border is None:

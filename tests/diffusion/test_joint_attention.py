@@ -5,15 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers.models.transformers import transformer_flux2, transformer_z_image
 from torch.nn.functional import interpolate
 
 from mcap.diffusion.joint_attention import JointAttentionRecorder, joint_attention_layers
+from mcap.diffusion.latents import vae_factor
 from mcap.diffusion.lora import add_lora
+from mcap.diffusion.sampling import SamplingSettings, stream_images
 from tests.support.tiny import tiny_backbone
-from tests.support.tiny_transformers import TOKENS, tiny_flux2, tiny_zimage
+from tests.support.tiny_transformers import (
+    TOKENS,
+    tiny_flux2,
+    tiny_klein,
+    tiny_zimage,
+    tiny_zimage_backbone,
+)
 
 GRID = (3, 5)
 PROMPT = 6
@@ -252,3 +261,34 @@ def test_some_layers_only(made):
     assert list(JointAttentionRecorder(transformer, [name]).layers) == [name]
     with pytest.raises(ValueError, match="cannot watch nonsense"):
         JointAttentionRecorder(transformer, ["nonsense"])
+
+
+@pytest.mark.parametrize("made", [tiny_klein, tiny_zimage_backbone])
+def test_maps_of_drawn_pictures_are_the_prompts_own(made):
+    """With guidance the maps are of the prompt's rows, which the scale does not touch in the first
+    call; nothing of the picture changes, and no hook stays."""
+    backbone = made()
+    prompts, word = ["a photo of a person", "a person, a person"], "Ġperson"
+    settings = [
+        SamplingSettings(steps=1, guidance_scale=scale, size=(64, 48), negative_prompt="dark")
+        for scale in (0.0, 3.0)
+    ]
+    plain, guided = (
+        list(stream_images(backbone, prompts, [1, 2], one, watch=[word])) for one in settings
+    )
+    bare = list(stream_images(backbone, prompts, [1, 2], settings[1]))
+    for free, led, without in zip(plain, guided, bare, strict=True):
+        found = led.attention[word]
+        assert found.min() >= 0 and 0 < found.max() <= 1
+        np.testing.assert_allclose(found, free.attention[word], atol=1e-5)
+        assert np.array_equal(led.image, without.image)
+    factor = vae_factor(backbone.vae)
+    assert guided[0].attention[word].shape == (48 // factor, 64 // factor)
+    # Named twice, a word takes more of what there is.
+    assert guided[1].attention[word].mean() > guided[0].attention[word].mean()
+    hooks = [
+        hook
+        for module in backbone.unet.modules()
+        for hook in (*module._forward_hooks, *module._forward_pre_hooks)
+    ]
+    assert hooks == []

@@ -11,6 +11,7 @@ from mcap.diffusion.latents import decode, encode_image, vae_factor
 from mcap.diffusion.outpaint import Canvas, outpaint
 from mcap.diffusion.sampling import SamplingSettings, decode_images
 from tests.support.tiny import sample, tiny_backbone
+from tests.support.tiny_transformers import tiny_klein, tiny_zimage_backbone
 
 PROMPT = "a photo of a person"
 
@@ -52,6 +53,33 @@ def test_what_is_known_comes_back_and_the_rest_is_drawn(kind, prediction, schedu
     assert np.array_equal(again, drawn)
     other = outpaint(backbone, pipeline, PROMPT, 6, Canvas(image, known), settings)
     assert np.abs(other[40:].astype(int) - drawn[40:]).mean() > 4
+
+
+@pytest.mark.parametrize("kind", ["klein", "zimage"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_transformer_draws_a_border_too(kind, dtype, monkeypatch):
+    made = {"klein": tiny_klein, "zimage": tiny_zimage_backbone}[kind]
+    backbone = made(dtype=dtype)
+    image, known = canvas(backbone)
+    latents = []
+
+    def decoded(vae, drawn):
+        latents.append(drawn)
+        return decode_images(vae, drawn)
+
+    monkeypatch.setattr("mcap.diffusion.outpaint.decode_images", decoded)
+    settings = SamplingSettings(steps=3, guidance_scale=3.0, size=(48, 64))
+    pipeline, calls = backbone.pipeline(), []
+    drawn = outpaint(backbone, pipeline, PROMPT, 5, Canvas(image, known), settings, calls.append)
+    assert drawn.shape == image.shape and calls == [1, 1, 1]
+    there, own = torch.from_numpy(known), encode_image(backbone, image)
+    near = 1e-5 if dtype == torch.float32 else 0.05  # klein's come back through its statistics
+    torch.testing.assert_close(latents[0][0][:, there].float(), own[:, there], rtol=near, atol=near)
+    assert (latents[0][0][:, ~there].float() - own[:, ~there]).abs().mean() > 0.1
+    again = outpaint(backbone, pipeline, PROMPT, 5, Canvas(image, known), settings)
+    assert np.array_equal(again, drawn)
+    other = outpaint(backbone, pipeline, PROMPT, 6, Canvas(image, known), settings)
+    assert not np.array_equal(other[40:], drawn[40:])
 
 
 def test_where_all_is_known_the_picture_is_the_autoencoder_s():

@@ -278,7 +278,13 @@ def test_a_subject_is_loaded_drawn_and_taken_out_again(trained):
     size = len(backbone.tokenizers[0])
     before = sample(backbone, "a photo of a person", [1], pipeline=pipeline, steps=2)
     subject.load_into(pipeline)
-    learned = sample(backbone, prompt, [1], pipeline=pipeline, steps=2)
+    (drawn,) = stream(
+        backbone, prompt, [1], pipeline=pipeline, watch=[ID_TOKEN, STYLE_TOKEN], steps=2
+    )
+    learned = [drawn.image]
+    for token in (ID_TOKEN, STYLE_TOKEN):
+        assert drawn.attention[token].shape == (LATENT, LATENT)
+        assert 0 < drawn.attention[token].max() <= 1
     subject.unload_from(pipeline)
     assert backbone.text_encoders[0].get_input_embeddings() is table
     assert len(backbone.tokenizers[0]) == size
@@ -315,8 +321,6 @@ def test_what_it_cannot_do_is_refused(tmp_path):
     backbone = tiny_klein()
     with pytest.raises(UsageError, match="scheduler of its own"):
         schedulers.make("euler", backbone.scheduler)
-    with pytest.raises(UsageError, match="Attention maps"):
-        list(stream(backbone, "a photo", [1], watch=[ID_TOKEN], steps=2))
     for keys in ({"learns": "unet"}, {"learns": "key-value"}, {"text_encoder": True}):
         with pytest.raises(UsageError, match="words and LoRA alone"):
             list(run(tmp_path / "no.mcap", tiny_recipe(**keys), backbone=backbone))

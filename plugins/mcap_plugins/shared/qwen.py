@@ -107,6 +107,10 @@ class QwenPipeline:
         """The denoising network, by the name that it has in mcap."""
         return self.transformer
 
+    def maybe_convert_prompt(self, prompt: str, tokenizer: Any) -> str:
+        """Return the prompt as it is: each learned word is one token."""
+        return prompt
+
     def load_textual_inversion(
         self,
         vectors: dict[str, torch.Tensor] | list[dict[str, torch.Tensor]],
