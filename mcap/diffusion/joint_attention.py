@@ -59,9 +59,9 @@ class JointAttentionRecorder(AttentionRecorder):
     ``layers`` restricts it to some names out of `joint_attention_layers`. Of Z-Image the prompts'
     embeddings are taken to be the first tokens of the padded prompts, as its pipeline makes them.
 
-    Recorded is the first call since recording began or `clear`: with guidance klein's pipeline calls
-    the network twice a step, first with the prompts and then with what is led away from, and
-    Z-Image's once, the prompts' rows first.
+    Recorded is the first call since recording began or `clear`: with guidance klein's pipeline
+    calls the network twice a step, first with the prompts and then with what is led away from,
+    and Z-Image's once, the prompts' rows first.
     """
 
     def __init__(self, transformer: Any, layers: Sequence[str] | None = None) -> None:
