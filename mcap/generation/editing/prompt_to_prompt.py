@@ -82,10 +82,12 @@ def token_edit(
     where the source's looked that it stands for; only new words look for themselves. Start, end
     and padding stand for themselves, padding counted from the end of the text.
     """
-    source, source_end = word_tokens(edit.source, tokenizer, length)
-    target, target_end = word_tokens(edit.target, tokenizer, length)
+    around = tokens_around(tokenizer)
+    source, source_end = word_tokens(edit.source, tokenizer, length, around)
+    target, target_end = word_tokens(edit.target, tokenizer, length, around)
     own, weight = torch.zeros(length), torch.ones(length)
-    claims: dict[int, list[int]] = {0: [0]}  # source token -> target tokens that stand for it
+    # Source token -> target tokens that stand for it.
+    claims: dict[int, list[int]] = {i: [i] for i in range(around[0])}
     for word, origin in enumerate(edit.origins):
         there = target.get(word, [])
         before = [source.get(i, []) for i in sorted(origin)]
@@ -120,15 +122,26 @@ def token_edit(
     return TokenEdit(spread, own, weight, source_columns, target_columns)
 
 
-def word_tokens(text: str, tokenizer: Any, length: int) -> tuple[dict[int, list[int]], int]:
-    """Return word -> positions of its tokens, and the position of the end of the text."""
+def tokens_around(tokenizer: Any) -> tuple[int, int]:
+    """Return the numbers of tokens that a tokenizer puts before and behind a text: one each of
+    CLIP's, of a language model's those of its chat template."""
+    special = tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
+    return special.index(0), special[::-1].index(0)
+
+
+def word_tokens(
+    text: str, tokenizer: Any, length: int, around: tuple[int, int]
+) -> tuple[dict[int, list[int]], int]:
+    """Return word -> positions of its tokens, and the position of the end of the text;
+    ``around`` as of `tokens_around`."""
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     found: dict[int, list[int]] = {}
-    # Position 0 is the start of the text; the last is always its end.
-    for position, word in enumerate(token_words(text, encoded["offset_mapping"]), start=1):
-        if word is not None and position < length - 1:
+    # A text that is cut keeps what stands behind it.
+    before, end = around[0], length - around[1]
+    for position, word in enumerate(token_words(text, encoded["offset_mapping"]), start=before):
+        if word is not None and position < end:
             found.setdefault(word, []).append(position)
-    return found, min(len(encoded["input_ids"]) + 1, length - 1)
+    return found, min(len(encoded["input_ids"]) + before, end)
 
 
 class AttentionEditor:
@@ -305,12 +318,11 @@ class LocalBlend:
 
     def __init__(
         self,
-        unet: Any,
-        stride: int,
+        recorder: AttentionRecorder,
         edits: Sequence[TokenEdit],
         calls: int,
     ) -> None:
-        self.recorder = AttentionRecorder(unet, stride)
+        self.recorder = recorder
         self.pairs = len(edits)
         self.first = round(BLEND_FROM * calls)
         self.columns = torch.stack(
@@ -329,6 +341,7 @@ class LocalBlend:
         rows = range(batch - 2 * self.pairs, batch)
         height, width = latents.shape[-2:]
         maps = self.recorder.maps(self.columns, (height, width), rows).mean(dim=1)
+        self.recorder.clear()
         self.sums = maps if self.sums is None else self.sums + maps
         if call < self.first:
             return latents

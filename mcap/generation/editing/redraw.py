@@ -10,9 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mcap.diffusion import schedulers
-from mcap.diffusion.latents import vae_factor
+from mcap.diffusion.joint_attention import PATCH
+from mcap.diffusion.latents import patch_side, vae_factor
 from mcap.diffusion.prompt_length import require_fit, token_limit
-from mcap.diffusion.sampling import SamplingSettings, decode_images, default_batch, denoise
+from mcap.diffusion.sampling import (
+    SamplingSettings,
+    decode_images,
+    default_batch,
+    denoise,
+    token_recorder,
+)
+from mcap.generation.editing.joint_prompt_to_prompt import JointAttentionEditor
 from mcap.generation.editing.prompt_to_prompt import AttentionEditor, LocalBlend, token_edit
 from mcap.generation.editing.settings import KEEP
 from mcap.generation.editing.word_alignment import PromptEdit
@@ -113,19 +121,25 @@ def redraw_batch(
         )
         for edit in edits
     ]
-    editor = AttentionEditor(
-        unet,
-        tokens,
-        calls,
-        cross=control.keep,
-        layout=control.keep / 2 if control.layout is None else control.layout,
-        positions=(sampling.size[0] // factor) * (sampling.size[1] // factor),
-        native_side=unet.config.sample_size,
-    )
-    blend = None
-    if control.local:
-        stride = max(1, backbone.info.attention_divisor // factor)
-        blend = LocalBlend(unet, stride, tokens, calls)
+    layout = control.keep / 2 if control.layout is None else control.layout
+    shares = {"cross": control.keep, "layout": layout}
+    straight = backbone.info.is_rectified_flow
+    editor: AttentionEditor | JointAttentionEditor
+    if straight:
+        # Both transformers see patches of 16 x 16 pixels.
+        side = factor * (PATCH if patch_side(backbone.vae) == 1 else 1)
+        positions = (sampling.size[0] // side) * (sampling.size[1] // side)
+        editor = JointAttentionEditor(unet, tokens, calls, positions=positions, **shares)
+    else:
+        editor = AttentionEditor(
+            unet,
+            tokens,
+            calls,
+            positions=(sampling.size[0] // factor) * (sampling.size[1] // factor),
+            native_side=unet.config.sample_size,
+            **shares,
+        )
+    blend = LocalBlend(token_recorder(backbone), tokens, calls) if control.local else None
 
     def after_call(
         pipeline: Any, call: int, _timestep: Any, tensors: dict[str, Any]
@@ -135,7 +149,9 @@ def redraw_batch(
             on_step(count)
         if blend is None:
             return {}
-        batch = 2 * count * (2 if pipeline.do_classifier_free_guidance else 1)
+        # A transformer's pipeline has the prompts' rows first, a UNet's last.
+        guided = pipeline.do_classifier_free_guidance and not straight
+        batch = 2 * count * (2 if guided else 1)
         return {"latents": blend.after_call(call, tensors["latents"], batch)}
 
     with ExitStack() as stack:

@@ -81,11 +81,6 @@ def edit(
     require_classifier(models.backbone.info, models.safety)
     networks = (extra_networks or ExtraNetworks()).beside(subject)
     require_changes(settings)
-    if models.backbone.info.is_rectified_flow:
-        raise UsageError(
-            f"mcap edit: not for pictures by backbone '{models.backbone.info.id}', a transformer "
-            "without the cross-attention that edits are made by."
-        )
     own_scheduler = models.backbone.scheduler
     jobs = [
         plan_edit(path, subject, own_scheduler, networks, settings) for path in dict.fromkeys(paths)
