@@ -536,6 +536,13 @@ def test_a_transformer_is_trained_and_drawn(place, capsys, monkeypatch, kind):
     assert run(["--json", *draw, *options]) == 0
     (picture,) = printed(capsys)["pictures"]
     assert Path(picture["file"]).is_file()
+    options[-1] = "maps"
+    assert run(["--json", *draw, *options, "--attention-maps"]) == 0
+    assert Path(printed(capsys)["attention_maps"]).is_file()
+    change = ["edit", picture["file"], "--subject", "me.mcap", "--device", "cpu", "--local"]
+    assert run(["--json", *change, "--add", "in dark light", "--out", "edited"]) == 0
+    (edited,) = printed(capsys)["pictures"]
+    assert Path(edited["file"]).is_file()
 
 
 def distilled(place: Path) -> str:
