@@ -1,16 +1,20 @@
 """Modules that a run does not need for now, out of the device's memory.
 
 Once every training picture is a latent, the VAE's encoder has nothing left to do; where no
-identity term decodes, neither has its decoder.
+identity term decodes, neither has its decoder. Where no word is learned a prompt is embedded once,
+and the text encoders, of klein 4B as large as its transformer, have nothing left to do either.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from mcap.contracts import Backbone
 
 
 class Offloaded:
@@ -61,3 +65,10 @@ def idle_parts(vae: Any, *, decodes: bool) -> list[Any]:
     if not decodes:
         return [vae]
     return [getattr(vae, "encoder", None), getattr(vae, "quant_conv", None)]
+
+
+def idle_encoders(backbone: Backbone, *, embeds_once: bool) -> list[Any]:
+    """Return the text encoders where each prompt is embedded once; quantised ones stay, for what
+    their layers keep beside the weights need not move with them."""
+    idle = embeds_once and backbone.info.quantised is None
+    return list(backbone.text_encoders) if idle else []

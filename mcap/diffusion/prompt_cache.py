@@ -10,11 +10,13 @@ Legend: B prompts, L tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 
 from mcap.contracts import PromptEmbedding
+from mcap.diffusion.offload import Offloaded
 from mcap.diffusion.tokens import LearnedTokens
 
 
@@ -23,12 +25,16 @@ class PromptCache:
 
     While anything of the text encoders learns (the recipe's ``text_encoder``), nothing is kept.
     What is kept lies on the backbone's device: some 240 KB a prompt in SD1.5, 650 KB in SDXL, in
-    single precision.
+    single precision. ``offloaded`` are the text encoders where they are not on that device but for
+    an embedding.
     """
 
-    def __init__(self, backbone: Any, tokens: LearnedTokens | None) -> None:
+    def __init__(
+        self, backbone: Any, tokens: LearnedTokens | None, offloaded: Offloaded | None = None
+    ) -> None:
         self.backbone = backbone
         self.tokens = tokens
+        self.offloaded = offloaded
         self._kept: dict[bytes, PromptEmbedding] = {}
 
     def encode(self, input_ids: Sequence[torch.Tensor]) -> PromptEmbedding:
@@ -72,7 +78,9 @@ class PromptCache:
 
     def encode_now(self, input_ids: Sequence[torch.Tensor]) -> PromptEmbedding:
         """Run the text encoders on all rows."""
-        return self.backbone.encode_prompt([ids.to(self.backbone.device) for ids in input_ids])
+        ids = [part.to(self.backbone.device) for part in input_ids]
+        with nullcontext() if self.offloaded is None else self.offloaded.onloaded():
+            return self.backbone.encode_prompt(ids)
 
 
 def take_row(embedding: PromptEmbedding, row: int) -> PromptEmbedding:

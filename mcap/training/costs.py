@@ -136,7 +136,13 @@ def estimate_memory_mb(
     at_once = rows * row + decode + max(rows * block, decode_block)
     networks = networks_mb(backbone, half=half)
     whole = whole_network_mb(recipe, backbone, half=half, device=device)
-    return runtime + networks + WORKSPACE * at_once * (0.5 if half else 1.0) + whole
+    working = WORKSPACE * at_once * (0.5 if half else 1.0)
+    if recipe.embeds_once and device == "cuda" and backbone.quantised is None:
+        # The text encoders are in memory while prompts are embedded, and not in a step.
+        memory = backbone.memory
+        text = (memory.weights - memory.unet) if memory.unet else 0.0
+        working = max(0.0, working - text * (0.5 if half else 1.0))
+    return runtime + networks + working + whole
 
 
 def require_memory(backbone: BackboneFacts, *, half: bool, room: float) -> None:

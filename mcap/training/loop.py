@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mcap.diffusion.compile import compile_blocks, plain_blocks, translate_compile_errors
-from mcap.diffusion.offload import Offloaded, idle_parts
+from mcap.diffusion.offload import Offloaded, idle_encoders, idle_parts
 from mcap.diffusion.pooling import trained_pooling
 from mcap.diffusion.prompt_cache import PromptCache
 from mcap.diffusion.tokens import ID_TOKEN, STYLE_TOKEN, install
@@ -122,10 +122,13 @@ def train(
         decodes = recipe.identity and recipe.phase2_steps > 0 and recipe.identity_decode != "tiny"
         idle = idle_parts(backbone.vae, decodes=decodes)
         offloaded = stack.enter_context(Offloaded(idle, backbone.device))
+        idle = idle_encoders(backbone, embeds_once=recipe.embeds_once)
+        encoders = stack.enter_context(Offloaded(idle, backbone.device))
 
         for phase in phases(recipe, state.done):
             terms = step_terms(recipe, phase.number)
             models = stack.enter_context(begin_phase(phase, terms, state, untouched, options.seed))
+            models = replace(models, prompts=PromptCache(backbone, state.tokens, encoders))
             if checkpoint is not None:
                 state.load(checkpoint.load())
                 checkpoint = None
@@ -145,7 +148,7 @@ def train(
                 evaluates = evaluation_is_due(recipe, phase, state.done)
                 if evaluates or (options.preview_every and state.done % options.preview_every == 0):
                     path = writer.sample_path(state.done)
-                    with offloaded.onloaded():
+                    with offloaded.onloaded(), encoders.onloaded():
                         preview = previews.draw(path)
                     log.preview(state.done, path, preview)
                     yield PreviewSaved(state.done, path, preview.similarity, preview.withheld)

@@ -282,6 +282,11 @@ class Recipe(BaseModel):
         return {ID_TOKEN: self.id_words, STYLE_TOKEN: self.style_words}
 
     @property
+    def embeds_once(self) -> bool:
+        """True where nothing that learns changes a prompt's embedding."""
+        return not self.tokens and not self.text_encoder
+
+    @property
     def encodes(self) -> bool:
         """True where the person comes from an identity encoder."""
         return self.identity_start == "encoder"

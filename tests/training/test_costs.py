@@ -107,6 +107,21 @@ def test_quantised_weights_are_planned_with(quantised, measure):
     assert ("--precision nf4 needs 4.4 GB" in str(told.value)) == (quantised != "nf4")
 
 
+def test_a_text_encoder_that_embeds_once_is_not_planned_with_in_a_step():
+    """As docs/transformers.md says of klein; on a CPU it stays where it is."""
+    found = backbone_facts(registry().get("backbone", "klein"), None)
+    chosen = recipe("magicapture", [Layer("klein", found.recipe_overrides)])
+    chosen = chosen.model_copy(update=low_memory(chosen))
+    plain = chosen.model_copy(update={"tokens": False})
+    gpu = {"half": True, "device": "cuda"}
+    less = estimate_memory_mb(chosen, found, **gpu) - estimate_memory_mb(plain, found, **gpu)
+    text = (found.memory.weights - found.memory.unet) / 2
+    assert 0 < less <= text + 1
+    assert estimate_memory_mb(plain, found, **gpu) > networks_mb(found, half=True)
+    same = [estimate_memory_mb(one, found, half=True) for one in (chosen, plain)]
+    assert same[0] == same[1]
+
+
 @pytest.mark.parametrize("name", ["sd15", "klein", "zimage"])
 def test_the_numbers_are_those_of_the_architecture(name):
     folder = ROOT / "benchmarks"

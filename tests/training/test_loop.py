@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from mcap.contracts import Face
+from mcap.diffusion.offload import Offloaded
 from mcap.errors import InputRejectedError, McapError, OutOfMemory, UsageError
 from mcap.subjects.subject import read_subject
 from mcap.training import decoder_choice, loop
@@ -36,6 +37,7 @@ from mcap.training.previews import Preview, Previews
 from tests.support import ROOT
 from tests.support.tiny import tiny_backbone
 from tests.support.tiny_run import run, tiny_data, tiny_recipe
+from tests.support.tiny_transformers import tiny_klein, tiny_zimage_backbone
 
 RESULTS = (
     "adapter.safetensors",
@@ -565,3 +567,37 @@ def test_half_precision_resumes_with_its_gradient_scale(tmp_path):
                 break
     list(run(folder, found, backbone=tiny_backbone(dtype=torch.float16), resume=True))
     assert results(folder) == results(tmp_path / "whole.mcap")
+
+
+@pytest.mark.parametrize("made", [tiny_backbone, tiny_klein, tiny_zimage_backbone])
+def test_text_encoders_are_away_but_for_a_new_prompt(made, tmp_path, monkeypatch):
+    """Where no word is learned; in its preview they are there, and the files are the same."""
+    keys = {"tokens": False, "id_words": "person", "style_words": "portrait", "attention": False}
+    found = tiny_recipe(**keys, phase1_steps=0, phase2_steps=2)
+    plain, other = tmp_path / "plain.mcap", tmp_path / "away.mcap"
+    list(run(plain, found, backbone=made()))
+    backbone, moves = made(), []
+
+    class Away(Offloaded):
+        """Takes a module's forward away, in the place of a second device."""
+
+        def _move(self, place):
+            for module in self.modules:
+                if module not in backbone.text_encoders:
+                    continue
+                moves.append(place == self.home)
+                module.__dict__.pop("forward", None)
+                inner = getattr(module, "base_model", module)
+                inner.__dict__.pop("forward", None)
+                if place != self.home:
+                    module.forward = inner.forward = None
+
+        def __init__(self, modules, home):
+            super().__init__(modules, home, away="meta")
+
+    monkeypatch.setattr("mcap.training.loop.Offloaded", Away)
+    events = list(run(other, found, backbone=backbone, preview_every=2))
+    assert any(type(event).__name__ == "PreviewSaved" for event in events)
+    assert moves[0] is False and moves[-1] is True and 2 < len(moves) < 40
+    name = "adapter.safetensors"
+    assert (other / name).read_bytes() == (plain / name).read_bytes()
