@@ -227,15 +227,46 @@ def undisturbed(out: Path, jobs: list[Job]) -> bool:
 
 
 @needs_ray
+def test_a_token_that_ray_refuses_is_found_behind_its_other_errors():
+    from mcap_plugins.ray.engine import of_the_token
+
+    def raised(inner: Exception) -> Exception:
+        try:
+            raise ConnectionError("Failed to connect to Ray cluster at 192.0.2.1:6379") from inner
+        except ConnectionError as error:
+            return error
+
+    refused = RuntimeError("Failed to connect to GCS. RPC error: InvalidAuthToken: missing")
+    assert of_the_token(raised(refused))
+    assert not of_the_token(raised(RuntimeError("Failed to connect to GCS.")))
+
+
+@needs_ray
 @pytest.mark.slow
-def test_a_cluster_of_three_nodes_loses_one_in_the_middle(tmp_path):
+def test_a_cluster_of_three_nodes_loses_one_in_the_middle(tmp_path, monkeypatch):
     """First with a shared folder, then with files that travel; jobs of the dead node are begun
     again elsewhere, and what is there at the end is what an undisturbed batch writes."""
     from tests.support.ray_cluster import cluster
 
     source = tmp_path / "photos"
     source.mkdir()
+    # A batch before it in this process had another cluster, and Ray keeps that one's token.
+    alone = tmp_path / "alone"
+    first = Job("anna", source, "passport", 1)
+    *_, ended = run_batch(
+        [first],
+        alone,
+        registry().create("engine", "ray"),
+        settings=BatchSettings(min_free_mb=0),
+        plan=plan(alone, workers=1),
+    )
+    assert ended.done == 1 and undisturbed(alone, [first])
     with cluster(tmp_path, 1, 2, 2) as nodes:
+        with monkeypatch.context() as other:
+            other.setenv("RAY_AUTH_TOKEN", "another" * 8)
+            with pytest.raises(McapError, match=r"refuses the token.*RAY_AUTH_TOKEN"):
+                registry().create("engine", "ray").connect(plan(alone, address=nodes.address))
+
         jobs = [Job(f"person {n}", source, "passport", 2000) for n in range(15)]
         shared = tmp_path / "shared"
         events, busy, most = [], 0, 0

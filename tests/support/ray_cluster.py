@@ -36,6 +36,10 @@ class Cluster:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_USAGE_STATS_ENABLED": "0",
+            # On a machine that is busy a node's processes take longer than Ray waits for them.
+            "RAY_agent_register_timeout_ms": str(int(READY_SECONDS * 1000)),
+            "RAY_raylet_start_wait_time_s": str(int(READY_SECONDS)),
+            "RAY_gcs_server_request_timeout_seconds": str(int(READY_SECONDS)),
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",
         }
 

@@ -182,6 +182,7 @@ class RayEngine:
         own: dict[str, Any] = {}
         if address:
             require_answer(address)
+            forget_token()
         else:
             wanted = (plan.workers or 1) * (plan.threads or 1)
             own = {"include_dashboard": False, "num_cpus": max(os.cpu_count() or 1, wanted)}
@@ -203,6 +204,12 @@ class RayEngine:
                 ray.shutdown()  # what did come up
             first = str(error).strip().partition("\n")[0]
             where = f"--ray-address {address}: " if address else ""
+            if of_the_token(error):
+                raise McapError(
+                    f"{where}Ray refuses the token, which all machines of a cluster share: put "
+                    "the cluster's into RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token, or into the "
+                    "file ~/.ray/auth_token. 'ray get-auth-token' shows it on the first machine."
+                ) from error
             raise McapError(
                 f"{where}Ray cannot be reached: {first} 'ray status' on that machine says whether "
                 "a cluster runs; mcap and it need the same version of Ray and of Python."
@@ -380,6 +387,27 @@ def require_answer(address: str) -> None:
             f"--ray-address {address}: nothing answers there ({error}). 'ray status' on that "
             "machine says whether a cluster runs, and 'ray start --head' starts one."
         ) from None
+
+
+def forget_token() -> None:
+    """Let Ray read the cluster's token again, from the environment or its file.
+
+    Ray reads it once a process, so that after a batch on another cluster, or on one started here,
+    it would show that one's. Its loader is no part of its public interface.
+    """
+    with suppress(ImportError, AttributeError):
+        from ray._raylet import AuthenticationTokenLoader
+
+        AuthenticationTokenLoader.instance().reset_cache()
+
+
+def of_the_token(error: BaseException | None) -> bool:
+    """Return whether an error, or one that led to it, is that the cluster refuses the token."""
+    while error is not None:
+        if "InvalidAuthToken" in str(error):  # Ray quotes it in the errors that it raises instead
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def why_lost(worker: str, error: BaseException) -> str:
