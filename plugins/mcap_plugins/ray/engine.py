@@ -396,7 +396,7 @@ def forget_token() -> None:
     it would show that one's. Its loader is no part of its public interface.
     """
     with suppress(ImportError, AttributeError):
-        from ray._raylet import AuthenticationTokenLoader
+        from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
         AuthenticationTokenLoader.instance().reset_cache()
 
