@@ -267,7 +267,8 @@ def test_a_cluster_of_three_nodes_loses_one_in_the_middle(tmp_path, monkeypatch)
             with pytest.raises(McapError, match=r"refuses the token.*RAY_AUTH_TOKEN"):
                 registry().create("engine", "ray").connect(plan(alone, address=nodes.address))
 
-        jobs = [Job(f"person {n}", source, "passport", 2000) for n in range(15)]
+        # So long that the first still runs when the last of five workers has come up.
+        jobs = [Job(f"person {n}", source, "passport", 8000) for n in range(15)]
         shared = tmp_path / "shared"
         events, busy, most = [], 0, 0
         for event in run_batch(
