@@ -118,17 +118,13 @@ def train(
             summary.add_logged(record)
         log = stack.enter_context(RunLog(writer, state.done))
         previews = make_previews(data, recipe, backbone, networks, options)
-        # All images are encoded; offload the VAE, or its encoder where the decoder is needed.
-        decodes = recipe.identity and recipe.phase2_steps > 0 and recipe.identity_decode != "tiny"
-        idle = idle_parts(backbone.vae, decodes=decodes)
-        offloaded = stack.enter_context(Offloaded(idle, backbone.device))
-        idle = idle_encoders(backbone, embeds_once=recipe.embeds_once)
-        encoders = stack.enter_context(Offloaded(idle, backbone.device))
+        offloaded, encoders = map(stack.enter_context, offloaded_parts(backbone, recipe))
 
         for phase in phases(recipe, state.done):
             terms = step_terms(recipe, phase.number)
-            models = stack.enter_context(begin_phase(phase, terms, state, untouched, options.seed))
-            models = replace(models, prompts=PromptCache(backbone, state.tokens, encoders))
+            models = stack.enter_context(
+                begin_phase(phase, terms, state, untouched, options.seed, encoders)
+            )
             if checkpoint is not None:
                 state.load(checkpoint.load())
                 checkpoint = None
@@ -306,14 +302,30 @@ def make_previews(
     return Previews(backbone, prompt, options.seed, scorer, size, safety, options.marks)
 
 
+def offloaded_parts(backbone: Backbone, recipe: Recipe) -> tuple[Offloaded, Offloaded]:
+    """Return the parts of the VAE that are idle once all images are encoded, all but its decoder
+    where that is needed, and the text encoders that are idle between new prompts; to be entered."""
+    decodes = recipe.identity and recipe.phase2_steps > 0 and recipe.identity_decode != "tiny"
+    encoders = idle_encoders(backbone, embeds_once=recipe.embeds_once)
+    parts = idle_parts(backbone.vae, decodes=decodes)
+    return Offloaded(parts, backbone.device), Offloaded(encoders, backbone.device)
+
+
 @contextmanager
 def begin_phase(
-    phase: Phase, terms: StepTerms, state: RunState, untouched: Untouched, seed: int
+    phase: Phase,
+    terms: StepTerms,
+    state: RunState,
+    untouched: Untouched,
+    seed: int,
+    encoders: Offloaded | None = None,
 ) -> Iterator[StepModels]:
     """Put the phase's optimiser into ``state``; yield the models, without the identity guide."""
     recipe, backbone = state.sampler.recipe, untouched.backbone
     state.optimizer = phase_optimizer(phase, recipe, untouched, state.tokens, seed)
-    models = StepModels(backbone, state.tokens, prompts=PromptCache(backbone, state.tokens))
+    models = StepModels(
+        backbone, state.tokens, prompts=PromptCache(backbone, state.tokens, encoders)
+    )
     if recipe.prior == "outputs":
         models = replace(models, untouched=untouched)
     with ExitStack() as stack:
