@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from argparse import Namespace
 
@@ -13,7 +14,7 @@ from mcap.contracts import Face, Restorer
 from mcap.enhancement.face_restoration import FFHQ_512
 from mcap.faces.masks import LandmarkMasker
 from tests.support.tools import tool_modules
-from tests.tools.test_demo_sr import POINTS, Eyes, Recogniser, pairs  # noqa: F401
+from tests.tools.test_demo_sr import Eyes, Recogniser
 
 NAMES = ("aligned", "export_face", "face_network", "face_restorer", "judges", "train_face")
 
@@ -33,7 +34,7 @@ def restorer(tools):
 
 
 def face(count: int = 1) -> torch.Tensor:
-    return torch.rand(count, 3, 512, 512, generator=torch.Generator().manual_seed(0))
+    return torch.rand(count, 3, 384, 384, generator=torch.Generator().manual_seed(0))
 
 
 def test_a_network_that_has_learned_nothing_changes_nothing(tools):
@@ -70,8 +71,12 @@ def test_the_same_face_gives_the_same_picture_beside_others_and_by_any_threads(r
 
 
 def test_the_mask_of_a_face_ends_within_the_window(tools):
-    whole = Face((140.0, 110.0, 370.0, 470.0), 1.0, FFHQ_512.template.astype(np.float32))
-    mask = LandmarkMasker().mask(np.zeros((512, 512, 3), np.uint8), whole)
+    side = tools.face_restorer.SIDE
+    template, box = (
+        np.float32(value) * (side / 512) for value in (FFHQ_512.template, (140, 110, 370, 470))
+    )
+    whole = Face(tuple(map(float, box)), 1.0, template)
+    mask = LandmarkMasker().mask(np.zeros((side, side, 3), np.uint8), whole)
     rows, columns = np.nonzero(mask > 0.02)
     x0, y0, x1, y1 = tools.face_restorer.WINDOW
     assert x0 <= columns.min() < columns.max() < x1
@@ -85,31 +90,65 @@ def test_places_of_a_part_are_those_of_the_whole(tools):
     assert torch.equal(places(96, 104, 320, 384, 512), whole[..., 26:122, 24:104])
 
 
-def test_given_and_wanted_faces_lie_in_one_place(tools, pairs):  # noqa: F811
-    faces = tools.aligned.AlignedFaces(pairs)
-    for name in ("half", "full"):
-        row = int(faces.pictures.train[name][0])
-        pair = faces.pair(name, row, np.asarray(faces.pictures.seen[name][0, row]))
-        assert pair.given.shape == pair.wanted.shape == (384, 320, 3)
-        # The same blocks of one colour, enlarged by 2 or 4: alike but for their edges.
-        assert np.abs(pair.given - pair.wanted).mean() < 0.06
-        np.testing.assert_allclose(pair.points + np.array([96, 104]), POINTS, atol=2)
+@pytest.fixture
+def redrawn(tools, tmp_path):
+    """Three people, the first held out, of the last of whom there is no pair yet."""
+    folder, aligned = tmp_path / "pairs", tools.aligned
+    folder.mkdir()
+    (x0, y0, x1, y1), margin = tools.face_restorer.WINDOW, aligned.MARGIN
+    wanted = np.random.default_rng(0).integers(
+        30, 220, (3, y1 - y0 + 2 * margin, x1 - x0 + 2 * margin, 3), np.uint8
+    )
+    wanted[..., 0] = np.arange(wanted.shape[2]) // 2 + 40
+    given = wanted.copy()
+    given[2] = 0
+    template = FFHQ_512.template * (tools.face_restorer.SIDE / 512) - [x0 - margin, y0 - margin]
+    np.save(folder / "given.npy", given)
+    np.save(folder / "wanted.npy", wanted)
+    np.save(folder / "points.npy", np.float32([template] * 3))
+    (folder / "table.json").write_text(json.dumps([0, 16, 32]))
+    return folder
+
+
+def test_given_and_wanted_faces_lie_in_one_place(tools, redrawn):
+    faces = tools.aligned.AlignedFaces(redrawn)
+    assert list(faces.held_out) == [0] and list(faces.train) == [1]
+    plain = faces.pair(1)
+    x0, y0, x1, y1 = tools.face_restorer.WINDOW
+    assert plain.given.shape == plain.wanted.shape == (y1 - y0, x1 - x0, 3)
+    template = FFHQ_512.template * (tools.face_restorer.SIDE / 512)
+    np.testing.assert_allclose(plain.points + np.array([x0, y0]), template, atol=1e-3)
+    ways = set()
+    for seed in range(12):
+        moved = faces.pair(1, np.random.default_rng(seed))
+        assert np.array_equal(moved.given, moved.wanted)
+        # Red says where a column of the array lies: landmarks move and turn with the picture.
+        red = moved.wanted[100, :, 0] * 255
+        for point, own in zip(moved.points[[2]], plain.points[[2]], strict=True):
+            column = np.interp(point[0], np.arange(len(red)), red)
+            own_red = np.interp(own[0], np.arange(len(red)), plain.wanted[100, :, 0] * 255)
+            assert abs(column - own_red) <= 1
+        ways.add(bool(red[0] < red[-1]))
+    assert ways == {True, False}
     drawn = faces.draw(np.random.default_rng(3))
     assert drawn.given.min() >= 0 and drawn.given.max() <= 1
 
 
+def test_pairs_of_another_frame_are_refused(tools, redrawn):
+    for name in ("given", "wanted"):
+        np.save(redrawn / f"{name}.npy", np.ones((3, 64, 64, 3), np.uint8))
+    with pytest.raises(SystemExit, match="another frame"):
+        tools.aligned.AlignedFaces(redrawn)
+
+
 def test_a_training_that_was_cut_goes_on_and_its_file_is_read(
-    tools,
-    pairs,  # noqa: F811
-    tmp_path,
-    monkeypatch,
-    capsys,
+    tools, redrawn, tmp_path, monkeypatch, capsys
 ):
     module = tools.train_face
     monkeypatch.setattr(tools.judges, "Features", Eyes)
     monkeypatch.setattr(module, "FaceFeatures", Recogniser)
     options = Namespace(
-        pairs=pairs, sface="", start=None, out=tmp_path, steps=3, batch=1, alone=1, muon_lr=0.01,
+        pairs=redrawn, sface="", start=None, out=tmp_path, steps=3, batch=1, alone=1, muon_lr=0.01,
         lr=1e-3, critic_lr=1e-3, flat=0.5, coarse=1.0, fine=0.3, features=0.1, contrast=0.5,
         adversarial=0.01, identity=0.1, seen_by_face=0.02,
     )  # fmt: skip

@@ -1,12 +1,8 @@
-"""Pairs of aligned faces: as the demo backbone leaves them, and as they should be.
-
-From the arrays of tools/demo_sr/prepare_pairs.py. A face is brought into FFHQ's frame as
-`mcap.enhancement.face_restoration` does it, by landmarks that are a little off, as a detector's
-are; what is given and what is wanted by the same transform.
-"""
+"""Pairs of aligned faces of redraw.py: as the demo backbone draws them, and as they should be."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +11,14 @@ import numpy as np
 import sr_tools  # noqa: F401
 from degrade import blur, compress, noise
 from face_restorer import SIDE, WINDOW
-from pairs import REBUILT, RIGHT_LEFT, Pictures, tone
+from pairs import RIGHT_LEFT, tone
 
-from mcap.enhancement.face_restoration import FFHQ_512, warp
-from mcap.geometry.similarity_transform import Similarity
-
-SLACK = 2.5  # pixels of the frame: standard deviation of a landmark's error
 X0, Y0, X1, Y1 = WINDOW
+MARGIN = 16
+"""Pixels of the frame around the window that a pair has, for training to move the window in."""
+
+HELD_OUT = 160
+"""A person whose number this divides is not trained on."""
 
 
 @dataclass(frozen=True)
@@ -34,63 +31,49 @@ class Pair:
 
 
 class AlignedFaces:
-    """Faces of both sizes; `enlarged` holds what demo-sr makes of those seen by the backbone."""
+    """The pairs that are whole, of people who are trained on and of people who are not."""
 
     def __init__(self, folder: Path):
-        self.pictures = Pictures(folder)
-        self.enlarged: dict[str, np.ndarray] = {}
-        for name in self.pictures.arrays:
-            path = folder / f"enlarged_{name}.npy"
-            if path.exists():
-                self.enlarged[name] = np.load(path, mmap_mode="r")
-        self.enlarged_rows = {
-            name: set(np.flatnonzero(array[:, ::64, ::64].any((1, 2, 3))))
-            for name, array in self.enlarged.items()
-        }
+        self.given, self.wanted = (
+            np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("given", "wanted")
+        )
+        self.points = np.load(folder / "points.npy")
+        shape = (Y1 - Y0 + 2 * MARGIN, X1 - X0 + 2 * MARGIN, 3)
+        if self.given.shape[1:] != shape:
+            raise SystemExit(f"{folder}: pairs of another frame than {SIDE}; make them anew")
+        held = np.array(json.loads((folder / "table.json").read_text())) % HELD_OUT == 0
+        whole = self.given[:, ::32, ::32].any((1, 2, 3))
+        self.train, self.held_out = np.flatnonzero(whole & ~held), np.flatnonzero(whole & held)
 
-    def pair(self, name: str, row: int, seen: np.ndarray, rng=None) -> Pair:
-        """A face of the array ``name``, and what it was ``seen`` as: uint8[S, S, 3] of any side.
-
-        ``rng`` moves the landmarks and mirrors the face now and then; None: as it is.
-        """
-        wanted = np.asarray(self.pictures.arrays[name][row])
-        points = self.pictures.points[name][row] + 0.5
-        moved, mirrored = FFHQ_512.template, False
+    def pair(self, row: int, rng=None) -> Pair:
+        """A face; ``rng`` moves it by up to `MARGIN`, as a detector's landmarks are off, and
+        mirrors it now and then; None: as it is."""
+        x, y, mirrored = MARGIN, MARGIN, False
         if rng is not None:
-            moved = FFHQ_512.template + rng.normal(0, SLACK, (5, 2))
+            x, y = (int(rng.integers(MARGIN // 2, 3 * MARGIN // 2 + 1)) for _ in range(2))
             mirrored = rng.random() < 0.5
-        to_frame = Similarity.estimate(points, moved)
-        from_seen = to_frame @ Similarity.scaling(wanted.shape[0] / seen.shape[0])
-        pictures = [
-            warp(image, way, SIDE, cv2.BORDER_REFLECT_101).clip(0, 1)
-            for image, way in ((seen, from_seen), (wanted, to_frame))
-        ]
-        placed = to_frame.apply(points) - 0.5
+        width = X1 - X0
+        part = (row, slice(y, y + Y1 - Y0), slice(x, x + width))
+        pictures = [np.float32(array[part]) / 255 for array in (self.given, self.wanted)]
+        points = self.points[row] - [x, y]
         if mirrored:
             pictures = [image[:, ::-1] for image in pictures]
-            placed = placed[RIGHT_LEFT] * [-1, 1] + [SIDE - 1, 0]
-        given, wanted = (np.ascontiguousarray(i[Y0:Y1, X0:X1]) for i in pictures)
-        return Pair(given, wanted, (placed - [X0, Y0]).astype(np.float32))
+            points = points[RIGHT_LEFT] * [-1, 1] + [width - 1, 0]
+        given, wanted = map(np.ascontiguousarray, pictures)
+        return Pair(given, wanted, points.astype(np.float32))
 
     def draw(self, rng) -> Pair:
-        """A face in training, as the backbone drew it, enlarged or not, now and then worse."""
-        name = "full" if rng.random() < 0.4 else "half"
-        row = int(rng.choice(self.pictures.train[name]))
-        if row in self.enlarged_rows.get(name, ()) and rng.random() < 0.7:
-            pair = self.pair(name, row, np.asarray(self.enlarged[name][row]), rng)
-        else:
-            kind = int(rng.integers(len(self.pictures.seen[name])))
-            pair = self.pair(name, row, np.asarray(self.pictures.seen[name][kind, row]), rng)
-            given = pair.given
-            if kind == REBUILT and rng.random() < 0.3:  # as a better autoencoder would leave it
-                given = given + np.float32(rng.uniform(0, 0.8)) * (pair.wanted - given)
-            if rng.random() < 0.4:  # as programs sharpen
-                soft = cv2.GaussianBlur(given, (0, 0), rng.uniform(1.5, 3))
-                given = given + np.float32(rng.uniform(0.2, 1.5)) * (given - soft)
-            pair = Pair(given, pair.wanted, pair.points)
+        """A face in training, more often than not softer than it was redrawn: portraits of a
+        trained subject are."""
+        pair = self.pair(int(rng.choice(self.train)), rng)
         given = pair.given
-        if rng.random() < 0.15:
+        if rng.random() < 0.6:
+            given = cv2.GaussianBlur(given, (0, 0), rng.uniform(1.0, 4.0))
+        elif rng.random() < 0.2:
             given = blur(given, rng, 2.5)
+        if rng.random() < 0.3:  # as programs sharpen
+            soft = cv2.GaussianBlur(given, (0, 0), rng.uniform(1.5, 3))
+            given = given + np.float32(rng.uniform(0.2, 1.0)) * (given - soft)
         if rng.random() < 0.15:
             given = noise(given, rng, 10)
         if rng.random() < 0.15:

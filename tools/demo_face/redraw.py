@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 import sr_tools  # noqa: F401
 import torch
+from aligned import MARGIN
 from face_restorer import SIDE, WINDOW
 from prepare import read_rows
 from prepare_pairs import read
@@ -32,7 +33,6 @@ from mcap.enhancement.face_restoration import FFHQ_512, warp
 from mcap.geometry.similarity_transform import Similarity
 from mcap.registry import registry
 
-MARGIN = 16  # pixels of the frame around the window, for training to move it in
 SHARES = (0.05, 0.38)
 """Least and largest share of the way to pure noise. From 0.5 on it is somebody else (looked at),
 and who is taught by that learns to draw other people."""

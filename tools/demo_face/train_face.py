@@ -2,7 +2,7 @@
 
     python tools/demo_face/train_face.py --pairs PAIRS --sface SFACE --out RUN
 
-PAIRS: of tools/demo_sr/prepare_pairs.py. Losses as in tools/demo_sr/sharpen_sr.py, and SFace's
+PAIRS: of redraw.py. Losses as in tools/demo_sr/sharpen_sr.py, and SFace's
 embedding and features of every face. With --start it goes on from weights. Writes RUN/face.pt and
 RUN/face.png (held out: given, made, wanted). What a step sees follows from its number.
 """
@@ -30,7 +30,7 @@ from schedule import rate, save, set_rate
 from sharpness import fine_power
 from train_sr import average, tensor
 
-PART = 224  # pixels a side that the critics see of a face at once
+PART = 128  # pixels a side that the critics see of a face at once
 
 
 def stacked(pairs: list[Pair]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -119,11 +119,8 @@ class Training:
     @torch.no_grad()
     def check(self, network, count: int = 6) -> str:
         """Held-out faces in words, and as a sheet: given, made, wanted."""
-        rows, pairs = self.aligned.pictures.held_out["half"][:count], []
-        for i, row in enumerate(rows):
-            kinds = self.aligned.pictures.seen["half"]
-            pairs.append(self.aligned.pair("half", row, np.asarray(kinds[i % len(kinds), row])))
-        x, wanted, points = stacked(pairs)
+        rows = self.aligned.held_out[:count]
+        x, wanted, points = stacked([self.aligned.pair(int(row)) for row in rows])
         y = torch.cat([x[i : i + 1] + network(x[i : i + 1], self.place) for i in range(len(x))])
         y = y.clamp(0, 1)
         before, after = (

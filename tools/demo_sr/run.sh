@@ -45,7 +45,7 @@ work() { nice -n 19 "$python" "$@"; }
 # What was trained for other models is not gone on with, and what they saw is not taken for this.
 wanted=$(printf '%s\n' "$@")
 if [ -n "$again" ] && [ "$wanted" != "$(cat "$state/models" 2>/dev/null || true)" ]; then
-    rm -f "$pairs"/seen_*.npy "$pairs"/enlarged_*.npy "$state"/sr/sharp.pt "$state"/face/face.pt
+    rm -f "$pairs"/seen_*.npy "$state"/redrawn/* "$state"/sr/sharp.pt "$state"/face/face.pt
 fi
 printf '%s' "$wanted" >"$state/models"
 
@@ -63,8 +63,10 @@ work "$here/export_sr.py" --out "$state/sr" --state sharp.pt --to "$export_to/de
 steps=${FACE_STEPS:-0}
 if [ "$steps" -gt 0 ]; then
     face=$here/../demo_face
-    work "$face/enlarge_seen.py" --pairs "$pairs" --with "$export_to/demo_sr.safetensors"
-    work "$face/train_face.py" --pairs "$pairs" --sface "$sface" --out "$state/face" \
+    # Of the last of the models, which is the newest.
+    work "$face/redraw.py" --faces "$faces" --large "$state/large" --model "${!#}" \
+        --out "$state/redrawn"
+    work "$face/train_face.py" --pairs "$state/redrawn" --sface "$sface" --out "$state/face" \
         --steps "$steps" ${FACE:+--start "$FACE" --alone 0}
     work "$face/export_face.py" --out "$state/face" --to "$export_to/demo_face.safetensors"
 fi
