@@ -46,8 +46,8 @@ class AlignedFaces:
         self.train, self.held_out = np.flatnonzero(whole & ~held), np.flatnonzero(whole & held)
 
     def pair(self, row: int, rng=None) -> Pair:
-        """A face; ``rng`` moves it by up to `MARGIN`, as a detector's landmarks are off, and
-        mirrors it now and then; None: as it is."""
+        """A face; ``rng`` moves it by up to half of `MARGIN`, as a detector's landmarks are off,
+        and mirrors it now and then; None: as it is."""
         x, y, mirrored = MARGIN, MARGIN, False
         if rng is not None:
             x, y = (int(rng.integers(MARGIN // 2, 3 * MARGIN // 2 + 1)) for _ in range(2))

@@ -51,7 +51,7 @@ CAPTIONS = (
 class Painter:
     """The backbone with words and guidance, and demo-sr."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, file: Path | None = None):
         self.backbone = Backbone(folder)
         tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
         text = CLIPTextModel.from_pretrained(folder / "text_encoder", torch_dtype=torch.float32)
@@ -62,7 +62,8 @@ class Painter:
                     truncation=True, return_tensors="pt",
                 ).input_ids
             )[0]  # fmt: skip
-        self.enlarge = registry().create("restorer", "demo-sr")
+        weights = ("spandrel", file) if file else ("demo-sr",)
+        self.enlarge = registry().create("restorer", *weights)
 
     @torch.no_grad()
     def redraw(self, picture: np.ndarray, share: float, steps: int, rng) -> np.ndarray:
@@ -148,6 +149,7 @@ def main():
     parser.add_argument("--large", required=True, type=Path)
     parser.add_argument("--model", required=True, type=Path)
     parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--with", dest="file", type=Path, help="demo-sr's weights, if others")
     parser.add_argument("--kinds", type=int, default=2, help="times that each picture is redrawn")
     parser.add_argument("--part", type=int, default=0, help="of --parts processes at work, this")
     parser.add_argument("--parts", type=int, default=1)
@@ -170,7 +172,7 @@ def main():
         np.lib.format.open_memmap(options.out / f"{name}.npy", "r+")
         for name in ("given", "wanted", "points")
     )
-    painter = Painter(options.model)
+    painter = Painter(options.model, options.file)
     order = np.random.default_rng(0).permutation(len(paths))
     rows = [k * len(paths) + int(i) for k in range(options.kinds) for i in order]
     for row in rows[options.part :: options.parts]:

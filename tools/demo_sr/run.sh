@@ -65,7 +65,7 @@ if [ "$steps" -gt 0 ]; then
     face=$here/../demo_face
     # Of the last of the models, which is the newest.
     work "$face/redraw.py" --faces "$faces" --large "$state/large" --model "${!#}" \
-        --out "$state/redrawn"
+        --with "$export_to/demo_sr.safetensors" --out "$state/redrawn"
     work "$face/train_face.py" --pairs "$state/redrawn" --sface "$sface" --out "$state/face" \
         --steps "$steps" ${FACE:+--start "$FACE" --alone 0}
     work "$face/export_face.py" --out "$state/face" --to "$export_to/demo_face.safetensors"
