@@ -182,10 +182,10 @@ class RayEngine:
         own: dict[str, Any] = {}
         if address:
             require_answer(address)
-            forget_token()
         else:
             wanted = (plan.workers or 1) * (plan.threads or 1)
             own = {"include_dashboard": False, "num_cpus": max(os.cpu_count() or 1, wanted)}
+        forget_token()
         log = plan.studio / WORKERS / "ray.log"
         make_folder(log.parent)
         self.stdout = sys.stdout
