@@ -35,7 +35,8 @@ from typing import Any
 import torch
 from random_models import MODELS, random_backbone, random_tiny_vae
 
-from mcap.diffusion.attention import AttentionRecorder, spread_layers
+from mcap.diffusion.attention import AttentionRecorder
+from mcap.diffusion.joint_attention import recorder_of
 from mcap.diffusion.latents import region, vae_factor
 from mcap.diffusion.lora import add_lora, remove_lora
 from mcap.diffusion.tokens import ID_TOKEN, STYLE_TOKEN, install
@@ -232,7 +233,7 @@ class Bench:
         plain, whole = self.rows(ROLES[:3]), self.rows(ROLES)
         yield "bare", 3, lambda: self.bare(plain)
         yield "bare", 4, lambda: self.bare(whole)
-        with self.recorder().attached() as recorder:
+        with recorder_of(self.backbone, self.recipe.attention_layers).attached() as recorder:
             yield "attention recording", 3, lambda: self.recording(plain, recorder)
         with self.trained() as (learner, recorder):
             yield "step without identity", 3, lambda: self.step(plain, recorder, learner, None)
@@ -271,11 +272,6 @@ class Bench:
         with torch.no_grad():
             return self.identity.embed(torch.zeros(1, 3, size, size, device=place)).shape[1]
 
-    def recorder(self) -> AttentionRecorder:
-        stride = self.backbone.info.attention_divisor // vae_factor(self.backbone.vae)
-        layers = spread_layers(self.backbone.unet, stride, self.recipe.attention_layers)
-        return AttentionRecorder(self.backbone.unet, stride, layers)
-
     @contextmanager
     def trained(self) -> Iterator[tuple[PhaseOptimizer, AttentionRecorder]]:
         """LoRA, optimiser with its moments, and an attached recorder, as in phase 2."""
@@ -290,7 +286,7 @@ class Bench:
         learner.backward(sum(p.sum() for p in learner.parameters) * 0)
         learner.update(0)  # the first one makes the moments, which no later one does
         try:
-            with self.recorder().attached() as recorder:
+            with recorder_of(self.backbone, self.recipe.attention_layers).attached() as recorder:
                 yield learner, recorder
         finally:
             remove_lora(self.backbone.unet)

@@ -59,6 +59,10 @@ class AttentionRecorder:
     `recording`, so a forward that gradient checkpointing repeats costs nothing.
     """
 
+    prompts_first = False
+    """Of a pipeline's call with guidance: False where the rows of what is led away from come first,
+    as of UNets; True where those of the prompts do, and are all that is recorded."""
+
     def __init__(self, unet: Any, stride: int, layers: Sequence[str] | None = None) -> None:
         every = cross_attention_layers(unet)
         self.layers = {name: module for name, (module, s) in every.items() if s == stride}

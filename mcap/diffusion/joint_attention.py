@@ -21,11 +21,20 @@ head's width.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mcap.diffusion.attention import AttentionRecorder, attention_column
+from mcap.diffusion.attention import (
+    AttentionRecorder,
+    attention_column,
+    evenly_spread,
+    spread_layers,
+)
+from mcap.diffusion.latents import vae_factor
+
+if TYPE_CHECKING:
+    from mcap.contracts import Backbone
 
 PATCH = 2
 """Side in latents of the patch that is one of Z-Image's tokens."""
@@ -64,11 +73,13 @@ class JointAttentionRecorder(AttentionRecorder):
     and Z-Image's once, the prompts' rows first.
     """
 
+    prompts_first = True
+
     def __init__(self, transformer: Any, layers: Sequence[str] | None = None) -> None:
         self.transformer = transformer
         self.layers = joint_attention_layers(transformer)
         self.restrict_to(layers)
-        self.text_first = not any(name.startswith("layers.") for name in self.layers)
+        self.text_first = is_text_first(self.layers)
         self._rotary: dict[str, Any] = {}
         self._texts: list[int] = []
         """Text tokens of each row."""
@@ -177,6 +188,25 @@ class JointAttentionRecorder(AttentionRecorder):
         texts = slice(start, start + padded(text))
         query = turn(query[:, :positions], turns[:, :positions], use_real=False)
         return query, turn(key[:, texts], turns[:, texts], use_real=False)
+
+
+def recorder_of(backbone: Backbone, count: int) -> AttentionRecorder:
+    """Return a recorder of at most ``count`` layers with maps of the backbone's size, evenly
+    spread; 0: of all of them.
+
+    To be made after LoRA layers, whose wrappers its hooks must sit on.
+    """
+    network = backbone.unet
+    if backbone.info.is_rectified_flow:
+        names = list(joint_attention_layers(network))
+        return JointAttentionRecorder(network, evenly_spread(names, count))
+    stride = max(1, backbone.info.attention_divisor // vae_factor(backbone.vae))
+    return AttentionRecorder(network, stride, spread_layers(network, stride, count))
+
+
+def is_text_first(layers: Mapping[str, Any]) -> bool:
+    """Return True where the text's tokens come before the image's in these layers: FLUX.2's."""
+    return not any(name.startswith("layers.") for name in layers)
 
 
 def token_counts(

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from mcap.diffusion import schedulers
-from mcap.diffusion.attention import AttentionRecorder, evenly_spread
-from mcap.diffusion.joint_attention import JointAttentionRecorder, joint_attention_layers
+from mcap.diffusion.attention import AttentionRecorder
+from mcap.diffusion.joint_attention import recorder_of
 from mcap.diffusion.latents import decode, vae_factor
 from mcap.diffusion.prompt_length import require_fit
 from mcap.diffusion.steering import call_arguments
@@ -215,13 +215,9 @@ def decode_images(vae: Any, latents: torch.Tensor) -> list[UInt8Image]:
 
 
 def token_recorder(backbone: Backbone) -> AttentionRecorder:
-    """Return a recorder of the layers by whose attention drawn pictures are told: those with maps
-    of the recipe's size, or of a transformer `MAP_LAYERS`."""
-    if backbone.info.is_rectified_flow:
-        names = list(joint_attention_layers(backbone.unet))
-        return JointAttentionRecorder(backbone.unet, evenly_spread(names, MAP_LAYERS))
-    stride = max(1, backbone.info.attention_divisor // vae_factor(backbone.vae))
-    return AttentionRecorder(backbone.unet, stride)
+    """Return a recorder of the layers by whose attention drawn pictures are told: all those with
+    maps of the recipe's size, or of a transformer `MAP_LAYERS`."""
+    return recorder_of(backbone, MAP_LAYERS if backbone.info.is_rectified_flow else 0)
 
 
 class TokenAttention:
@@ -251,8 +247,6 @@ class TokenAttention:
         factor = vae_factor(backbone.vae)
         self.grid = (size[1] // factor, size[0] // factor)
         self.recorder = token_recorder(backbone)
-        # A transformer's pipeline has the prompts' rows first, a UNet's last.
-        self.prompts_first = backbone.info.is_rectified_flow
         tokenizer = backbone.tokenizers[0]
         texts = [pipeline.maybe_convert_prompt(prompt, tokenizer) for prompt in prompts]
         ids = tokenizer(
@@ -303,7 +297,7 @@ class TokenAttention:
 
     def add_maps(self, recorder: AttentionRecorder, *, guided: bool) -> None:
         """Add what was recorded of one call; with guidance half of a UNet's is the negative's."""
-        first = self.rows if guided and not self.prompts_first else 0
+        first = self.rows if guided and not recorder.prompts_first else 0
         rows = range(first, first + self.rows)
         for token, columns in self.columns.items():
             maps = recorder.maps(columns, self.grid, rows).mean(dim=1).cpu()

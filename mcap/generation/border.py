@@ -73,8 +73,11 @@ def framed(
         crown_to_chin(face),
         profile,
         factor=vae_factor(backbone.vae),
-        # What diffusers' pipelines take; the UNet hands odd sizes through its levels.
-        step=math.lcm(vae_factor(backbone.vae), 16 if backbone.info.is_rectified_flow else 8),
+        # What diffusers' pipelines take: a UNet hands odd sizes through its levels, a transformer
+        # has whole tokens.
+        step=backbone.info.multiple_of
+        if backbone.info.is_rectified_flow
+        else math.lcm(vae_factor(backbone.vae), 8),
         native_size=backbone.info.native_size,
     )
     if border is None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mcap.diffusion.compile import compile_blocks, plain_blocks, translate_compile_errors
+from mcap.diffusion.joint_attention import recorder_of
 from mcap.diffusion.offload import Offloaded, idle_encoders, idle_parts
 from mcap.diffusion.pooling import trained_pooling
 from mcap.diffusion.prompt_cache import PromptCache
@@ -54,7 +55,6 @@ from mcap.training.memory_advice import memory_advice
 from mcap.training.options import Options
 from mcap.training.phases import (
     Phase,
-    attention_recorder,
     frozen,
     phase_optimizer,
     phases,
@@ -330,8 +330,8 @@ def begin_phase(
         models = replace(models, untouched=untouched)
     with ExitStack() as stack:
         if terms.attention:
-            recorder = stack.enter_context(attention_recorder(recipe, backbone).attached())
-            models = replace(models, recorder=recorder)
+            recorder = recorder_of(backbone, recipe.attention_layers)
+            models = replace(models, recorder=stack.enter_context(recorder.attached()))
         if recipe.compile:
             stack.enter_context(translate_compile_errors("Leave out --set compile=true."))
             plain_blocks(backbone.unet)

@@ -14,11 +14,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mcap.diffusion.attention import AttentionRecorder, evenly_spread, spread_layers
 from mcap.diffusion.compile import plain_blocks
-from mcap.diffusion.joint_attention import JointAttentionRecorder, joint_attention_layers
 from mcap.diffusion.key_value import add_key_values
-from mcap.diffusion.latents import vae_factor
 from mcap.diffusion.lora import add_lora, add_text_lora
 from mcap.diffusion.untouched import Untouched
 from mcap.training.batches import Role
@@ -120,19 +117,6 @@ def phase_optimizer(
             ]
         groups["text"] = (text, recipe.phase2_text_lr, recipe.lora_weight_decay)
     return PhaseOptimizer(groups, phase.steps, recipe, backbone)
-
-
-def attention_recorder(recipe: Recipe, backbone: Backbone) -> AttentionRecorder:
-    """Return a recorder of the layers that Attention Refocusing watches.
-
-    To be made after the LoRA layers, whose wrappers its hooks must sit on.
-    """
-    if backbone.info.is_rectified_flow:
-        names = list(joint_attention_layers(backbone.unet))
-        return JointAttentionRecorder(backbone.unet, evenly_spread(names, recipe.attention_layers))
-    stride = backbone.info.attention_divisor // vae_factor(backbone.vae)
-    layers = spread_layers(backbone.unet, stride, recipe.attention_layers)
-    return AttentionRecorder(backbone.unet, stride, layers)
 
 
 @contextmanager

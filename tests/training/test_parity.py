@@ -24,6 +24,7 @@ from peft import LoraConfig
 from torch.nn.functional import cosine_embedding_loss, interpolate, mse_loss
 
 from mcap.contracts import ID_TOKEN, STYLE_TOKEN
+from mcap.diffusion.joint_attention import recorder_of
 from mcap.diffusion.tokens import install
 from mcap.diffusion.window_decode import FullDecoder
 from mcap.geometry.align import embed_faces
@@ -39,7 +40,6 @@ from mcap.training.batches import Example, Row
 from mcap.training.identity_guide import IdentityGuide
 from mcap.training.phases import (
     Phase,
-    attention_recorder,
     frozen,
     phase_optimizer,
     step_terms,
@@ -95,7 +95,7 @@ class Ours:
             terms, models = step_terms(found, phase), StepModels(backbone, tokens)
             with ExitStack() as stack:
                 if terms.attention:
-                    recorder = attention_recorder(found, backbone)
+                    recorder = recorder_of(backbone, found.attention_layers)
                     models = replace(models, recorder=stack.enter_context(recorder.attached()))
                 if terms.identity:
                     models = replace(models, guide=guide(backbone))

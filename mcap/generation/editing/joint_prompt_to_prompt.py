@@ -30,7 +30,12 @@ import torch
 from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
-from mcap.diffusion.joint_attention import joint_attention_layers, padded, token_counts
+from mcap.diffusion.joint_attention import (
+    is_text_first,
+    joint_attention_layers,
+    padded,
+    token_counts,
+)
 from mcap.generation.editing.prompt_to_prompt import TokenEdit
 
 
@@ -56,7 +61,7 @@ class JointAttentionEditor(TorchFunctionMode):
         super().__init__()
         self.transformer = transformer
         self.layers = joint_attention_layers(transformer)
-        self.text_first = not any(name.startswith("layers.") for name in self.layers)
+        self.text_first = is_text_first(self.layers)
         self.edits = edits
         self.cross_calls = round(cross * calls)
         self.layout_calls = round(layout * calls)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mcap.diffusion import schedulers
-from mcap.diffusion.joint_attention import PATCH
-from mcap.diffusion.latents import patch_side, vae_factor
+from mcap.diffusion.latents import vae_factor
 from mcap.diffusion.prompt_length import require_fit, token_limit
 from mcap.diffusion.sampling import (
     SamplingSettings,
@@ -123,11 +122,9 @@ def redraw_batch(
     ]
     layout = control.keep / 2 if control.layout is None else control.layout
     shares = {"cross": control.keep, "layout": layout}
-    straight = backbone.info.is_rectified_flow
     editor: AttentionEditor | JointAttentionEditor
-    if straight:
-        # Both transformers see patches of 16 x 16 pixels.
-        side = factor * (PATCH if patch_side(backbone.vae) == 1 else 1)
+    if backbone.info.is_rectified_flow:
+        side = backbone.info.attention_divisor  # of a token, in pixels
         positions = (sampling.size[0] // side) * (sampling.size[1] // side)
         editor = JointAttentionEditor(unet, tokens, calls, positions=positions, **shares)
     else:
@@ -149,8 +146,7 @@ def redraw_batch(
             on_step(count)
         if blend is None:
             return {}
-        # A transformer's pipeline has the prompts' rows first, a UNet's last.
-        guided = pipeline.do_classifier_free_guidance and not straight
+        guided = pipeline.do_classifier_free_guidance and not blend.recorder.prompts_first
         batch = 2 * count * (2 if guided else 1)
         return {"latents": blend.after_call(call, tensors["latents"], batch)}
 
