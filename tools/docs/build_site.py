@@ -32,7 +32,7 @@ COPIED = (
     "examples/*.md",
     "examples/*.py",
     "examples/*.ipynb",
-    "tools/*/*.md",
+    "tools/**/*.md",
     "plugins/mcap_plugins/*/*.md",
 )
 
