@@ -155,7 +155,8 @@ def write_print_sheet(
     texts = png_texts(label, None)
     label.write_with(
         path,
-        lambda temporary: write_png(temporary, image, icc=icc, dpi=made.dpi, texts=texts),
+        lambda file: write_png(file, image, icc=icc, dpi=made.dpi, texts=texts),
+        image.nbytes,
     )
 
 

@@ -1,14 +1,13 @@
 """JPEG files of pictures that are made to be looked at, not worked on: sheets and previews.
 
-Portraits themselves are written by `mcap.images.write`, with their record, and with
-`lossy_options`.
+Portraits themselves are written by `mcap.images.write`, with their record.
 """
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from PIL import Image
 
@@ -34,8 +33,24 @@ def jpeg_bytes(image: UInt8Image, packet: bytes | None = None) -> bytes:
     """Return uint8[H, W, 3] RGB, or uint8[H, W] grey, as a JPEG file with that XMP packet."""
     buffer = io.BytesIO()
     embedded = {} if packet is None else {"xmp": packet}
-    Image.fromarray(image).save(buffer, "JPEG", quality=QUALITY, optimize=True, **embedded)
+    save_jpeg(buffer, Image.fromarray(image), quality=QUALITY, **embedded)
     return buffer.getvalue()
+
+
+def save_jpeg(file: BinaryIO, picture: Image.Image, **options: Any) -> None:
+    """Write a picture into an empty file, open for writing, with Pillow's options.
+
+    Its Huffman tables are made for it, for which Pillow's buffer holds one or two bytes a pixel;
+    where noise takes more, the tables are the common ones.
+    """
+    try:
+        picture.save(file, "JPEG", optimize=True, **options)
+    except OSError as error:
+        if error.errno is not None:  # a disk's, which has a number
+            raise
+        file.seek(0)
+        file.truncate()
+        picture.save(file, "JPEG", **options)
 
 
 def write_jpeg(path: Path, image: UInt8Image, label: Label | None = None) -> None:
@@ -47,15 +62,4 @@ def write_jpeg(path: Path, image: UInt8Image, label: Label | None = None) -> Non
         files.write_bytes(path, jpeg_bytes(image))
         return
     data = jpeg_bytes(label.marks.watermarked(image), label.packet(limit=XMP_LIMIT))
-    label.write_with(path, lambda temporary: temporary.write_bytes(data))
-
-
-def lossy_options(suffix: str, quality: int) -> dict[str, Any]:
-    """Return Pillow's options for a portrait as ``.jpg`` or ``.webp``.
-
-    JPEG keeps a colour for every pixel (4:4:4): halved colours bleed at a lip's edge. ``quality``
-    is 1 to 100; 100 in WebP is lossless.
-    """
-    if suffix == ".jpg":
-        return {"quality": quality, "subsampling": 0, "optimize": True}
-    return {"quality": quality, "lossless": quality >= 100, "method": 4}
+    label.write_with(path, lambda file: file.write(data), image.nbytes)

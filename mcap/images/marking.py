@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,10 +23,14 @@ class Statement:
 
 
 class Signer(Protocol):
-    """Puts a signed manifest into files."""
+    """Puts a signed manifest into pictures."""
 
-    def sign(self, path: Path, statement: Statement) -> None:
-        """Put the manifest into a PNG, JPEG or WebP, in place; what the file carries stays."""
+    def sign(self, picture: BinaryIO, signed: BinaryIO, suffix: str, statement: Statement) -> None:
+        """Write a PNG, JPEG or WebP with the manifest in it; all that it carries stays.
+
+        ``picture`` holds it, ``signed`` is empty; both are open for reading and writing.
+        ``suffix`` is ".png", ".jpg" or ".webp".
+        """
         ...
 
     def declared(self, path: Path) -> str | None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -27,7 +26,7 @@ _SUB, _UP, _AVERAGE = 1, 2, 3  # filters
 
 
 def write_png(
-    path: Path,
+    file: BinaryIO,
     pixels: np.ndarray,
     *,
     alpha: np.ndarray | None = None,
@@ -36,7 +35,8 @@ def write_png(
     dpi: tuple[float, float] | None = None,
     texts: PngInfo | None = None,
 ) -> None:
-    """Write uint8 or uint16 [H, W, 3] RGB, or [H, W] grey, with ``alpha`` [H, W] of the same type.
+    """Write uint8 or uint16 [H, W, 3] RGB, or [H, W] grey, with ``alpha`` [H, W] of the same type,
+    into an open file.
 
     ``icc`` is a colour profile, ``exif`` a TIFF block (its head "Exif\\0\\0" is left off), ``dpi``
     pixels an inch (horizontal, vertical), ``texts`` chunks that Pillow has put together. ValueError
@@ -56,25 +56,24 @@ def write_png(
         (3, True): _RGBA,
     }[pixels.ndim, alpha is not None]
     depth = pixels.dtype.itemsize * 8
-    with path.open("wb") as file:
-        file.write(SIGNATURE)
-        _chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
-        if icc:
-            _chunk(file, b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))
-        if dpi:
-            across, down = (round(value / 0.0254) for value in dpi)  # pixels a metre
-            _chunk(file, b"pHYs", struct.pack(">IIB", across, down, 1))
-        if exif:
-            _chunk(file, b"eXIf", exif.removeprefix(b"Exif\0\0"))
-        for name, data, *_ in texts.chunks if texts is not None else ():
-            _chunk(file, name, data)
-        compressor = zlib.compressobj(3 if width * height >= LARGE else 6)
-        for rows in _filtered(pixels, alpha):
-            data = compressor.compress(rows)
-            if data:
-                _chunk(file, b"IDAT", data)
-        _chunk(file, b"IDAT", compressor.flush())
-        _chunk(file, b"IEND", b"")
+    file.write(SIGNATURE)
+    _chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    if icc:
+        _chunk(file, b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))
+    if dpi:
+        across, down = (round(value / 0.0254) for value in dpi)  # pixels a metre
+        _chunk(file, b"pHYs", struct.pack(">IIB", across, down, 1))
+    if exif:
+        _chunk(file, b"eXIf", exif.removeprefix(b"Exif\0\0"))
+    for name, data, *_ in texts.chunks if texts is not None else ():
+        _chunk(file, name, data)
+    compressor = zlib.compressobj(3 if width * height >= LARGE else 6)
+    for rows in _filtered(pixels, alpha):
+        data = compressor.compress(rows)
+        if data:
+            _chunk(file, b"IDAT", data)
+    _chunk(file, b"IDAT", compressor.flush())
+    _chunk(file, b"IEND", b"")
 
 
 def _chunk(file: BinaryIO, name: bytes, data: bytes) -> None:

@@ -16,12 +16,13 @@ manifest (`mcap.images.marking`).
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from PIL import Image, UnidentifiedImageError
 
@@ -52,6 +53,10 @@ MEANINGS = {
 PNG_XMP = "XML:com.adobe.xmp"
 """The key of PNG's chunk that holds an XMP packet."""
 
+IN_MEMORY = 32 * 2**20
+"""Bytes of pixels up to which a picture is encoded and signed in memory and written at once. Of a
+larger one both happen on disk: it may have more than there is memory for."""
+
 EARLIER_KEYS = {"made_up": "extrapolated"}
 """Keys of records that version 0.1.0 wrote under other names."""
 
@@ -69,17 +74,29 @@ class Label:
     parent: Path | None = None
     """The file that the picture was made from, for its signed manifest."""
 
-    def sign(self, path: Path) -> None:
-        """Put a signed manifest into the file, where the marks have a signer."""
-        if self.marks.signer is not None:
-            self.marks.signer.sign(path, Statement(self.source_type, self.parent))
+    def write_with(self, path: Path, write: Callable[[BinaryIO], object], size: int) -> None:
+        """Let ``write`` fill a file, and sign it: the whole file or none.
 
-    def write_with(self, path: Path, write: Callable[[Path], object]) -> None:
-        """Let ``write`` fill a file, and sign it: the whole file or none."""
+        ``size`` is that of the pixels in bytes. Signed is what the marks have a signer for.
+        """
+        signer, suffix = self.marks.signer, path.suffix.lower()
+        statement = Statement(self.source_type, self.parent)
+        if size <= IN_MEMORY:
+            made = io.BytesIO()
+            write(made)
+            if signer is not None:
+                plain, made = made, io.BytesIO()
+                signer.sign(plain, made, suffix, statement)
+            files.write_bytes(path, made.getbuffer())
+            return
 
-        def fill(temporary: Path) -> None:
-            write(temporary)
-            self.sign(temporary)
+        def fill(file: BinaryIO) -> None:
+            if signer is None:
+                write(file)
+                return
+            with files.unnamed_file(path.parent) as plain:
+                write(plain)
+                signer.sign(plain, file, suffix, statement)
 
         files.write_with(path, fill)
 

@@ -7,7 +7,7 @@ picture file, with what that file carried.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from mcap.errors import InputRejectedError
 from mcap.images import a1111, exif, xmp
 from mcap.images.colour import on_white, to_eight_bits
-from mcap.images.jpeg import EXIF_LIMIT, LONGEST_SIDE, XMP_LIMIT, lossy_options
+from mcap.images.jpeg import EXIF_LIMIT, LONGEST_SIDE, XMP_LIMIT, save_jpeg
 from mcap.images.png import write_png
 from mcap.images.provenance import FORMATS, PNG_XMP, Label, Metadata, as_json
 
@@ -48,7 +48,7 @@ def write_generated(
         if dpi is not None:
             options["dpi"] = dpi
         picture = Image.fromarray(image)
-        label.write_with(path, lambda temporary: picture.save(temporary, **options))
+        label.write_with(path, lambda file: picture.save(file, "PNG", **options), image.nbytes)
         return
     tags, embedded = Image.Exif(), {}
     if dpi is not None and suffix == ".jpg":
@@ -88,9 +88,10 @@ def write_picture(
         block, _ = exif.block(tags)
         label.write_with(
             path,
-            lambda temporary: write_png(
-                temporary, pixels, alpha=alpha, icc=source.icc, exif=block, dpi=dpi, texts=texts
+            lambda file: write_png(
+                file, pixels, alpha=alpha, icc=source.icc, exif=block, dpi=dpi, texts=texts
             ),
+            pixels.nbytes,
         )
         return
     jpeg = path.suffix.lower() == ".jpg"
@@ -178,6 +179,14 @@ def _write_lossy(
     block, _ = exif.block(tags, EXIF_LIMIT if suffix == ".jpg" else None)
     if block is not None:
         embedded["exif"] = block
-    options = lossy_options(suffix, quality) | embedded
     picture = Image.fromarray(image)
-    label.write_with(path, lambda temporary: picture.save(temporary, **options))
+
+    def save(file: BinaryIO) -> None:
+        if suffix == ".jpg":
+            # A colour for every pixel (4:4:4): halved colours bleed at a lip's edge.
+            save_jpeg(file, picture, quality=quality, subsampling=0, **embedded)
+        else:
+            lossless = quality >= 100
+            picture.save(file, "WEBP", quality=quality, lossless=lossless, method=4, **embedded)
+
+    label.write_with(path, save, image.nbytes)

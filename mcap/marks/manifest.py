@@ -14,13 +14,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import tempfile
+import mmap
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar, cast
 
 from PIL import Image
 
@@ -29,7 +28,7 @@ from mcap.errors import McapError, UsageError
 from mcap.images.marking import Statement
 from mcap.images.provenance import TRAINED_ALGORITHMIC_MEDIA
 from mcap.marks.salts import settle
-from mcap.runtime.files import private_opener, sha256_of
+from mcap.runtime.files import sha256_of
 
 if TYPE_CHECKING:
     from mcap.marks.certificate import Credential
@@ -65,6 +64,8 @@ State = Literal["trusted", "valid", "untrusted", "broken", "absent", "unknown"]
 same, whether trusted or not was not asked; untrusted: nobody vouches for who signed it; broken:
 changed since, or damaged; absent: there is none; unknown: c2pa-python is not installed."""
 
+T = TypeVar("T")
+
 UNTRUSTED = "signingCredential.untrusted"
 
 
@@ -86,21 +87,36 @@ class FoundManifest:
     """C2PA's codes of what is wrong."""
 
 
-class DiskFile(io.FileIO):
-    """A file that remembers why it could not be read or written: C2PA's library tells only that."""
+class Stream:
+    """A file, with what c2pa-python asks of one, that remembers why it could not be read or
+    written: C2PA's library tells only that."""
 
-    failure: OSError | None = None
+    def __init__(self, file: BinaryIO) -> None:
+        self.file: Any = file
+        self.failure: OSError | None = None
 
-    def readinto(self, buffer: Any) -> int | None:
+    def read(self, size: int) -> bytes:
+        return self.tried(self.file.read, size)
+
+    def readinto(self, buffer: Any) -> int:
+        return self.tried(self.file.readinto, buffer)
+
+    def write(self, data: bytes) -> int:
+        return self.tried(self.file.write, data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self.tried(self.file.seek, offset, whence)
+
+    def tell(self) -> int:
+        return self.tried(self.file.tell)
+
+    def flush(self) -> None:
+        return self.tried(self.file.flush)
+
+    def tried(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Return what the file's method does."""
         try:
-            return super().readinto(buffer)
-        except OSError as error:
-            self.failure = error
-            raise
-
-    def write(self, data: Any) -> int:
-        try:
-            return super().write(data)
+            return call(*arguments)
         except OSError as error:
             self.failure = error
             raise
@@ -112,17 +128,15 @@ class ManifestSigner:
 
     credential: Credential
 
-    def sign(self, path: Path, statement: Statement) -> None:
-        """Put a signed manifest into a PNG, JPEG or WebP, in place.
+    def sign(self, picture: BinaryIO, signed: BinaryIO, suffix: str, statement: Statement) -> None:
+        """Write a PNG, JPEG or WebP with a manifest in it, as `mcap.images.marking.Signer` says.
 
-        Raises `McapError` where the certificate is none that C2PA takes, and OSError where the
-        file cannot be read or written.
+        Raises `McapError` where the certificate is none that C2PA takes, and OSError where a file
+        cannot be read or written.
         """
         from c2pa import Builder, C2paError, C2paSigningAlg, Context
         from c2pa import Signer as NativeSigner
 
-        kind = MIME[path.suffix.lower()]
-        signed = path.with_name(f"{path.stem}.signed{path.suffix}")
         given: list[tuple[bytes, bytes]] = []
 
         def callback(data: bytes) -> bytes:
@@ -130,46 +144,48 @@ class ManifestSigner:
             return given[-1][1]
 
         algorithm = C2paSigningAlg[self.credential.algorithm.upper()]
-        files: list[DiskFile] = []
+        streams = Stream(picture), Stream(signed)
+        picture.seek(0)
+        digest = hashlib.file_digest(cast(Any, picture), "sha256").hexdigest()
+        picture.seek(0)
         try:
             context = Context.from_dict(SETTINGS)
-            files.append(DiskFile(path))
-            files.append(DiskFile(signed, "w+", opener=private_opener))
-            with (
-                Builder(json.dumps(definition(path, statement)), context=context) as builder,
-                io.BufferedReader(files[0]) as source,
-                io.BufferedRandom(files[1]) as target,
-            ):
+            with Builder(json.dumps(definition(digest, statement)), context=context) as builder:
                 if statement.parent is not None:
                     add_parent(builder, statement.parent)
                 signer = NativeSigner.from_callback(
                     callback, algorithm, self.credential.chain, None
                 )
-                manifest = builder.sign(signer, kind, source, target)
-            if len(given) == 1:
-                settle(signed, bytes(manifest), given[0], self.credential.sign)
-            os.replace(signed, path)
+                manifest = bytes(builder.sign(signer, MIME[suffix], *streams))
         except C2paError as error:
-            for file in files:
-                if file.failure is not None:
-                    raise file.failure from error
+            for stream in streams:
+                if stream.failure is not None:
+                    raise stream.failure from error
             raise McapError(
-                f"{path.name}: C2PA's library does not sign it ({error}); give another [marks] "
+                f"C2PA's library does not sign a picture ({error}); give another [marks] "
                 "certificate, or set [marks] c2pa = false."
             ) from error
-        finally:
-            signed.unlink(missing_ok=True)
+        if len(given) != 1:
+            return
+        if isinstance(signed, io.BytesIO):
+            data = bytearray(signed.getbuffer())
+            settle(data, manifest, given[0], self.credential.sign)
+            signed.seek(0)
+            signed.write(data)
+        else:  # mapped and not read: a PNG may have a gigabyte
+            signed.flush()
+            with mmap.mmap(signed.fileno(), 0) as mapped:
+                settle(mapped, manifest, given[0], self.credential.sign)
 
     def require_usable(self, certificate: Path) -> None:
         """Raise `UsageError` where C2PA takes no signature by the certificate in that file."""
-        with tempfile.TemporaryDirectory(prefix="mcap-") as folder:
-            path = Path(folder) / "probe.png"
-            Image.new("RGB", (8, 8)).save(path)
-            try:
-                self.sign(path, Statement(TRAINED_ALGORITHMIC_MEDIA))
-                problems = read_manifest(path).problems
-            except McapError as error:
-                problems = (str(error.__cause__ or error),)
+        plain, signed = io.BytesIO(), io.BytesIO()
+        Image.new("RGB", (8, 8)).save(plain, "PNG")
+        try:
+            self.sign(plain, signed, ".png", Statement(TRAINED_ALGORITHMIC_MEDIA))
+            problems = manifest_in(signed).problems
+        except McapError as error:
+            problems = (str(error.__cause__ or error),)
         if problems not in ((), (UNTRUSTED,)):
             raise UsageError(
                 f"[marks] certificate = {certificate}: C2PA takes no signature by it "
@@ -188,6 +204,12 @@ def read_manifest(path: Path, anchors: str | None = None) -> FoundManifest:
 
     ``anchors`` are the certificates, PEM, of those who are trusted.
     """
+    with path.open("rb") as file:
+        return manifest_in(file, anchors)
+
+
+def manifest_in(file: BinaryIO, anchors: str | None = None) -> FoundManifest:
+    """Return the same of an open file."""
     try:
         from c2pa import C2paError, Context, Reader
     except ImportError:
@@ -196,10 +218,7 @@ def read_manifest(path: Path, anchors: str | None = None) -> FoundManifest:
     if anchors is not None:
         settings["trust"] = {"user_anchors": anchors}
     try:
-        with (
-            path.open("rb") as file,
-            Reader(media_type(path), file, context=Context.from_dict(settings)) as reader,
-        ):
+        with Reader(media_type(file), file, context=Context.from_dict(settings)) as reader:
             store = json.loads(reader.json())
     except (C2paError.ManifestNotFound, C2paError.NotSupported):
         return FoundManifest("absent")
@@ -248,20 +267,18 @@ def add_parent(builder: Any, path: Path) -> None:
         "instance_id": f"sha256:{sha256_of(path)}",
     }
     with path.open("rb") as file:
-        builder.add_ingredient(json.dumps(told), media_type(path), file)
+        builder.add_ingredient(json.dumps(told), media_type(file), file)
 
 
-def definition(path: Path, statement: Statement) -> dict[str, Any]:
-    """Return the manifest of the picture in ``path``, for c2pa-python's Builder.
+def definition(digest: str, statement: Statement) -> dict[str, Any]:
+    """Return the manifest of the picture with that sha256, for c2pa-python's Builder.
 
     What C2PA wants to be unique is a hash of what is signed.
     """
     program = {"name": "mcap", "version": mcap.__version__}
     made = {"digitalSourceType": statement.source_type, "softwareAgent": program}
     actions: list[dict[str, Any]]
-    unique = hashlib.sha256(
-        f"{mcap.__version__} {statement.source_type} {sha256_of(path)}".encode()
-    )
+    unique = hashlib.sha256(f"{mcap.__version__} {statement.source_type} {digest}".encode())
     if statement.parent is None:
         actions = [{"action": "c2pa.created", **made}]
     else:
@@ -277,13 +294,14 @@ def definition(path: Path, statement: Statement) -> dict[str, Any]:
     }
 
 
-def media_type(path: Path) -> str:
-    """Return the media type of a picture, by its first bytes.
+def media_type(file: BinaryIO) -> str:
+    """Return the media type of the picture in an open file, by its first bytes.
 
     "image/bmp", which holds no manifest, for what cannot be told.
     """
-    with path.open("rb") as file:
-        head = file.read(16)
+    file.seek(0)
+    head = file.read(16)
+    file.seek(0)
     if head[4:8] == b"ftyp":  # ISO 14496-12
         return "image/avif" if head[8:12] in (b"avif", b"avis") else "image/heic"
     if head[:4] == b"RIFF":

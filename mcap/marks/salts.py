@@ -14,7 +14,6 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 HEAD = 8  # bytes of a box's length and type
 UUID, TOGGLES = 16, 1  # bytes of a description box before its label
@@ -36,27 +35,29 @@ class Box:
 
 
 def settle(
-    path: Path, manifest: bytes, signed: tuple[bytes, bytes], sign: Callable[[bytes], bytes]
+    data: bytearray | mmap.mmap,
+    manifest: bytes,
+    signed: tuple[bytes, bytes],
+    sign: Callable[[bytes], bytes],
 ) -> bool:
     """Replace the salts in a signed file, and all that follows from them; True where it was done.
 
-    ``manifest`` is the store that the file holds, ``signed`` what was signed in it and the
-    signature. A manifest of a form that is not known stays as it is, random salts and all.
+    ``data`` are the file's bytes, which change in place, ``manifest`` is the store in them,
+    ``signed`` what was signed in it and the signature. A manifest of a form that is not known stays
+    as it is, random salts and all.
     """
     settled = settled_manifest(manifest, signed, sign)
     if settled is None:
         return False
-    # Mapped and not read: a PNG may have a gigabyte.
-    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as data:
-        start = data.find(manifest)
-        pieces = [(start, len(manifest))] if start >= 0 else segments(data, manifest)
-        done = 0
-        for place, length in pieces:
-            data[place : place + length] = settled[done : done + length]
-            done += length
-        if start >= 0 and data[start - 4 : start] == PNG_CHUNK:
-            end = start + len(manifest)
-            data[end : end + 4] = struct.pack(">I", zlib.crc32(data[start - 4 : end]))
+    start = data.find(manifest)
+    pieces = [(start, len(manifest))] if start >= 0 else segments(data, manifest)
+    done = 0
+    for place, length in pieces:
+        data[place : place + length] = settled[done : done + length]
+        done += length
+    if start >= 0 and data[start - 4 : start] == PNG_CHUNK:
+        end = start + len(manifest)
+        data[end : end + 4] = struct.pack(">I", zlib.crc32(data[start - 4 : end]))
     return bool(pieces)
 
 
@@ -118,7 +119,7 @@ def label(data: bytearray, box: Box) -> str:
     return data[begin : data.index(0, begin)].decode("utf-8", errors="replace")
 
 
-def segments(data: mmap.mmap, manifest: bytes) -> list[tuple[int, int]]:
+def segments(data: bytearray | mmap.mmap, manifest: bytes) -> list[tuple[int, int]]:
     """Return (offset, length) of a manifest's parts in a JPEG, where one segment is too short.
 
     [] where they do not add up to the manifest. Every later segment repeats the head of the

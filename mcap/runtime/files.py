@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO, cast
 
 from mcap.errors import UsageError
 from mcap.runtime.text import json_bytes
@@ -48,6 +48,8 @@ REASONS = {
 """Number of an OSError -> why it came, for people, and what to do about it."""
 
 PROBE_BYTES = 4096
+BUFFER_BYTES = 2**20
+"""Of a file that is written piece by piece."""
 
 FILE_MODE, FOLDER_MODE = 0o600, 0o700
 """Permissions of all that is written: for its owner alone."""
@@ -58,6 +60,8 @@ def make_folder(path: Path) -> None:
 
     One that is there already keeps its permissions.
     """
+    if path.is_dir():
+        return
     missing = [place for place in (path, *path.parents) if not place.exists()]
     for place in reversed(missing):
         place.mkdir(mode=FOLDER_MODE, exist_ok=True)
@@ -74,13 +78,21 @@ TEMPORARY = re.compile(r"\.mcap-[a-z0-9_]+\.part")
 system takes."""
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write ``data`` under ``path``; a reader sees the old file or the new one, never a part."""
+    write_with(path, lambda file: file.write(data))
+
+
+def write_with(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let ``write`` fill an open file, which can be read, too, and is ``path`` when it is whole.
+
+    What ``write`` returns is ignored; where it raises, what was under ``path`` stays.
+    """
     make_folder(path.parent)
     temporary = temporary_beside(path)
     try:
-        with open(temporary, "xb", opener=private_opener) as file:
-            file.write(data)
+        with open(temporary, "x+b", buffering=BUFFER_BYTES, opener=private_opener) as file:
+            write(file)
             flush_to_disk(file)
         temporary.replace(path)
     except BaseException:
@@ -93,24 +105,19 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, json_bytes(json.dumps(value, indent=2, ensure_ascii=False) + "\n"))
 
 
-def write_with(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file with the suffix of ``path`` (Pillow looks at it).
-
-    Flushed to disk and renamed as in `write_bytes`; what ``write`` returns is ignored.
-    """
-    make_folder(path.parent)
-    with temporary_folder(path.parent) as folder:
-        temporary = folder / path.name
-        write(temporary)
-        temporary.chmod(FILE_MODE)  # made by the umask, in a folder that is private already
-        with temporary.open("r+b") as file:  # Windows flushes what is open for writing
-            flush_to_disk(file)
-        temporary.replace(path)
-
-
 def temporary_beside(path: Path) -> Path:
     """Return a temporary name in the folder of ``path``; nothing is there."""
     return path.with_name(f".mcap-{secrets.token_hex(8)}.part")
+
+
+@contextmanager
+def unnamed_file(folder: Path) -> Iterator[BinaryIO]:
+    """Yield a new file on the disk of ``folder``, which is gone at the end, also by a kill where
+    the file system has files without a name."""
+    with tempfile.TemporaryFile(
+        "w+b", BUFFER_BYTES, prefix=".mcap-", suffix=".part", dir=folder
+    ) as file:
+        yield cast(BinaryIO, file)
 
 
 @contextmanager
@@ -170,7 +177,7 @@ def require_writable(out: Path, option: str = "--out") -> None:
 def try_to_write(folder: Path) -> None:
     """Write a few bytes into a folder, which leave no trace; OSError says what the disk has
     against it."""
-    with tempfile.TemporaryFile(prefix=".mcap-", suffix=".part", dir=folder) as file:
+    with unnamed_file(folder) as file:
         file.write(bytes(PROBE_BYTES))
         flush_to_disk(file)
 

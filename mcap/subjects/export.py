@@ -380,6 +380,7 @@ def write_unless_same(files: Mapping[Path, bytes | Path], force: bool) -> None:
         waiting[path] = data
     for path, data in waiting.items():
         if isinstance(data, Path):  # a whole network may not fit into memory twice
-            write_with(path, partial(shutil.copyfile, data))
+            with data.open("rb") as file:
+                write_with(path, partial(shutil.copyfileobj, file))
         else:
             write_bytes(path, data)

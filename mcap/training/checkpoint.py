@@ -24,6 +24,7 @@ import torch
 from mcap.errors import InputRejectedError, UsageError
 from mcap.runtime.documents import read_json
 from mcap.runtime.files import (
+    BUFFER_BYTES,
     flush_to_disk,
     make_folder,
     private_opener,
@@ -79,7 +80,7 @@ def save_checkpoint(
     with temporary_folder(folder) as temporary:
         made = temporary / final.name
         make_folder(made)
-        with open(made / STATE, "wb", opener=private_opener) as file:
+        with open(made / STATE, "wb", buffering=BUFFER_BYTES, opener=private_opener) as file:
             save_torch_file(dict(state), file)
             flush_to_disk(file)
         meta = {

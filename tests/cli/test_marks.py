@@ -24,7 +24,7 @@ from mcap.images.provenance import (
 )
 from mcap.registry import Entry, registry
 from tests.cli.test_generate import tiny_plugins  # noqa: F401  (a fixture, used by name)
-from tests.support.marking import Stripe, certificate, marks
+from tests.support.marking import Stripe, certificate, marks, sign_file
 from tests.support.restoring import SIZE, noise, run, stage
 from tests.support.subjects import make_subject
 
@@ -174,7 +174,7 @@ def test_what_the_input_says_of_itself_is_kept(subject, stripe, capsys, tmp_path
     drawn = tmp_path / "portraits" / "test-000000.png"
     how = marks(tmp_path / "key")
     stripped = picture(tmp_path / "stripped.png")
-    how.signer.sign(stripped, Statement(TRAINED_ALGORITHMIC_MEDIA))
+    sign_file(how.signer, stripped, Statement(TRAINED_ALGORITHMIC_MEDIA))
     for path in (drawn, stripped):
         out = tmp_path / f"enhanced-{path.stem}"
         run([path], [stage(scale=2)], out, marks=how)

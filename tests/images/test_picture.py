@@ -110,7 +110,8 @@ def test_a_png_that_ends_in_the_middle_of_a_chunk_behind_its_pixels(tmp_path, cu
     pixels = noise(40, 40, deep=deep)
     path = tmp_path / "a.png"
     if deep:
-        write_png(path, pixels, texts=texts)
+        with path.open("wb") as file:
+            write_png(file, pixels, texts=texts)
     else:
         Image.fromarray(pixels).save(path, pnginfo=texts)
     chunks = png_chunks(path.read_bytes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 
 import cv2
@@ -28,7 +29,8 @@ def test_every_kind_of_pixel_comes_back(tmp_path, shape, kind, transparent):
     pixels = random.integers(0, np.iinfo(kind).max, shape, dtype=kind, endpoint=True)
     alpha = random.integers(0, 256, shape[:2]).astype(kind) if transparent else None
     path = tmp_path / "a.png"
-    write_png(path, pixels, alpha=alpha)
+    with path.open("wb") as file:
+        write_png(file, pixels, alpha=alpha)
     read = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     assert read.dtype == kind
     grey = len(shape) == 2
@@ -41,7 +43,8 @@ def test_smooth_pictures_are_about_as_small_as_pillow_s(tmp_path):
     y, x = np.mgrid[:200, :300]
     pixels = np.stack([x % 256, y, (x + y) // 2], axis=2).astype(np.uint8)
     pixels += np.random.default_rng(0).integers(0, 4, pixels.shape, dtype=np.uint8)
-    write_png(tmp_path / "ours.png", pixels)
+    with (tmp_path / "ours.png").open("wb") as file:
+        write_png(file, pixels)
     Image.fromarray(pixels).save(tmp_path / "theirs.png", optimize=True)
     sizes = [(tmp_path / name).stat().st_size for name in ("ours.png", "theirs.png")]
     assert sizes[0] < 1.1 * sizes[1]
@@ -53,14 +56,15 @@ def test_what_goes_along_is_read_by_pillow(tmp_path):
     exif[0x013B] = "somebody"
     texts.add_text("Title", "a picture")
     path = tmp_path / "a.png"
-    write_png(
-        path,
-        np.zeros((4, 6, 3), np.uint8),
-        icc=profile,
-        exif=exif.tobytes(),
-        dpi=(300, 300),
-        texts=texts,
-    )
+    with path.open("wb") as file:
+        write_png(
+            file,
+            np.zeros((4, 6, 3), np.uint8),
+            icc=profile,
+            exif=exif.tobytes(),
+            dpi=(300, 300),
+            texts=texts,
+        )
     with Image.open(path) as picture:
         picture.load()
         assert picture.info["icc_profile"] == profile
@@ -69,11 +73,11 @@ def test_what_goes_along_is_read_by_pillow(tmp_path):
         assert picture.text["Title"] == "a picture"
 
 
-def test_what_is_no_picture_is_refused(tmp_path):
+def test_what_is_no_picture_is_refused():
     for pixels, alpha in (
         (np.zeros((4, 4), np.float32), None),
         (np.zeros((4, 4, 4), np.uint8), None),
         (np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5), np.uint8)),
     ):
         with pytest.raises(ValueError, match=r"PNG|channels|alpha"):
-            write_png(tmp_path / "a.png", pixels, alpha=alpha)
+            write_png(io.BytesIO(), pixels, alpha=alpha)

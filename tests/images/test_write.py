@@ -28,6 +28,19 @@ def image() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (24, 16, 3), dtype=np.uint8)
 
 
+@pytest.mark.parametrize("quality", [90, 100])
+def test_noise_is_written_as_jpeg_too(tmp_path, quality, monkeypatch):
+    """It takes more bytes a pixel than Pillow's buffer has for a picture's own Huffman tables."""
+    pixels = noise(300, 400)
+    for limit in (provenance.IN_MEMORY, 0):
+        monkeypatch.setattr(provenance, "IN_MEMORY", limit)
+        write_generated(tmp_path / "a.jpg", pixels, Label({}, metadata="label"), quality=quality)
+        with Image.open(tmp_path / "a.jpg") as written:
+            assert written.size == (400, 300)
+            error = np.abs(np.asarray(written).astype(int) - pixels).mean()
+        assert error < 12 if quality == 90 else error < 2
+
+
 # Pictures made from files
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import shutil
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,11 +15,13 @@ from PIL import Image
 
 import mcap
 from mcap.errors import UsageError
-from mcap.images.marking import Statement
-from mcap.images.provenance import COMPOSITE_WITH_TRAINED, TRAINED_ALGORITHMIC_MEDIA
+from mcap.images import provenance
+from mcap.images.marking import NO_MARKS, Marks, Statement
+from mcap.images.provenance import COMPOSITE_WITH_TRAINED, TRAINED_ALGORITHMIC_MEDIA, Label
+from mcap.images.write import write_generated
 from mcap.marks.certificate import issued, subject, user_credential
 from mcap.marks.manifest import ManifestSigner, described, read_manifest
-from tests.support.marking import certificate, signer
+from tests.support.marking import certificate, sign_file, signer
 
 c2pa = pytest.importorskip("c2pa", reason="the extra c2pa is not installed")
 
@@ -41,7 +46,7 @@ def test_the_librarys_own_reader_validates_it(tmp_path, suffix):
     path = picture(tmp_path / f"a.{suffix}", comment="kept") if suffix == "jpg" else None
     path = path or picture(tmp_path / f"a.{suffix}")
     before = np.asarray(Image.open(path))
-    signer(tmp_path / "key").sign(path, MADE)
+    sign_file(signer(tmp_path / "key"), path, MADE)
     assert np.array_equal(np.asarray(Image.open(path)), before)
     found = store(path)
     assert found["validation_state"] == "Valid"
@@ -58,7 +63,7 @@ def test_the_librarys_own_reader_validates_it(tmp_path, suffix):
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_the_same_picture_is_the_same_file(tmp_path, suffix):
-    sign = signer(tmp_path / "key").sign
+    sign = partial(sign_file, signer(tmp_path / "key"))
     parent = picture(tmp_path / "parent.jpg", 1)
     for statement in (MADE, Statement(COMPOSITE_WITH_TRAINED, parent)):
         one, two = (picture(tmp_path / f"{name}.{suffix}") for name in "ab")
@@ -69,9 +74,48 @@ def test_the_same_picture_is_the_same_file(tmp_path, suffix):
     assert store(other)["active_manifest"] != store(one)["active_manifest"]
 
 
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("with_signer", [True, False])
+def test_on_disk_as_in_memory(tmp_path, monkeypatch, suffix, with_signer):
+    """Of a large picture nothing is in memory whole; its file is the same."""
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    label = Label({}, metadata="label", marks=Marks(signer=signer(tmp_path / "key")))
+    label = label if with_signer else replace(label, marks=NO_MARKS)
+    kept = []
+    for name, limit in (("memory", pixels.nbytes), ("disk", pixels.nbytes - 1)):
+        monkeypatch.setattr(provenance, "IN_MEMORY", limit)
+        path = tmp_path / name / f"a.{suffix}"
+        write_generated(path, pixels, label)
+        kept.append(path.read_bytes())
+        assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert kept[0] == kept[1]
+    assert read_manifest(path).state == ("untrusted" if with_signer else "absent")
+
+
+@pytest.mark.parametrize("which", ["picture", "signed"])
+def test_a_disk_that_fails_is_told_as_such(tmp_path, which):
+    """C2PA's library says nothing of why."""
+
+    class Failing(io.BytesIO):
+        def readinto(self, buffer):
+            raise OSError(errno.EIO, "failed")
+
+        def write(self, data):
+            raise OSError(errno.EIO, "failed")
+
+    whole = io.BytesIO(picture(tmp_path / "a.png").read_bytes())
+    files = {"picture": whole, "signed": io.BytesIO()}
+    if which == "signed":
+        files["signed"] = Failing()
+    else:
+        files["picture"] = Failing(whole.getvalue())
+    with pytest.raises(OSError, match="failed"):
+        signer(tmp_path / "key").sign(*files.values(), ".png", MADE)
+
+
 def test_the_picture_before_is_an_ingredient_with_its_manifests(tmp_path):
     """A chain of edits, as long as one segment of a JPEG cannot hold it."""
-    sign = signer(tmp_path / "key").sign
+    sign = partial(sign_file, signer(tmp_path / "key"))
     path = picture(tmp_path / "a.jpg")
     sign(path, MADE)
     for step in range(6):
@@ -100,7 +144,7 @@ def test_a_parent_of_another_format_is_named_by_its_hash(tmp_path, kind):
         Image.new("RGB", (40, 40), "red").save(file, kind)
         parent.write_bytes(file.getvalue())
     path = picture(tmp_path / "a.png")
-    signer(tmp_path / "key").sign(path, Statement(COMPOSITE_WITH_TRAINED, parent))
+    sign_file(signer(tmp_path / "key"), path, Statement(COMPOSITE_WITH_TRAINED, parent))
     found = read_manifest(path)
     assert found.state == "untrusted" and found.actions == ("c2pa.opened", "c2pa.edited")
     assert found.source_type == COMPOSITE_WITH_TRAINED
@@ -111,7 +155,7 @@ def test_every_state(tmp_path):
     assert read_manifest(path).state == "absent"
     sign = signer(tmp_path / "key")
     assert sign.declared(path) is None
-    sign.sign(path, MADE)
+    sign_file(sign, path, MADE)
     found = read_manifest(path)
     assert found.state == "untrusted" and found.generator == f"mcap {mcap.__version__}"
     assert "local certificate" in found.signer and "nobody vouches" in found.signer
@@ -144,7 +188,7 @@ def test_a_certificate_that_c2pa_does_not_take_is_refused_before_any_work(tmp_pa
 
 def test_a_damaged_store_is_broken_and_no_defect(tmp_path):
     path = picture(tmp_path / "a.jpg")
-    signer(tmp_path / "key").sign(path, MADE)
+    sign_file(signer(tmp_path / "key"), path, MADE)
     data = path.read_bytes()
     start = data.index(b"jumb")
     for place in range(start, start + 400, 13):
@@ -174,6 +218,6 @@ def test_nothing_is_fetched_for_a_file_that_names_an_address(tmp_path, monkeypat
         picture(path, xmp=packet % server.getsockname()[1])
         assert read_manifest(path).state in ("absent", "broken")
         child = picture(tmp_path / "b.png")
-        signer(tmp_path / "key").sign(child, Statement(COMPOSITE_WITH_TRAINED, path))
+        sign_file(signer(tmp_path / "key"), child, Statement(COMPOSITE_WITH_TRAINED, path))
         with pytest.raises(TimeoutError):
             server.accept()

@@ -16,7 +16,7 @@ from mcap.runtime.files import write_bytes, write_json, write_with
 
 WRITERS = {
     "bytes": lambda path, data: write_bytes(path, data),
-    "with": lambda path, data: write_with(path, lambda temporary: temporary.write_bytes(data)),
+    "with": lambda path, data: write_with(path, lambda file: file.write(data)),
 }
 
 
@@ -60,7 +60,7 @@ def test_what_is_written_is_its_owners_alone(tmp_path, umask):
     code = (
         "import os, sys; from pathlib import Path; from mcap.runtime.files import *; "
         f"os.umask({umask}); path = Path(sys.argv[1]); write_bytes(path, b'x'); "
-        "write_with(path.with_suffix('.with'), lambda temporary: temporary.write_bytes(b'x'))"
+        "write_with(path.with_suffix('.with'), lambda file: file.write(b'x'))"
     )
     out = tmp_path / "made" / "here"
     subprocess.run([sys.executable, "-c", code, str(out / "a.bin")], check=True)

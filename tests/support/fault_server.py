@@ -50,9 +50,11 @@ def serve(shim: str) -> None:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one order of calls, as far as it goes
     register_tiny_networks()
     import_all()
+    from mcap.images import provenance
     from mcap.training import previews
 
     previews.STEPS = 2  # of 30: pictures of nothing are as good
+    provenance.IN_MEMORY = 2**20  # print sheets are encoded and signed on disk
     faults = ctypes.CDLL(shim)
     # Workers whose scheduler was killed become this process's, which waits for them.
     libc = ctypes.CDLL(None, use_errno=True)

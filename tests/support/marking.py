@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from mcap.contracts import WatermarkInfo
-from mcap.images.marking import Marks
+from mcap.images.marking import Marks, Signer, Statement
 from mcap.marks.certificate import CERTIFICATE, KEY, local_credential, make_certificate
 from mcap.marks.manifest import ManifestSigner
 
@@ -41,3 +42,10 @@ def signer(folder: Path) -> ManifestSigner:
 
 def marks(folder: Path, watermark=None) -> Marks:
     return Marks(watermark or Stripe(), signer(folder))
+
+
+def sign_file(signer: Signer, path: Path, statement: Statement) -> None:
+    """Put a signed manifest into the file."""
+    signed = io.BytesIO()
+    signer.sign(io.BytesIO(path.read_bytes()), signed, path.suffix, statement)
+    path.write_bytes(signed.getvalue())
