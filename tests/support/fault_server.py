@@ -8,6 +8,8 @@ standard input, an answer a line on standard output, both JSON. `tests/e2e/test_
 from __future__ import annotations
 
 import ctypes
+import functools
+import gc
 import json
 import os
 import random
@@ -45,11 +47,19 @@ class Request:
 def serve(shim: str) -> None:
     """Import, register the tiny networks, and answer requests until standard input ends."""
     import torch
+    import typer.main
+
+    import mcap.cli
 
     torch.set_num_threads(1)
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one order of calls, as far as it goes
     register_tiny_networks()
     import_all()
+    # The command line's parser is put together once, not in every fork, and what is there already
+    # is no garbage of theirs.
+    typer.main.get_command = functools.cache(typer.main.get_command)
+    typer.main.get_command(mcap.cli.app)
+    gc.freeze()
     from mcap.images import provenance
     from mcap.training import previews
 
@@ -105,20 +115,28 @@ def import_all() -> None:
     import pkgutil
 
     import diffusers
-    import rich.console
-    import rich.progress
-    import torch.utils.tensorboard
     import transformers
 
     import mcap
+    import mcap_plugins.stable_diffusion
 
-    assert diffusers.StableDiffusionPipeline and transformers.CLIPTextModel
-    assert torch.utils.tensorboard.SummaryWriter
-    # They draw a number as they are imported.
-    assert rich.console.Console and rich.progress.Progress
-    for module in pkgutil.walk_packages(mcap.__path__, "mcap."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
+    assert diffusers.StableDiffusionPipeline and diffusers.StableDiffusionXLPipeline
+    assert transformers.CLIPTextModel
+    # Rich's draw a number as they are imported.
+    for name in (
+        *("rich.console", "rich.progress", "rich._emoji_codes", "torch.utils.tensorboard"),
+        *("scipy.cluster.hierarchy", "pillow_heif", "mcap_plugins.opencv.spread_spectrum"),
+    ):
+        importlib.import_module(name)
+    with suppress(ImportError):  # extras
+        import c2pa
+        import cryptography.x509
+
+        assert c2pa and cryptography.x509
+    for package in (mcap, mcap_plugins.stable_diffusion):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not module.name.endswith("__main__"):
+                importlib.import_module(module.name)
 
 
 def answered(request: Request, faults: ctypes.CDLL) -> dict[str, Any]:
