@@ -526,6 +526,8 @@ class BackbonePlan:
     quantisations: tuple[Quantisation, ...] = ()
     """The forms in which its weights can be loaded, too: its factory then takes ``quantised``, one
     of these or None."""
+    takes_turns: bool = False
+    """Its factory takes ``in_turns``, as in `BackboneInfo`."""
     notice: str = ""
     """What to know of its pictures, in a sentence or two, for plans; "" where there is nothing."""
     needs_safety: bool = True
@@ -557,6 +559,8 @@ class BackboneInfo:
     """True where it was distilled to draw in a few steps: it is drawn with, and not trained."""
     quantised: Quantisation | None = None
     """The form of its weights, where they are not as they were published."""
+    in_turns: bool = False
+    """True where its large networks are on the device one at a time, to draw with less memory."""
     identity_encoder: str | None = None
     """Name of the identity network whose embeddings its identity encoder reads, where it has one
     (`EncodesIdentity`)."""

@@ -97,7 +97,8 @@ def load_generation_models(
     dtype = choose_dtype(device, settings.precision)
     require_encoder_here(subject)
     form = options_of(quantisation(settings, entry))
-    require_room(entry, source, device, dtype, form.get("quantised"))
+    if needs_turns(entry, source, device, dtype, form.get("quantised")):
+        form["in_turns"] = True
     loaded = registry().create("backbone", entry.name, device, dtype, source=source, **form)
     return GenerationModels(
         identity=registry().create("identity", network) if network else None,
@@ -131,23 +132,34 @@ def quantisation(settings: Settings, entry: Entry) -> Quantisation | None:
     return wanted
 
 
-def require_room(
+def needs_turns(
     entry: Entry,
     source: str | None,
     device: torch.device,
     dtype: torch.dtype,
     quantised: Quantisation | None,
-) -> None:
-    """Raise `OutOfMemory` for a transformer that is larger than the device's memory, before it is
-    fetched."""
+) -> bool:
+    """Return True for a transformer whose networks fit into the device's memory only one at a time
+    (`mcap.contracts.BackboneInfo.in_turns`).
+
+    `OutOfMemory` where not even that fits, before anything is fetched. On a device that shares the
+    machine's memory nothing is gained, and what is quantised stays where it is.
+    """
     from mcap.runtime.memory import total_memory_mb
     from mcap.training.backbone_facts import backbone_facts
-    from mcap.training.costs import require_memory
+    from mcap.training.costs import HEADROOM, largest_network_mb, networks_mb, require_memory
 
     if transformer_kind(entry.info.architecture) is None or source is None:
-        return
+        return False
     facts = backbone_facts(entry, source, quantised)
-    require_memory(facts, half=dtype.itemsize == 2, room=total_memory_mb(device))
+    half, room = dtype.itemsize == 2, total_memory_mb(device)
+    able = entry.info.takes_turns and quantised is None and device.type == "cuda"
+    if able and facts.memory is not None and facts.memory.unet:
+        most = HEADROOM * room
+        if networks_mb(facts, half=half) > most >= largest_network_mb(facts, half=half):
+            return True
+    require_memory(facts, half=half, room=room)
+    return False
 
 
 def options_of(quantised: Quantisation | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ and the text encoders, of klein 4B as large as its transformer, have nothing lef
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,49 @@ class Offloaded:
             module.to(place)
         if place == self.away and self.home.type == "cuda":
             torch.cuda.empty_cache()
+
+
+class Turns:
+    """Has one of several networks on the device at a time: each comes as it is called.
+
+    A pipeline calls its text encoder, then its transformer at each step, then its decoder, so that
+    the device holds the largest of them and not all. ``called`` maps what is called to the network
+    that it is part of, which starts ``away``; None: nothing comes, and the others leave. Where a
+    network is whole on the device as another is called, it goes ``away`` first. To be left for
+    good: its hooks stay.
+    """
+
+    def __init__(
+        self,
+        called: Mapping[Any, Any],
+        home: torch.device,
+        away: torch.device | str = "cpu",
+    ) -> None:
+        self.networks = list(dict.fromkeys(each for each in called.values() if each is not None))
+        self.home = torch.device(home)
+        self.away = torch.device(away)
+        self.here: Any = None
+        """The network that is on the device."""
+        for network in self.networks:
+            network.to(self.away)
+        for module, network in called.items():
+            module.register_forward_pre_hook(self.turn_of(network))
+
+    def turn_of(self, network: Any) -> Any:
+        """Return the hook that brings a network, and takes the one before it away."""
+
+        def hook(_module: Any, _args: Any) -> None:
+            if network is self.here:
+                return
+            if self.here is not None:
+                self.here.to(self.away)
+                if self.home.type == "cuda":
+                    torch.cuda.empty_cache()
+            if network is not None:
+                network.to(self.home)
+            self.here = network
+
+        return hook
 
 
 def idle_parts(vae: Any, *, decodes: bool) -> list[Any]:

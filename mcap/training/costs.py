@@ -145,6 +145,15 @@ def estimate_memory_mb(
     return runtime + networks + working + whole
 
 
+def largest_network_mb(backbone: BackboneFacts, *, half: bool) -> float:
+    """Return what the larger of denoising network and text encoders takes, beside the decoder, MB;
+    of a backbone whose ``memory`` was counted in these parts."""
+    memory = backbone.memory
+    assert memory is not None and memory.unet, "the caller looked"
+    largest = max(memory.unet, memory.weights - memory.unet)
+    return (largest + memory.decoder) * (0.5 if half else 1.0)
+
+
 def require_memory(backbone: BackboneFacts, *, half: bool, room: float) -> None:
     """Raise `OutOfMemory` where the networks alone are larger than ``room``, MB of the device.
 

@@ -107,10 +107,11 @@ def test_quantised_weights_are_planned_with(quantised, measure):
     assert ("--precision nf4 needs 4.4 GB" in str(told.value)) == (quantised != "nf4")
 
 
-def test_a_text_encoder_that_embeds_once_is_not_planned_with_in_a_step():
-    """As docs/transformers.md says of klein; on a CPU it stays where it is."""
-    found = backbone_facts(registry().get("backbone", "klein"), None)
-    chosen = recipe("magicapture", [Layer("klein", found.recipe_overrides)])
+@pytest.mark.parametrize(("name", "measure"), [("klein", 14_126), ("zimage", 20_206)])
+def test_a_text_encoder_that_embeds_once_is_not_planned_with_in_a_step(name, measure):
+    """As docs/transformers.md says at 1024 pixels; on a CPU it stays where it is."""
+    found = backbone_facts(registry().get("backbone", name), None)
+    chosen = recipe("magicapture", [Layer(name, found.recipe_overrides)])
     chosen = chosen.model_copy(update=low_memory(chosen))
     plain = chosen.model_copy(update={"tokens": False})
     gpu = {"half": True, "device": "cuda"}
@@ -118,6 +119,7 @@ def test_a_text_encoder_that_embeds_once_is_not_planned_with_in_a_step():
     text = (found.memory.weights - found.memory.unet) / 2
     assert 0 < less <= text + 1
     assert estimate_memory_mb(plain, found, **gpu) > networks_mb(found, half=True)
+    assert estimate_memory_mb(plain, found, **gpu) == pytest.approx(measure, abs=2)
     same = [estimate_memory_mb(one, found, half=True) for one in (chosen, plain)]
     assert same[0] == same[1]
 

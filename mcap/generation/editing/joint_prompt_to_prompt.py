@@ -36,6 +36,7 @@ from mcap.diffusion.joint_attention import (
     padded,
     token_counts,
 )
+from mcap.errors import UsageError
 from mcap.generation.editing.prompt_to_prompt import TokenEdit
 
 
@@ -100,9 +101,13 @@ class JointAttentionEditor(TorchFunctionMode):
         self.inside, self.seen = self.forwards == 1, False
 
     def leave(self, _module: Any, _args: Any, _output: Any) -> None:
-        """Hook behind it. ValueError where attention was computed by another way than torch's."""
+        """Hook behind it. `UsageError` where attention was computed by another way than torch's."""
         if self.inside and not self.seen:
-            raise ValueError("edits know attention by torch's scaled_dot_product_attention alone")
+            raise UsageError(
+                "Edits know attention by torch's own scaled_dot_product_attention alone, and this "
+                "model computes it by another backend of diffusers; leave the environment variable "
+                "DIFFUSERS_ATTN_BACKEND unset, or set it to native."
+            )
         self.inside = False
 
     def __torch_function__(
@@ -123,7 +128,10 @@ class JointAttentionEditor(TorchFunctionMode):
         if self.call >= max(self.cross_calls, self.layout_calls) and not weighed:
             return found
         if options.get("enable_gqa"):
-            raise ValueError("edits do not know grouped queries")
+            raise UsageError(
+                "Edits do not know grouped queries, which this model's transformer has; change the "
+                "prompt of mcap generate instead."
+            )
         found = found.clone()
         mask, pairs = options.get("attn_mask"), len(self.edits)
         for source, edit in enumerate(self.edits):

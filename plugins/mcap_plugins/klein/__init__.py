@@ -10,7 +10,12 @@ from typing import Any
 
 import mcap
 from mcap.contracts import BackboneMemory, BackbonePlan, EncoderInfo, Quantisation
-from mcap_plugins.shared.flow_plugin import QUANTISATIONS, FlowDefaults, load_flow_backbone
+from mcap_plugins.shared.flow_plugin import (
+    QUANTISATIONS,
+    FlowDefaults,
+    FlowForm,
+    load_flow_backbone,
+)
 
 # Counted on the architecture at 1024 pixels (benchmarks/count_memory.py, --models klein).
 MEMORY = BackboneMemory(
@@ -49,6 +54,7 @@ def register_backbones(register: Any) -> None:
             recipe_overrides=DEFAULTS.recipe,
             memory=MEMORY,
             quantisations=QUANTISATIONS,
+            takes_turns=True,
             recipes={"instant": INSTANT},
         ),
     )
@@ -89,9 +95,11 @@ def load_klein(
     dtype: Any,
     source: str | Path | None = None,
     quantised: Quantisation | None = None,
+    in_turns: bool = False,
 ) -> Any:
     """``source``: a FLUX.2 klein, its folder, file or hub id; without it `MissingResourceError`."""
-    return load_flow_backbone("klein", import_load, DEFAULTS, device, dtype, source, quantised)
+    form = FlowForm(quantised, in_turns)
+    return load_flow_backbone("klein", import_load, DEFAULTS, device, dtype, source, form)
 
 
 def import_load() -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from mcap.contracts import BackboneInfo, PromptEmbedding
+from mcap.diffusion.offload import Turns
 from mcap_plugins.shared.quantised import quantise
 from mcap_plugins.shared.qwen import chat_tokenizer, keep_layers
 
@@ -48,7 +49,16 @@ class FlowBackbone:
         self.unet = modules["transformer"]
         self.scheduler = modules["scheduler"]
         for module in (*self.text_encoders, self.vae, self.unet):
-            module.to(self.device).eval().requires_grad_(False)
+            module.eval().requires_grad_(False)
+        self.vae.to(self.device)
+        if info.in_turns:
+            (encoder,) = self.text_encoders
+            # Where the encoder and the decoder are entered.
+            turns = {encoder.base_model: encoder, self.unet: self.unet, self.vae.decoder: None}
+            Turns(turns, self.device)
+            return
+        for module in (*self.text_encoders, self.unet):
+            module.to(self.device)
 
     def added_conditions(
         self, embedding: PromptEmbedding, size: tuple[int, int]

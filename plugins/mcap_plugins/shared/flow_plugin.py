@@ -26,6 +26,14 @@ class FlowDefaults:
     """... and what a distilled variant has other than these."""
 
 
+@dataclass(frozen=True)
+class FlowForm:
+    """The form in which a transformer's weights are held, as in `mcap.contracts.BackboneInfo`."""
+
+    quantised: Quantisation | None = None
+    in_turns: bool = False
+
+
 def load_flow_backbone(
     name: TransformerKind,
     load: Callable[[], Callable[..., Any]],
@@ -33,7 +41,7 @@ def load_flow_backbone(
     device: Any,
     dtype: Any,
     source: str | Path | None,
-    quantised: Quantisation | None = None,
+    form: FlowForm,
 ) -> Any:
     """Return the loaded backbone ``name``, with its defaults.
 
@@ -49,9 +57,11 @@ def load_flow_backbone(
             "the folder in diffusers' layout or a hub id (OWNER/NAME)."
         )
     require_libraries(name)
-    if quantised is not None and find_spec("bitsandbytes") is None:  # before anything is fetched
+    if (
+        form.quantised is not None and find_spec("bitsandbytes") is None
+    ):  # before anything is fetched
         raise MissingResourceError(
-            f"--precision {quantised} needs the package bitsandbytes: pip install 'mcap[8bit]'"
+            f"--precision {form.quantised} needs the package bitsandbytes: pip install 'mcap[8bit]'"
         )
     loaded = load()(
         device,
@@ -61,7 +71,8 @@ def load_flow_backbone(
         commercial=False,
         recipe_overrides=defaults.recipe,
         generate_defaults=defaults.generate,
-        quantised=quantised,
+        quantised=form.quantised,
+        in_turns=form.in_turns,
     )
     if loaded.info.distilled:
         few = {**defaults.generate, **defaults.few_steps}

@@ -10,7 +10,12 @@ from typing import Any
 
 import mcap
 from mcap.contracts import BackboneMemory, BackbonePlan, Quantisation
-from mcap_plugins.shared.flow_plugin import QUANTISATIONS, FlowDefaults, load_flow_backbone
+from mcap_plugins.shared.flow_plugin import (
+    QUANTISATIONS,
+    FlowDefaults,
+    FlowForm,
+    load_flow_backbone,
+)
 
 # Counted on the architecture at 1024 pixels (benchmarks/count_memory.py, --models zimage).
 MEMORY = BackboneMemory(
@@ -49,6 +54,7 @@ def register_backbones(register: Any) -> None:
             recipe_overrides=DEFAULTS.recipe,
             memory=MEMORY,
             quantisations=QUANTISATIONS,
+            takes_turns=True,
         ),
     )
 
@@ -58,9 +64,11 @@ def load_zimage(
     dtype: Any,
     source: str | Path | None = None,
     quantised: Quantisation | None = None,
+    in_turns: bool = False,
 ) -> Any:
     """``source``: a Z-Image, its folder, file or hub id; without it `MissingResourceError`."""
-    return load_flow_backbone("zimage", import_load, DEFAULTS, device, dtype, source, quantised)
+    form = FlowForm(quantised, in_turns)
+    return load_flow_backbone("zimage", import_load, DEFAULTS, device, dtype, source, form)
 
 
 def import_load() -> Any:

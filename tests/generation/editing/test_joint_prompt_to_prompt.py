@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mcap.diffusion.sampling import SamplingSettings
+from mcap.errors import UsageError
 from mcap.generation.editing.joint_prompt_to_prompt import JointAttentionEditor
 from mcap.generation.editing.prompt_to_prompt import token_edit, tokens_around, word_tokens
 from mcap.generation.editing.redraw import AttentionControl, Edit, redraw
@@ -74,6 +75,29 @@ def test_a_local_edit_leaves_the_rest(made):
     (free,) = both(backbone, [edit])
     distances = [np.abs(one.source.astype(int) - one.target).sum() for one in (found, free)]
     assert distances[0] <= distances[1]
+
+
+def eager(query, key, value, attn_mask=None, **_options) -> torch.Tensor:
+    """B x tokens x H x d, as diffusers' backends take and give it; not by torch's function."""
+    query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+    scores = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5
+    if attn_mask is not None:
+        scores = scores.masked_fill(~attn_mask, float("-inf"))
+    return (scores.softmax(dim=-1) @ value).transpose(1, 2)
+
+
+@pytest.mark.parametrize("made", MADE)
+def test_attention_by_another_backend_is_refused_with_a_remedy(made, monkeypatch):
+    from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+
+    backbone = made()
+    edit = Edit(replace_words(unchanged(SOURCE), "studio", "dark"), 3)
+    before = plain(backbone, SOURCE, 3)
+    backends = _AttentionBackendRegistry._backends
+    monkeypatch.setitem(backends, AttentionBackendName.NATIVE, eager)
+    assert largest(plain(backbone, SOURCE, 3), before) <= 1  # it is attention all the same
+    with pytest.raises(UsageError, match="DIFFUSERS_ATTN_BACKEND"):
+        both(backbone, [edit])
 
 
 @pytest.mark.parametrize("made", MADE)
