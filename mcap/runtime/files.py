@@ -63,9 +63,8 @@ def make_folder(path: Path) -> None:
     if path.is_dir():
         return
     missing = [place for place in (path, *path.parents) if not place.exists()]
-    for place in reversed(missing):
+    for place in reversed(missing or [path]):  # it says what is wrong where a file is in its place
         place.mkdir(mode=FOLDER_MODE, exist_ok=True)
-    path.mkdir(exist_ok=True)  # says what is wrong where a file is in its place
 
 
 def private_opener(path: str, flags: int) -> int:

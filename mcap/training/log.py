@@ -83,6 +83,8 @@ class RunLog:
 
     def write(self, event: StepEvent) -> None:
         """Log a step."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
         self.writer.log(
             {
                 "step": event.step,
@@ -94,10 +96,11 @@ class RunLog:
                 "memory_mb": round(event.memory_mb, 1),
             }
         )
-        for name, value in event.losses.items():
-            self.board.add_scalar(f"loss/{name}", value, event.step)
-        for name, rate in event.lr.items():
-            self.board.add_scalar(f"lr/{name}", rate, event.step)
+        curves = {f"loss/{name}": value for name, value in event.losses.items()}
+        curves |= {f"lr/{name}": rate for name, rate in event.lr.items()}
+        # One record for all of them: TensorBoard opens its file for every one.
+        points = [Summary.Value(tag=tag, simple_value=value) for tag, value in curves.items()]
+        self.board.file_writer.add_summary(Summary(value=points), event.step)
 
     def preview(self, step: int, path: Path, preview: Preview) -> None:
         """Add a preview to TensorBoard, and a line of its own to metrics.jsonl."""

@@ -216,17 +216,24 @@ class Runs:
 
 
 def make_inputs(folder: Path) -> None:
-    """Write photos of a person and of a style, which are noise, and a profile."""
-    for name, seeds in (("me", range(2)), ("style", range(10, 12))):
+    """Write photos of a person and of a style, which are noise, and profiles.
+
+    A batch, each stage of which is a command that is tried by itself, has one of each.
+    """
+    for name, seeds in (
+        *(("me", range(2)), ("style", range(10, 12))),
+        *(("one", range(1)), ("one-style", range(10, 11))),
+    ):
         (folder / name).mkdir(parents=True)
         for seed in seeds:
             image = np.random.default_rng(seed).integers(0, 256, (160, 160, 3), dtype=np.uint8)
             Image.fromarray(image).save(folder / name / f"{seed}.png")
     (folder / "plain.toml").write_text(STYLE, encoding="utf-8")
-    with_photos = STYLE.replace('prompts = ["a photo of a {noun}"]', 'directory = "style"', 1)
-    with_photos = with_photos.replace('"plain"', '"photos"', 1)
-    (folder / "photos.toml").write_text(with_photos, encoding="utf-8")
-    (folder / "jobs.csv").write_text("person,source,style\nanna,me,./photos.toml\n")
+    with_photo = STYLE.replace('prompts = ["a photo of a {noun}"]', 'directory = "one-style"', 1)
+    with_photo = with_photo.replace('"plain"', '"photos"', 1).replace("count = 2", "count = 1")
+    with_photo = with_photo.replace("phase2_steps = 2", "phase2_steps = 1")
+    (folder / "photos.toml").write_text(with_photo, encoding="utf-8")
+    (folder / "jobs.csv").write_text("person,source,style\nanna,one,./photos.toml\n")
 
 
 @pytest.fixture(scope="module")
