@@ -265,6 +265,7 @@ def masked_report(
     from mcap.errors import UsageError
     from mcap.images.photo import remember_more
     from mcap.masking.folder import EarlierRun, edited_masks, read_earlier, unchanged, write_masks
+    from mcap.masking.looks import noted_looks
     from mcap.masking.objects import mask_objects
     from mcap.masking.report_json import describe
     from mcap.masking.select import mask_photos
@@ -296,8 +297,14 @@ def masked_report(
         shared: dict[str, Any] = {"masks": own, "known": earlier.known, "on_photo": advance}
         masked: MaskedSet
         if isinstance(made, FaceTools):
+            on_look = None if out is None else ctx.with_resource(noted_looks(out))
             masked = mask_photos(
-                request.photos, made, request.settings, subject=request.subject, **shared
+                request.photos,
+                made,
+                request.settings,
+                subject=request.subject,
+                on_look=on_look,
+                **shared,
             )
         else:
             masked = mask_objects(request.photos, made, request.settings, **shared)

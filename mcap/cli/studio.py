@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 ADDRESS = "127.0.0.1"
 """This machine alone can reach it."""
+BACKLOG = 128
+"""Connections that wait to be taken."""
 
 OUT = typer.Option(help="Folder of the studio: people, their photos and pictures.", metavar="DIR")
 PORT = typer.Option(
@@ -68,7 +70,7 @@ def studio(
 
     from mcap.studio.app import make_app
     from mcap.studio.folder import token_of
-    from mcap.studio.jobs import Jobs, let_interrupts_through
+    from mcap.studio.jobs import STANDBY, Jobs, let_interrupts_through
 
     settings = load_settings(ctx.obj)
     require_writable(out)
@@ -78,7 +80,7 @@ def studio(
     listening = listen(port)
     port, token = listening.getsockname()[1], token_of(out)
     let_interrupts_through()
-    jobs = Jobs(out, options)
+    jobs = Jobs(out, options, standby=STANDBY)
     jobs.take_up()
 
     def close() -> None:
@@ -120,6 +122,8 @@ def listen(port: int) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((ADDRESS, port))
+        # At once: the address is printed, and opened, before the server takes what has come to it.
+        listening.listen(BACKLOG)
     except OSError as error:
         listening.close()
         raise UsageError(

@@ -11,10 +11,9 @@ a run that was killed are nobody's edits.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -25,7 +24,6 @@ import numpy as np
 from PIL import Image
 
 from mcap import __version__
-from mcap.errors import UsageError
 from mcap.images.jpeg import jpeg_bytes
 from mcap.masking.crops import portrait_crop
 from mcap.masking.records import KnownPhotos, MaskedPhoto
@@ -33,7 +31,7 @@ from mcap.masking.report_json import READABLE, describe, face_from_json
 from mcap.masking.sheet import accepted_tiles, draw_sheets, refused_tiles
 from mcap.masking.training_set import CAPTION, TrainingSet, trainer_of
 from mcap.runtime import files
-from mcap.runtime.documents import MEBIBYTE, parse_json, read_json, read_text
+from mcap.runtime.documents import MEBIBYTE, append_json_line, read_json, read_json_lines
 from mcap.runtime.parallel import cores, ordered_map
 
 if TYPE_CHECKING:
@@ -43,7 +41,8 @@ if TYPE_CHECKING:
     from mcap.results.contact_sheet import Tile
 
 JOURNAL = ".mcap.writing.jsonl"
-"""A line a file: {"file": path inside the folder, "sha256": of the bytes that come there}."""
+"""A line a file: {"file": path inside the folder, "sha256": of the bytes that come there}. One that
+a kill has torn announces what was not begun."""
 LARGEST_REPORT = 64 * MEBIBYTE
 """Of a report.json; a photo takes a few kilobytes of it, each face in it as many."""
 MEASURES = 4
@@ -133,16 +132,9 @@ def read_earlier(out: Path, request: MaskRequest) -> EarlierRun:
 def read_journal(out: Path) -> dict[str, frozenset[str]]:
     """Return what runs that were killed announced: path -> sha256 of the bytes; {} as a rule."""
     found: dict[str, set[str]] = {}
-    try:
-        lines = read_text(out / JOURNAL, LARGEST_REPORT).split("\n")
-    except (OSError, ValueError, UsageError):
-        return {}
-    for line in lines:
-        try:
-            entry = parse_json(line)
+    for entry in read_json_lines(out / JOURNAL, LARGEST_REPORT):
+        with suppress(KeyError, TypeError):
             found.setdefault(str(entry["file"]), set()).add(str(entry["sha256"]))
-        except (ValueError, KeyError, TypeError):
-            continue  # torn by the kill: what it announces was not begun
     return {path: frozenset(digests) for path, digests in found.items()}
 
 
@@ -299,11 +291,7 @@ def write_announced(out: Path, path: str, data: bytes) -> str:
     digest = hashlib.sha256(data).hexdigest()
     file = out / path
     if not file.is_file() or files.sha256_of(file) != digest:
-        line = json.dumps({"file": path, "sha256": digest}, ensure_ascii=False) + "\n"
-        # One call writes the line: other threads write theirs.
-        with open(out / JOURNAL, "ab", buffering=0, opener=files.private_opener) as journal:
-            journal.write(line.encode("utf-8", "surrogateescape"))
-            os.fsync(journal.fileno())
+        append_json_line(out / JOURNAL, {"file": path, "sha256": digest})
         files.write_bytes(file, data)
     return digest
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mcap.errors import UsageError
 from mcap.masking.folder import JOURNAL, LARGEST_REPORT
+from mcap.masking.looks import LOOKS
 from mcap.runtime.documents import read_json
 from mcap.runtime.files import TEMPORARY
 from mcap.subjects.forget import Traces, traces_of
@@ -31,10 +32,10 @@ def mask_traces(folder: Path) -> Traces:
 
     def own(path: Path) -> bool:
         name = path.as_posix()
-        # The last two are left by a kill.
+        # The journal, the looks and what is unfinished are left by a kill.
         unfinished = any(TEMPORARY.fullmatch(part) for part in path.parts)
         return (
-            name in (REPORT, JOURNAL)
+            name in (REPORT, JOURNAL, LOOKS)
             or unfinished
             or bool(re.fullmatch(r"(masks|faces)/[^/]+\.png|contact-sheet(-\d+)?\.jpg", name))
             or bool(re.fullmatch(r"(kohya/\d+_[^/]+|onetrainer)/[^/]+\.(png|txt)", name))

@@ -86,6 +86,16 @@ class NearDuplicate:
 
 
 @dataclass(frozen=True)
+class FirstLook:
+    """What one photo shows before it is compared with the others."""
+
+    path: Path
+    faces: int
+    refused: str | None
+    """Why it is left out, whatever the others show; None where that depends on them."""
+
+
+@dataclass(frozen=True)
 class MaskedPhoto:
     """An accepted photo. Its mask is kept as 8-bit pixels of the part where it is not 0."""
 

@@ -29,6 +29,7 @@ from mcap.masking.folder import masks_as_written
 from mcap.masking.near_duplicates import near_duplicates, thumbnail
 from mcap.masking.records import (
     FaceCheck,
+    FirstLook,
     KnownPhotos,
     MaskedPhoto,
     MaskedSet,
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
 
 OnPhoto = Callable[[Path], None]
 """Called for each photo after each of the two passes, so 2 x len(paths) times in all."""
+OnLook = Callable[[FirstLook], None]
+"""Called for each photo after the first pass."""
 
 UNSEEN = ("resolution", "sharpness", "brightness", "overexposed", "outside")
 """Checks whose failing makes the identity network's quality worthless."""
@@ -72,6 +75,7 @@ def mask_photos(
     masks: Path | str | Mapping[str, Path] | None = None,
     known: KnownPhotos | None = None,
     on_photo: OnPhoto | None = None,
+    on_look: OnLook | None = None,
 ) -> MaskedSet:
     """Find, choose, judge and mask the face of the one person who recurs in photos.
 
@@ -94,7 +98,13 @@ def mask_photos(
     pinned = None
     if subject is not None:
         pinned = face_of_subject(look(subject, tools, settings, known), settings)
-    photos = list(look_at_each(paths, tools, settings, known, on_photo))
+    photos: list[Look | RefusedPhoto] = []
+    for path, item in zip(
+        paths, look_at_each(paths, tools, settings, known, on_photo), strict=True
+    ):
+        photos.append(item)
+        if on_look:
+            on_look(first_look(Path(path), item, settings))
     seen = readable(photos, known)
     choices = choose_subject(
         [each.faces for each in seen.values()],
@@ -235,6 +245,23 @@ def look_at_each(
         if on_photo:
             on_photo(path)
         yield item
+
+
+def first_look(path: Path, item: Look | RefusedPhoto, settings: MaskSettings) -> FirstLook:
+    """Return what a photo shows by itself.
+
+    Of a lone face all checks are made but those for which there must be a subject or a mask: what
+    they refuse, no comparison with the other photos admits.
+    """
+    if isinstance(item, RefusedPhoto):
+        return FirstLook(path, 0, item.reason)
+    if not item.faces:
+        return FirstLook(path, 0, (no_persons_face(item) if item.doubted else NO_FACE).reason)
+    wrong = []
+    if len(item.faces) == 1:
+        checks = check_face(FaceToJudge(item.faces[0], settings))
+        wrong = [check.text for check in checks if check.verdict == "refused"]
+    return FirstLook(path, len(item.faces), "; ".join(wrong) or None)
 
 
 def readable(photos: Sequence[Look | RefusedPhoto], known: KnownPhotos | None) -> dict[str, Look]:

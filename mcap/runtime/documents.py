@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import tomllib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mcap.errors import UsageError
+from mcap.runtime.files import private_opener
 
 MEBIBYTE = 2**20
 DEEPEST = 64
@@ -63,6 +66,34 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text, parse_float=finite, parse_constant=finite)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def read_json_lines(path: Path, largest: int = MEBIBYTE) -> Iterator[Any]:
+    """Yield what each line of a JSON Lines file holds, but of lines that are torn or no JSON.
+
+    Nothing where there is no such file, it cannot be read, or is larger than ``largest`` bytes.
+    """
+    try:
+        lines = read_text(path, largest).split("\n")
+    except (OSError, ValueError, UsageError):
+        return
+    for line in lines:
+        try:
+            entry = parse_json(line)
+        except ValueError:
+            continue
+        yield entry
+
+
+def append_json_line(path: Path, entry: Mapping[str, Any]) -> None:
+    """Write one line of a JSON Lines file and have it on the disk; OSError where that takes none.
+
+    A single call writes it: other threads write theirs.
+    """
+    line = json.dumps(entry) + "\n"
+    with open(path, "ab", buffering=0, opener=private_opener) as file:
+        file.write(line.encode("ascii"))
+        os.fsync(file.fileno())
 
 
 def read_text(path: Path, largest: int) -> str:

@@ -159,11 +159,12 @@ class Studio:
         person = self.person(request)
         folders = StyleFolders(self.folder, person, "")
         jobs = self.jobs.of(person)
-        cards, advice = views.photo_cards(folders)
-        looking = views.latest(jobs, "mask")
+        mask = views.latest(jobs, "mask")
+        looking = mask is not None and mask.state in OPEN
+        cards, advice = views.photo_cards(folders, looking=looking)
         failed = ""
-        if looking is not None and looking.state == "failed":
-            failed = str((looking.result() or {}).get("error", ""))
+        if mask is not None and mask.state == "failed":
+            failed = str((mask.result() or {}).get("error", ""))
         return self.page(
             "app_person.html",
             person,
@@ -173,8 +174,8 @@ class Studio:
             good=sum(card["word"] == "good" for card in cards),
             advice=advice,
             failed=failed,
-            unseen=any(card["mark"] == "open" for card in cards)
-            and not (looking is not None and looking.state in OPEN),
+            looking=looking,
+            unseen=any(card["mark"] == "open" for card in cards) and not looking,
             styles=views.style_cards(),
             works=views.works(self.folder, person),
             choices=self.choices,
@@ -242,13 +243,23 @@ class Studio:
         }
 
     def live(self, request: Request) -> Response:
-        """The same as JSON, its parts rendered, for the page's script."""
+        """The same as JSON, its parts rendered, for the page's script.
+
+        While photos are looked at, their verdicts are parts, too.
+        """
         folders = self.folders(request) if "style" in request.path_params else None
-        values = self.live_values(self.person(request), folders)
+        person = self.person(request)
+        values = self.live_values(person, folders)
         parts = {
             name: templates().get_template(f"app_{name}.html").render(live=values)
             for name in ("progress", "previews")
         }
+        mask = views.latest(self.jobs.of(person), "mask")
+        if folders is None and mask is not None and mask.state in OPEN:
+            cards, _ = views.photo_cards(StyleFolders(self.folder, person, ""), looking=True)
+            verdict = templates().get_template("app_verdict.html")
+            parts |= {card["part"]: verdict.render(photo=card) for card in cards}
+            parts["looked"] = templates().get_template("app_looked.html").render(photos=cards)
         return JSONResponse({"stamp": values["stamp"], "parts": parts})
 
     def photo(self, request: Request) -> Response:

@@ -34,6 +34,8 @@ OPEN = frozenset({"waiting", "running", "stopping"})
 """States of jobs that are not over."""
 
 PROGRAM = (sys.executable, "-m", "mcap")
+STANDBY = (sys.executable, "-m", "mcap.cli.standby")
+"""Loads what ``mcap mask`` needs, and is then the command whose words it is told."""
 RECORD, OUT, LOG = "job.json", "out.json", "log.txt"
 MOST_BEGUN = 3
 """So often is a job begun by itself: one that kills its process is not tried for ever."""
@@ -158,6 +160,55 @@ def let_interrupts_through() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+class Standby:
+    """A process that has loaded what a look at photos takes, before somebody waits for that."""
+
+    def __init__(self, program: Sequence[str]) -> None:
+        self.program = tuple(program)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def prepare(self) -> None:
+        """Start it, where there is none yet; one that ended by itself is not tried again."""
+        if self.process is not None and self.process.poll() is not None:
+            self.process, self.program = None, ()
+        if self.process is None and self.program:
+            with suppress(OSError):
+                self.process = subprocess.Popen(
+                    self.program, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL, env=job_environment(), start_new_session=True,
+                )  # fmt: skip
+
+    def take(self, words: Sequence[str], out: Path, log: Path) -> subprocess.Popen[bytes] | None:
+        """Return the process, which runs a command of mcap from here on; None where there is none.
+
+        ``words`` are those behind ``mcap``; it writes what it prints into ``out``, and what it
+        says to people behind what is in ``log``.
+        """
+        process, self.process = self.process, None
+        if process is None or process.poll() is not None or process.stdin is None:
+            return None
+        asked = {"words": [*words], "out": str(out.absolute()), "log": str(log.absolute())}
+        try:
+            with process.stdin:
+                process.stdin.write(json.dumps(asked).encode() + b"\n")
+        except OSError:  # it has ended in this moment
+            process.wait()
+            return None
+        return process
+
+    def close(self) -> None:
+        """End it."""
+        process, self.process = self.process, None
+        if process is not None:
+            process.kill()  # it has begun nothing
+            process.communicate()
+
+
+def job_environment() -> dict[str, str]:
+    """Return the environment of a job's process: what it prints is there at once."""
+    return {**os.environ, "PYTHONUNBUFFERED": "1"}
+
+
 class Jobs:
     """All jobs of a studio, in the order in which they were asked for.
 
@@ -165,9 +216,17 @@ class Jobs:
     """
 
     def __init__(
-        self, studio: Path, options: Sequence[str] = (), program: Sequence[str] = PROGRAM
+        self,
+        studio: Path,
+        options: Sequence[str] = (),
+        program: Sequence[str] = PROGRAM,
+        standby: Sequence[str] = (),
     ) -> None:
-        """``options`` are global ones that each command gets, such as ``--offline``."""
+        """``options`` are global ones that each command gets, such as ``--offline``.
+
+        ``standby`` starts a process that waits for the words of a ``mask`` (`STANDBY`).
+        """
+        self.standby = Standby(standby) if standby else None
         self.studio, self.options, self.program = studio, tuple(options), tuple(program)
         self.changing = threading.RLock()
         self.closed = False
@@ -221,6 +280,8 @@ class Jobs:
                 waiting = [job for job in mine if job.state == "waiting"]
                 if waiting and not busy and not self.closed:
                     self.begin(waiting[0])
+                elif light and self.standby and not busy and not self.closed:
+                    self.standby.prepare()
 
     def advance_or_wait(self) -> None:
         """Do the same; where the disk takes nothing, what waits goes on waiting."""
@@ -230,17 +291,21 @@ class Jobs:
     def begin(self, job: Job) -> None:
         """Start a job's process, in a session of its own: Ctrl-C and a kill of the server are not
         its business."""
-        (job.folder / OUT).unlink(missing_ok=True)
-        command = [*self.program, *self.options, "--json", *job.words]
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        out, log = job.folder / OUT, job.folder / LOG
+        out.unlink(missing_ok=True)
+        words = [*self.options, "--json", *job.words]
+        process = None
         with (
-            open(job.folder / OUT, "wb", opener=private_opener) as out,
-            open(job.folder / LOG, "ab", opener=private_opener) as log,
+            open(out, "wb", opener=private_opener) as printed,
+            open(log, "ab", opener=private_opener) as said,
         ):
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=log, env=environment,
-                start_new_session=True,
-            )  # fmt: skip
+            if self.standby and job.title == "mask":
+                process = self.standby.take(words, out, log)
+            if process is None:
+                process = subprocess.Popen(
+                    [*self.program, *words], stdin=subprocess.DEVNULL, stdout=printed, stderr=said,
+                    env=job_environment(), start_new_session=True,
+                )  # fmt: skip
         job.process, job.pid = process, process.pid
         with suppress(psutil.Error):
             job.started = psutil.Process(process.pid).create_time()
@@ -288,6 +353,8 @@ class Jobs:
     def close(self, seconds: float = 60.0) -> list[Job]:
         """Stop all that runs, for `take_up`; return those that are still there after a while."""
         self.closed = True
+        if self.standby:
+            self.standby.close()
         running = [job for job in self.jobs if job.state in ("running", "stopping")]
         for job in running:
             self.stop(job, by="studio")

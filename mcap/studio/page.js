@@ -38,8 +38,8 @@ async function look() {
     gone.hidden = true;
     if (told.stamp !== live.dataset.stamp && renew()) return;
     for (const [name, html] of Object.entries(told.parts)) {
-      const part = live.querySelector(`[data-part="${name}"]`);
-      if (shown.get(name) !== html) part.innerHTML = html;
+      const part = document.querySelector(`[data-part="${name}"]`);
+      if (part && shown.get(name) !== html) part.innerHTML = html;
       shown.set(name, html);
     }
   } catch {

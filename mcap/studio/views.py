@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,8 +20,10 @@ from mcap.generation.ranking import shown_likeness, verdict, who_judged
 from mcap.generation.summary import listed
 from mcap.images.find import natural_order
 from mcap.masking.folder import LARGEST_REPORT
+from mcap.masking.looks import read_looks
 from mcap.registry import registry
 from mcap.runtime.documents import read_json
+from mcap.runtime.files import sha256_of
 from mcap.studio.folder import OWN_FOLDERS, StyleFolders, people_of
 from mcap.studio.jobs import OPEN, Job, Jobs
 from mcap.style.profile import FoundProfile, list_profiles
@@ -96,23 +99,37 @@ def everybody(studio: Path, jobs: Jobs) -> list[dict[str, Any]]:
     return people
 
 
-def photo_cards(folders: StyleFolders) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return a card a photo, with the verdict of ``mcap mask``, and the advice on all of them."""
+def photo_cards(folders: StyleFolders, *, looking: bool) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return a card a photo, with the verdict of ``mcap mask``, and the advice on all of them.
+
+    ``looking``: it runs now, and photos without a verdict have what they show by themselves.
+    """
     report: Mapping[str, Any] = {}
     with suppress(OSError, ValueError):
         found = read_json(folders.masked / "report.json", LARGEST_REPORT)
         report = found if isinstance(found, dict) else {}
     verdicts = {Path(item["path"]).name: item for item in report.get("photos", ())}
+    looks = {look.path.name: look for look in read_looks(folders.masked)} if looking else {}
     cards = []
-    for path in pictures_in(folders.photos):
-        said = verdicts.get(path.name)
+    for number, path in enumerate(pictures_in(folders.photos), start=1):
+        said, look = verdicts.get(path.name), looks.get(path.name)
+        # Another photo may have come under the name of one that was removed.
+        if said is not None and said.get("sha256") not in (None, sha256_of_unchanged(path)):
+            said = None
         word, why = "not looked at yet", list[str]()
         if said is not None:
             word = "good" if said["accepted"] else "not used"
             why = said["notes"] if said["accepted"] else [said["reason"]]
+        elif look is not None and look.refused is not None:
+            word, why = "not used", [look.refused]
+        elif look is not None:
+            word = "good so far"
+            faces = "one face" if look.faces == 1 else f"{look.faces} faces"
+            why = [f"{faces}; next it is compared with the other photos"]
         cards.append(
             {
                 "file": path.name,
+                "part": f"verdict-{number}",
                 "src": address("people", folders.person, "photos", path.name),
                 "word": word,
                 "mark": {"good": "good", "not used": "bad"}.get(word, "open"),
@@ -120,6 +137,18 @@ def photo_cards(folders: StyleFolders) -> tuple[list[dict[str, Any]], list[str]]
             }
         )
     return cards, [item["text"] for item in report.get("advice", ()) if "text" in item]
+
+
+def sha256_of_unchanged(path: Path) -> str:
+    """Return the sha256 of a file, which is read again only when it has changed."""
+    changed = path.stat()
+    return sha256_of_version(path, changed.st_mtime_ns, changed.st_size)
+
+
+@lru_cache(maxsize=1024)
+def sha256_of_version(path: Path, _changed: int, _size: int) -> str:
+    """Return the sha256 of a file as it is since it was changed last."""
+    return sha256_of(path)
 
 
 def styles() -> list[FoundProfile]:

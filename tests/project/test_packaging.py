@@ -216,9 +216,22 @@ def test_the_wheel_is_below_sixty_megabytes(wheel):
     assert wheel.stat().st_size <= 60_000_000
 
 
+def interpreter(version: str) -> str:
+    """Return the Python of a version, on PATH or one of pyenv's; skips the test without it."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    found = [*pyenv.glob(f"{version}.*/bin/python"), shutil.which(f"python{version}")]
+    for path in found:  # what pyenv has on PATH runs the chosen version alone
+        asked = [path, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+        if path and subprocess.run(asked, capture_output=True).stdout.decode().strip() == version:
+            return str(path)
+    pytest.skip(f"there is no Python {version}")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("tool", ["uv", "pipx"])
-def test_the_wheel_installs_as_a_tool(wheel, tool):
+@pytest.mark.parametrize(
+    ("tool", "version"), [("uv", "3.11"), ("uv", "3.12"), ("uv", "3.13"), ("pipx", "3.11")]
+)
+def test_the_wheel_installs_as_a_tool(wheel, tool, version):
     """With what is light: that torch installs from PyPI is not ours to try every time."""
     script = ROOT / "tools" / "release" / "try_install.py"
     if not script.is_file():
@@ -227,8 +240,9 @@ def test_the_wheel_installs_as_a_tool(wheel, tool):
     path = os.pathsep.join([str(beside), os.environ["PATH"]])
     if shutil.which(tool, path=path) is None:
         pytest.skip(f"{tool} is not installed")
+    python = interpreter(version)
     done = subprocess.run(
-        [sys.executable, str(script), str(wheel), "--with", tool, "--light"],
+        [sys.executable, str(script), str(wheel), "--with", tool, "--light", "--python", python],
         env={**os.environ, "PATH": path},
         capture_output=True,
         text=True,

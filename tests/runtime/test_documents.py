@@ -63,3 +63,15 @@ def test_json_in_a_picture_or_a_line_is_refused_as_any_other_damage():
             documents.parse_json(text)
     with pytest.raises(ValueError):
         documents.parse_json(json.dumps({"a": 1})[:-1])
+
+
+def test_lines_are_read_but_for_those_that_are_torn(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    assert list(documents.read_json_lines(path)) == []
+    documents.append_json_line(path, {"name": "ü\n\udcff"})
+    with open(path, "ab") as file:
+        file.write(b'{"a": NaN}\n\n[1]\n{"torn')
+    assert path.stat().st_mode & 0o777 == 0o600
+    found = list(documents.read_json_lines(path))
+    assert found == [{"name": "ü\n\udcff"}, [1]]
+    assert list(documents.read_json_lines(path, largest=3)) == []

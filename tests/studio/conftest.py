@@ -37,6 +37,27 @@ print(json.dumps({"words": words}))
 """Stands in for ``mcap``, which takes seconds to start."""
 
 
+STANDBY = """
+import json, os, runpy, sys
+
+line = sys.stdin.readline()
+if line:
+    asked = json.loads(line)
+    for path, descriptor in ((asked["out"], 1), (asked["log"], 2)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), descriptor)
+    sys.argv = [sys.argv[1], *asked["words"], "from standby"]
+    runpy.run_path(sys.argv[0])
+"""
+"""Stands in for ``mcap.cli.standby``."""
+
+
+@pytest.fixture
+def standby(tmp_path, program) -> tuple[str, str, str]:
+    path = tmp_path / "standby.py"
+    path.write_text(textwrap.dedent(STANDBY))
+    return sys.executable, str(path), program[1]
+
+
 @pytest.fixture
 def program(tmp_path) -> tuple[str, str]:
     let_interrupts_through()  # tests may run in the background

@@ -10,6 +10,9 @@ import pytest
 pytest.importorskip("starlette")
 from starlette.testclient import TestClient
 
+from mcap.masking.looks import noted_looks
+from mcap.masking.records import FirstLook
+from mcap.runtime.files import sha256_of
 from mcap.studio import uploads
 from mcap.studio.app import Choices, make_app
 from mcap.studio.folder import StyleFolders
@@ -171,6 +174,42 @@ def test_a_verdict_is_shown_with_its_reason(page, studio):
     assert "1 of 2 can be used" in answer and "a bit dark" in answer and "Take more." in answer
     assert "no face &lt;found&gt;" in answer and 'name="style" value="passport"' in answer
     (folders.masked / "report.json").write_text("damaged")
+    assert "not looked at yet" in page.get("/people/Anna").text
+
+
+def test_each_verdict_is_shown_as_it_is_known(page, studio, jobs, tmp_path):
+    folders = StyleFolders(studio, "Anna", "")
+    for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg"):
+        (folders.photos / name).write_bytes(jpeg(ord(name[0])))
+    folders.masked.mkdir()
+    hold = jobs.add("Anna", ["mask", "--wait", str(tmp_path / "go")])
+    with noted_looks(folders.masked) as note:
+        note(FirstLook(folders.photos / "a.jpg", 1, None))
+        note(FirstLook(folders.photos / "b.jpg", 0, "no face <found>"))
+        note(FirstLook(folders.photos / "c.jpg", 2, None))
+        parts = page.get("/people/Anna/live").json()["parts"]
+        assert "3 of 4 looked at" in parts["looked"]
+        assert "one face; next" in parts["verdict-1"] and "2 faces; next" in parts["verdict-3"]
+        assert 'class="bad"' in parts["verdict-2"] and "no face &lt;found&gt;" in parts["verdict-2"]
+        assert "not looked at yet" in parts["verdict-4"]
+        answer = page.get("/people/Anna").text
+        assert "3 of 4 looked at" in answer and answer.count("good so far") == 2
+        assert 'name="style"' not in answer  # the verdict is not there
+        jobs.stop(hold)
+        hold.process.wait(20)
+        assert "good so far" not in page.get("/people/Anna").text
+        assert "verdict-1" not in page.get("/people/Anna/live").json()["parts"]
+
+
+def test_a_verdict_is_not_that_of_another_photo_of_the_same_name(page, studio):
+    folders = StyleFolders(studio, "Anna", "")
+    (folders.photos / "a.jpg").write_bytes(jpeg(1))
+    folders.masked.mkdir()
+    sha256 = sha256_of(folders.photos / "a.jpg")
+    item = {"path": "a.jpg", "sha256": sha256, "accepted": True, "notes": [], "reason": None}
+    (folders.masked / "report.json").write_text(json.dumps({"photos": [item]}))
+    assert "1 of 1 can be used" in page.get("/people/Anna").text
+    (folders.photos / "a.jpg").write_bytes(jpeg(2))
     assert "not looked at yet" in page.get("/people/Anna").text
 
 

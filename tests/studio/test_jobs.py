@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 
 import psutil
 import pytest
 
-from mcap.studio.jobs import MOST_BEGUN, Jobs, let_interrupts_through
+from mcap.studio.jobs import MOST_BEGUN, Jobs, Standby, let_interrupts_through
 
 
 def until(condition, seconds: float = 20.0) -> None:
@@ -146,4 +147,49 @@ def test_a_damaged_record_is_none(studio, program, text):
     jobs = Jobs(studio, program=program)
     assert jobs.of("Anna") == []
     assert jobs.add("Anna", ["mask"]).number == 2
+    jobs.close(10)
+
+
+def test_photos_are_looked_at_by_the_process_that_waits(studio, program, standby, tmp_path):
+    jobs = Jobs(studio, ["--offline"], program, standby)
+    jobs.advance()
+    waiting = jobs.standby.process
+    job = jobs.add("Anna", ["mask", "--wait", str(tmp_path / "go")])
+    assert job.pid == waiting.pid and job.started == psutil.Process(job.pid).create_time()
+    jobs.advance()
+    assert jobs.standby.process is None  # not beside it: it would take its time
+    until(lambda: "3/10" in job.log())
+    jobs.stop(job)
+    wait_for(jobs, job, "stopped")
+    (tmp_path / "go").touch()
+    until(lambda: jobs.advance() or jobs.standby.process is not None)
+    jobs.again(job)
+    wait_for(jobs, job, "done")
+    words = ["--offline", "--json", "mask", "--wait", str(tmp_path / "go"), "from standby"]
+    assert job.result() == {"words": words}
+    jobs.advance()
+    other = jobs.add("Anna", ["generate"])
+    wait_for(jobs, other, "done")
+    assert "from standby" not in other.result()["words"]
+    last = jobs.standby.process
+    jobs.close(10)
+    assert last.poll() is not None
+
+
+def test_a_process_that_waits_ends_with_its_server(standby):
+    made = Standby(standby)
+    made.prepare()
+    made.process.stdin.close()  # as the system does when the server is killed
+    assert made.process.wait(20) == 0
+    made.prepare()
+    assert made.process is None  # it is not tried again and again
+
+
+def test_without_it_the_command_is_started_as_any_other(studio, program):
+    jobs = Jobs(studio, (), program, (sys.executable, "-c", "raise SystemExit(1)"))
+    jobs.advance()
+    jobs.standby.process.wait(20)
+    job = jobs.add("Anna", ["mask"])
+    wait_for(jobs, job, "done")
+    assert job.result() == {"words": ["--json", "mask"]}
     jobs.close(10)

@@ -111,6 +111,7 @@ def try_it(env: dict[str, str], light: bool, home: Path) -> None:
     assert {"passport", "business"} <= {item["name"] for item in profiles["profiles"]}
     assert all(item["error"] is None for item in profiles["profiles"])
     if not light:
+        call("mcap", "doctor", env=env, cwd=home)
         photos = ROOT / "examples" / "selfies"
         made = json.loads(
             call("mcap", "--json", "mask", photos, "--out", home / "masks", env=env, cwd=home)
