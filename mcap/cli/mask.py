@@ -268,7 +268,7 @@ def masked_report(
     from mcap.masking.looks import noted_looks
     from mcap.masking.objects import mask_objects
     from mcap.masking.report_json import describe
-    from mcap.masking.select import mask_photos
+    from mcap.masking.select import MaskEvents, mask_photos
     from mcap.runtime.files import require_writable
     from mcap.runtime.lock import LOCK, locked_folder
 
@@ -297,14 +297,10 @@ def masked_report(
         shared: dict[str, Any] = {"masks": own, "known": earlier.known, "on_photo": advance}
         masked: MaskedSet
         if isinstance(made, FaceTools):
-            on_look = None if out is None else ctx.with_resource(noted_looks(out))
+            if out is not None:
+                shared["on_photo"] = MaskEvents(advance, ctx.with_resource(noted_looks(out)))
             masked = mask_photos(
-                request.photos,
-                made,
-                request.settings,
-                subject=request.subject,
-                on_look=on_look,
-                **shared,
+                request.photos, made, request.settings, subject=request.subject, **shared
             )
         else:
             masked = mask_objects(request.photos, made, request.settings, **shared)

@@ -1,4 +1,4 @@
-"""What ``mcap mask`` has seen so far: a line a photo, for whoever waits for its report.
+"""First looks of a ``mcap mask`` that is running: a line a photo, for whoever waits for its report.
 
 The verdicts need all photos at once. What one photo shows by itself is there long before.
 """

@@ -56,8 +56,16 @@ if TYPE_CHECKING:
 
 OnPhoto = Callable[[Path], None]
 """Called for each photo after each of the two passes, so 2 x len(paths) times in all."""
-OnLook = Callable[[FirstLook], None]
-"""Called for each photo after the first pass."""
+
+
+@dataclass(frozen=True)
+class MaskEvents:
+    """Functions for whoever waits for the verdicts."""
+
+    on_photo: OnPhoto
+    on_look: Callable[[FirstLook], None]
+    """Called for each photo after the first pass."""
+
 
 UNSEEN = ("resolution", "sharpness", "brightness", "overexposed", "outside")
 """Checks whose failing makes the identity network's quality worthless."""
@@ -74,8 +82,7 @@ def mask_photos(
     subject: Path | str | None = None,
     masks: Path | str | Mapping[str, Path] | None = None,
     known: KnownPhotos | None = None,
-    on_photo: OnPhoto | None = None,
-    on_look: OnLook | None = None,
+    on_photo: OnPhoto | MaskEvents | None = None,
 ) -> MaskedSet:
     """Find, choose, judge and mask the face of the one person who recurs in photos.
 
@@ -86,12 +93,15 @@ def mask_photos(
 
     Where ``tools.person`` is given, masks are of the head: it is joined with the face's mask,
     the masker's or that which ``mcap mask`` has written. A mask that was made or edited by hand is
-    taken as it is.
+    taken as it is. ``on_photo`` is told of each photo's passes, and as `MaskEvents` of the first
+    look at it, too.
 
     Refusals do not raise, except that of the photo that ``subject`` names: see
     `mcap.masking.advice.require_accepted`.
     """
     settings = settings or MaskSettings()
+    on_look = on_photo.on_look if isinstance(on_photo, MaskEvents) else None
+    on_photo = on_photo.on_photo if isinstance(on_photo, MaskEvents) else on_photo
     same_person = settings.faces.same_person
     if same_person is None:
         same_person = tools.identity.info.same_person

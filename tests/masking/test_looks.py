@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from mcap.masking import MaskSettings, mask_photos
 from mcap.masking.forget import mask_traces
 from mcap.masking.looks import LOOKS, noted_looks, read_looks
 from mcap.masking.records import FirstLook
+from mcap.masking.select import MaskEvents
 from tests.support.masked_photos import OneFace, TellsStrangers, photos
 
 
@@ -24,7 +26,10 @@ def test_a_lone_face_is_judged_and_no_comparison_admits_what_was_refused(tmp_pat
     paths = [*photos(tmp_path, night=dark), tmp_path / "notes.jpg"]
     told: list[FirstLook] = []
     tools = FaceTools(OneFace(), TellsStrangers(), LandmarkMasker())
-    found = mask_photos(paths, tools, MaskSettings(size=256), on_look=told.append)
+    passes: list[Path] = []
+    events = MaskEvents(passes.append, told.append)
+    found = mask_photos(paths, tools, MaskSettings(size=256), on_photo=events)
+    assert passes == [*paths, *paths]
     assert [look.path for look in told] == paths
     refused = {look.path.name: look.refused for look in told if look.refused is not None}
     assert set(refused) == {"night.png", "notes.jpg"} and "too dark" in refused["night.png"]
