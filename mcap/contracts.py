@@ -317,6 +317,9 @@ class RestorerInfo:
     template: tuple[tuple[float, float], ...] | None = None
     """Where the five landmarks belong in that frame, (x, y) in pixels; None: where FFHQ has
     them (`mcap.enhancement.face_restoration.FFHQ_512`)."""
+    drawn_by: tuple[str, ...] = ()
+    """Ids of the backbones whose pictures it was trained for: a picture whose record names none of
+    them is not given to it, unless the user asks for it by name. (): any picture."""
 
     def allows_half(self, device: torch.device | str) -> bool:
         """Return True where half precision may be asked for on a device."""

@@ -30,7 +30,8 @@ INPUTS = typer.Argument(
 RESTORER = typer.Option(
     help="Restorers in the order in which they work, separated by commas: names (mcap "
     "plugins lists them) or weight files of your own (.safetensors, .pth). none: only what "
-    "--profile asks for. Default: demo-sr, which comes with mcap.",
+    "--profile asks for. Default: demo-sr, which comes with mcap, and demo-face in pictures "
+    "that the backbone demo drew.",
     metavar="A,B",
     autocompletion=complete.restorers,
     show_default=False,

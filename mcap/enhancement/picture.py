@@ -98,6 +98,8 @@ class Canvas:
     """[H, W], at the end; the stages do not see it."""
     factor: float = 1.0
     """Times as large as the input."""
+    stages: list[Stage] = field(default_factory=list)
+    """Those that have worked on it."""
     faceless: bool = False
     """It shows a thing, and no face was looked for."""
     private: tuple[str, ...] = ()
@@ -157,15 +159,20 @@ class PictureEnhancer:
             canvas.notes.append("The person who was named is not to be seen: no face was found.")
         budget = TileBudget(job.tiles)
         for stage in self.run.stages:
-            if stage.restorer.info.kind == "face" and faceless:
-                canvas.notes.append(
-                    f"{stage.name} was left out: the picture shows a thing. To restore faces in it "
-                    "all the same, name it with --restorer."
-                )
+            if not self.made_for(stage, source):
+                yield from budget.spend(1)
+            elif stage.restorer.info.kind == "face" and faceless:
+                if not stage.restorer.info.drawn_by:  # else nobody has asked for it
+                    canvas.notes.append(
+                        f"{stage.name} was left out: the picture shows a thing. To restore faces "
+                        "in it all the same, name it with --restorer."
+                    )
                 yield from budget.spend(1)
             elif stage.restorer.info.kind == "image":
+                canvas.stages.append(stage)
                 yield from self.enlarge(stage, canvas, budget)
             else:
+                canvas.stages.append(stage)
                 self.restore_faces(stage, canvas)
                 yield from budget.spend(1)
         yield from budget.spend(budget.left)
@@ -181,6 +188,13 @@ class PictureEnhancer:
         subject = (source.record or {}).get("subject")
         drawn = isinstance(subject, dict) and subject.get("kind") == "object"
         return self.run.a_thing or drawn
+
+    def made_for(self, stage: Stage, source: PictureFile) -> bool:
+        """Return whether a restorer is for a picture, as ``info.drawn_by`` has it."""
+        backbones = stage.restorer.info.drawn_by
+        backbone = (source.record or {}).get("backbone")
+        drawn = isinstance(backbone, dict) and backbone.get("id") in backbones
+        return not backbones or drawn or self.run.faces_asked_for
 
     def detect(self, source: PictureFile) -> list[FaceState]:
         """Find every face of the input and embed it as it came."""

@@ -158,7 +158,8 @@ class Enhancement:
     """The pictures show a thing and no person: so said, or so says a picture's own record. Then no
     face is looked for, nor restored, unless ``faces_asked_for``."""
     faces_asked_for: bool = False
-    """A face restorer was named for this very run, and does not only stand in the settings."""
+    """A face restorer was named for this very run, and does not only stand in the settings. It is
+    then used whatever the picture shows, and whoever drew it."""
     device: Any = "cpu"
     half: bool = False
     """Half precision where a restorer allows it."""

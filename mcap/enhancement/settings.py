@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 class EnhanceSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    restorers: tuple[str, ...] = ("demo-sr",)
-    """In the order in which they work; () for none."""
+    restorers: tuple[str, ...] = ("demo-sr", "demo-face")
+    """In the order in which they work; () for none. demo-face is for what the backbone ``demo``
+    drew, and leaves other pictures alone."""
 
     scale: float | None = Field(default=None, gt=0, le=16)
     """Times as many pixels on a side as the input; None: what the restorers make of it."""

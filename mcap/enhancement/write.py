@@ -43,6 +43,7 @@ def write(
     path = folder.free_path(job.stem)
     record = {
         **run.record,
+        "restorers": [stage.record() for stage in canvas.stages],
         "input": {"sha256": source.sha256, "size": list(source.size)},
         "made_from": source.record,
         "size": [pixels.shape[1], pixels.shape[0]],

@@ -330,6 +330,22 @@ _ALL = (
         used_for="restorer demo-sr: pictures of faces 4 times as large (default)",
     ),
     Weight(
+        name="demo-face",
+        file="model.safetensors",
+        sha256="611bb6bbf8ca47c15e56070e16d18168eb4390753355a71aa56c9ca333571d0b",
+        bytes=5_375_616,
+        licence="see its model card",
+        commercial=False,
+        sources=(
+            InstalledSource(
+                "mcap_plugins.demo_face",
+                "model.safetensors",
+                "install mcap again: it is in the wheel",
+            ),
+        ),
+        used_for="restorer demo-face: faces that the demo backbone drew",
+    ),
+    Weight(
         name="realesrgan-x4plus",
         file="RealESRGAN_x4plus.pth",
         sha256="4fa0d38905f75ac06eb49a7951b426670021be3018265fd191d2125df9d682f1",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL.PngImagePlugin import PngInfo
 
 from mcap.enhancement import (
     Stage,
@@ -98,6 +100,38 @@ def test_all_faces_are_restored_each_in_its_place(photo, tmp_path):
         x, y = face.landmarks[2].astype(int)
         assert result[y, max(x, 0), 0] > 170
     assert len(done.faces) == 3
+
+
+def drawn_by(backbone: object) -> PngInfo:
+    """What mcap writes into a picture that a backbone drew."""
+    record = {"mcap": "0.1.0", "kind": "generate", "backbone": backbone}
+    info = PngInfo()
+    info.add_text("mcap", json.dumps(record))
+    return info
+
+
+@pytest.mark.parametrize(
+    ("record", "asked", "used"),
+    [
+        (None, False, False),
+        (drawn_by({"id": "sd15"}), False, False),
+        (drawn_by(None), False, False),
+        (drawn_by({"id": "demo"}), False, True),
+        (None, True, True),
+    ],
+)
+@pytest.mark.parametrize("kind", ["image", "face"])
+def test_a_restorer_is_given_what_its_backbones_drew_and_what_is_asked_for(
+    photo, tmp_path, record, asked, used, kind
+):
+    restorer = Restore(kind)
+    restorer.info = replace(restorer.info, drawn_by=("demo", "other"))
+    path = photo(**({"pnginfo": record} if record else {}))
+    stages = [stage("plain"), Stage("own", restorer)]
+    done = run([path], stages, tmp_path / "out", faces_asked_for=asked).pictures[0]
+    assert bool(restorer.calls) is used
+    assert done.record["restorers"] == [one.record() for one in stages[: 2 if used else 1]]
+    assert not [note for note in done.record["notes"] if "own" in note]
 
 
 class HalfFails(Restore):

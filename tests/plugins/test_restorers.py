@@ -28,6 +28,7 @@ from mcap_plugins.spandrel.restorer import load, load_interpolated
 
 NAMES = {
     "demo-sr": ("image", 4),
+    "demo-face": ("face", 1),
     "realesrgan": ("image", 4),
     "realesrgan-x2": ("image", 2),
     "realesrgan-general": ("image", 4),
@@ -66,12 +67,16 @@ def test_what_is_registered_says_what_it_is():
         entry = entries[name]
         assert (entry.info.kind, entry.info.scale) == (kind, scale)
         assert all(need in WEIGHTS or need == "mcap[codeformer]" for need in entry.needs)
-    assert [name for name in NAMES if not entries[name].commercial] == ["demo-sr", "codeformer"]
+    assert [name for name in NAMES if not entries[name].commercial] == [
+        "demo-sr",
+        "demo-face",
+        "codeformer",
+    ]
     assert "non-commercial" in entries["codeformer"].licence
     assert entries["spandrel"].reads == (".safetensors", ".pth")
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - {"demo-sr"}))
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"demo-sr", "demo-face"}))
 def test_weights_that_are_not_here_are_named_offline(name, monkeypatch, tmp_path):
     monkeypatch.setenv("MCAP_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("MCAP_OFFLINE", "1")

@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 import sr_tools  # noqa: F401
 from degrade import blur, compress, noise
-from face_restorer import SIDE, WINDOW
 from pairs import RIGHT_LEFT, tone
+
+from mcap_plugins.demo_face.restorer import SIDE, WINDOW
 
 X0, Y0, X1, Y1 = WINDOW
 MARGIN = 16

@@ -20,7 +20,8 @@ import sr_tools  # noqa: F401
 import torch
 from aligned import X0, X1, Y0, Y1, AlignedFaces
 from evaluate_sr import LOWER, NAMES, Measures, sheet
-from face_restorer import SIDE, load
+
+from mcap_plugins.demo_face.restorer import SIDE, load
 
 SOFTNESS = {"as redrawn": 0.0, "softer": 3.0}
 """Standard deviation of a blur, in pixels of the frame."""

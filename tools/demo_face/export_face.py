@@ -9,8 +9,9 @@ import argparse
 from pathlib import Path
 
 import torch
-from face_restorer import load
 from safetensors.torch import save_file
+
+from mcap_plugins.demo_face.restorer import load
 
 LARGEST = 8_000_000  # bytes, in the wheel
 

@@ -23,7 +23,6 @@ import numpy as np
 import sr_tools  # noqa: F401
 import torch
 from aligned import MARGIN
-from face_restorer import SIDE, WINDOW
 from prepare import read_rows
 from prepare_pairs import read
 from seen import Backbone
@@ -32,6 +31,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from mcap.enhancement.face_restoration import FFHQ_512, warp
 from mcap.geometry.similarity_transform import Similarity
 from mcap.registry import registry
+from mcap_plugins.demo_face.restorer import SIDE, WINDOW
 
 SHARES = (0.05, 0.38)
 """Least and largest share of the way to pure noise. From 0.5 on it is somebody else (looked at),

@@ -20,8 +20,6 @@ import torch
 import torch.nn.functional as F
 from aligned import X0, X1, Y0, Y1, AlignedFaces, Pair
 from face_features import FaceFeatures
-from face_network import FaceNetwork, places
-from face_restorer import SIDE
 from judges import Judges, contrast_distance
 from muon import optimizers
 from run_steps import run_steps
@@ -29,6 +27,9 @@ from safetensors.torch import load_file
 from schedule import rate, save, set_rate
 from sharpness import fine_power
 from train_sr import average, tensor
+
+from mcap_plugins.demo_face.network import FaceNetwork, places
+from mcap_plugins.demo_face.restorer import SIDE
 
 PART = 128  # pixels a side that the critics see of a face at once
 

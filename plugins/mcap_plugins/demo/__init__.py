@@ -1,4 +1,4 @@
-"""Backbone ``demo``: the small model in the package, so that mcap runs with no download."""
+"""Backbone ``demo`` and restorer ``demo-face``: in the package, mcap runs with no download."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import mcap
-from mcap.contracts import BackbonePlan
+from mcap.contracts import BackbonePlan, RestorerInfo
 
 MODEL = Path(__file__).parent / "model"
 
@@ -107,6 +107,27 @@ def register_backbones(register: Any) -> None:
             decode_rows=9.0,  # the face network's share in it: on small pictures half of the decode
         ),
     )
+
+
+@mcap.hookimpl
+def register_restorers(register: Any) -> None:
+    register(
+        "demo-face",
+        load_demo_face,
+        info=RestorerInfo(kind="face", scale=1, input_size=384, drawn_by=("demo",)),
+        summary="comes with mcap: faces that the demo backbone drew, made sharp",
+        licence="Apache-2.0 code; see the model card for the weights",
+        commercial=False,
+        needs=("demo-face",),
+    )
+
+
+def load_demo_face() -> Any:
+    """Return the restorer with the weights of the package, on the CPU."""
+    from mcap.weights.fetch import fetch
+    from mcap_plugins.demo_face.restorer import load
+
+    return load(fetch("demo-face"))
 
 
 def load_demo(device: Any, dtype: Any, source: str | Path | None = None) -> Any:

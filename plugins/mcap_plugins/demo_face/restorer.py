@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from face_network import FaceNetwork, places
 from safetensors.torch import load_file
 
 from mcap.contracts import RestorerInfo
+from mcap_plugins.demo_face.network import FaceNetwork, places
 
 SIDE = 384
 """Pixels of the frame, which is FFHQ's. A head in it is some 315 high, on a print of 413 x 531
@@ -29,7 +29,9 @@ RIM = 12
 class DemoFaceRestorer:
     """`FaceNetwork` on a window of FFHQ's frame, as a `mcap.contracts.Restorer`."""
 
-    info = RestorerInfo(kind="face", scale=1, input_size=SIDE, moves=True, tileable=False)
+    info = RestorerInfo(
+        kind="face", scale=1, moves=True, tileable=False, input_size=SIDE, drawn_by=("demo",)
+    )
 
     def __init__(self, network: FaceNetwork) -> None:
         self._network = network.eval().requires_grad_(False)
