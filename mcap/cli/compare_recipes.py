@@ -13,12 +13,13 @@ from mcap.cli.interruption import stop_on_interrupt
 from mcap.cli.marks import chosen_marks
 from mcap.cli.measures import Yardsticks, choose_yardsticks
 from mcap.cli.output import emit, human_bytes, note, warn
+from mcap.cli.photo_tools import with_person_masker
 from mcap.cli.progress import progress
 from mcap.cli.repeat_command import repeat_command
 from mcap.cli.safety import load_safety
 from mcap.cli.train import make_request
 from mcap.cli.train_output import about, show_events
-from mcap.contracts import MetricInput
+from mcap.contracts import FaceTools, MetricInput
 from mcap.diffusion.sampling import STEPS
 from mcap.errors import Interrupted, McapError, UsageError
 from mcap.evaluation.entrants import Entrant, Result
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 
     from mcap.cli.evaluation_request import EvaluationRequest
     from mcap.cli.settings import Settings
-    from mcap.contracts import Backbone, FaceTools
+    from mcap.contracts import Backbone
     from mcap.masking.records import MaskedSet
 
 SUBJECTS = "subjects"
@@ -187,39 +188,48 @@ class Comparing:
         self.yardsticks = yardsticks
         self.tools: FaceTools = face_tools(settings)
         self.marks: Marks = chosen_marks(ctx, settings.marks)
-        self.people: dict[str, MaskedSet] = {}
-        self.styles: dict[str, MaskedSet] = {}
+        self.people: dict[tuple[str, str], MaskedSet] = {}
+        """(person, what their masks cover) -> their photos."""
+        self.styles: dict[tuple[str, str], MaskedSet] = {}
         self.backbone: Backbone | None = None
         self.left = 0
         self.begun = 0
 
     def find_faces(self, trials: Sequence[Trial]) -> None:
-        """Mask each person's photos, and each style's, once."""
-        people = {trial.entrant.person: trial.request for trial in trials}
-        styles = {trial.entrant.style: trial.request for trial in trials}
+        """Mask each person's photos, and each style's, once for every region that is learned."""
+        regions = [(trial, trial.request.recipe.subject_region) for trial in trials]
+        people = {(trial.entrant.person, region): trial.request for trial, region in regions}
+        styles = {(trial.entrant.style, region): trial.request for trial, region in regions}
         count = sum(2 * len(request.photos.sources) for request in people.values())
         count += sum(2 * len(request.photos.references) for request in styles.values())
         with progress(self.ctx, "finding faces", count, unit="photos") as bar:
             for person, request in people.items():
                 self.people[person] = mask_photos(
                     request.photos.sources,
-                    self.tools,
+                    self.masking_tools(request),
                     request.masking,
                     on_photo=lambda _: bar.advance(1),
                 )
             for style, request in styles.items():
                 self.styles[style] = mask_references(
                     request.photos.references,
-                    self.tools,
+                    self.masking_tools(request),
                     request.masking,
                     on_photo=lambda _: bar.advance(1),
                 )
 
+    def masking_tools(self, request: TrainingRequest) -> FaceTools:
+        """Return the tools with which a training's photos are masked."""
+        tools = with_person_masker(self.tools, request)
+        assert isinstance(tools, FaceTools)
+        return tools
+
     def photos(self, trial: Trial) -> PreparedPhotos:
         """Return a trial's photos; without references the backbone draws them."""
-        style = self.styles[trial.entrant.style]
+        region = trial.request.recipe.subject_region
+        style = self.styles[trial.entrant.style, region]
         drawn = not trial.request.photos.references
-        return PreparedPhotos(self.people[trial.entrant.person], None if drawn else style)
+        return PreparedPhotos(self.people[trial.entrant.person, region], None if drawn else style)
 
     def refusal(self, trial: Trial) -> McapError | None:
         """Return why a trial cannot be trained; None where it can."""
@@ -292,7 +302,7 @@ class Comparing:
                 )
                 if worth and all(line.here for line in plan.weights):
                     backbone = self.loaded_backbone(request)
-                    tools = with_encoder(self.tools, request, backbone)
+                    tools = with_encoder(self.masking_tools(request), request, backbone)
                     plan = training.timed_plan(request, plan, photos, tools, backbone)
                 times[name] = plan.time
             recipe = request.recipe.for_photos(len(photos.sources.accepted))
@@ -333,7 +343,7 @@ class Comparing:
         references = photos.references
         if references is None:
             drawn = sorted((subject.path / "references").glob("*.png"))
-            references = mask_references(drawn, self.tools, request.masking)
+            references = mask_references(drawn, self.masking_tools(request), request.masking)
         observer = self.yardsticks.observer
         known = MetricInput(
             (),
@@ -376,7 +386,7 @@ class Comparing:
         how = Options(seed=request.seed, resume=resume, marks=self.marks)
         plan = plan_training(request, photos, how, self.steps_done(trial))
         writer = training.open_subject(request, plan, backbone, resume=resume)
-        tools = with_encoder(self.tools, request, backbone)
+        tools = with_encoder(self.masking_tools(request), request, backbone)
         photos = training.with_references(photos, request, backbone, tools, writer)
         with stop_on_interrupt() as asked_to_stop:
             how = replace(how, should_stop=asked_to_stop)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from mcap.cli.backbone import load_judge
 from mcap.cli.follow import follow
 from mcap.cli.output import note
+from mcap.cli.photo_tools import make_photo_tools, photo_entries
 from mcap.contracts import FaceTools
 from mcap.evaluation.drawing import draw_strangers, drawn_pictures
 from mcap.evaluation.run import measure_entrant
 from mcap.generation.events import GenerationFinished
 from mcap.generation.run import generate
 from mcap.generation.settings import GenerateSettings
-from mcap.registry import registry
 
 if TYPE_CHECKING:
     import typer
@@ -47,13 +47,10 @@ class Drawing:
 
 def face_tools(settings: Settings) -> FaceTools:
     """Return what finds, compares, masks and judges faces, as the settings name it."""
-    make = registry().create
-    return FaceTools(
-        make("detector", settings.detector),
-        make("identity", settings.identity),
-        make("masker", settings.masker),
-        judge=load_judge(settings, settings.identity),
-    )
+    of_faces = settings.model_copy(update={"subject_kind": "face"})
+    tools = make_photo_tools(photo_entries(of_faces, None))
+    assert isinstance(tools, FaceTools)
+    return replace(tools, judge=load_judge(settings, settings.identity))
 
 
 def draw_and_measure(

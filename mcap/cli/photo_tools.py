@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from mcap.errors import UsageError
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from mcap.cli.settings import Settings
     from mcap.contracts import FaceTools, ObjectTools
     from mcap.registry import Entry
+    from mcap.training.request import TrainingRequest
 
 SECOND_OPINION = "second opinion"
 """Key of the identity network that says what a face is, where the chosen one cannot."""
@@ -94,3 +96,16 @@ def make_photo_tools(entries: Mapping[str, Entry]) -> FaceTools | ObjectTools:
         made.create("masker", entries["masker"].name),
         second_opinion=None if judge is None else made.create("identity", judge.name),
     )
+
+
+def with_person_masker(
+    tools: FaceTools | ObjectTools, request: TrainingRequest
+) -> FaceTools | ObjectTools:
+    """Return the tools, with which masks are of the head where the recipe learns the head."""
+    from mcap.contracts import FaceTools
+
+    if not isinstance(tools, FaceTools) or request.recipe.subject_region != "head":
+        return tools
+    seen_by = request.entries.get("person")
+    person = registry().create("masker", seen_by.name) if seen_by else tools.masker
+    return replace(tools, person=person)

@@ -327,12 +327,11 @@ def run(
     from mcap.cli import train_output
     from mcap.cli.backbone import load_judge, with_encoder
     from mcap.cli.output import note, note_left_out
-    from mcap.cli.photo_tools import make_photo_tools
+    from mcap.cli.photo_tools import make_photo_tools, with_person_masker
     from mcap.cli.progress import progress
     from mcap.cli.safety import load_safety
     from mcap.cli.settings import load_settings
     from mcap.contracts import FaceTools
-    from mcap.registry import registry
     from mcap.runtime.device import set_threads
     from mcap.training.checkpoint import latest_checkpoint
     from mcap.training.plan import plan_training, required_weights
@@ -355,11 +354,7 @@ def run(
         tools = replace(tools, safety=safety)
     if isinstance(tools, FaceTools):
         judge = load_judge(load_settings(ctx.obj), request.entries["identity"].name)
-        tools = replace(tools, judge=judge)
-        if request.recipe.subject_region == "head":
-            seen_by = request.entries.get("person")
-            person = registry().create("masker", seen_by.name) if seen_by else tools.masker
-            tools = replace(tools, person=person)
+        tools = with_person_masker(replace(tools, judge=judge), request)
     count = 2 * (len(request.photos.sources) + len(request.photos.references))
     what = f"finding {'faces' if request.masking.subject_kind == 'face' else 'things'}"
     began = time.perf_counter()

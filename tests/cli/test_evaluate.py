@@ -484,6 +484,31 @@ def test_a_search_that_cannot_be_is_told_before_any_work(place, capsys, extra, w
     assert not (place / "out" / "subjects").exists()
 
 
+class Person(Masker):
+    """Sees more than the face."""
+
+    def mask(self, image, face):
+        return np.ones(image.shape[:2], np.float32)
+
+
+@pytest.mark.parametrize("region", ["face", "head"])
+def test_what_is_compared_is_what_mcap_train_trains(place, capsys, monkeypatch, region):
+    kinds = registry().entries["masker"]
+    person = Entry("masker", "person", Person, "tests", licence="none", info=Person.info)
+    monkeypatch.setitem(registry().entries, "masker", {**kinds, "person": person})
+    shutil.rmtree(place / "people" / "bob")
+    keys = ("--set", f"subject_region={region}", "--set", "phase2_lora_lr=0.05")
+    assert run(compare(*keys, "--measures", "size", "--against", "no-identity")) == 0
+    command = ["train", "--source", "people/ann", "--style", "./plain.toml", *TOOLS, *keys]
+    backbone = ["--backbone", str(tiny_folder()), "--seed", "0"]
+    for recipe in ("magicapture", "no-identity"):
+        alone = place / f"{recipe}.mcap"
+        assert run([*command, *backbone, "--recipe", recipe, "--out", str(alone)]) == 0
+        made = place / "out" / "subjects" / f"ann-plain-{recipe}-0.mcap"
+        files = json.loads((alone / "manifest.json").read_text())["files"]
+        assert json.loads((made / "manifest.json").read_text())["files"] == files
+
+
 def test_every_recipe_is_compared_and_leaves_the_model_as_it_was(place, capsys):
     """Strangers of the untouched model come from the same weights after each of them."""
     from mcap.training.recipe import RECIPES
