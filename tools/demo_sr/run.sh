@@ -18,7 +18,7 @@
 #   START      weights to go on from (default: those that the package has)
 #   SR_STEPS   of demo-sr (default 1500, again 300)
 #   AGAIN      1: other models than before
-#   FACE_STEPS of demo-face (default 0, which leaves it out; it wants 2500, again 500)
+#   FACE_STEPS of demo-face (default 0, which leaves it out; the package's had 3600, again 500)
 #   FACE       its weights to go on from (default: from nothing)
 #   EXPORT     where the files go (default STATE/export)
 set -euo pipefail
@@ -59,7 +59,7 @@ work "$here/sharpen_sr.py" --pairs "$pairs" --sface "$sface" \
     --start "$start" --out "$state/sr" --steps "$sr_steps"
 work "$here/export_sr.py" --out "$state/sr" --state sharp.pt --to "$export_to/demo_sr.safetensors"
 
-# tools/demo_face, whose network nobody has trained for long enough to go into the package.
+# tools/demo_face: the face restorer, after demo-sr, on whose pictures it works.
 steps=${FACE_STEPS:-0}
 if [ "$steps" -gt 0 ]; then
     face=$here/../demo_face
