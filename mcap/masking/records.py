@@ -87,7 +87,7 @@ class NearDuplicate:
 
 @dataclass(frozen=True)
 class FirstLook:
-    """What one photo shows before it is compared with the others."""
+    """One photo by itself, before it is compared with the others."""
 
     path: Path
     faces: int
