@@ -355,7 +355,7 @@ def run(
     if isinstance(tools, FaceTools):
         judge = load_judge(load_settings(ctx.obj), request.entries["identity"].name)
         tools = with_person_masker(replace(tools, judge=judge), request)
-    count = 2 * (len(request.photos.sources) + len(request.photos.references))
+    count = 2 * (len(request.photos.sources) + len(request.style_photos))
     what = f"finding {'faces' if request.masking.subject_kind == 'face' else 'things'}"
     began = time.perf_counter()
     with progress(ctx, what, count, unit="photos") as bar:

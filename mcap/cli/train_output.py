@@ -105,6 +105,8 @@ def plan_lines(plan: Plan) -> list[tuple[str, str]]:
     style = f"{len(plan.accepted('reference'))} of {all_of['reference']} photos usable"
     if plan.references_to_draw:
         style = f"{plan.references_to_draw} photos drawn with the backbone"
+    elif not all_of["reference"]:
+        style = "its words alone"
     memory = "not known" if plan.memory_mb is None else f"about {plan.memory_mb / 1000:.1f} GB"
     if plan.device_memory_mb is not None:
         memory += f", of {plan.device_memory_mb / 1000:.0f} GB that this device has"

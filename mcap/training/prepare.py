@@ -70,7 +70,7 @@ class PreparedPhotos:
 
     sources: MaskedSet
     references: MaskedSet | None
-    """None: the backbone draws them later."""
+    """None: the backbone draws them later, or nobody looks at them."""
 
     @property
     def usable(self) -> bool:
@@ -107,8 +107,8 @@ def prepare_photos(
             photos.sources, tools, masking, masks=photos.masks, on_photo=on_photo
         )
     references = None
-    if photos.references:
-        references = mask_style(photos.references, tools, masking, on_photo)
+    if request.style_photos:
+        references = mask_style(request.style_photos, tools, masking, on_photo)
     return PreparedPhotos(sources, references)
 
 

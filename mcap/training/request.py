@@ -69,6 +69,14 @@ class TrainingRequest:
     given_keys: frozenset[str] = frozenset()
     """The recipe's keys that the user gave: with ``--set`` and in the style profile."""
 
+    @property
+    def style_photos(self) -> Sequence[Path]:
+        """The style's photos that are looked at: none where nothing is trained and the identity
+        encoder, as that of words, does not see them."""
+        encoder = self.entries.get("encoder")
+        reads = encoder is not None and encoder.info.reads_style and self.recipe.style_scale > 0
+        return self.photos.references if self.recipe.steps or reads else ()
+
     @cached_property
     def inputs(self) -> dict[str, Any]:
         """The manifest's ``inputs``: name -> text, number or table of file hashes of everything
