@@ -20,6 +20,10 @@ const shown = new Map(); // part of the page -> its text as it came
 let typed = false; // or ticked, or chosen
 document.addEventListener("input", () => { typed = true; });
 
+let leaving = false; // a form is on its way, and loading this page again would call it back
+document.addEventListener("submit", () => { leaving = true; });
+addEventListener("pageshow", () => { leaving = false; });
+
 /** Load the page again, unless that would lose what somebody has typed. */
 function renew() {
   if (typed) document.getElementById("news").hidden = false;
@@ -32,9 +36,10 @@ async function look() {
   let wait = "running" in live.dataset ? 1000 : 3000;
   try {
     const answer = await fetch(live.dataset.live, { cache: "no-store" });
+    const told = answer.ok ? await answer.json() : null;
+    if (leaving) return setTimeout(look, wait);
     if (answer.status === 403 || answer.status === 404) return location.reload();
-    if (!answer.ok) throw new Error(answer.statusText);
-    const told = await answer.json();
+    if (!told) throw new Error(answer.statusText);
     gone.hidden = true;
     if (told.stamp !== live.dataset.stamp && renew()) return;
     for (const [name, html] of Object.entries(told.parts)) {
@@ -43,7 +48,7 @@ async function look() {
       shown.set(name, html);
     }
   } catch {
-    gone.hidden = false;
+    gone.hidden = leaving;
     wait = 2000;
   }
   setTimeout(look, wait);
