@@ -34,21 +34,36 @@ def cross_attention_layers(unet: Any) -> dict[str, tuple[Any, int]]:
     return found
 
 
-def spread_layers(unet: Any, stride: int, count: int) -> list[str] | None:
-    """Return ``count`` layers' names of that stride, evenly spread; None, for all, where 0 or
-    enough.
+WHOLE = (0.0, 1.0)
+"""All of a network's depth."""
+
+
+def spread_layers(
+    unet: Any, stride: int, count: int, depth: tuple[float, float] = WHOLE
+) -> list[str] | None:
+    """Return ``count`` layers' names of that stride, as `evenly_spread`.
 
     SDXL has fifty layers at 1/32 of its side, and maps of each cost time and memory.
     """
     names = [name for name, (_, found) in cross_attention_layers(unet).items() if found == stride]
-    return evenly_spread(names, count)
+    return evenly_spread(names, count, depth)
 
 
-def evenly_spread(names: Sequence[str], count: int) -> list[str] | None:
-    """Return ``count`` of the names, evenly spread; None, for all, where 0 or enough."""
-    if count == 0 or count >= len(names):
-        return None
-    return [names[(2 * i + 1) * len(names) // (2 * count)] for i in range(count)]
+def evenly_spread(
+    names: Sequence[str], count: int, depth: tuple[float, float] = WHOLE
+) -> list[str] | None:
+    """Return ``count`` of the names whose middle lies between two fractions of their ``depth``,
+    evenly spread; 0, or enough: all of these, and None for all of the names.
+
+    Where none lies there it is the one in the middle between the two.
+    """
+    total = len(names)
+    within = [
+        name for place, name in enumerate(names) if depth[0] <= (place + 0.5) / total <= depth[1]
+    ] or [names[min(int(sum(depth) / 2 * total), total - 1)]]
+    if 0 < count < len(within):
+        within = [within[(2 * i + 1) * len(within) // (2 * count)] for i in range(count)]
+    return None if len(within) == total else within
 
 
 class AttentionRecorder:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mcap.diffusion.attention import (
+    WHOLE,
     AttentionRecorder,
     attention_column,
     evenly_spread,
@@ -190,18 +191,20 @@ class JointAttentionRecorder(AttentionRecorder):
         return query, turn(key[:, texts], turns[:, texts], use_real=False)
 
 
-def recorder_of(backbone: Backbone, count: int) -> AttentionRecorder:
+def recorder_of(
+    backbone: Backbone, count: int, depth: tuple[float, float] = WHOLE
+) -> AttentionRecorder:
     """Return a recorder of at most ``count`` layers with maps of the backbone's size, evenly
-    spread; 0: of all of them.
+    spread between two fractions of the network's ``depth``; 0: of all that lie there.
 
     To be made after LoRA layers, whose wrappers its hooks must sit on.
     """
     network = backbone.unet
     if backbone.info.is_rectified_flow:
         names = list(joint_attention_layers(network))
-        return JointAttentionRecorder(network, evenly_spread(names, count))
+        return JointAttentionRecorder(network, evenly_spread(names, count, depth))
     stride = max(1, backbone.info.attention_divisor // vae_factor(backbone.vae))
-    return AttentionRecorder(network, stride, spread_layers(network, stride, count))
+    return AttentionRecorder(network, stride, spread_layers(network, stride, count, depth))
 
 
 def is_text_first(layers: Mapping[str, Any]) -> bool:

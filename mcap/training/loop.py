@@ -330,7 +330,7 @@ def begin_phase(
         models = replace(models, untouched=untouched)
     with ExitStack() as stack:
         if terms.attention:
-            recorder = recorder_of(backbone, recipe.attention_layers)
+            recorder = recorder_of(backbone, recipe.attention_layers, recipe.attention_depth)
             models = replace(models, recorder=stack.enter_context(recorder.attached()))
         if recipe.compile:
             stack.enter_context(translate_compile_errors("Leave out --set compile=true."))

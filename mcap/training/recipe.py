@@ -145,6 +145,11 @@ class Recipe(BaseModel):
     attention_layers: Annotated[int, Field(ge=0, le=1000, strict=True)] = 0
     """How many of the layers whose maps have the right size attention refocusing watches, evenly
     spread over the network; 0: all of them."""
+    attention_from: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Of the network's depth, counted in these layers, the part that attention refocusing watches
+    begins here ..."""
+    attention_to: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """... and ends here."""
     identity_landmarks: Literal["detected", "reference"] = "reference"
     """On each decoded estimate (the paper), or once on the reference photo, whose pose it keeps."""
 
@@ -199,6 +204,15 @@ class Recipe(BaseModel):
             raise ValueError(
                 f"identity_from {self.identity_from:g} must be below identity_limit "
                 f"{self.identity_limit:g}: the identity row's timesteps lie between them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _attention_has_layers(self) -> Recipe:
+        if self.attention_from >= self.attention_to:
+            raise ValueError(
+                f"attention_from {self.attention_from:g} must be below attention_to "
+                f"{self.attention_to:g}: the layers that are watched lie between them"
             )
         return self
 
@@ -273,6 +287,11 @@ class Recipe(BaseModel):
             if self.identity and self.identity_rows == "own":
                 rows += 1 / self.identity_every
         return rows * self.batch
+
+    @property
+    def attention_depth(self) -> tuple[float, float]:
+        """The part of the network's depth whose layers attention refocusing watches."""
+        return self.attention_from, self.attention_to
 
     @property
     def words(self) -> dict[str, str]:

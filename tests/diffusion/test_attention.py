@@ -3,7 +3,12 @@
 import pytest
 import torch
 
-from mcap.diffusion.attention import AttentionRecorder, cross_attention_layers, spread_layers
+from mcap.diffusion.attention import (
+    AttentionRecorder,
+    cross_attention_layers,
+    evenly_spread,
+    spread_layers,
+)
 from mcap.diffusion.lora import add_lora
 from tests.support.tiny import tiny_backbone
 
@@ -62,6 +67,19 @@ def test_real_models_have_these_layers_at_one_32nd_of_the_side(kind, size, layer
     some = spread_layers(unet, divisor // 8, 4)
     assert len(AttentionRecorder(unet, divisor // 8, some).layers) == len(set(some)) == 4
     assert {name.split("_")[0] for name in some} == {"down", "up"}
+    late = spread_layers(unet, divisor // 8, 0, (0.7, 1.0))
+    assert 0 < len(late) < layers and {name.split("_")[0] for name in late} == {"up"}
+
+
+def test_layers_are_chosen_by_their_place_in_the_network():
+    names = list("abcdefgh")
+    assert evenly_spread(names, 0) is evenly_spread(names, 9) is None
+    assert evenly_spread(names, 4) == ["b", "d", "f", "h"]
+    assert evenly_spread(names, 0, (0.25, 0.75)) == ["c", "d", "e", "f"]
+    assert evenly_spread(names, 2, (0.25, 0.75)) == ["d", "f"]
+    assert evenly_spread(names, 0, (0.0, 0.999)) is None  # the middle of each lies within
+    assert evenly_spread(names, 3, (0.5, 0.51)) == ["e"]  # the nearest where none does
+    assert evenly_spread(["a"], 0, (0.9, 1.0)) is None
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -130,6 +130,8 @@ def test_every_term_can_be_switched_off(term):
         ({"phase2_lora_lr": float("nan")}, ["'phase2_lora_lr'", "from 0 to 1"]),
         ({"identity_decode": "window", "identity_landmarks": "detected"}, ["detector"]),
         ({"identity_from": 0.4}, ["identity_from 0.4", "identity_limit 0.4"]),
+        ({"attention_from": 0.5, "attention_to": 0.5}, ["attention_from 0.5", "attention_to 0.5"]),
+        ({"attention_to": 0}, ["attention_to"]),
         ({"name": "mine"}, ["--recipe"]),
     ],
 )

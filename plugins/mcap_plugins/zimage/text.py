@@ -17,9 +17,16 @@ TEXT_LAYER = -2
 
 
 def text_states(encoder: Any, ids: torch.Tensor, pad: int) -> PromptEmbedding:
-    """Return the `TEXT_LAYER` of Qwen3 for int64[B, L] and the lengths of the prompts."""
-    states = hidden_states(encoder, ids, pad)
-    return PromptEmbedding(states[TEXT_LAYER], lengths=(ids != pad).sum(dim=1))
+    """Return the `TEXT_LAYER` of Qwen3 for int64[B, L] and the lengths of the prompts.
+
+    Qwen3 is causal, and padding follows a prompt: it is run as far as the longest one, and the
+    states of the padding, which nothing reads, are 0.
+    """
+    lengths = (ids != pad).sum(dim=1)
+    longest = int(lengths.max())
+    states = hidden_states(encoder, ids[:, :longest], pad)[TEXT_LAYER]
+    rest = ids.shape[1] - longest
+    return PromptEmbedding(torch.nn.functional.pad(states, (0, 0, 0, rest)), lengths=lengths)
 
 
 def prompt_rows(embedding: PromptEmbedding) -> list[torch.Tensor]:
