@@ -10,6 +10,7 @@ import sys
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,6 +18,7 @@ from PIL import Image
 from mcap.errors import InputRejectedError
 from mcap.images.open import PHOTO_MEMORY, PICTURE_MEMORY, PhotoSettings, opened
 from tests.support import ROOT
+from tests.support.pictures import gradient, heic_of_tiles
 
 CHILD = """
 import json, sys
@@ -51,13 +53,22 @@ KINDS = {
     "a.gif": ("P", {}),
 }
 
+OTHERS = {
+    "deep.png": lambda: cv2.imencode(".png", np.zeros((HEIGHT, WIDTH, 3), np.uint16))[1].tobytes(),
+    "tiles.heic": lambda: heic_of_tiles(gradient(512, 512), WIDTH, HEIGHT),
+}
+"""What Pillow does not write: 16 bits a colour, and a telephone's HEIC."""
+
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read off /proc")
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", [*KINDS, *OTHERS])
 def test_what_a_picture_takes_is_known_beforehand(tmp_path, name):
-    mode, options = KINDS[name]
     path = tmp_path / name
-    Image.new(mode, (WIDTH, HEIGHT)).save(path, **options)
+    if name in OTHERS:
+        path.write_bytes(OTHERS[name]())
+    else:
+        mode, options = KINDS[name]
+        Image.new(mode, (WIDTH, HEIGHT)).save(path, **options)
     done = subprocess.run(
         [sys.executable, "-c", CHILD, str(path)],
         env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
@@ -149,6 +160,7 @@ def bombs() -> dict[str, bytes]:
         "tile.tiff": tiff(64, 64, 65_536),
         "pixels.tiff": tiff(100_000, 100_000, 256),
         "frames.webp": webp.getvalue(),
+        "tiles.heic": heic_of_tiles(gradient(512, 512), 10_000, 10_000),
     }
 
 
@@ -197,6 +209,7 @@ def test_bombs_are_read_or_refused_in_200_mebibytes(tmp_path):
     assert len(found) == 3 * len(made)
     assert not [said for said in found.values() if "this machine's memory" in said], found
     assert found["frames.webp read_photo"] == "read"
+    assert "megapixels" in found["tiles.heic read_photo"], found
     for name in ("pixels.png", "pixels.jpg", "pixels.tiff", "tile.tiff"):
         assert "save a smaller copy" in found[f"{name} read_photo"], found
 
