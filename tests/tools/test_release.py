@@ -78,6 +78,9 @@ def test_an_answer_that_is_none_is_said(audit, monkeypatch, answer, told, unknow
     assert len(found) == told and (unknown in why if unknown else why == "")
     lines = [line for _, line in audit.report(None) if "vulnerabilities" in line]
     assert ("could not be asked" in lines[0]) is bool(unknown)
+    monkeypatch.setattr(audit, "required", dict)
+    monkeypatch.setattr(sys, "argv", ["audit.py"])
+    assert audit.main() == (1 if told else 4 if unknown else 0)
 
 
 def test_papers_of_a_release(tmp_path):

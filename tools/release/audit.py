@@ -5,7 +5,8 @@
 
 ``make audit`` and ``make release`` run it. Licences are those that the installed packages state.
 Vulnerabilities are pip-audit's, from PyPI's database; where that cannot be reached it says so.
-Exit code 1 where a licence forbids passing mcap on with it, or a vulnerability is known.
+Exit code 1 where a licence forbids passing mcap on with it, or a vulnerability is known; else 4
+where the database gave no answer, for that nothing is known is not that there is nothing.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE, EXTRA = "mcap", "all"
 
 REQUIREMENTS, SBOM = "requirements-hashed.txt", "sbom.cdx.json"
+
+BAD, NOT_ASKED = 1, 4
+"""Exit codes; 4 is mcap's own where what is needed is missing."""
 
 FORBIDDEN = re.compile(
     r"\bA?GPL(-?[123]|v[123]|\b)|Affero|Non-?Commercial|\bCC-BY-NC|Commercial use prohibited", re.I
@@ -129,18 +133,19 @@ def run(command: list[str]) -> None:
         sys.exit(f"{' '.join(command[2:4])}: {done.stderr.strip()}")
 
 
-def report(requirements: Path | None) -> Iterator[tuple[bool, str]]:
-    """Yield (is it in order, a line) for each package, then for the vulnerabilities."""
+def report(requirements: Path | None) -> Iterator[tuple[int, str]]:
+    """Yield (exit code: 0, `BAD` or `NOT_ASKED`; a line) for each package, then for the
+    vulnerabilities."""
     for name, package in required().items():
         licence = licence_of(package)
         mark = "  FORBIDDEN" if forbidden(licence) else ""
-        yield not mark, f"{name} {package.version}: {licence}{mark}"
+        yield BAD if mark else 0, f"{name} {package.version}: {licence}{mark}"
     told, unknown = vulnerabilities(requirements)
     if unknown:
-        yield True, f"Known vulnerabilities: the database could not be asked ({unknown})."
+        yield NOT_ASKED, f"Known vulnerabilities: the database could not be asked ({unknown})."
     if told or not unknown:
-        yield not told, f"Known vulnerabilities: {len(told)}"
-        yield from ((False, line) for line in told)
+        yield BAD if told else 0, f"Known vulnerabilities: {len(told)}"
+        yield from ((BAD, line) for line in told)
 
 
 def main() -> int:
@@ -148,11 +153,11 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="folder for requirements with hashes and SBOM")
     options = parser.parse_args()
     requirements = None if options.out is None else write_papers(options.out.resolve())
-    in_order = True
-    for good, line in report(requirements):
-        in_order &= good
+    codes = set()
+    for code, line in report(requirements):
+        codes.add(code)
         print(line)
-    return 0 if in_order else 1
+    return BAD if BAD in codes else max(codes)
 
 
 if __name__ == "__main__":
