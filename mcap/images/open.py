@@ -44,6 +44,8 @@ class ReadingMemory:
     other_modes: float
     by_format: Mapping[str, float]
     """Of formats that are decoded whole and several times over."""
+    deep: float = 0.0
+    """Bytes a pixel and channel of what has 16 bits a channel, where they are kept."""
 
     def of(self, picture: Image.Image, length: int, whole: tuple[int, int] | None = None) -> int:
         """Return the bytes that a picture takes whose file has ``length``.
@@ -54,6 +56,8 @@ class ReadingMemory:
         mode = "PA" if picture.mode == "P" and "transparency" in picture.info else picture.mode
         each = self.by_mode.get(mode, self.other_modes)
         each = max(each, self.by_format.get(picture.format or "", 0))
+        if is_deep(picture):  # grey is worked on as colour
+            each = max(each, self.deep * max(3, len(picture.getbands())))
         needed = length + each * math.prod(picture.size)
         if whole is not None and picture.info.get("progressive"):
             needed += 2 * len(picture.getbands()) * math.prod(whole)
@@ -75,6 +79,15 @@ class ReadingMemory:
                 "save a smaller copy"
             )
         return needed
+
+
+def is_deep(picture: Image.Image) -> bool:
+    """Return whether a picture, opened and not loaded, has 16 bits a channel in its file.
+
+    Pillow decodes colours to 8 bits; how they are stored stands in what it gives its decoder.
+    """
+    bits = getattr(picture, "tag_v2", {}).get(258, ())  # a TIFF's
+    return set(bits) == {16} or any(";16" in str(tile[3]) for tile in picture.tile)
 
 
 def _tile_pixels(picture: Image.Image) -> int:
@@ -105,6 +118,7 @@ PICTURE_MEMORY = ReadingMemory(
     },
     other_modes=20.5,
     by_format={"WEBP": 29.0, "AVIF": 24.0, "HEIF": 20.5},
+    deep=10.0,
 )
 """Of `mcap.images.picture.read_picture`, which keeps depth and alpha; measured alike. ``mcap
 enhance`` stays below 3 GiB."""
