@@ -92,13 +92,29 @@ def test_what_a_picture_takes_is_known_beforehand(tmp_path, name):
         ("RGB", (13_000, 12_000), ""),
         ("RGBA", (10_000, 10_000), "photo picture"),
         ("RGBA", (11_000, 11_000), ""),
-        ("L", (15_000, 11_000), "photo picture"),
+        ("L", (11_000, 10_000), "photo picture"),
+        ("L", (15_000, 11_000), "photo"),
     ],
 )
 def test_larger_ones_are_refused_by_their_heads(tmp_path, kind, size, takers):
     """``takers``: the readers that take it."""
     path = tmp_path / "a.png"
     path.write_bytes(head_of_png(*size, kind))
+    look_at(path, takers)
+
+
+@pytest.mark.parametrize(("size", "takers"), [((9_000, 7_800), "photo picture"),
+                                              ((9_000, 8_200), "photo")])  # fmt: skip
+@pytest.mark.parametrize("kind", ["L", "RGB"])
+def test_sixteen_bits_a_channel_take_twice_as_much_where_they_are_kept(
+    tmp_path, kind, size, takers
+):
+    path = tmp_path / "a.png"
+    path.write_bytes(head_of_png(*size, kind, depth=16))
+    look_at(path, takers)
+
+
+def look_at(path: Path, takers: str) -> None:
     for name, memory in (("photo", PHOTO_MEMORY), ("picture", PICTURE_MEMORY)):
         with opened(path, PhotoSettings()) as (data, picture):
             if name in takers.split():
@@ -108,10 +124,10 @@ def test_larger_ones_are_refused_by_their_heads(tmp_path, kind, size, takers):
                     memory.require(path, picture, len(data), picture.size)
 
 
-def head_of_png(width: int, height: int, kind: str = "RGB", *more: bytes) -> bytes:
+def head_of_png(width: int, height: int, kind: str = "RGB", *more: bytes, depth: int = 8) -> bytes:
     """A PNG without its pixels."""
     colour = {"L": 0, "RGB": 2, "RGBA": 6}[kind]
-    head = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         [chunk(b"IHDR", head), *more, chunk(b"IDAT", zlib.compress(bytes(100)))]
     )
