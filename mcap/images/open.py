@@ -87,7 +87,7 @@ def is_deep(picture: Image.Image) -> bool:
     Pillow decodes colours to 8 bits; how they are stored stands in what it gives its decoder.
     """
     bits = getattr(picture, "tag_v2", {}).get(258, ())  # a TIFF's
-    return set(bits) == {16} or any(";16" in str(tile[3]) for tile in picture.tile)
+    return set(bits) == {16} or any(";16" in str(tile[3]) for tile in getattr(picture, "tile", ()))
 
 
 def _tile_pixels(picture: Image.Image) -> int:
