@@ -3,8 +3,8 @@
     python tools/docs/draw_demo.py [OUT] [--to docs/images/demo.jpg]
     python tools/docs/draw_demo.py --people PHOTO:FOLDER... --to docs/images/five-people.jpg
 
-OUT is the folder of `make demo`. Above the selfies, cut to squares; below its finished pictures. With
---people a row for each person: a photo, and the first four finished pictures of a folder.
+OUT is the folder of `make demo`. Above the selfies, cut to squares; below its finished pictures.
+With --people a row for each person: a photo, and the first four finished pictures of a folder.
 """
 
 from __future__ import annotations
