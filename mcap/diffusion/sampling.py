@@ -34,8 +34,9 @@ WATCHED = (0.3, 0.5, 0.7)
 look at, later only texture is left to be decided."""
 
 MAP_LAYERS = 8
-"""A transformer's layers, evenly spread, whose attention is recorded: queries and keys of all 30 of
-Z-Image's would take 4 GB for a picture of 1024 x 1024."""
+"""A transformer's layers whose attention is recorded, evenly spread over the part of its depth that
+its recipe watches: queries and keys of all 30 of Z-Image's would take 4 GB for a picture of 1024 x
+1024."""
 
 AfterCall = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
 """diffusers' ``callback_on_step_end``: pipeline, call from 0, timestep, tensors -> tensors."""
@@ -217,7 +218,9 @@ def decode_images(vae: Any, latents: torch.Tensor) -> list[UInt8Image]:
 def token_recorder(backbone: Backbone) -> AttentionRecorder:
     """Return a recorder of the layers by whose attention drawn pictures are told: all those with
     maps of the recipe's size, or of a transformer `MAP_LAYERS`."""
-    return recorder_of(backbone, MAP_LAYERS if backbone.info.is_rectified_flow else 0)
+    own = backbone.info.recipe_overrides
+    depth = (float(own.get("attention_from", 0.0)), float(own.get("attention_to", 1.0)))
+    return recorder_of(backbone, MAP_LAYERS if backbone.info.is_rectified_flow else 0, depth)
 
 
 class TokenAttention:
