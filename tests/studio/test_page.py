@@ -1,6 +1,7 @@
 """The page in a real browser, by keyboard, from dropped selfies to the print sheet.
 
-A training of a few steps on the demo backbone, whose server is killed in the middle. The variable
+A training of a few steps on the demo backbone, which is stopped and gone on with, and whose server
+is killed in the middle: it ends as one in a terminal that nobody has touched. The variable
 ``SCREENSHOTS`` names a folder to leave pictures of the pages in.
 """
 
@@ -15,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -23,17 +25,27 @@ pytest.importorskip("starlette")
 
 from mcap.images.provenance import declared
 from mcap.runtime.files import sha256_of
-from mcap.studio.jobs import Jobs
+from mcap.studio.jobs import Job, Jobs
 from tests.support import ROOT
 from tests.support.axe import require_axe
 from tests.support.chromium import Tab, chromium_tab
 
 pytestmark = pytest.mark.slow
+PROGRAM = """
+import mcap.cli, mcap.studio.commands
+mcap.studio.commands.PREVIEW_EVERY = 3
+mcap.cli.main()
+"""
+"""``mcap``, with previews that a training of a few steps comes to."""
 SELFIES = sorted((ROOT / "examples" / "selfies").iterdir())
 HOME = "people/Anna"
 PATIENCE = 600  # seconds for a command, on a machine that does other things as well
 RUNNING = "document.querySelector('[data-running]') !== null"
 IDLE = f"document.readyState === 'complete' && document.body !== null && !({RUNNING})"
+TIMES = {"created", "finished", "at", "seconds", "memory_mb"}
+PROGRESS = "document.querySelector('progress') !== null"
+PREVIEW = "(document.querySelector('img[src*=samples]') ?? {}).naturalWidth > 0"
+TEXT = "document.body.innerText"
 GONE = "!document.getElementById('gone').hidden"
 
 
@@ -50,17 +62,22 @@ def styles(tmp_path) -> Path:
         "refs/passport", "refs/quick"
     )
     text = text.replace("steps = 30", "steps = 4")
-    text += "\n[train]\nphase1_steps = 4\nphase2_steps = 8\n"
+    text += "\n[train]\nphase1_steps = 4\nphase2_steps = 12\n"
     (folder / "quick.toml").write_text(text, encoding="utf-8")
     return tmp_path / "config"
+
+
+def environment_of(config: Path) -> dict[str, str]:
+    """Return the environment of a program of this tree with a folder of settings."""
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "plugins")))
+    return {**os.environ, "MCAP_CONFIG_DIR": str(config), "PYTHONPATH": path}
 
 
 @contextmanager
 def server(cwd: Path, config: Path, port: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run ``mcap studio``; yield its process and the page's address."""
-    command = [sys.executable, "-m", "mcap", "--json", "studio", "--port", str(port)]
-    path = os.pathsep.join(map(str, (ROOT, ROOT / "plugins")))
-    environment = {**os.environ, "MCAP_CONFIG_DIR": str(config), "PYTHONPATH": path}
+    command = [sys.executable, "-c", PROGRAM, "--json", "studio", "--port", str(port)]
+    environment = environment_of(config)
     with subprocess.Popen(
         command, cwd=cwd, env=environment, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -118,12 +135,23 @@ def test_from_selfies_to_a_print_sheet_with_a_server_that_is_killed(tmp_path, st
             look(tab, axe, "person")
             plan_by_keyboard(tab)
             tab.wait(f"{IDLE} && document.querySelector('dl') !== null", PATIENCE)
-            assert "4 + 8 steps" in tab.evaluate("document.querySelector('dl').innerText")
+            assert "4 + 12 steps" in tab.evaluate("document.querySelector('dl').innerText")
             look(tab, axe, "plan")
             press_button(tab, "form[action$=train] button")
+            tab.wait(PROGRESS, PATIENCE)
+            tab.wait(PREVIEW, PATIENCE)
+            press_button(tab, "form[action$=stop] button")
+            tab.wait(f"{IDLE} && document.querySelector('form[action$=again]') !== null", PATIENCE)
+            assert "Training was stopped. What was learned is kept." in tab.evaluate(TEXT)
+            look(tab, axe, "stopped")
             metrics = studio / HOME / "quick.mcap" / "metrics.jsonl"
-            (training,) = (job for job in wait_for_steps(studio, metrics) if job.title == "train")
+            steps = len(metrics.read_text().splitlines())
+            press_button(tab, "form[action$=again] button")
+            tab.wait(f"{PROGRESS} && {PREVIEW}", PATIENCE)
             look(tab, axe, "training")
+            (training,) = (
+                job for job in wait_for_steps(studio, metrics, steps) if job.title == "train"
+            )
             os.kill(first.pid, signal.SIGKILL)  # the server, and as a power cut does, what it ran
             os.kill(training.pid, signal.SIGKILL)
             first.wait()
@@ -136,6 +164,7 @@ def test_from_selfies_to_a_print_sheet_with_a_server_that_is_killed(tmp_path, st
             )
             (training,) = (job for job in Jobs(studio).of("Anna") if job.title == "train")
             assert (training.state, training.begun) == ("done", 2)
+            assert_as_in_a_terminal(training, tmp_path, styles)
             tab.evaluate("document.querySelector('[name=count]').value = 2")
             press_button(tab, "form[action$=generate] button")
             tab.wait(f"{IDLE} && document.querySelector('[name=picture]') !== null", PATIENCE)
@@ -162,13 +191,52 @@ def plan_by_keyboard(tab: Tab) -> None:
     press_button(tab, "form[action$=plan] button")
 
 
-def wait_for_steps(studio: Path, metrics: Path) -> list:
-    """Wait until a training has taken some steps, and return the jobs."""
+def wait_for_steps(studio: Path, metrics: Path, before: int) -> list:
+    """Wait until a training has taken a step more than ``before``, and return the jobs."""
     end = time.monotonic() + PATIENCE
-    while not metrics.is_file() or len(metrics.read_text().splitlines()) < 5:
+    while len(metrics.read_text().splitlines()) <= before:
         assert time.monotonic() < end, "no step was taken"
         time.sleep(0.1)
     return Jobs(studio).of("Anna")
+
+
+def assert_as_in_a_terminal(training: Job, cwd: Path, config: Path) -> None:
+    """Run a training's command once more, in a terminal, and compare all that both have written."""
+    words = list(training.words)
+    out = words.index("--out") + 1
+    page, words[out] = cwd / words[out], "terminal.mcap"
+    command = [sys.executable, "-m", "mcap", "--quiet", *words]
+    subprocess.run(command, cwd=cwd, env=environment_of(config), check=True)
+    ours, theirs = contents(cwd / "terminal.mcap"), contents(page)
+    assert {"adapter.safetensors", "identity.safetensors", "samples/step-000003.jpg"} <= set(ours)
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if ours[name] != theirs[name]] == []
+
+
+def contents(subject: Path) -> dict[str, object]:
+    """Return what a subject folder holds: path -> bytes, of records all but times and memory.
+
+    Checkpoints and TensorBoard's files, which say when, are left out.
+    """
+    found: dict[str, object] = {}
+    for path in sorted(subject.rglob("*")):
+        name = path.relative_to(subject).as_posix()
+        if not path.is_file() or name.startswith(("checkpoints/", "tensorboard/", ".")):
+            continue
+        if path.suffix == ".json":
+            found[name] = untimed(json.loads(path.read_text()))
+        elif path.suffix == ".jsonl":
+            found[name] = [untimed(json.loads(line)) for line in path.read_text().splitlines()]
+        else:
+            found[name] = path.read_bytes()
+    return found
+
+
+def untimed(value: Any) -> Any:
+    """Return a record without what differs from run to run."""
+    if isinstance(value, dict):
+        return {key: untimed(each) for key, each in value.items() if key not in TIMES}
+    return [untimed(each) for each in value] if isinstance(value, list) else value
 
 
 def sha256_of_link(tab: Tab, selector: str) -> str:
