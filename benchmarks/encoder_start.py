@@ -13,11 +13,9 @@ what is in OUT is not trained again.
 from __future__ import annotations
 
 import argparse
-import json
-from dataclasses import asdict, replace
 from pathlib import Path
 
-from recipes import HERE, Judge, people_in, train
+from recipes import HERE, Judge, measured, people_in
 
 STARTS = ("words", "encoder")
 
@@ -41,20 +39,13 @@ def main() -> None:
         first, second = (int(part) for part in steps.split("+"))
         for person in people_in(options.people)[: options.count]:
             for start in STARTS:
-                place = options.out / f"{start}-{steps}-{person.name}-{options.style}"
-                record = place.with_suffix(".json")
-                if not record.exists():
-                    keys = {
-                        "identity_start": start,
-                        "phase1_steps": first,
-                        "phase2_steps": second,
-                    }
-                    subject = place.with_suffix(".mcap")
-                    seconds = train(person, options.style, keys, subject, options)
-                    cell = judge.cell(subject, person, options.style, options)
-                    done = asdict(replace(cell, variant=f"{start} {steps}", seconds=seconds))
-                    record.write_text(json.dumps(done, indent=1), encoding="utf-8")
-                found = json.loads(record.read_text(encoding="utf-8"))
+                keys = {
+                    "identity_start": start,
+                    "phase1_steps": first,
+                    "phase2_steps": second,
+                }
+                name = f"{start}-{steps}"
+                found = measured(judge, name, keys, person, options.style, options)
                 numbers = [f"{found[key]:.3f}" for key in ("likeness", "best_half")]
                 numbers += [f"{found['look']:.1f}", f"{found['seconds'] or 0:.0f}"]
                 rows.append(f"| {' | '.join([steps, person.name, start, *numbers])} |")

@@ -26,6 +26,7 @@ import time
 import tomllib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from centred_dlib import Measure
@@ -92,18 +93,24 @@ def main() -> None:
     judge = Judge(options.styles)
     for name in options.only or variants:
         for person, style in cells(people, options.styles, options.cells):
-            place = options.out / f"{name}-{person.name}-{style}"
-            record = place.with_suffix(".json")
-            if record.exists():
-                continue
-            seconds = train(person, style, variants[name], place.with_suffix(".mcap"), options)
-            cell = judge.cell(place.with_suffix(".mcap"), person, style, options)
-            done = asdict(replace(cell, variant=name, seconds=seconds))
-            part = record.with_suffix(".part")
-            part.write_text(json.dumps(done, indent=1), encoding="utf-8")
-            os.replace(part, record)
-            print(done, flush=True)
+            measured(judge, name, variants[name], person, style, options)
     print("\n" + table(options.out, variants))
+
+
+def measured(judge, name, keys, person, style, options) -> dict[str, Any]:
+    """Return what a training of a variant gives, trained and judged where OUT does not have it."""
+    place = options.out / f"{name}-{person.name}-{style}"
+    record = place.with_suffix(".json")
+    if not record.exists():
+        seconds = train(person, style, keys, place.with_suffix(".mcap"), options)
+        cell = judge.cell(place.with_suffix(".mcap"), person, style, options)
+        done = asdict(replace(cell, variant=name, seconds=seconds))
+        part = record.with_suffix(".part")
+        part.write_text(json.dumps(done, indent=1), encoding="utf-8")
+        os.replace(part, record)
+        print(done, flush=True)
+    found: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
+    return found
 
 
 def people_in(folder: Path) -> list[Path]:

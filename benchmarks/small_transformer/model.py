@@ -103,7 +103,7 @@ def build_qwen(tokenizer: Qwen2Tokenizer) -> Qwen3ForCausalLM:
 
 
 def build_transformer() -> ZImageTransformer2DModel:
-    """Return a fresh transformer of six layers and a refiner of each kind, 7.4 million values.
+    """Return a fresh transformer of six layers and a refiner of each kind, 5.1 million values.
 
     Each block begins as the identity (its gates at 0), and what is predicted as 0.
     """
@@ -136,10 +136,9 @@ def build_scheduler() -> FlowMatchEulerDiscreteScheduler:
 class IdentityWord(torch.nn.Module):
     """Unit face vectors B x 128 of SFace -> rows B x D of the text encoder's table.
 
-    Rows have the norm of a word.
-    One matrix, which begins orthogonal, of what differs from the mean of the faces: a perceptron
-    began by sending everybody to a few rows, and after 25,000 rows of training nobody had a face of
-    their own.
+    Rows have the norm of a word. One matrix, which begins orthogonal, of what differs from the mean
+    of the faces: a perceptron began by sending everybody to a few rows, and after 25,000 rows of
+    training nobody had a face of their own.
     """
 
     def __init__(self) -> None:

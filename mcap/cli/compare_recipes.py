@@ -27,6 +27,7 @@ from mcap.evaluation.run import teaches, training_cost
 from mcap.generation.settings import GenerationModels
 from mcap.images.find import people_in
 from mcap.images.marking import Marks
+from mcap.masking.records import KnownPhotos
 from mcap.masking.select import mask_photos, mask_references
 from mcap.registry import registry
 from mcap.runtime.device import set_threads
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from mcap.cli.evaluation_request import EvaluationRequest
     from mcap.cli.settings import Settings
     from mcap.contracts import Backbone
-    from mcap.masking.records import MaskedSet
+    from mcap.masking.records import FoundFace, MaskedSet
 
 SUBJECTS = "subjects"
 State = Literal["new", "training", "complete"]
@@ -187,6 +188,7 @@ class Comparing:
         self.ctx, self.settings, self.wanted = ctx, settings, wanted
         self.yardsticks = yardsticks
         self.tools: FaceTools = face_tools(settings)
+        self.masking: dict[str, FaceTools] = {}
         self.marks: Marks = chosen_marks(ctx, settings.marks)
         self.people: dict[tuple[str, str], MaskedSet] = {}
         """(person, what their masks cover) -> their photos."""
@@ -200,6 +202,7 @@ class Comparing:
         regions = [(trial, trial.request.recipe.subject_region) for trial in trials]
         people = {(trial.entrant.person, region): trial.request for trial, region in regions}
         styles = {(trial.entrant.style, region): trial.request for trial, region in regions}
+        faces: dict[str, Sequence[FoundFace]] = {}
         count = sum(2 * len(request.photos.sources) for request in people.values())
         count += sum(2 * len(request.photos.references) for request in styles.values())
         with progress(self.ctx, "finding faces", count, unit="photos") as bar:
@@ -208,8 +211,10 @@ class Comparing:
                     request.photos.sources,
                     self.masking_tools(request),
                     request.masking,
+                    known=KnownPhotos(faces),  # they are the same for every region
                     on_photo=lambda _: bar.advance(1),
                 )
+                faces.update(self.people[person].faces)
             for style, request in styles.items():
                 self.styles[style] = mask_references(
                     request.photos.references,
@@ -219,10 +224,13 @@ class Comparing:
                 )
 
     def masking_tools(self, request: TrainingRequest) -> FaceTools:
-        """Return the tools with which a training's photos are masked."""
-        tools = with_person_masker(self.tools, request)
-        assert isinstance(tools, FaceTools)
-        return tools
+        """Return the tools with which a training's photos are masked, made once for a region."""
+        region = request.recipe.subject_region
+        if region not in self.masking:
+            tools = with_person_masker(self.tools, request)
+            assert isinstance(tools, FaceTools)
+            self.masking[region] = tools
+        return self.masking[region]
 
     def photos(self, trial: Trial) -> PreparedPhotos:
         """Return a trial's photos; without references the backbone draws them."""

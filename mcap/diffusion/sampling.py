@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from mcap.diffusion import schedulers
-from mcap.diffusion.attention import AttentionRecorder
+from mcap.diffusion.attention import WHOLE, AttentionRecorder
 from mcap.diffusion.joint_attention import recorder_of
 from mcap.diffusion.latents import decode, vae_factor
 from mcap.diffusion.prompt_length import require_fit
@@ -219,7 +219,7 @@ def token_recorder(backbone: Backbone) -> AttentionRecorder:
     """Return a recorder of the layers by whose attention drawn pictures are told: all those with
     maps of the recipe's size, or of a transformer `MAP_LAYERS`."""
     own = backbone.info.recipe_overrides
-    depth = (float(own.get("attention_from", 0.0)), float(own.get("attention_to", 1.0)))
+    depth = own.get("attention_from", WHOLE[0]), own.get("attention_to", WHOLE[1])
     return recorder_of(backbone, MAP_LAYERS if backbone.info.is_rectified_flow else 0, depth)
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import mcap
-from mcap.contracts import BackbonePlan, RestorerInfo
+from mcap.contracts import BackbonePlan
+from mcap_plugins.demo_face import INFO
 
 MODEL = Path(__file__).parent / "model"
 
@@ -114,7 +115,7 @@ def register_restorers(register: Any) -> None:
     register(
         "demo-face",
         load_demo_face,
-        info=RestorerInfo(kind="face", scale=1, input_size=384, drawn_by=("demo",)),
+        info=INFO,
         summary="comes with mcap: faces that the demo backbone drew, made sharp",
         licence="Apache-2.0 code; see the model card for the weights",
         commercial=False,

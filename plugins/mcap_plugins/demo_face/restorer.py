@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from mcap.contracts import RestorerInfo
+from mcap_plugins.demo_face import INFO
 from mcap_plugins.demo_face.network import FaceNetwork, places
 
-SIDE = 384
-"""Pixels of the frame, which is FFHQ's. A head in it is some 315 high, on a print of 413 x 531
-pixels 380; a frame of 512 takes nearly twice the time."""
+SIDE = INFO.input_size
+"""Pixels of the frame, which is FFHQ's."""
 
 WINDOW = (64, 78, 320, 366)
 """x0, y0, x1, y1 of the part of the frame that is worked on. The soft masks of faces end within it
@@ -29,9 +28,7 @@ RIM = 12
 class DemoFaceRestorer:
     """`FaceNetwork` on a window of FFHQ's frame, as a `mcap.contracts.Restorer`."""
 
-    info = RestorerInfo(
-        kind="face", scale=1, moves=True, tileable=False, input_size=SIDE, drawn_by=("demo",)
-    )
+    info = INFO
 
     def __init__(self, network: FaceNetwork) -> None:
         self._network = network.eval().requires_grad_(False)

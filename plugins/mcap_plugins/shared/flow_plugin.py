@@ -57,9 +57,8 @@ def load_flow_backbone(
             "the folder in diffusers' layout or a hub id (OWNER/NAME)."
         )
     require_libraries(name)
-    if (
-        form.quantised is not None and find_spec("bitsandbytes") is None
-    ):  # before anything is fetched
+    # Before anything is fetched.
+    if form.quantised is not None and find_spec("bitsandbytes") is None:
         raise MissingResourceError(
             f"--precision {form.quantised} needs the package bitsandbytes: pip install 'mcap[8bit]'"
         )
