@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
     from mcap.cli.evaluation_request import EvaluationRequest
     from mcap.cli.settings import Settings
-    from mcap.contracts import Backbone
+    from mcap.contracts import Backbone, Masker
     from mcap.masking.records import FoundFace, MaskedSet
 
 SUBJECTS = "subjects"
@@ -188,7 +188,8 @@ class Comparing:
         self.ctx, self.settings, self.wanted = ctx, settings, wanted
         self.yardsticks = yardsticks
         self.tools: FaceTools = face_tools(settings)
-        self.masking: dict[str, FaceTools] = {}
+        self.persons: dict[str, Masker | None] = {}
+        """What masks cover -> the network that sees it, made once."""
         self.marks: Marks = chosen_marks(ctx, settings.marks)
         self.people: dict[tuple[str, str], MaskedSet] = {}
         """(person, what their masks cover) -> their photos."""
@@ -224,13 +225,13 @@ class Comparing:
                 )
 
     def masking_tools(self, request: TrainingRequest) -> FaceTools:
-        """Return the tools with which a training's photos are masked, made once for a region."""
+        """Return the tools with which a training's photos are masked."""
         region = request.recipe.subject_region
-        if region not in self.masking:
+        if region not in self.persons:
             tools = with_person_masker(self.tools, request)
             assert isinstance(tools, FaceTools)
-            self.masking[region] = tools
-        return self.masking[region]
+            self.persons[region] = tools.person
+        return replace(self.tools, person=self.persons[region])
 
     def photos(self, trial: Trial) -> PreparedPhotos:
         """Return a trial's photos; without references the backbone draws them."""
