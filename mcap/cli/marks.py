@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from mcap.errors import McapError, MissingResourceError, UsageError
+from mcap.errors import MissingResourceError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +56,7 @@ def chosen_signer(ctx: typer.Context, settings: MarkSettings) -> Signer | None:
             "not installed: pip install 'mcap[c2pa]'."
         )
     from mcap.cli.output import warn
-    from mcap.marks.certificate import local_credential, user_credential
+    from mcap.marks.certificate import CERTIFICATE, local_credential, user_credential
     from mcap.marks.manifest import ManifestSigner
     from mcap.runtime.files import why
 
@@ -66,7 +66,9 @@ def chosen_signer(ctx: typer.Context, settings: MarkSettings) -> Signer | None:
         return signer
     folder = certificate_folder()
     try:
-        return ManifestSigner(local_credential(folder))
+        signer = ManifestSigner(local_credential(folder))
+        signer.require_usable(folder / CERTIFICATE)  # it is void where the clock is years wrong
+        return signer
     except OSError as error:
         reason = why(error)
     except UsageError as error:
@@ -102,12 +104,13 @@ def trusted_anchors(settings: MarkSettings) -> str | None:
     """Return the PEM text of ``[marks] trust``; `UsageError` where it cannot be read."""
     if settings.trust is None:
         return None
-    from mcap.runtime.files import why
+    from mcap.runtime.files import open_to_read, why
 
     try:
-        text = settings.trust.read_text("utf-8", errors="replace")
+        with open_to_read(settings.trust) as file:
+            text = file.read().decode(errors="replace")
     except OSError as error:
         raise UsageError(f"[marks] trust = {settings.trust}: {why(error)}.") from None
     if "BEGIN CERTIFICATE" not in text:
-        raise McapError(f"[marks] trust = {settings.trust}: holds no certificate in PEM.")
+        raise UsageError(f"[marks] trust = {settings.trust}: holds no certificate in PEM.")
     return text

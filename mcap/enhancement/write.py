@@ -165,8 +165,8 @@ def source_type(run: Enhancement, job: Job, source: PictureFile, *, redrawn: boo
     """Return the IPTC's DigitalSourceType of what was made of ``source``.
 
     What the input says of itself is kept: in XMP or, where a service has taken that away, in a
-    signed manifest. ``redrawn``: a face restorer has changed a face. An image restorer's network
-    changes every pixel.
+    signed manifest or its watermark, which says that a machine made or altered it. ``redrawn``: a
+    face restorer has changed a face. An image restorer's network changes every pixel.
     """
     said = (source.source_type, run.marks.declared(job.path))
     if provenance.TRAINED_ALGORITHMIC_MEDIA in said:
@@ -174,4 +174,9 @@ def source_type(run: Enhancement, job: Job, source: PictureFile, *, redrawn: boo
     restored = any(stage.restorer.info.kind == "image" for stage in run.stages)
     if redrawn or restored or provenance.COMPOSITE_WITH_TRAINED in said:
         return provenance.COMPOSITE_WITH_TRAINED
+    watermark = run.marks.watermark
+    if watermark is not None:  # all that is left of the marks where somebody has converted it
+        image = to_srgb(to_eight_bits(reduced(source.pixels)), source.icc)
+        if watermark.score(image) >= watermark.info.threshold:
+            return provenance.COMPOSITE_WITH_TRAINED
     return provenance.ALGORITHMICALLY_ENHANCED

@@ -177,10 +177,14 @@ def read(path: Path) -> Provenance:
     """
     try:
         # Nothing is decoded here, and an enhanced picture may well have 400 megapixels.
-        with pixel_limit_lifted(), warnings.catch_warnings():
+        with (
+            pixel_limit_lifted(),
+            warnings.catch_warnings(),
+            files.open_to_read(path) as file,
+            Image.open(file, formats=("PNG", "JPEG", "WEBP")) as picture,
+        ):
             warnings.simplefilter("ignore")  # about oddities in metadata; what matters raises
-            with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as picture:
-                return found(path, picture)
+            return found(path, picture)
     except FileNotFoundError:
         raise InputRejectedError(f"{path}: no such file.") from None
     except UnidentifiedImageError:
@@ -189,7 +193,8 @@ def read(path: Path) -> Provenance:
             return found(path, picture)
     except Exception as error:
         # As in `mcap.images.open.opened`: a damaged file raises whatever it likes.
-        raise InputRejectedError(f"{path}: the picture cannot be read ({error}).") from error
+        reason = files.why(error) if isinstance(error, OSError) else error
+        raise InputRejectedError(f"{path}: the picture cannot be read ({reason}).") from error
 
 
 def declared(path: Path) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -172,12 +172,14 @@ def read_credential(certificate: Path, key: Path) -> Credential:
     from cryptography import x509
     from cryptography.hazmat.primitives import serialization
 
-    chain = certificate.read_bytes()
+    with files.open_to_read(certificate) as file:
+        chain = file.read()
     try:
-        first = x509.load_pem_x509_certificates(chain)[0]
+        given = x509.load_pem_x509_certificates(chain)
     except ValueError as error:
         raise UsageError(f"[marks] certificate = {certificate}: no PEM file ({error}).") from None
-    secret = key.read_bytes()
+    with files.open_to_read(key) as file:
+        secret = file.read()
     try:
         private = serialization.load_pem_private_key(secret, password=None)
     except TypeError:
@@ -187,10 +189,37 @@ def read_credential(certificate: Path, key: Path) -> Credential:
         ) from None
     except Exception as error:  # ValueError, UnsupportedAlgorithm, and what OpenSSL comes up with
         raise UsageError(f"[marks] key = {key}: no private key in PEM ({error}).") from None
-    if private.public_key() != first.public_key():
+    own = [one for one in given if one.public_key() == private.public_key()]
+    if not own:
         raise UsageError(f"[marks] key = {key}: is not the key of {certificate}.")
     algorithm, sign = signing(private, key)
-    return Credential(chain.decode("ascii", errors="replace"), algorithm, sign)
+    pem = serialization.Encoding.PEM
+    chain = b"".join(one.public_bytes(pem) for one in in_order(own[0], given))
+    return Credential(chain.decode("ascii"), algorithm, sign)
+
+
+def in_order(first: x509.Certificate, given: Sequence[x509.Certificate]) -> list[x509.Certificate]:
+    """Return the chain from ``first`` on: behind each certificate the one that issued it.
+
+    Readers follow it in this order alone, and files hold it in any. What does not belong to the
+    chain is left out.
+    """
+    from cryptography.exceptions import InvalidSignature
+
+    chain = [first]
+    rest = [one for one in dict.fromkeys(given) if one != first]
+    while rest:
+        for one in rest:
+            try:
+                chain[-1].verify_directly_issued_by(one)
+            except (ValueError, TypeError, InvalidSignature):
+                continue
+            chain.append(one)
+            rest.remove(one)
+            break
+        else:
+            break
+    return chain
 
 
 def signing(private: Any, path: Path) -> tuple[str, Callable[[bytes], bytes]]:

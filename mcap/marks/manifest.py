@@ -28,7 +28,7 @@ from mcap.errors import McapError, UsageError
 from mcap.images.marking import Statement
 from mcap.images.provenance import TRAINED_ALGORITHMIC_MEDIA
 from mcap.marks.salts import settle
-from mcap.runtime.files import sha256_of
+from mcap.runtime.files import open_to_read, sha256_of
 
 if TYPE_CHECKING:
     from mcap.marks.certificate import Credential
@@ -55,6 +55,9 @@ BEGINNINGS = {
     b"MM\0*": "image/tiff",
 }
 """First bytes of a file -> media type."""
+
+NO_MANIFESTS = "image/bmp"
+"""Media type of a format in which C2PA keeps no manifest."""
 
 PARENT = "parent"  # by which the actions name the ingredient, inside c2pa-python alone
 
@@ -204,7 +207,7 @@ def read_manifest(path: Path, anchors: str | None = None) -> FoundManifest:
 
     ``anchors`` are the certificates, PEM, of those who are trusted.
     """
-    with path.open("rb") as file:
+    with open_to_read(path) as file:
         return manifest_in(file, anchors)
 
 
@@ -259,15 +262,25 @@ def described(store: Mapping[str, Any]) -> FoundManifest:
 
 
 def add_parent(builder: Any, path: Path) -> None:
-    """Add the file that a picture was made from, with its manifests, if it has some."""
+    """Add the file that a picture was made from, with its manifests, if it has some.
+
+    Of a file whose manifests C2PA's library does not take, such as two stores in one, the hash
+    alone is told.
+    """
+    from c2pa import C2paError
+
     told = {
         "title": "the picture before",
         "relationship": "parentOf",
         "label": PARENT,
         "instance_id": f"sha256:{sha256_of(path)}",
     }
-    with path.open("rb") as file:
-        builder.add_ingredient(json.dumps(told), media_type(file), file)
+    with open_to_read(path) as file:
+        try:
+            builder.add_ingredient(json.dumps(told), media_type(file), file)
+        except C2paError:
+            file.seek(0)
+            builder.add_ingredient(json.dumps(told), NO_MANIFESTS, file)
 
 
 def definition(digest: str, statement: Statement) -> dict[str, Any]:
@@ -297,7 +310,7 @@ def definition(digest: str, statement: Statement) -> dict[str, Any]:
 def media_type(file: BinaryIO) -> str:
     """Return the media type of the picture in an open file, by its first bytes.
 
-    "image/bmp", which holds no manifest, for what cannot be told.
+    `NO_MANIFESTS` for what cannot be told.
     """
     file.seek(0)
     head = file.read(16)
@@ -306,4 +319,6 @@ def media_type(file: BinaryIO) -> str:
         return "image/avif" if head[8:12] in (b"avif", b"avis") else "image/heic"
     if head[:4] == b"RIFF":
         return "image/webp"
-    return next((kind for begin, kind in BEGINNINGS.items() if head.startswith(begin)), "image/bmp")
+    return next(
+        (kind for begin, kind in BEGINNINGS.items() if head.startswith(begin)), NO_MANIFESTS
+    )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mcap.errors import UsageError
-from mcap.runtime.files import private_opener
+from mcap.runtime.files import open_to_read, private_opener
 
 MEBIBYTE = 2**20
 DEEPEST = 64
@@ -98,7 +98,7 @@ def append_json_line(path: Path, entry: Mapping[str, Any]) -> None:
 
 def read_text(path: Path, largest: int) -> str:
     """Return a file's UTF-8 text without a byte order mark, its lines ending as on Unix."""
-    with path.open("rb") as file:
+    with open_to_read(path) as file:
         data = file.read(largest + 1)  # a device or a pipe has no size to ask for
     if len(data) > largest:
         raise UsageError(

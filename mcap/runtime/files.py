@@ -16,6 +16,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -71,6 +72,25 @@ def private_opener(path: str, flags: int) -> int:
     """Open a file as ``open(..., opener=private_opener)`` does; a new one is its owner's alone."""
     return os.open(path, flags, FILE_MODE)
 
+
+@contextmanager
+def open_to_read(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading its bytes; OSError (ESPIPE) where it is a named pipe.
+
+    A folder from a stranger may hold one, and whoever opens it waits for ever for somebody who
+    writes. Those that a shell makes, such as /dev/fd/63 and /dev/stdin, are read.
+    """
+    no_wait = getattr(os, "O_NONBLOCK", 0)  # Windows has no such pipes in folders
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | no_wait)) as file:
+        if no_wait:
+            if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode) and path.parts[:2] not in PIPES:
+                raise OSError(errno.ESPIPE, "it is a named pipe, and a file is needed", str(path))
+            os.set_blocking(file.fileno(), True)
+        yield file
+
+
+PIPES = (("/", "dev"), ("/", "proc"))
+"""The folders in which pipes have names because somebody holds their other end."""
 
 TEMPORARY = re.compile(r"\.mcap-[a-z0-9_]+\.part")
 """Names of unfinished files and folders. They are short: a file's own may be as long as the file
@@ -222,5 +242,5 @@ def is_inside(folder: Path, name: str) -> bool:
 
 def sha256_of(path: Path) -> str:
     """Return the hexadecimal sha256 of a file's bytes."""
-    with path.open("rb") as file:
+    with open_to_read(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -21,7 +21,8 @@ from typing import Any, Literal
 
 from mcap.contracts import TransformerKind
 from mcap.errors import MissingResourceError, UsageError
-from mcap.runtime.documents import parse_json
+from mcap.runtime.documents import MEBIBYTE, parse_json, read_text
+from mcap.runtime.files import open_to_read
 
 Architecture = Literal["sd", "sdxl"] | TransformerKind
 
@@ -33,6 +34,8 @@ PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 _HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+LARGEST_JSON = 16 * MEBIBYTE
+"""Of a model's configuration or index."""
 _LARGEST_HEADER = 100_000_000  # bytes; safetensors itself allows no more
 
 
@@ -332,7 +335,7 @@ def read_header(path: Path) -> FileHeader:
     `UsageError` where the file is none, or damaged.
     """
     try:
-        with path.open("rb") as file:
+        with open_to_read(path) as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > _LARGEST_HEADER:
                 raise ValueError("its header cannot be that long")
@@ -496,7 +499,7 @@ def file_architecture(path: Path) -> Architecture:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object, empty where there is no such file; `UsageError` for a damaged one."""
     try:
-        found = parse_json(path.read_text(encoding="utf-8"))
+        found = parse_json(read_text(path, LARGEST_JSON))
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:

@@ -9,6 +9,7 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -113,7 +114,7 @@ def test_a_users_certificate_and_trust(subject, capsys, tmp_path, monkeypatch):
     assert "C2PA manifest: trusted" in out and "made with: mcap" in out
     assert not (Path(os.environ["MCAP_CONFIG_DIR"]) / "marks").exists()
     monkeypatch.setenv("MCAP_MARKS__TRUST", str(tmp_path / "k.pem"))
-    assert cli.run(["inspect", "portraits/test-000000.png"]) == 1
+    assert cli.run(["inspect", "portraits/test-000000.png"]) == 2
     assert "holds no certificate" in capsys.readouterr().err
 
 
@@ -184,6 +185,20 @@ def test_what_the_input_says_of_itself_is_kept(subject, stripe, capsys, tmp_path
         assert found["c2pa"]["actions"] == ["c2pa.opened", "c2pa.edited"]
 
 
+def test_where_only_the_watermark_is_left_it_counts(stripe, capsys, tmp_path):
+    """Converted, cut by mcap with no network: still no photograph."""
+    photo = picture(tmp_path / "photo.jpg")
+    with Image.open(photo) as image:
+        pixels = np.array(image.convert("RGB"))
+    Stripe().embed(pixels)
+    for number, deep in enumerate((pixels, pixels[..., 1])):
+        Image.fromarray(deep).save(tmp_path / f"{number}.png")
+        how = marks(tmp_path / "key")
+        run([tmp_path / f"{number}.png"], [], tmp_path / "out", marks=how)
+        (found,) = inspected(capsys, tmp_path / "out" / f"{number}.png")
+        require_marked(found, COMPOSITE_WITH_TRAINED)
+
+
 def test_a_photograph_that_no_network_touched_is_no_machines(stripe, capsys, tmp_path):
     photo = picture(tmp_path / "photo.jpg")
     how = marks(tmp_path / "key")
@@ -225,3 +240,18 @@ def test_a_certificate_that_cannot_be_kept_is_told(subject, capsys, tmp_path, mo
     code = cli.run(["generate", str(subject), "--count", "1"])
     err = " ".join(capsys.readouterr().err.split())
     assert code == 0 and "Pictures are not signed (C2PA)" in err
+
+
+def test_a_clock_that_is_years_wrong_costs_the_signature_alone(
+    subject, capsys, tmp_path, monkeypatch
+):
+    """The local certificate is not valid then; pictures that were drawn are written."""
+    from mcap.marks import certificate
+
+    monkeypatch.setenv("MCAP_CONFIG_DIR", str(tmp_path / "config"))
+    monkeypatch.setattr(certificate, "YEARS", 0)
+    assert cli.run(["generate", str(subject), "--count", "1"]) == 0
+    err = " ".join(capsys.readouterr().err.split())
+    assert "Pictures are not signed (C2PA)" in err and "valid today" in err
+    (found,) = inspected(capsys, "portraits/test-000000.png")
+    assert found["c2pa"]["state"] == "absent" and found["generated"]

@@ -15,10 +15,13 @@ import os
 import pickle
 import shutil
 import struct
+import sys
 import tempfile
+import threading
 import tomllib
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,10 @@ from mcap.cli.context import Globals
 from mcap.cli.settings import load_settings
 from mcap.errors import InputRejectedError, McapError, UsageError
 from mcap.generation.extra_networks import read_extra_networks
+from mcap.images.find import find_photos
+from mcap.images.photo import read_photo
+from mcap.marks.certificate import user_credential
+from mcap.marks.inspect import find_marks
 from mcap.masking.folder import read_earlier
 from mcap.results.folder import require_own
 from mcap.runtime.files import sha256_of
@@ -579,3 +586,75 @@ def test_states_of_training(tmp_path):
             assert str(folder) in str(error)
 
     tried()
+
+
+@contextmanager
+def nobody_waits_for(pipe: Path) -> Iterator[None]:
+    """Put a named pipe in the place of a file; AssertionError where a reader waits at it."""
+    pipe.unlink(missing_ok=True)
+    os.mkfifo(pipe)
+    waited = []
+
+    def look() -> None:
+        with suppress(OSError):  # nobody has it open
+            os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))  # which lets the reader go on
+            waited.append(pipe)
+
+    timer = threading.Timer(10, look)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        pipe.unlink()
+    assert waited == []
+
+
+PIPES = {
+    **{kind: (name, read) for kind, (name, _, read) in DOCUMENTS.items()},
+    **{kind: (name, read) for kind, (name, _, read) in NETWORKS.items()},
+    "picture": ("a.png", read_photo),
+    "picture that is inspected": ("a.png", lambda path: find_marks(path, {})),
+    "model in one file": ("model.safetensors", lambda path: describe(find_model(str(path)))),
+    "model of torch": ("model.ckpt", lambda path: describe(find_model(str(path)))),
+    "certificate": ("a.pem", lambda path: user_credential(path, path)),
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no named pipes in folders")
+@pytest.mark.parametrize("kind", PIPES)
+def test_nobody_waits_for_who_writes_into_a_pipe(tmp_path, kind):
+    name, read = PIPES[kind]
+    with nobody_waits_for(tmp_path / name), pytest.raises(McapError, match=name):
+        read(tmp_path / name)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no named pipes in folders")
+def test_nor_in_a_folder(tmp_path):
+    """Of a subject, a model, photos, a run before, and checkpoints: each file in turn."""
+    folder = changed_subject(tmp_path, MANIFEST, (subject_folder() / MANIFEST).read_bytes())
+    for path in [path for path in subject_folder().rglob("*") if path.is_file()]:
+        name = path.relative_to(subject_folder())
+        with nobody_waits_for(folder / name), suppress(McapError):
+            read_subject(folder)
+        shutil.copy(path, folder / name)
+    model = tmp_path / "model"
+    shutil.copytree(tiny_folder(), model)
+    for path in [path for path in tiny_folder().rglob("*") if path.is_file()]:
+        name = path.relative_to(tiny_folder())
+        with nobody_waits_for(model / name), suppress(McapError):
+            describe(find_model(str(model)))
+            load_backbone("cpu", torch.float32, model)
+        shutil.copy(path, model / name)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("report.json", "results.jsonl", ".mcap.writing.jsonl", "a.png"):
+        with nobody_waits_for(photos / name), suppress(McapError):
+            find_photos([photos])
+            read_earlier(photos, REQUEST)
+            require_own(photos, "generate")
+    save_checkpoint(photos, {"a": torch.ones(3)}, step=1, phase=1, threads=1, belongs_to={}, keep=1)
+    for name in ("state.pt", "checkpoint.json"):
+        pipe = photos / "step-000001" / name
+        with nobody_waits_for(pipe), pytest.raises(InputRejectedError, match="damaged"):
+            latest_checkpoint(photos)

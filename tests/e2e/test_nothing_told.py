@@ -40,7 +40,9 @@ os.umask(0)
 """
 """A sitecustomize, for commands and for the processes that they begin."""
 
-OPERATORS = re.compile(r"/(jobs\.sqlite|passport\.log|1\.log)$|/page/people/jane/(jobs|photos)/")
+OPERATORS = re.compile(
+    r"/(jobs\.sqlite|tasks\.json|passport\.log|1\.log)$|/page/people/jane/(jobs|photos)/"
+)
 """A batch's ledger and logs, in which paths stand, and the commands and copies of photos of a
 studio, as docs/privacy.md says."""
 
@@ -84,6 +86,10 @@ def home(tmp_path_factory, weights) -> Path:
     )
     commands = (
         ("mask", photos, "--out", out / "masks"),
+        ("mask", photos, "--out", out / "masked" / "sets", "--training-set", "kohya",
+         "--trigger", "ohwx woman"),
+        ("mask", photos, "--out", out / "masked" / "sets", "--training-set", "onetrainer",
+         "--trigger", "ohwx woman"),
         ("train", "--source", photos, "--style", "passport", "--preview-every",
          "2", "--checkpoint-every", "1", "--out", out / "me.mcap", *TINY),
         ("generate", out / "me.mcap", "--count", "1", "--steps", "2", "--attention-maps",
@@ -101,6 +107,10 @@ def home(tmp_path_factory, weights) -> Path:
          "--measure-with", "sface", "--out", out / "measured"),
         ("export", out / "me.mcap", "--format", "kohya", "--out", out / "kohya"),
         ("export", out / "me.mcap", "--format", "diffusers", "--out", out / "diffusers"),
+        ("export", out / "me.mcap", "--format", "diffusers", "--merge", "--out", out / "merged"),
+        ("batch", "emit", photos / "jobs.csv", "--generate", "1", "--gpus", "0", "--format",
+         "slurm", "--out", out / "array"),
+        ("batch", "task", out / "array", "0"),
         ("batch", "run", photos / "jobs.csv", "--generate", "1", "--workers", "1", "--threads", "1",
          "--out", out / "studio"),
     )  # fmt: skip

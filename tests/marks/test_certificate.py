@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import itertools
 import os
 import platform
 import stat
@@ -20,10 +21,12 @@ from mcap.marks.certificate import (
     CERTIFICATE,
     KEY,
     LOCAL_NAME,
+    issued,
     local_credential,
     make_certificate,
     read_credential,
     signing,
+    subject,
     user_credential,
 )
 
@@ -93,6 +96,23 @@ def pem(key, password: bytes | None = None) -> bytes:
         else serialization.NoEncryption()
     )
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, how)
+
+
+def test_a_chain_is_put_in_order(tmp_path):
+    """Whatever the order in the file, and whatever else is in it: readers know one order."""
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(4)]
+    names = [subject(name) for name in ("signer", "office", "root")]
+    root = issued(names[2], names[2], keys[2].public_key(), keys[2], authority=True)
+    office = issued(names[1], names[2], keys[1].public_key(), keys[2], authority=True)
+    leaf = issued(names[0], names[1], keys[0].public_key(), keys[1])
+    impostor = issued(names[1], names[2], keys[3].public_key(), keys[3], authority=True)
+    (tmp_path / "k.pem").write_bytes(pem(keys[0]))
+    chain = [one.public_bytes(serialization.Encoding.PEM).decode() for one in (leaf, office, root)]
+    for given in itertools.permutations((leaf, office, root, impostor, office)):
+        text = b"".join(one.public_bytes(serialization.Encoding.PEM) for one in given)
+        (tmp_path / "c.pem").write_bytes(b"a comment\n" + text)
+        found = user_credential(tmp_path / "c.pem", tmp_path / "k.pem")
+        assert found.chain == "".join(chain)
 
 
 def test_what_is_wrong_with_the_users_files_is_said(tmp_path):

@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
 from PIL import Image
 
 import mcap
@@ -22,6 +23,7 @@ from mcap.images.write import write_generated
 from mcap.marks.certificate import issued, subject, user_credential
 from mcap.marks.manifest import ManifestSigner, described, read_manifest
 from tests.support.marking import certificate, sign_file, signer
+from tests.support.mutations import FUZZED, MUTATIONS, mutated
 
 c2pa = pytest.importorskip("c2pa", reason="the extra c2pa is not installed")
 
@@ -148,6 +150,42 @@ def test_a_parent_of_another_format_is_named_by_its_hash(tmp_path, kind):
     found = read_manifest(path)
     assert found.state == "untrusted" and found.actions == ("c2pa.opened", "c2pa.edited")
     assert found.source_type == COMPOSITE_WITH_TRAINED
+
+
+def test_a_picture_before_with_two_stores_is_named_by_its_hash(tmp_path):
+    """As who glues the manifest of one file into another makes it; C2PA's library refuses it."""
+    sign = signer(tmp_path / "key")
+    parent, path = picture(tmp_path / "parent.png"), picture(tmp_path / "a.png", 1)
+    sign_file(sign, parent, MADE)
+    data = parent.read_bytes()
+    start = data.index(b"caBX") - 4
+    length = 12 + int.from_bytes(data[start : start + 4])
+    parent.write_bytes(data[:start] + data[start : start + length] + data[start:])
+    assert read_manifest(parent).state == "broken"
+    sign_file(sign, path, Statement(COMPOSITE_WITH_TRAINED, parent))
+    found = read_manifest(path)
+    assert (found.state, found.manifests) == ("untrusted", 1)
+    assert found.actions == ("c2pa.opened", "c2pa.edited")
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_no_damaged_picture_before_stops_a_signature(tmp_path, suffix):
+    sign = signer(tmp_path / "key")
+    parent, path = tmp_path / f"parent.{suffix}", tmp_path / "a.png"
+    sign_file(sign, picture(parent), MADE)
+    whole, plain = parent.read_bytes(), picture(path).read_bytes()
+    tried = []
+
+    @settings(FUZZED, max_examples=max(30, MUTATIONS // 10))
+    @given(mutated(whole))
+    def signed_after(data):
+        parent.write_bytes(data)
+        path.write_bytes(plain)
+        sign_file(sign, path, Statement(COMPOSITE_WITH_TRAINED, parent))
+        tried.append(read_manifest(path).state)
+
+    signed_after()
+    assert set(tried) == {"untrusted"} and len(tried) >= 30
 
 
 def test_every_state(tmp_path):

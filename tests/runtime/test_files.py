@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,23 @@ def test_a_new_file_and_then_another_in_its_place(tmp_path, write):
         write(path, data)
         assert path.read_bytes() == data
         assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no named pipes in folders")
+def test_a_named_pipe_is_refused_at_once_and_a_shells_is_read(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"text")
+    with files.open_to_read(tmp_path / "a.txt") as file:
+        assert file.read() == b"text"
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="named pipe"), files.open_to_read(tmp_path / "pipe"):
+        pass
+    code = "import sys, time; time.sleep(0.2); sys.stdout.write('late')"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        path = Path(f"/dev/fd/{writer.stdout.fileno()}")
+        if path.exists():
+            with files.open_to_read(path) as file:
+                assert file.read() == b"late"
 
 
 def test_what_fails_leaves_the_file_that_was_there(tmp_path, write, monkeypatch):
