@@ -5,7 +5,7 @@
     python benchmarks/picture_memory.py enhance rgb.png --megapixels 120 --restorer WEIGHTS \\
         --seconds 300
 
-Kinds are rgb.png, deep.png (16 bits a colour), rgba.png, grey.png, telephone.jpg and tiles.heic, a
+Kinds are rgb.png, deep.png (16 bits a colour), deep-rgba.png, rgba.png, grey.png, telephone.jpg and tiles.heic, a
 grid of tiles as telephones write it; all but that show a face. ``--restorer face`` takes no time.
 ``--seconds`` ends a run that would take hours; what it had taken until then is told. Linux alone:
 the peak is the process's VmHWM.
@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 from tests.support.pictures import gradient, heic_of_tiles  # noqa: E402
 
 SELFIE = ROOT / "examples" / "selfies" / "01-living-room.jpg"
-KINDS = ("rgb.png", "deep.png", "rgba.png", "grey.png", "telephone.jpg", "tiles.heic")
+KINDS = ("rgb.png", "deep.png", "deep-rgba.png", "rgba.png", "grey.png", "telephone.jpg", "tiles.heic")
 
 CHILD = """
 import sys
@@ -52,10 +52,10 @@ def make(kind: str, megapixels: float, path: Path) -> None:
         return
     selfie = cv2.imread(str(SELFIE))
     image = cv2.resize(selfie, (width, height), interpolation=cv2.INTER_LINEAR)
-    if kind == "deep.png":
-        image = image.astype(np.uint16) * 257
-    elif kind == "rgba.png":
+    if "rgba" in kind:
         image = np.dstack([image, image[..., 1]])
+    if kind.startswith("deep"):
+        image = image.astype(np.uint16) * 257
     elif kind == "grey.png":
         image = image[..., 1]
     options = [] if kind == "telephone.jpg" else [cv2.IMWRITE_PNG_COMPRESSION, 1]

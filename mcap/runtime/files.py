@@ -20,6 +20,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
@@ -74,7 +75,7 @@ def private_opener(path: str, flags: int) -> int:
 
 
 @contextmanager
-def open_to_read(path: Path) -> Iterator[BinaryIO]:
+def open_to_read(path: Path) -> Iterator[BufferedReader]:
     """Open a file for reading its bytes; OSError (ESPIPE) where it is a named pipe.
 
     A folder from a stranger may hold one, and whoever opens it waits for ever for somebody who
