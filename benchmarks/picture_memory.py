@@ -2,13 +2,13 @@
 
     python benchmarks/picture_memory.py mask tiles.heic --megapixels 64
     python benchmarks/picture_memory.py enhance deep.png --megapixels 124 --restorer face --scale 1
-    python benchmarks/picture_memory.py enhance rgb.png --megapixels 31 --restorer WEIGHTS --scale 4 \\
-        --seconds 300
+    python benchmarks/picture_memory.py enhance rgb.png --megapixels 31 --restorer WEIGHTS \\
+        --scale 4 --seconds 300
 
 Kinds are rgb.png, deep.png and deep-rgba.png (16 bits a colour), rgba.png, grey.png, telephone.jpg
-and tiles.heic, a grid of tiles as telephones write it; all but that show a face. ``--restorer face`` takes no time.
-``--seconds`` ends a run that would take hours; what it had taken until then is told. Linux alone:
-the peak is the process's VmHWM.
+and tiles.heic, a grid of tiles as telephones write it; all but that show a face. ``--restorer
+face`` takes no time. ``--seconds`` ends a run that would take hours; what it had taken until then
+is told. Linux alone: the peak is the process's VmHWM.
 """
 
 from __future__ import annotations
