@@ -1,10 +1,13 @@
-"""DoRA (arXiv 2402.09353) beside LoRA on the demo backbone: likeness, look and seconds of each.
+"""DoRA, LoHa and LoKr beside LoRA on the demo backbone: likeness, look and seconds of each.
 
     python benchmarks/dora.py --set phase1_steps=400 --set phase2_steps=1000
+    python benchmarks/dora.py --only lora loha lokr --set phase1_steps=60 --set phase2_steps=120
 
-Person and style are the first of recipes.py, whose measures these are. DoRA is peft's, put in where
-mcap's trainer makes its LoRA, with the same rank, rates, steps and seeds; mcap itself has no option
-for it. diffusers loads either from the subject's folder.
+Person and style are the first of recipes.py, whose measures these are. The layers are those of
+peft, put in where mcap makes its LoRA, with the same rates, steps and seeds; mcap itself has no
+option for them. DoRA (arXiv 2402.09353) and LoKr (arXiv 2309.14859) have the rank of the LoRA, LoHa
+(arXiv 2108.06098) half of it and so as many values. What LoHa and LoKr have learned is written as a
+LoRA of full rank, which is the same change of the weights, so that all are drawn in one way.
 """
 
 from __future__ import annotations
@@ -17,10 +20,19 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import peft
+import torch
+from peft.tuners.lycoris_utils import LycorisLayer
 from recipes import HERE, Judge, people_in, table
 
 from mcap import cli
+from mcap.diffusion import lora
 from mcap.runtime.device import set_threads
+from mcap.training import save
+
+ROWS = {"lora": {}, "dora": {"use_dora": True}, "loha": {"rank": 8}, "lokr": {"rank": 16}}
+PRODUCTS = {"loha": peft.LoHaConfig, "lokr": peft.LoKrConfig}
+"""Of Hadamard and of Kronecker."""
+PLAIN = (peft.LoraConfig, lora.add_adapter, save.lora_state)
 
 
 def main() -> None:
@@ -38,14 +50,17 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     judge = Judge([options.style])
-    plain = peft.LoraConfig
     for person in people_in(options.people)[: options.count]:
         for name in options.only:
             place = options.out / f"{name}-{person.name}-{options.style}"
             record = place.with_suffix(".json")
             if record.exists():
                 continue
-            peft.LoraConfig = functools.partial(plain, use_dora=name == "dora")
+            if name == "dora":
+                peft.LoraConfig = functools.partial(PLAIN[0], use_dora=True)
+            elif name in PRODUCTS:
+                lora.add_adapter = functools.partial(add_product, name)
+                save.lora_state = product_as_lora
             words = ["--quiet", "train", "--source", str(person), "--style", options.style]
             words += ["--backbone", options.backbone, "--out", str(place.with_suffix(".mcap"))]
             words += [part for text in options.set for part in ("--set", text)]
@@ -53,12 +68,38 @@ def main() -> None:
             if cli.run([*words, "--threads", str(options.threads)]):
                 raise SystemExit(f"{place}: was not trained")
             seconds = time.process_time() - start
-            peft.LoraConfig = plain  # diffusers makes its own of what the file says
+            # Before drawing: diffusers makes its own of what the file says
+            peft.LoraConfig, lora.add_adapter, save.lora_state = PLAIN
             set_threads(options.threads)
             cell = judge.cell(place.with_suffix(".mcap"), person, options.style, options)
             cell = replace(cell, variant=name, seconds=seconds)
             record.write_text(json.dumps(asdict(cell), indent=1), encoding="utf-8")
-    print(table(options.out, {"lora": {}, "dora": {"use_dora": True}}))
+    print(table(options.out, ROWS))
+
+
+def add_product(kind, module, _rank, targets, seed):
+    """Put LoHa or LoKr where `mcap.diffusion.lora.add_adapter` puts LoRA; return its parameters."""
+    rank = ROWS[kind]["rank"]
+    config = PRODUCTS[kind](r=rank, alpha=rank, target_modules=list(targets))
+    before = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module.add_adapter(config, adapter_name=lora.ADAPTER)
+    for parameter in before:  # peft freezes whatever is not its own, learned tokens too
+        parameter.requires_grad_(True)
+    return [p for name, p in module.named_parameters() if "hada_" in name or "lokr_" in name]
+
+
+def product_as_lora(backbone):
+    """Return the change of each layer's weights as two matrices of full rank, in LoRA's names."""
+    tensors = {}
+    for name, layer in backbone.unet.named_modules():
+        if isinstance(layer, LycorisLayer):
+            change = layer.get_delta_weight(lora.ADAPTER).detach()
+            left, sizes, right = torch.linalg.svd(change, full_matrices=False)
+            tensors[f"unet.{name}.lora_A.weight"] = right.contiguous()
+            tensors[f"unet.{name}.lora_B.weight"] = (left * sizes).contiguous()
+    return tensors, {}
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ PORT = typer.Option(
 OPEN = typer.Option("--open", help="Open the page in the browser.")
 
 RECIPES = {
-    "magicapture": "train: minutes to hours, most like the person",
-    "instant": "without training, in seconds, where the model has an identity encoder",
-    "released": "train as the released code of the paper does",
+    "magicapture": "Train: minutes to hours, most like the person",
+    "instant": "Without training: seconds, less like the person",
+    "released": "Train as the paper's released code does",
 }
 """Recipes of mcap's to choose from -> what is said of them; the others are for comparisons."""
 

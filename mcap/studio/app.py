@@ -9,6 +9,7 @@ anywhere else and may not.
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from mcap.runtime.files import why
 from mcap.studio import commands, uploads, views
 from mcap.studio.folder import StyleFolders, add_person, people_of
 from mcap.studio.jobs import OPEN, Jobs
+from mcap.studio.words import on_the_page
 from mcap.style.id_documents import rules
 from mcap.subjects.manifest import is_subject_folder, read_manifest
 from mcap.training.manifest import CONSENT
@@ -122,6 +124,10 @@ class Studio:
         self.folder, self.jobs, self.choices = folder, jobs, choices
         self.told: dict[str, list[str]] = {}
         """Person -> sentences for the next look at their page; "" is everybody's."""
+        self.keeping = threading.Lock()
+        """Held while photos are copied: two tabs could choose the same free name."""
+        self.leaving: set[str] = set()
+        """People who are being deleted, for whom nothing begins any more."""
 
     def page(self, template: str, whose: str, **values: Any) -> Response:
         """Return a filled template with what is to be told there once."""
@@ -131,9 +137,19 @@ class Studio:
     def person(self, request: Request) -> str:
         """Return the person of an address; 404 where there is none of that name."""
         found = views.known(request.path_params["person"], people_of(self.folder))
-        if found is None:
+        if found is None or found in self.leaving:
             raise HTTPException(404)
         return found
+
+    def subject_of(self, person: str) -> Path | None:
+        """Return the photo that was said to show who the person is, while it is there."""
+        mask = views.latest(self.jobs.of(person), "mask")
+        photo = None if mask is None else commands.subject_of(mask.words)
+        return photo if photo is not None and photo.is_file() else None
+
+    def mask(self, folders: StyleFolders) -> None:
+        """Let a person's photos be looked at."""
+        self.jobs.add(folders.person, commands.mask(folders, self.subject_of(folders.person)))
 
     def folders(self, request: Request) -> StyleFolders:
         """Return the folders of the person and the style of an address."""
@@ -164,7 +180,8 @@ class Studio:
         cards, advice = views.photo_cards(folders, looking=looking)
         failed = ""
         if mask is not None and mask.state == "failed":
-            failed = str((mask.result() or {}).get("error", ""))
+            failed = on_the_page(str((mask.result() or {}).get("error", "")))
+        subject = self.subject_of(person)
         return self.page(
             "app_person.html",
             person,
@@ -175,6 +192,7 @@ class Studio:
             advice=advice,
             failed=failed,
             looking=looking,
+            subject="" if subject is None else subject.name,
             unseen=any(card["mark"] == "open" for card in cards) and not looking,
             styles=views.style_cards(),
             works=views.works(self.folder, person),
@@ -219,6 +237,7 @@ class Studio:
             portraits=portraits,
             judged=judged,
             edits=views.edit_cards(folders),
+            prompts=views.prompts_of(folders),
             finished=views.finished_cards(folders),
             framed=(None if found is None or found.profile is None else found.profile),
             documents=documents,
@@ -303,17 +322,26 @@ class Studio:
             raise UsageError("No photo was chosen.")
         before = {path.name for path in views.pictures_in(folders.photos)}
         try:
-            refused = uploads.keep_photos(folders.photos, given)
+            with self.keeping:
+                refused = uploads.keep_photos(folders.photos, given)
             self.told.setdefault(person, []).extend(refused)
         finally:  # those that were kept before a disk was full are looked at
             if {path.name for path in views.pictures_in(folders.photos)} != before:
-                self.jobs.add(person, commands.mask(folders))
+                self.mask(folders)
         return views.address("people", person)
 
     def look(self, request: Request, form: FormData) -> str:
         """Look at the photos, where that was stopped or a full disk was in the way."""
         person = self.person(request)
-        self.jobs.add(person, commands.mask(StyleFolders(self.folder, person, "")))
+        self.mask(StyleFolders(self.folder, person, ""))
+        return views.address("people", person)
+
+    def name_subject(self, request: Request, form: FormData) -> str:
+        """Take a photo's word for who the person is, or none's, and look at the photos again."""
+        person = self.person(request)
+        folders = StyleFolders(self.folder, person, "")
+        there = {path.name: path for path in views.pictures_in(folders.photos)}
+        self.jobs.add(person, commands.mask(folders, there.get(text(form, "file"))))
         return views.address("people", person)
 
     def remove_photo(self, request: Request, form: FormData) -> str:
@@ -324,7 +352,7 @@ class Studio:
         if (path := there.get(text(form, "file"))) is not None:
             path.unlink(missing_ok=True)
             if len(there) > 1:
-                self.jobs.add(person, commands.mask(folders))
+                self.mask(folders)
         return views.address("people", person)
 
     def plan(self, request: Request, form: FormData) -> str:
@@ -336,7 +364,9 @@ class Studio:
         if style is None or recipe is None or backbone is None:
             raise UsageError("Choose a style first.")
         folders = StyleFolders(self.folder, person, style)
-        self.jobs.add(person, commands.plan(folders, recipe, backbone))
+        words = commands.plan(folders, recipe, backbone, self.subject_of(person))
+        if not any(job.state in OPEN and list(job.words) == words for job in self.jobs.of(person)):
+            self.jobs.add(person, words)
         return views.address("people", person, "in", style)
 
     def train(self, request: Request, form: FormData) -> str:
@@ -370,9 +400,17 @@ class Studio:
         allowed = (commands.AS_STYLE, commands.UNFRAMED, *rules().documents)
         if views.known(frame, allowed) is None:
             raise UsageError("Choose how to frame the pictures.")
-        return self.ask(request, lambda folders: commands.enhance(
-            folders, chosen(folders, form), frame, print_sheet="sheet" in form
+        folders = self.folders(request)
+        sheet = "sheet" in form and views.print_size(folders.style, frame) is not None
+        there = self.ask(request, lambda folders: commands.enhance(
+            folders, chosen(folders, form), frame, print_sheet=sheet
         ))  # fmt: skip
+        if "sheet" in form and not sheet:
+            told = self.told.setdefault(folders.person, [])
+            told.append(
+                "There will be no print sheet: of this frame no size in millimetres is known."
+            )
+        return there
 
     def ask(self, request: Request, words: Callable[[StyleFolders], list[str]]) -> str:
         """Ask for a command on a subject that is trained."""
@@ -427,7 +465,11 @@ class Studio:
         if any(job.state in OPEN for job in self.jobs.of(person)):
             raise UsageError("Something is being done for this person; stop it first.")
         home = StyleFolders(self.folder, person, "").home
-        code, result = self.jobs.run(commands.forget(home, dry_run=False))
+        self.leaving.add(person)
+        try:
+            code, result = self.jobs.run(commands.forget(home, dry_run=False))
+        finally:
+            self.leaving.discard(person)
         if code:
             raise McapError(str(result.get("error", f"mcap forget ended with code {code}.")))
         self.jobs.drop(person)
@@ -558,6 +600,7 @@ def make_app(
         f"{person}/photos": studio.take_photos,
         f"{person}/photos/look": studio.look,
         f"{person}/photos/remove": studio.remove_photo,
+        f"{person}/photos/subject": studio.name_subject,
         f"{person}/plan": studio.plan,
         f"{person}/forget": studio.forget,
         f"{person}/jobs/{{number:int}}/stop": studio.stop,

@@ -15,21 +15,32 @@ MOST_PICTURES = 64
 """Of one run; a person can ask again."""
 PREVIEW_EVERY = 100
 """Steps between the previews of a training."""
+SUBJECT = "--subject"
+"""Of `mask` and `plan`: a photo that says who the person is."""
 AS_STYLE, UNFRAMED = "style", "none"
 """Frames of finished pictures beside the names of documents."""
 
 
-def mask(folders: StyleFolders) -> list[str]:
-    """Return the command that looks at a person's photos."""
-    return ["mask", "--out", str(folders.masked), "--", str(folders.photos)]
+def mask(folders: StyleFolders, subject: Path | None = None) -> list[str]:
+    """Return the command that looks at a person's photos; ``subject`` says who the person is."""
+    who = [] if subject is None else [SUBJECT, str(subject)]
+    return ["mask", *who, "--out", str(folders.masked), "--", str(folders.photos)]
 
 
-def plan(folders: StyleFolders, recipe: str, backbone: str) -> list[str]:
-    """Return the command that plans a training in a style."""
+def subject_of(words: Sequence[str]) -> Path | None:
+    """Return the photo that says in a command who the person is; None where none does."""
+    return Path(words[words.index(SUBJECT) + 1]) if SUBJECT in words else None
+
+
+def plan(
+    folders: StyleFolders, recipe: str, backbone: str, subject: Path | None = None
+) -> list[str]:
+    """Return the command that plans a training in a style; ``subject`` as for `mask`."""
+    who = [] if subject is None else [SUBJECT, str(subject)]
     return [
         *("train", "--source", str(folders.photos), "--style", folders.style),
         *("--masks", str(folders.masked), "--recipe", recipe, "--backbone", backbone),
-        *("--out", str(folders.subject), "--dry-run"),
+        *(*who, "--out", str(folders.subject), "--dry-run"),
     ]
 
 

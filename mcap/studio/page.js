@@ -17,17 +17,28 @@ const live = document.querySelector("[data-live]");
 const gone = document.getElementById("gone");
 const shown = new Map(); // part of the page -> its text as it came
 
+const told = document.getElementById("told"); // what is told once, and outlives `renew`
+if (told) told.innerHTML += sessionStorage.getItem("told") ?? "";
+sessionStorage.removeItem("told");
+
 let typed = false; // or ticked, or chosen
 document.addEventListener("input", () => { typed = true; });
 
 let leaving = false; // a form is on its way, and loading this page again would call it back
-document.addEventListener("submit", () => { leaving = true; });
+let sent = -Infinity; // when, in milliseconds
+addEventListener("submit", event => {
+  if (event.timeStamp - sent < 2000) event.preventDefault(); // the second of a double click
+  else [leaving, sent] = [true, event.timeStamp];
+});
 addEventListener("pageshow", () => { leaving = false; });
 
 /** Load the page again, unless that would lose what somebody has typed. */
 function renew() {
   if (typed) document.getElementById("news").hidden = false;
-  else location.reload();
+  else {
+    sessionStorage.setItem("told", told ? told.innerHTML : "");
+    location.reload();
+  }
   return !typed;
 }
 

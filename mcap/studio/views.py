@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from mcap.contracts import ID_TOKEN, STYLE_TOKEN
 from mcap.enhancement import report as enhancement_report
+from mcap.enhancement.events import Enhanced
 from mcap.errors import UsageError
 from mcap.generation.folder import RankedFolder
 from mcap.generation.ranking import shown_likeness, verdict, who_judged
@@ -24,8 +26,11 @@ from mcap.masking.looks import read_looks
 from mcap.registry import registry
 from mcap.runtime.documents import read_json
 from mcap.runtime.files import sha256_of
+from mcap.studio.commands import AS_STYLE
 from mcap.studio.folder import OWN_FOLDERS, StyleFolders, people_of
 from mcap.studio.jobs import OPEN, Job, Jobs
+from mcap.studio.words import PLAN, on_the_page
+from mcap.style.id_documents import rules
 from mcap.style.profile import FoundProfile, list_profiles
 from mcap.subjects.manifest import METRICS, SUFFIX, is_subject_folder, read_manifest
 
@@ -55,6 +60,7 @@ TAIL_BYTES = 4096
 """Of metrics.jsonl, in which a line has some hundred."""
 SHOWN_STYLE_PICTURES = 4
 SHOWN_PREVIEWS = 6
+SHOWN_PROMPTS = 3
 
 
 def address(*parts: str) -> str:
@@ -133,10 +139,12 @@ def photo_cards(folders: StyleFolders, *, looking: bool) -> tuple[list[dict[str,
                 "src": address("people", folders.person, "photos", path.name),
                 "word": word,
                 "mark": {"good": "good", "not used": "bad"}.get(word, "open"),
-                "why": why,
+                "why": [on_the_page(sentence) for sentence in why],
+                "whose": bool({"undecided", "stranger"} & set((said or {}).get("kinds", ()))),
             }
         )
-    return cards, [item["text"] for item in report.get("advice", ()) if "text" in item]
+    advice = [item["text"] for item in report.get("advice", ()) if "text" in item]
+    return cards, [on_the_page(sentence) for sentence in advice]
 
 
 def sha256_of_unchanged(path: Path) -> str:
@@ -159,6 +167,17 @@ def styles() -> list[FoundProfile]:
         for each in found
         if each.profile is not None and each.shadowed_by is None and each.name not in OWN_FOLDERS
     ]
+
+
+def print_size(style: str, frame: str) -> tuple[float, float] | None:
+    """Return how large a print is of pictures in a frame, in mm; None for what is not printed.
+
+    ``frame`` is as `mcap.studio.commands.enhance` takes it.
+    """
+    if frame in rules().documents:
+        return rules().documents[frame].size_mm
+    found = next((each.profile for each in styles() if each.name == style), None)
+    return found.size_mm if found is not None and frame == AS_STYLE else None
 
 
 def style_cards() -> list[dict[str, Any]]:
@@ -227,7 +246,7 @@ def job_line(job: Job, jobs: Jobs) -> dict[str, Any]:
         "state": STATES[state],
         "mark": {"failed": "bad", "interrupted": "bad", "done": "good"}.get(state, "open"),
         "command": jobs.line(job.words),
-        "error": str((result or {}).get("error", "")) if state == "failed" else "",
+        "error": on_the_page(str((result or {}).get("error", ""))) if state == "failed" else "",
         "again": address("people", job.person, "jobs", str(job.number), "again"),
         "stop": address("people", job.person, "jobs", str(job.number), "stop"),
         "can_go_on": state in ("stopped", "interrupted", "failed"),
@@ -299,9 +318,17 @@ def plan_of(jobs: Sequence[Job], everything: Sequence[Job]) -> dict[str, Any] | 
     looked_at = latest(everything, "mask")
     return {
         "number": job.number,
-        "lines": result.get("lines", []),
-        "advice": [*result.get("advice", []), *result.get("licences", [])],
-        "error": str(result.get("error", "")) or ("" if result else "The plan was not made."),
+        "lines": [
+            (PLAN.get(what, what.capitalize()), on_the_page(words))
+            for what, words in result.get("lines", [])
+        ],
+        "advice": [
+            on_the_page(sentence)
+            for sentence in (*result.get("advice", []), *result.get("licences", []))
+        ],
+        "error": on_the_page(str(result.get("error", "")))
+        or ("" if result else "The plan was not made."),
+        "steps": result.get("steps"),
         "old": looked_at is not None and looked_at.number > job.number,
     }
 
@@ -351,12 +378,44 @@ def edit_cards(folders: StyleFolders) -> list[dict[str, Any]]:
             "src": where(entry["file"]),
             "value": f"edits/{entry['file']}",
             "name": Path(entry["file"]).name,
-            "prompt": entry["prompt"],
-            "likeness": "-" if entry["similarity"] is None else f"{entry['similarity']:.3f}",
+            "prompt": in_braces(entry["prompt"]),
+            "likeness": before_and_after(
+                entry.get("identity"), entry.get("similarity_before"), entry["similarity"]
+            ),
         }
         for entry in RankedFolder.listed(folders.edits)
         if entry.get("kind") == "edit" and (folders.edits / entry["file"]).is_file()
     ]
+
+
+def prompts_of(folders: StyleFolders) -> list[str]:
+    """Return the prompts of the portraits, each once, in the words of the page."""
+    portraits, _ = listed(folders.portraits)
+    told = (in_braces(str(picture.record.get("prompt", ""))) for picture in portraits)
+    return [prompt for prompt in dict.fromkeys(told) if prompt][:SHOWN_PROMPTS]
+
+
+def in_braces(prompt: str) -> str:
+    """Return a prompt with its learned words as they are typed: ``{id}``, ``{style}``."""
+    return prompt.replace(ID_TOKEN, "{id}").replace(STYLE_TOKEN, "{style}")
+
+
+def before_and_after(network: Any, before: Any, after: Any) -> str:
+    """Return a likeness before and after a change in words, and by which network; "" for none."""
+    by = f" (by {network})" if network else ""
+    if after is None:
+        return ""
+    return f"likeness {after:.3f}{by}" + ("" if before is None else f"; it was {before:.3f}")
+
+
+def strange_before(item: Enhanced) -> bool:
+    """Return whether the network of training did not know the person before finishing, either.
+
+    Another one has judged the portrait, perhaps otherwise: the page does not contradict itself.
+    """
+    known = (item.record.get("subject") or {}).get("same_person")
+    before, _ = enhancement_report.shown_similarity(item)
+    return known is not None and before is not None and before < known
 
 
 def finished_cards(folders: StyleFolders) -> list[dict[str, Any]]:
@@ -367,9 +426,11 @@ def finished_cards(folders: StyleFolders) -> list[dict[str, Any]]:
             "src": where(item.path.name),
             "name": item.path.name,
             "size": "{} x {} pixels".format(*item.record["size"]),
-            "word": enhancement_report.verdict(item)[0],
-            "likeness": enhancement_report.similarity_lines(item),
-            "unmet": item.unmet,
+            "word": "" if strange_before(item) else enhancement_report.verdict(item)[0],
+            "likeness": before_and_after(
+                item.record.get("identity"), *enhancement_report.shown_similarity(item)
+            ),
+            "unmet": [on_the_page(sentence) for sentence in item.unmet],
             "sheet": None if item.sheet is None else where(f"sheets/{item.sheet.name}"),
         }
         for item in listed(folders.finished)[1]

@@ -260,3 +260,95 @@ def test_nobody_is_deleted_while_something_runs(page, jobs, tmp_path, studio):
     jobs.add("Anna", ["train", "--wait", str(tmp_path / "go")])
     assert "stop it first" in page.post("/people/Anna/forget").text
     assert (studio / "people" / "Anna").is_dir()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        'O\'Brien "Bo" & <i>',
+        "名前 😀👩‍👩‍👧",
+        "\u05d3\u05d5\u05d3 100?#;",
+        "😀" * 80,
+        "-rf",
+        "a/../b",
+    ],
+)
+def test_a_person_of_any_name_has_a_page(page, studio, name):
+    answer = page.post("/people", data={"name": name})
+    assert answer.status_code == 200 and "<h1>Anna" not in answer.text
+    (home,) = (each for each in (studio / "people").iterdir() if each.name != "Anna")
+    page.post(f"{answer.url.path}/photos", files=[("photos", ("a.jpg", jpeg(1)))])
+    assert [path.name for path in (home / "photos").iterdir()] == ["a.jpg"]
+    assert page.get(f"{answer.url.path}/photos/a.jpg").status_code == 200
+
+
+def test_who_the_person_is_can_be_said(page, studio, jobs):
+    folders = StyleFolders(studio, "Anna", "passport")
+    for name in ("a.jpg", "b.jpg"):
+        (folders.photos / name).write_bytes(jpeg(ord(name[0])))
+    folders.masked.mkdir()
+    reason = "the photos show different people (--subject PHOTO says who the subject is)"
+    photos = [
+        {"path": f"x/{name}", "accepted": False, "reason": reason, "kinds": ["undecided"]}
+        for name in ("a.jpg", "b.jpg")
+    ]
+    (folders.masked / "report.json").write_text(json.dumps({"photos": photos}))
+    answer = page.get("/people/Anna").text
+    assert "“This is the person”, at a photo, says who the subject is" in answer
+    assert answer.count(">This is the person</button>") == 2 and "--subject" not in answer
+    answer = page.post("/people/Anna/photos/subject", data={"file": "b.jpg"}).text
+    assert "You said that this is Anna" in answer
+    said = ["--subject", str(folders.photos / "b.jpg")]
+    assert list(jobs.of("Anna")[-1].words[1:3]) == said
+    for asked in ("photos/look", "plan"):  # it holds until it is taken back
+        wanted = {"style": "passport", "recipe": "magicapture", "backbone": "demo"}
+        page.post(f"/people/Anna/{asked}", data=wanted)
+        assert " ".join(said) in " ".join(jobs.of("Anna")[-1].words)
+    page.post("/people/Anna/photos/subject", data={"file": "../../.token"})
+    assert "--subject" not in jobs.of("Anna")[-1].words
+    page.post("/people/Anna/photos/subject", data={"file": "b.jpg"})
+    page.post("/people/Anna/photos/remove", data={"file": "b.jpg"})
+    assert "--subject" not in jobs.of("Anna")[-1].words
+
+
+def test_nothing_begins_for_somebody_who_is_being_deleted(page, jobs, studio, monkeypatch):
+    def forget(words):
+        assert page.post("/people/Anna/photos/look").status_code == 404
+        assert page.get("/people/Anna").status_code == 404
+        return 3, {"error": "the disk does not answer"}
+
+    monkeypatch.setattr(jobs, "run", forget)
+    assert "the disk does not answer" in page.post("/people/Anna/forget").text
+    assert jobs.of("Anna") == [] and page.get("/people/Anna").status_code == 200
+
+
+def test_a_plan_is_asked_for_once(page, jobs, tmp_path):
+    jobs.add("Anna", ["mask", "--wait", str(tmp_path / "go")])
+    wanted = {"style": "passport", "recipe": "magicapture", "backbone": "demo"}
+    for _ in range(2):
+        page.post("/people/Anna/plan", data=wanted)
+    assert [job.title for job in jobs.of("Anna")] == ["mask", "plan"]
+
+
+def test_a_likeness_says_by_which_network(page, trained):
+    prompt = "a <mcap-id> person in the <mcap-style> style, smiling"
+    made = {"kind": "edit", "file": "a.png", "sha256": "", "rank": None, "prompt": prompt}
+    made |= {"identity": "sface", "similarity": 0.338, "similarity_before": 0.342}
+    drawn = made | {"kind": "generate", "file": "b.png", "rank": 1, "similarity": 0.342}
+    for folder, entry in ((trained.edits, made), (trained.portraits, drawn)):
+        folder.mkdir(parents=True)
+        (folder / entry["file"]).write_bytes(jpeg())
+        (folder / "results.jsonl").write_text(json.dumps(entry) + "\n")
+    answer = page.get("/people/Anna/in/passport").text
+    assert "likeness 0.338 (by sface); it was 0.342" in answer
+    assert "Drawn with: a {id} person in the {style} style, smiling" in answer
+
+
+def test_no_print_sheet_is_asked_of_what_is_uploaded(page, jobs, trained):
+    trained.portraits.mkdir(parents=True)
+    (trained.portraits / "a.png").write_bytes(jpeg())
+    for frame, printed in (("us-visa", False), ("style", True), ("de-id", True), ("none", False)):
+        asked = {"picture": "portraits/a.png", "frame": frame, "sheet": "on"}
+        answer = page.post("/people/Anna/in/passport/enhance", data=asked).text
+        assert ("There will be no print sheet" in answer) != printed
+        assert ("--print-sheet" in jobs.of("Anna")[-1].words) == printed

@@ -1,7 +1,8 @@
 """The page in a real browser, by keyboard, from dropped selfies to the print sheet.
 
 A training of a few steps on the demo backbone, which is stopped and gone on with, and whose server
-is killed in the middle: it ends as one in a terminal that nobody has touched. The variable
+is killed in the middle; and the recipe ``instant``, with what people drop by mistake. In the end
+the commands that the page shows are typed in a terminal: they write the same files. The variable
 ``SCREENSHOTS`` names a folder to leave pictures of the pages in.
 """
 
@@ -9,6 +10,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +28,8 @@ pytest.importorskip("starlette")
 
 from mcap.images.provenance import declared
 from mcap.runtime.files import sha256_of
-from mcap.studio.jobs import Job, Jobs
+from mcap.studio.jobs import Jobs
+from tests.studio.conftest import jpeg
 from tests.support import ROOT
 from tests.support.axe import require_axe
 from tests.support.chromium import Tab, chromium_tab
@@ -42,7 +46,7 @@ HOME = "people/Anna"
 PATIENCE = 600  # seconds for a command, on a machine that does other things as well
 RUNNING = "document.querySelector('[data-running]') !== null"
 IDLE = f"document.readyState === 'complete' && document.body !== null && !({RUNNING})"
-TIMES = {"created", "finished", "at", "seconds", "memory_mb"}
+TIMES = {"created", "finished", "at", "seconds", "seconds_of", "memory_mb"}
 PROGRESS = "document.querySelector('progress') !== null"
 PREVIEW = "(document.querySelector('img[src*=samples]') ?? {}).naturalWidth > 0"
 TEXT = "document.body.innerText"
@@ -61,7 +65,7 @@ def styles(tmp_path) -> Path:
     text = text.replace('name = "passport"', 'name = "quick"').replace(
         "refs/passport", "refs/quick"
     )
-    text = text.replace("steps = 30", "steps = 4")
+    text = text.replace("steps = 30", "steps = 4").replace('title = "', 'title = "Quick: ')
     text += "\n[train]\nphase1_steps = 4\nphase2_steps = 12\n"
     (folder / "quick.toml").write_text(text, encoding="utf-8")
     return tmp_path / "config"
@@ -164,7 +168,6 @@ def test_from_selfies_to_a_print_sheet_with_a_server_that_is_killed(tmp_path, st
             )
             (training,) = (job for job in Jobs(studio).of("Anna") if job.title == "train")
             assert (training.state, training.begun) == ("done", 2)
-            assert_as_in_a_terminal(training, tmp_path, styles)
             tab.evaluate("document.querySelector('[name=count]').value = 2")
             press_button(tab, "form[action$=generate] button")
             tab.wait(f"{IDLE} && document.querySelector('[name=picture]') !== null", PATIENCE)
@@ -177,10 +180,110 @@ def test_from_selfies_to_a_print_sheet_with_a_server_that_is_killed(tmp_path, st
             sheet = next((studio / HOME / "quick-finished" / "sheets").iterdir())
             assert sha256_of_link(tab, "a[href*=sheets]") == sha256_of(sheet)
             assert declared(sheet) is not None  # it says that a machine drew it
+            go_to_person(tab)
+            wrote = assert_as_in_a_terminal(studio, tab, styles)
+            assert {"quick.mcap/adapter.safetensors", "quick.mcap/samples/step-000003.jpg"} <= wrote
             delete_by_keyboard(tab, axe)
             assert not (studio / HOME).exists()
     hosts = {urlsplit(asked).netloc for asked in tab.asked if asked.startswith(("http", "ws"))}
     assert hosts == {f"127.0.0.1:{port}"}
+
+
+def test_without_training_and_with_what_is_dropped_by_mistake(tmp_path):
+    axe = require_axe()
+    studio, config = tmp_path / "studio", tmp_path / "config"
+    with (
+        chromium_tab(tmp_path / "profile") as tab,
+        server(tmp_path, config, 0) as (_, address),
+    ):
+        tab.open(address, 1280, 900)
+        tab.wait(f"{IDLE} && document.querySelector('[name=name]') !== null", 60)
+        tab.tab_to("[name=name]")
+        tab.call("Input.insertText", text="Anna")
+        tab.double_click("form button")
+        tab.wait("document.querySelector('h1').innerText === 'Anna'", 60)
+        assert "already" not in tab.evaluate(TEXT)
+        tab.choose_files("[type=file]", [*SELFIES, *mistakes(tmp_path)])
+        tab.wait(f"{IDLE} && document.querySelector('[name=style]') !== null", PATIENCE)
+        said = tab.evaluate(TEXT)
+        assert "film.mp4: not a picture" in said and "empty.jpg: " in said
+        for reason in ("no face", "1 other face passed over", "6 of 8 can be used", "not used"):
+            assert reason in said
+        look(tab, axe, "verdicts")
+        remove_in_another_tab(tab, f"http://{urlsplit(address).netloc}/{HOME}")
+        choose_without_training(tab)
+        tab.wait(f"{IDLE} && document.querySelector('dl') !== null", PATIENCE)
+        said = tab.evaluate(TEXT)
+        assert "0 + 0 steps" in said and "preview" not in said and "--" not in said
+        look(tab, axe, "plan-without-training")
+        press_button(tab, "form[action$=train] button")
+        tab.wait(f"{IDLE} && document.querySelector('form[action$=generate]') !== null", PATIENCE)
+        press_button(tab, "form[action$=generate] button")
+        tab.wait(f"{IDLE} && document.querySelector('[name=picture]') !== null", PATIENCE)
+        assert tab.evaluate("document.querySelectorAll('[name=picture]').length") == 4
+        drawn = sorted((studio / HOME / "passport").glob("*.png"))
+        best = tab.evaluate("document.querySelector('[name=picture]').value").split("/")[-1]
+        (best,) = (path for path in drawn if path.name == best)
+        assert sha256_of_link(tab, "a[href*=portraits]") == sha256_of(best)
+        tab.tab_to("[name=picture]")
+        tab.press(" ")
+        tab.tab_to("[name=add]")
+        tab.call("Input.insertText", text="smiling")
+        press_button(tab, "button[formaction$=edit]")
+        tab.wait(f"{IDLE} && document.querySelector('a[href*=edits]') !== null", PATIENCE)
+        (edited,) = (studio / HOME / "passport-edits").glob("*.png")
+        assert sha256_of_link(tab, "a[href*=edits]") == sha256_of(edited)
+        for frame, ending in (("style", ".png"), ("us-visa", ".jpg")):
+            tab.tab_to("[name=picture]")
+            tab.press(" ")
+            tab.evaluate(f"document.querySelector('[name=frame]').value = '{frame}'")
+            press_button(tab, "form[action$=enhance] fieldset button:not([formaction])")
+            finished = f"a[href*='finished/passport'][href$='{ending}?whole']"
+            tab.wait(f"{IDLE} && document.querySelector({json.dumps(finished)}) !== null", PATIENCE)
+            made = studio / HOME / "passport-finished" / best.with_suffix(ending).name
+            assert sha256_of_link(tab, finished) == sha256_of(made)
+            assert declared(made) is not None
+        look(tab, axe, "without-training")
+        go_to_person(tab)
+        wrote = assert_as_in_a_terminal(studio, tab, config)
+        assert {f"passport/{best.name}", f"passport-edits/{edited.name}"} <= wrote
+        assert f"passport-finished/sheets/{best.name}" in wrote
+
+
+def mistakes(folder: Path) -> list[Path]:
+    """Return files that people drop as well: no face, somebody else, no picture, nothing."""
+    stranger = sorted((ROOT / "benchmarks" / "people" / "2").iterdir())[0]
+    files = {
+        "wall.jpg": jpeg(side=600),
+        "somebody-else.jpg": stranger.read_bytes(),
+        "film.mp4": b"\0\0\0\x18ftypmp42" + bytes(2000),
+        "empty.jpg": b"",
+    }
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return [folder / name for name in files]
+
+
+def remove_in_another_tab(tab: Tab, address: str) -> None:
+    """Remove what was dropped by mistake in a second tab; the first one shows that by itself."""
+    other = tab.beside()
+    other.open(address, 1280, 900)
+    for left, name in ((7, "wall.jpg"), (6, "somebody-else.jpg")):
+        other.wait("document.querySelector('[name=style]') !== null", PATIENCE)
+        press_button(other, f"button[aria-label='Remove {name}']")
+        for each in (other, tab):
+            each.wait(f"{IDLE} && {TEXT}.includes('6 of {left} can be used')", PATIENCE)
+    other.call("Page.close")
+
+
+def choose_without_training(tab: Tab) -> None:
+    """Choose the passport style and the recipe ``instant`` with the arrow key; ask for a plan."""
+    for field, value in (("style", "passport"), ("recipe", "instant")):
+        tab.tab_to(f"[name={field}]")
+        checked = f"document.querySelector('[name={field}]:checked').value"
+        while tab.evaluate(checked) != value:
+            tab.press("ArrowDown")
+    press_button(tab, "form[action$=plan] button")
 
 
 def plan_by_keyboard(tab: Tab) -> None:
@@ -200,28 +303,41 @@ def wait_for_steps(studio: Path, metrics: Path, before: int) -> list:
     return Jobs(studio).of("Anna")
 
 
-def assert_as_in_a_terminal(training: Job, cwd: Path, config: Path) -> None:
-    """Run a training's command once more, in a terminal, and compare all that both have written."""
-    words = list(training.words)
-    out = words.index("--out") + 1
-    page, words[out] = cwd / words[out], "terminal.mcap"
-    command = [sys.executable, "-m", "mcap", "--quiet", *words]
-    subprocess.run(command, cwd=cwd, env=environment_of(config), check=True)
-    ours, theirs = contents(cwd / "terminal.mcap"), contents(page)
-    assert {"adapter.safetensors", "identity.safetensors", "samples/step-000003.jpg"} <= set(ours)
+def assert_as_in_a_terminal(studio: Path, tab: Tab, config: Path) -> set[str]:
+    """Type the commands that the pages show in a terminal, and compare files and figures.
+
+    Returns the paths of the files, of a person's folder.
+    """
+    jobs = Jobs(studio).of("Anna")
+    commands = json.dumps("pre[aria-label^='Command ']")
+    lines = tab.evaluate(
+        f"[...document.querySelectorAll({commands})].map(shown => shown.textContent)"
+    )
+    assert lines == [shlex.join(["mcap", *job.words]) for job in reversed(jobs)]
+    terminal = studio.parent / "terminal"
+    shutil.copytree(studio / HOME / "photos", terminal / studio.name / HOME / "photos")
+    for job, line in zip(jobs, reversed(lines), strict=True):
+        command = [sys.executable, "-m", "mcap", "--json", *shlex.split(line)[1:]]
+        done = subprocess.run(
+            command, cwd=terminal, env=environment_of(config), stdout=subprocess.PIPE, text=True
+        )
+        assert untimed(json.loads(done.stdout)) == untimed(job.result()), line
+    ours, theirs = contents(terminal / studio.name / HOME), contents(studio / HOME)
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if ours[name] != theirs[name]] == []
+    return set(ours)
 
 
-def contents(subject: Path) -> dict[str, object]:
-    """Return what a subject folder holds: path -> bytes, of records all but times and memory.
+def contents(home: Path) -> dict[str, object]:
+    """Return what a person's folder holds: path -> bytes, of records all but times and memory.
 
-    Checkpoints and TensorBoard's files, which say when, are left out.
+    The commands themselves are left out, and checkpoints and TensorBoard's files, which say when.
     """
     found: dict[str, object] = {}
-    for path in sorted(subject.rglob("*")):
-        name = path.relative_to(subject).as_posix()
-        if not path.is_file() or name.startswith(("checkpoints/", "tensorboard/", ".")):
+    for path in sorted(home.rglob("*")):
+        name = path.relative_to(home).as_posix()
+        left_out = {"jobs", "checkpoints", "tensorboard"} & set(path.relative_to(home).parts)
+        if not path.is_file() or left_out or path.name.startswith("."):
             continue
         if path.suffix == ".json":
             found[name] = untimed(json.loads(path.read_text()))
@@ -249,10 +365,14 @@ def sha256_of_link(tab: Tab, selector: str) -> str:
     )
 
 
-def delete_by_keyboard(tab: Tab, axe: str) -> None:
-    """Go to the person, and delete them."""
+def go_to_person(tab: Tab) -> None:
+    """Go from a style's page to the person's, which lists all commands."""
     press_button(tab, f"a[href='/{HOME}']")
     tab.wait("document.querySelector('h1').innerText === 'Anna'", 60)
+
+
+def delete_by_keyboard(tab: Tab, axe: str) -> None:
+    """Delete the person of this page."""
     press_button(tab, "a[href$=forget]")
     tab.wait("document.querySelector('h1').innerText === 'Delete Anna'", PATIENCE)
     look(tab, axe, "delete")

@@ -106,8 +106,9 @@ class Tab:
             time.sleep(0.2)
 
     def press(self, key: str) -> None:
-        """Press a key: "Tab", "Enter" or " "."""
-        code, text = {"Tab": (9, ""), "Enter": (13, "\r"), " ": (32, " ")}[key]
+        """Press a key: "Tab", "Enter", " " or "ArrowDown"."""
+        keys = {"Tab": (9, ""), "Enter": (13, "\r"), " ": (32, " "), "ArrowDown": (40, "")}
+        code, text = keys[key]
         for kind in ("keyDown", "keyUp"):
             said = {"text": text} if text and kind == "keyDown" else {}
             self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code,
@@ -121,6 +122,23 @@ class Tab:
                 return
         raise AssertionError(f"{selector} is not reached by the keyboard")
 
+    def double_click(self, selector: str) -> None:
+        """Click twice with the mouse on what ``selector`` names, as those do who always do so."""
+        found = f"document.querySelector({json.dumps(selector)})"
+        x, y = self.evaluate(
+            f"{found}.scrollIntoView({{block: 'center'}});"
+            f"(box => [box.x + box.width / 2, box.y + box.height / 2])({found}"
+            ".getBoundingClientRect())"
+        )
+        for count in (1, 2):
+            for kind in ("mousePressed", "mouseReleased"):
+                self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left",
+                          clickCount=count)  # fmt: skip
+
+    def beside(self) -> Tab:
+        """Return another tab of the same browser; the two are spoken to by turns."""
+        return Tab(self.orders, self.answers)
+
     def choose_files(self, selector: str, files: Sequence[Path]) -> None:
         """Give files to a file field, as dropping them on it does."""
         root = self.call("DOM.getDocument")["root"]["nodeId"]
@@ -128,7 +146,11 @@ class Tab:
         self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path) for path in files])
 
     def screenshot(self) -> bytes:
-        """Return the whole page as a PNG."""
+        """Return the whole page as a PNG, its pictures loaded."""
+        self.evaluate(
+            "Promise.all([...document.images].map(image => {"
+            "image.loading = 'eager'; return image.decode().catch(() => null) }))"
+        )
         said = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
         return base64.b64decode(said["data"])
 
