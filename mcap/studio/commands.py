@@ -98,9 +98,10 @@ def enhance(
     framed = {AS_STYLE: ["--profile", folders.style], UNFRAMED: []}
     rule = framed.get(frame, ["--document", frame])
     sheet = ["--print-sheet"] if print_sheet and rule else []
+    out = folders.finished_in("" if frame == AS_STYLE else frame)
     return [
         *("enhance", *rule, *sheet, "--subject", str(folders.subject)),
-        *("--out", str(folders.finished), "--", *map(str, require_some(pictures))),
+        *("--out", str(out), "--", *map(str, require_some(pictures))),
     ]
 
 

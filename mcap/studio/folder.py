@@ -7,6 +7,7 @@ STUDIO/
     jobs/0001/           a command: job.json, what it printed (out.json, log.txt)
     masked/, STYLE.mcap/, STYLE/, STYLE-finished/     as `mcap.batch.folder` has them
     STYLE-edits/         mcap edit
+    STYLE-finished-FRAME/    mcap enhance, where the frame is another than the style's
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from mcap.batch.folder import MASKED, PEOPLE, THUMBNAILS, JobFolders, person_fol
 from mcap.errors import UsageError
 from mcap.images.find import natural_order
 from mcap.runtime.files import make_folder, write_bytes
-from mcap.runtime.text import file_stem
+from mcap.runtime.text import STEM_BYTES, file_stem
 from mcap.subjects.forget import Traces, traces_of
 
 TOKEN = ".token"
@@ -43,6 +44,13 @@ class StyleFolders(JobFolders):
     @property
     def edits(self) -> Path:
         return self.portraits.with_name(f"{self.portraits.name}-edits")
+
+    def finished_in(self, frame: str) -> Path:
+        """Return where pictures in a frame lie; "" is the style's own.
+
+        One frame does not replace what another has made of the same picture.
+        """
+        return self.finished.with_name(self.finished.name + (frame and f"-{frame}"))
 
 
 def token_of(studio: Path) -> str:
@@ -74,8 +82,8 @@ def add_person(studio: Path, name: str) -> str:
     called = file_stem(name).strip(". ")
     if not called or called.lower() in RESERVED:
         raise UsageError("Say what the person is called, such as Anna.")
-    if len(name) > LONGEST_NAME:
-        raise UsageError(f"The name has {len(name)} letters; {LONGEST_NAME} are the most.")
+    if len(name) > LONGEST_NAME or len(name.encode()) > STEM_BYTES:
+        raise UsageError("The name is too long for a folder; a shorter one will do.")
     taken = {known.casefold() for known in people_of(studio)}
     if called.casefold() in taken or person_folder(studio, called).exists():
         raise UsageError(f"There is a person called {called} already.")

@@ -26,7 +26,7 @@ from mcap.masking.looks import read_looks
 from mcap.registry import registry
 from mcap.runtime.documents import read_json
 from mcap.runtime.files import sha256_of
-from mcap.studio.commands import AS_STYLE
+from mcap.studio.commands import AS_STYLE, UNFRAMED
 from mcap.studio.folder import OWN_FOLDERS, StyleFolders, people_of
 from mcap.studio.jobs import OPEN, Job, Jobs
 from mcap.studio.words import PLAN, on_the_page
@@ -420,10 +420,10 @@ def strange_before(item: Enhanced) -> bool:
 
 def finished_cards(folders: StyleFolders) -> list[dict[str, Any]]:
     """Return a card a finished picture, and its print sheet."""
-    where = shelf(folders, "finished")
     return [
         {
-            "src": where(item.path.name),
+            "src": shelf(folders, kind)(item.path.name),
+            "frame": words,
             "name": item.path.name,
             "size": "{} x {} pixels".format(*item.record["size"]),
             "word": "" if strange_before(item) else enhancement_report.verdict(item)[0],
@@ -431,11 +431,26 @@ def finished_cards(folders: StyleFolders) -> list[dict[str, Any]]:
                 item.record.get("identity"), *enhancement_report.shown_similarity(item)
             ),
             "unmet": [on_the_page(sentence) for sentence in item.unmet],
-            "sheet": None if item.sheet is None else where(f"sheets/{item.sheet.name}"),
+            "sheet": item.sheet and shelf(folders, kind)(f"sheets/{item.sheet.name}"),
         }
-        for item in listed(folders.finished)[1]
+        for kind, (folder, words) in finished_folders(folders).items()
+        for item in listed(folder)[1]
         if item.path.is_file()
     ]
+
+
+def finished_folders(folders: StyleFolders) -> dict[str, tuple[Path, str]]:
+    """Return the folders of finished pictures that are there, and what their frame is called.
+
+    By what stands for each in an address.
+    """
+    frames = {"": "as the style asks", UNFRAMED: "frame left as it was"}
+    frames |= {name: rule.title for name, rule in rules().documents.items()}
+    found = {
+        f"finished-{frame}".rstrip("-"): (folders.finished_in(frame), words)
+        for frame, words in frames.items()
+    }
+    return {kind: each for kind, each in found.items() if each[0].is_dir()}
 
 
 def picture_file(folders: StyleFolders, kind: str, file: str) -> Path | None:
@@ -444,7 +459,7 @@ def picture_file(folders: StyleFolders, kind: str, file: str) -> Path | None:
         "samples": (folders.subject / "samples", ("",)),
         "portraits": (folders.portraits, ("", "rest/")),
         "edits": (folders.edits, ("", "rest/")),
-        "finished": (folders.finished, ("", "sheets/")),
+        **{kind: (at, ("", "sheets/")) for kind, (at, _) in finished_folders(folders).items()},
     }
     if kind not in places:
         return None

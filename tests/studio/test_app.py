@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from mcap.masking.looks import noted_looks
 from mcap.masking.records import FirstLook
 from mcap.runtime.files import sha256_of
-from mcap.studio import uploads
+from mcap.studio import uploads, views
 from mcap.studio.app import Choices, make_app
 from mcap.studio.folder import StyleFolders
 from tests.studio.conftest import jpeg
@@ -97,6 +97,7 @@ def test_a_person_is_added_and_an_unfit_name_is_said(page, studio):
     assert "already" in page.post("/people", data={"name": "bob"}).text
     assert "already" not in page.get("/").text  # once
     assert "&lt;b&gt;" in page.post("/people", data={"name": "<b>"}).text
+    assert "too long" in page.post("/people", data={"name": "😀" * 41}).text
 
 
 def test_photos_are_kept_and_looked_at_and_the_rest_is_told(page, studio, jobs):
@@ -267,8 +268,8 @@ def test_nobody_is_deleted_while_something_runs(page, jobs, tmp_path, studio):
     [
         'O\'Brien "Bo" & <i>',
         "名前 😀👩‍👩‍👧",
-        "\u05d3\u05d5\u05d3 100?#;",
-        "😀" * 80,
+        "\u05d3\u05d5\u05d3 100 & co;",
+        "😀" * 40,
         "-rf",
         "a/../b",
     ],
@@ -330,18 +331,13 @@ def test_a_plan_is_asked_for_once(page, jobs, tmp_path):
     assert [job.title for job in jobs.of("Anna")] == ["mask", "plan"]
 
 
-def test_a_likeness_says_by_which_network(page, trained):
-    prompt = "a <mcap-id> person in the <mcap-style> style, smiling"
-    made = {"kind": "edit", "file": "a.png", "sha256": "", "rank": None, "prompt": prompt}
-    made |= {"identity": "sface", "similarity": 0.338, "similarity_before": 0.342}
-    drawn = made | {"kind": "generate", "file": "b.png", "rank": 1, "similarity": 0.342}
-    for folder, entry in ((trained.edits, made), (trained.portraits, drawn)):
-        folder.mkdir(parents=True)
-        (folder / entry["file"]).write_bytes(jpeg())
-        (folder / "results.jsonl").write_text(json.dumps(entry) + "\n")
-    answer = page.get("/people/Anna/in/passport").text
-    assert "likeness 0.338 (by sface); it was 0.342" in answer
-    assert "Drawn with: a {id} person in the {style} style, smiling" in answer
+def test_a_likeness_says_by_which_network_and_a_prompt_is_as_it_is_typed():
+    assert views.before_and_after("sface", 0.3419, 0.3376) == (
+        "likeness 0.338 (by sface); it was 0.342"
+    )
+    assert views.before_and_after(None, None, 0.5) == "likeness 0.500"
+    assert views.before_and_after("sface", 0.3, None) == ""
+    assert views.in_braces("a <mcap-id> person, <mcap-style>") == "a {id} person, {style}"
 
 
 def test_no_print_sheet_is_asked_of_what_is_uploaded(page, jobs, trained):

@@ -68,3 +68,12 @@ def test_nothing_chosen_is_said():
         commands.edit(FOLDERS, PICTURES, "", "", " ")
     with pytest.raises(UsageError, match="equals sign"):
         commands.edit(FOLDERS, PICTURES, "a=b", "c", "")
+
+
+def test_one_frame_does_not_replace_what_another_has_made():
+    frames = (commands.AS_STYLE, commands.UNFRAMED, "de-id", "us-visa")
+    outs = []
+    for frame in frames:
+        words = commands.enhance(FOLDERS, PICTURES, frame, print_sheet=False)
+        outs.append(words[words.index("--out") + 1])
+    assert outs[0] == str(FOLDERS.finished) and len(set(outs)) == len(frames)

@@ -238,9 +238,10 @@ def test_without_training_and_with_what_is_dropped_by_mistake(tmp_path):
             tab.press(" ")
             tab.evaluate(f"document.querySelector('[name=frame]').value = '{frame}'")
             press_button(tab, "form[action$=enhance] fieldset button:not([formaction])")
-            finished = f"a[href*='finished/passport'][href$='{ending}?whole']"
+            finished = f"a[href*='/finished'][href$='/{best.stem}{ending}?whole']"
             tab.wait(f"{IDLE} && document.querySelector({json.dumps(finished)}) !== null", PATIENCE)
-            made = studio / HOME / "passport-finished" / best.with_suffix(ending).name
+            folder = "passport-finished" + ("" if frame == "style" else f"-{frame}")
+            made = studio / HOME / folder / best.with_suffix(ending).name
             assert sha256_of_link(tab, finished) == sha256_of(made)
             assert declared(made) is not None
         look(tab, axe, "without-training")
@@ -314,6 +315,9 @@ def assert_as_in_a_terminal(studio: Path, tab: Tab, config: Path) -> set[str]:
         f"[...document.querySelectorAll({commands})].map(shown => shown.textContent)"
     )
     assert lines == [shlex.join(["mcap", *job.words]) for job in reversed(jobs)]
+    # What was looked at before some were removed cannot be asked again.
+    last_look = max(number for number, job in enumerate(jobs) if job.title == "mask")
+    jobs, lines = jobs[last_look:], lines[: len(jobs) - last_look]
     terminal = studio.parent / "terminal"
     shutil.copytree(studio / HOME / "photos", terminal / studio.name / HOME / "photos")
     for job, line in zip(jobs, reversed(lines), strict=True):
