@@ -1,4 +1,4 @@
-"""What the commands say -> what the page says: its own buttons in place of a terminal's options."""
+"""Sentences of the commands in words of the page: buttons in place of a terminal's options."""
 
 from __future__ import annotations
 
