@@ -27,6 +27,8 @@ PAGE = "index.html"
 WORKERS = "workers"
 THUMBNAILS = "thumbnails"
 MASKED = "masked"
+FINISHED = "-finished"
+"""Behind the name of a style's folder: that of its pictures that `mcap enhance` has finished."""
 
 
 def style_folder(style: str) -> str:
@@ -62,7 +64,7 @@ class JobFolders:
 
     @property
     def finished(self) -> Path:
-        return self.home / f"{style_folder(self.style)}-finished"
+        return self.home / f"{style_folder(self.style)}{FINISHED}"
 
     @property
     def log(self) -> Path:

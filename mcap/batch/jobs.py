@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from mcap.batch.folder import LEDGER, style_folder
+from mcap.batch.folder import FINISHED, LEDGER, MASKED, THUMBNAILS, style_folder
 from mcap.errors import InputRejectedError, UsageError, did_you_mean
 from mcap.images.find import find_photos, people_in
 from mcap.runtime.documents import MEBIBYTE, read_text, read_toml
@@ -226,7 +226,8 @@ def checked(values: Mapping[str, Any], origin: str) -> JobLine:
 
 
 def require_distinct(jobs: Sequence[Job]) -> None:
-    """Raise `UsageError` for a job that is there twice, and for people who share a folder."""
+    """Raise `UsageError` for a job that is there twice, for people who share a folder, and for
+    styles whose folder is another one's."""
     first: dict[tuple[str, str], Job] = {}
     people: dict[str, Job] = {}
     for job in jobs:
@@ -247,4 +248,12 @@ def require_distinct(jobs: Sequence[Job]) -> None:
             raise UsageError(
                 f"{job.origin}: '{job.person}' in the style '{job.style}' is there already "
                 f"({twin.origin}); leave one out."
+            )
+    for (person, style), job in first.items():
+        other = first.get((person, style.removesuffix(FINISHED)))
+        if style in (MASKED, THUMBNAILS) or (style.endswith(FINISHED) and other is not None):
+            what = "the finished pictures of another style" if other is not job else "other files"
+            raise UsageError(
+                f"{job.origin}: the style '{job.style}' would be written into the folder "
+                f"'{style}' of '{job.person}', which is for {what}; give it another name."
             )

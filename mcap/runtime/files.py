@@ -70,8 +70,17 @@ def make_folder(path: Path) -> None:
 
 
 def private_opener(path: str, flags: int) -> int:
-    """Open a file as ``open(..., opener=private_opener)`` does; a new one is its owner's alone."""
-    return os.open(path, flags, FILE_MODE)
+    """Open a file as ``open(..., opener=private_opener)`` does; a new one is its owner's alone.
+
+    OSError (EEXIST) where a link is in its place: in a folder from somebody else, a line that is
+    appended would go into a file of the user's.
+    """
+    try:
+        return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), FILE_MODE)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK) and os.path.islink(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from None
+        raise
 
 
 @contextmanager

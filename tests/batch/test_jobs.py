@@ -99,11 +99,19 @@ BAD = {
         ("person,source,colour\na,a,red", "line 1: unknown column 'colour'"),
         ("person,source,style\na,a,p,q", "line 2: has more cells"),
         ("person,source,style\n,a,p", "line 2: person is missing"),
+        ("person,source,style\na,a,Masked", "into the folder 'masked'"),
+        ("person,source,style\na,a,my/thumbnails.toml", "which is for other files"),
+        ("person,source,style\na,a,p-finished\na,a,p", "the finished pictures of another style"),
         ("person,source,style,seed\na,a,p,x", "line 2: seed = 'x'"),
         ('person,source,style\n"a,a,p', "after line 1: unexpected end"),
     ],
     "jobs.json": [("{}", "nor jobs.toml or jobs.csv")],
 }
+
+
+def test_finished_is_a_name_as_others_where_nobody_shares_it(tmp_path):
+    (tmp_path / "jobs.csv").write_text("person,source,style\na,a,p-finished\nb,b,p\n")
+    assert [job.person for job in read_jobs(tmp_path / "jobs.csv")] == ["a", "b"]
 
 
 @pytest.mark.parametrize(

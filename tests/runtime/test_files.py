@@ -13,6 +13,7 @@ import pytest
 
 from mcap.errors import UsageError
 from mcap.runtime import files
+from mcap.runtime.documents import append_json_line
 from mcap.runtime.files import write_bytes, write_json, write_with
 
 WRITERS = {
@@ -49,6 +50,18 @@ def test_a_named_pipe_is_refused_at_once_and_a_shells_is_read(tmp_path):
         if path.exists():
             with files.open_to_read(path) as file:
                 assert file.read() == b"late"
+
+
+@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="the system cannot refuse links")
+def test_nothing_is_appended_to_what_a_link_leads_to(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "log").symlink_to("mine")
+    with pytest.raises(FileExistsError) as refused:
+        append_json_line(tmp_path / "log", {"a": 1})
+    assert "something else is there already" in files.why(refused.value)
+    assert (tmp_path / "mine").read_text() == "mine"
+    write_bytes(tmp_path / "log", b"new")
+    assert (tmp_path / "mine").read_text() == "mine" and not (tmp_path / "log").is_symlink()
 
 
 def test_what_fails_leaves_the_file_that_was_there(tmp_path, write, monkeypatch):
