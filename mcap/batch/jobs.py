@@ -250,9 +250,9 @@ def require_distinct(jobs: Sequence[Job]) -> None:
                 f"({twin.origin}); leave one out."
             )
     for (person, style), job in first.items():
-        other = first.get((person, style.removesuffix(FINISHED)))
-        if style in (MASKED, THUMBNAILS) or (style.endswith(FINISHED) and other is not None):
-            what = "the finished pictures of another style" if other is not job else "other files"
+        beside = first.get((person, style.removesuffix(FINISHED)))
+        if style in (MASKED, THUMBNAILS) or (style.endswith(FINISHED) and beside):
+            what = "the finished pictures of another style" if beside is not job else "other files"
             raise UsageError(
                 f"{job.origin}: the style '{job.style}' would be written into the folder "
                 f"'{style}' of '{job.person}', which is for {what}; give it another name."
