@@ -517,6 +517,8 @@ class BackbonePlan:
     itself goes before them."""
     recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Recipe's name -> keys that suit this backbone better than that recipe's own."""
+    recipe_from_encoder: Mapping[str, Any] = field(default_factory=dict)
+    """Keys on top of both where the person starts from an identity encoder."""
     folder: Path | None = None
     """Where its package keeps the weights, in diffusers' layout; None: they are fetched."""
     memory: BackboneMemory | None = None

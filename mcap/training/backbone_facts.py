@@ -36,6 +36,7 @@ class BackboneFacts:
     face_height: float
     recipe_overrides: Mapping[str, Any]
     recipes: Mapping[str, Mapping[str, Any]]  # recipe -> keys of it that suit this backbone
+    recipe_from_encoder: Mapping[str, Any]  # on top, where an identity encoder makes the person
     licence: str
     commercial: bool
     memory_mb: float | None  # that training takes, about, measured
@@ -113,6 +114,7 @@ def backbone_facts(
         face_height=plan.face_height,
         recipe_overrides=plan.recipe_overrides if source is None or alike_in_kind else {},
         recipes=recipes,
+        recipe_from_encoder=plan.recipe_from_encoder if source is None or alike_in_kind else {},
         licence=entry.licence if source is None else "the model's own",
         commercial=entry.commercial if source is None else False,
         memory_mb=plan.memory_mb if alike else None,

@@ -148,17 +148,22 @@ def requested_recipe(
     less of it go below the user's.
     """
     own = Layer(f"backbone {backbone.name}", backbone.recipe_overrides)
-    # A style may say how long a phase is, and not bring back one that the method has not.
-    absent = {key for key, value in RECIPES.get(name, {}).items() if value == 0 and "steps" in key}
-    styled = {key: value for key, value in profile.train.items() if key not in absent}
     suited = dict(backbone.recipes.get(name, {}))
     if subject_kind == "object":
         for key in OF_PEOPLE:
             suited.pop(key, None)
-    layers = [
-        Layer(f"backbone {backbone.name}, recipe '{name}'", suited),
-        Layer(f"style profile '{profile.name}', table [train]", styled),
-    ]
+    # A style may say how long a phase is, and not bring back one that the method has not.
+    absent = {key for key, value in RECIPES.get(name, {}).items() if value == 0 and "steps" in key}
+    layers = [Layer(f"backbone {backbone.name}, recipe '{name}'", suited)]
+    chosen = dict(parse_override(text) for text in overrides)
+    start = chosen.get("identity_start") or recipe(name, layers, own).identity_start
+    if start == "encoder" and backbone.recipe_from_encoder:
+        origin = f"backbone {backbone.name}, from its identity encoder"
+        layers.append(Layer(origin, backbone.recipe_from_encoder))
+        none = {key for key, value in backbone.recipe_from_encoder.items() if value == 0}
+        absent |= {key for key in none if "steps" in key}
+    styled = {key: value for key, value in profile.train.items() if key not in absent}
+    layers.append(Layer(f"style profile '{profile.name}', table [train]", styled))
     if subject_kind == "object":
         layers.append(Layer("--subject-kind object", OF_FACES_OFF))
     given = [Layer(f"--set {text}", dict([parse_override(text)])) for text in overrides]

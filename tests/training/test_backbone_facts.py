@@ -104,6 +104,24 @@ def test_a_thing_takes_nothing_of_a_person_from_its_backbone():
     assert (thing.identity_start, thing.subject_region, thing.crops) == ("words", "face", 3)
 
 
+def test_what_suits_a_start_from_the_encoder_is_laid_where_there_is_one():
+    kept = {"phase1_steps": 0, "phase2_token_lr": 0.0}
+    found = backbone_facts(entry(recipes=PERSON, recipe_from_encoder=kept), None)
+    profile = make_profile(train={"phase1_steps": 9, "phase2_steps": 50})
+
+    def chosen(*overrides, recipe="magicapture", kind="face"):
+        it = requested_recipe(recipe, profile, found, overrides, subject_kind=kind)
+        return it.phase1_steps, it.phase2_steps, it.phase2_token_lr
+
+    assert chosen() == (0, 50, 0)  # the style does not bring the phase back
+    assert chosen("phase1_steps=7", "phase2_token_lr=1e-4") == (7, 50, 1e-4)  # the user does
+    plain = (9, 50, 1e-5)
+    assert chosen("identity_start=words") == plain
+    assert chosen(kind="object") == plain
+    assert chosen(recipe="no-refocusing") == plain  # starts from words on this backbone ...
+    assert chosen("identity_start=encoder", recipe="no-refocusing") == (0, 50, 0)  # ... until told
+
+
 @pytest.mark.parametrize("brings", [True, False])
 def test_a_model_without_an_identity_encoder_starts_from_words(tmp_path, brings):
     (tmp_path / "model").mkdir()
