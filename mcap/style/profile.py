@@ -7,6 +7,7 @@ picture's height or width, from the top left corner.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -23,6 +24,7 @@ from pydantic import (
 
 from mcap.errors import UsageError, did_you_mean
 from mcap.runtime.documents import read_toml
+from mcap.runtime.files import is_inside
 from mcap.style.fields import (
     NAME,
     Aspect,
@@ -162,19 +164,19 @@ class StyleProfile(Table):
         """
         if self.references.directory is None or self._path is None:
             return []
-        home = self._path.parent.resolve()
-        folder = self._path.parent.joinpath(*PureWindowsPath(self.references.directory).parts)
-        inside = folder.resolve().is_relative_to(home) and folder.is_dir()
+        home = self._path.parent
+        folder = home.joinpath(*PureWindowsPath(self.references.directory).parts)
+        inside = is_inside(home, str(folder.absolute())) and os.path.isdir(folder)
         found = sorted(
             path
             for path in (folder.iterdir() if inside else ())
             if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
         )
         for path in (folder, *found):
-            if not path.resolve().is_relative_to(home):
+            if not is_inside(home, str(path.absolute())):
                 raise UsageError(
                     f"{self._path}: key 'references.directory': {path} leads outside the "
-                    f"profile's own folder {home}; put the pictures inside it."
+                    f"profile's own folder {home.resolve()}; put the pictures inside it."
                 )
         return [path for path in found if path.is_file()]
 

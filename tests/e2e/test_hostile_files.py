@@ -242,11 +242,14 @@ def test_a_profile_names_no_photo_outside_its_folder(tmp_path):
     (home / "link").symlink_to(tmp_path / "secret")
     (home / "deep").mkdir()
     (home / "deep" / "b.png").symlink_to(tmp_path / "secret" / "a.png")
-    for directory in ("../secret", str(tmp_path / "secret"), "link", "deep", "link/../../secret"):
+    places = ("../secret", str(tmp_path / "secret"), "link", "deep", "link/../../secret")
+    for directory in (*places, "\\u0000", "a\\u0000/b"):
         text = f'schema = 1\nname = "x"\n[references]\ndirectory = "{directory}"\n'
         (home / "x.toml").write_text(text)
         with pytest.raises(UsageError, match=r"references\.directory"):
             read_profile(home / "x.toml")
+    (home / "x.toml").write_text(text.replace(directory, "x" * 5000))
+    assert read_profile(home / "x.toml").reference_paths() == []
 
 
 @pytest.mark.parametrize("kind", ["report", "results"])
