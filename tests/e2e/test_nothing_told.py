@@ -41,7 +41,7 @@ os.umask(0)
 """A sitecustomize, for commands and for the processes that they begin."""
 
 OPERATORS = re.compile(
-    r"/(jobs\.sqlite|tasks\.json|passport\.log|1\.log)$|/page/people/jane/(jobs|photos)/"
+    r"/(jobs\.sqlite|tasks\.json|passport\.log|passport\.outcome\.json|1\.log)$|/page/people/jane/(jobs|photos)/"
 )
 """A batch's ledger and logs, in which paths stand, and the commands and copies of photos of a
 studio, as docs/privacy.md says."""
