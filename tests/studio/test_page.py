@@ -321,6 +321,8 @@ def assert_as_in_a_terminal(studio: Path, tab: Tab, config: Path) -> set[str]:
     terminal = studio.parent / "terminal"
     shutil.copytree(studio / HOME / "photos", terminal / studio.name / HOME / "photos")
     for job, line in zip(jobs, reversed(lines), strict=True):
+        if job.title == "plan":  # writes nothing, and says what it has timed
+            continue
         command = [sys.executable, "-m", "mcap", "--json", *shlex.split(line)[1:]]
         done = subprocess.run(
             command, cwd=terminal, env=environment_of(config), stdout=subprocess.PIPE, text=True
