@@ -275,6 +275,7 @@ LOOKED_AT = {
     "scipy": "the title of a journal",
     "setuptools": "a list of classifiers",
     "gradio": "GRADIO_ANALYTICS_ENABLED",
+    "starlette": "a middleware with a package of its own, which mcap does not add",
     "ray": "RAY_USAGE_STATS_ENABLED",
 }
 """Distribution in whose source such a word stands -> the switch that mcap sets, or why none."""
