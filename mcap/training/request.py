@@ -153,20 +153,20 @@ def requested_recipe(
         for key in OF_PEOPLE:
             suited.pop(key, None)
     # A style may say how long a phase is, and not bring back one that the method has not.
-    absent = {key for key, value in RECIPES.get(name, {}).items() if value == 0 and "steps" in key}
+    absent = absent_steps(RECIPES.get(name, {}))
     layers = [Layer(f"backbone {backbone.name}, recipe '{name}'", suited)]
-    chosen = dict(parse_override(text) for text in overrides)
-    start = chosen.get("identity_start") or recipe(name, layers, own).identity_start
-    if start == "encoder" and backbone.recipe_from_encoder:
+    given = [Layer(f"--set {text}", dict([parse_override(text)])) for text in overrides]
+    start = recipe(name, layers, own).identity_start
+    for asked in (profile.train, *(layer.values for layer in given)):
+        start = asked.get("identity_start", start)
+    if start == "encoder":
         origin = f"backbone {backbone.name}, from its identity encoder"
         layers.append(Layer(origin, backbone.recipe_from_encoder))
-        none = {key for key, value in backbone.recipe_from_encoder.items() if value == 0}
-        absent |= {key for key in none if "steps" in key}
+        absent |= absent_steps(backbone.recipe_from_encoder)
     styled = {key: value for key, value in profile.train.items() if key not in absent}
     layers.append(Layer(f"style profile '{profile.name}', table [train]", styled))
     if subject_kind == "object":
         layers.append(Layer("--subject-kind object", OF_FACES_OFF))
-    given = [Layer(f"--set {text}", dict([parse_override(text)])) for text in overrides]
     for layer in given if subject_kind == "object" else []:
         for key, value in layer.values.items():
             if key in (*OF_FACES_OFF, "identity_weight") and value:
@@ -178,6 +178,11 @@ def requested_recipe(
         keys = low_memory(recipe(name, [*layers, *given], own), fits)
         layers.append(Layer("--low-memory", keys))
     return recipe(name, [*layers, *given], own)
+
+
+def absent_steps(keys: Mapping[str, Any]) -> set[str]:
+    """Return those of a recipe's keys that say that a phase has no steps."""
+    return {key for key, value in keys.items() if "steps" in key and value == 0}
 
 
 def default_out(source: Sequence[str], profile: StyleProfile) -> Path:

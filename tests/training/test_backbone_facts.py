@@ -118,6 +118,8 @@ def test_what_suits_a_start_from_the_encoder_is_laid_where_there_is_one():
     plain = (9, 50, 1e-5)
     assert chosen("identity_start=words") == plain
     assert chosen(kind="object") == plain
+    worded = make_profile(train={"phase1_steps": 9, "identity_start": "words"})
+    assert requested_recipe("magicapture", worded, found).phase1_steps == 9
     assert chosen(recipe="no-refocusing") == plain  # starts from words on this backbone ...
     assert chosen("identity_start=encoder", recipe="no-refocusing") == (0, 50, 0)  # ... until told
 
