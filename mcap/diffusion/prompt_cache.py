@@ -1,8 +1,8 @@
 """Embeddings of prompts that nothing learned can change, computed once.
 
 A prompt with a learned token in it is embedded anew each step, because the token moves and the
-gradient must pass. One without (a class prompt, a negative prompt) is the same every time, as long
-as the text encoders themselves are frozen.
+gradient must pass. One without (a class prompt, a negative prompt), and any once the tokens are
+frozen, is the same every time, as long as the text encoders themselves are frozen.
 
 Legend: B prompts, L tokens.
 """
@@ -71,7 +71,7 @@ class PromptCache:
                 if parameter.requires_grad and id(parameter) not in rows:
                     return torch.zeros(count, dtype=torch.bool)
         has_token = torch.zeros(count, dtype=torch.bool)
-        if self.tokens is not None:
+        if self.tokens is not None and any(part.requires_grad for part in self.tokens.parameters()):
             for token in self.tokens.tokens:
                 has_token |= self.tokens.columns(input_ids[0], token).any(dim=1)
         return ~has_token

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 def rows_per_step(recipe: Recipe) -> dict[int, float]:
     """Return phase -> UNet rows of a step, on average.
 
-    A prior of outputs costs a row and a half: the untouched backbone's prediction has no backward
-    pass.
+    A prior of outputs costs a row and a half, and the tone half a row: the untouched backbone's
+    prediction has no backward pass.
     """
     second = recipe.photo_rows(2)
+    if recipe.has_tone:
+        second += 0.5 * recipe.batch / (3 if recipe.batching == "alternating" else 1)
     if recipe.has_prior and recipe.batching != "alternating":
         second += {"images": 1.0, "outputs": 1.5}[recipe.prior] * recipe.batch
     return {1: recipe.photo_rows(1), 2: second}
@@ -214,7 +216,7 @@ def whole_network_mb(recipe: Recipe, backbone: BackboneFacts, *, half: bool, dev
     """
     weights = learning_mb(recipe, backbone)
     moments = 0.5 if recipe.optimiser == "adamw-8bit" else 2.0
-    untouched = 1.0 if device == "cpu" or recipe.prior == "outputs" else 0.0
+    untouched = 1.0 if device == "cpu" or recipe.needs_untouched else 0.0
     return weights * (1.0 + moments + (0.5 + 0.5 * untouched if half else untouched))
 
 

@@ -326,7 +326,7 @@ def begin_phase(
     models = StepModels(
         backbone, state.tokens, prompts=PromptCache(backbone, state.tokens, encoders)
     )
-    if recipe.prior == "outputs":
+    if recipe.needs_untouched:
         models = replace(models, untouched=untouched)
     with ExitStack() as stack:
         if terms.attention:

@@ -82,7 +82,9 @@ def step_terms(recipe: Recipe, phase: int) -> StepTerms:
         mask_form=recipe.mask_form,
         timesteps=(0.0, recipe.timestep_limit if tuning else 1.0),
         identity_timesteps=(recipe.identity_from, recipe.identity_limit),
+        tone=recipe.tone_weight if tuning and recipe.has_tone else 0.0,
         prior=recipe.prior_weight if tuning and recipe.has_prior else 0.0,
+        prior_outputs=tuning and recipe.has_prior and recipe.prior == "outputs",
         early_weight=recipe.early_style_weight,
     )
 
@@ -95,10 +97,16 @@ def phase_optimizer(
     groups: dict[str, tuple[list[torch.nn.Parameter], float, float]] = {}
     if recipe.tokens:
         rate = recipe.phase1_token_lr if phase.number == 1 else recipe.phase2_token_lr
-        groups["tokens"] = (tokens.parameters(), rate, recipe.token_weight_decay)
+        # Words that stay as they are need no gradient through the text encoders, and each prompt is
+        # embedded once.
+        learn = phase.number == 1 or rate > 0
+        for parameter in tokens.parameters():
+            parameter.requires_grad_(learn)
+        if learn:
+            groups["tokens"] = (tokens.parameters(), rate, recipe.token_weight_decay)
     if phase.number == 1:
         return PhaseOptimizer(groups, phase.steps, recipe, backbone)
-    keep = recipe.prior == "outputs"
+    keep = recipe.needs_untouched
     if recipe.learns == "unet":
         weights = untouched.learn_unet(keep=keep)
     elif recipe.learns == "key-value":

@@ -105,6 +105,10 @@ class Recipe(BaseModel):
     identity: Switch = True
     attention: Switch = True
     token_norms: Switch = True
+    tone_weight: Weight = 0.0
+    """How strongly the subject under the composed prompt keeps the tone, its local brightness and
+    colour, of what the backbone draws for these words before phase 2; 0: the paper, in which
+    nothing but the identity network says what the face there looks like."""
     composed_weight: Weight = 1.0
     identity_weight: Weight = 1.0
     attention_weight: Weight = 2.5
@@ -303,7 +307,8 @@ class Recipe(BaseModel):
     @property
     def embeds_once(self) -> bool:
         """True where nothing that learns changes a prompt's embedding."""
-        return not self.tokens and not self.text_encoder
+        moves = self.tokens and (self.phase1_steps > 0 or self.phase2_token_lr > 0)
+        return not moves and not self.text_encoder
 
     @property
     def encodes(self) -> bool:
@@ -314,6 +319,16 @@ class Recipe(BaseModel):
     def has_prior(self) -> bool:
         """True where some step has a row for prior preservation."""
         return self.prior != "none" and self.prior_weight > 0 and self.phase2_steps > 0
+
+    @property
+    def has_tone(self) -> bool:
+        """True where some step compares the tone of its composed row."""
+        return self.composed and self.masks and self.tone_weight > 0 and self.phase2_steps > 0
+
+    @property
+    def needs_untouched(self) -> bool:
+        """True where some step asks what the backbone predicts with all that learned off."""
+        return self.has_tone or (self.has_prior and self.prior == "outputs")
 
     @property
     def class_pictures(self) -> int:

@@ -5,6 +5,7 @@
     source      I_s, "a photo of a [V1] person"                    L_mask in the face
     reference   I_r, "a photo of a person in the [V2] style"       L_mask outside the face
     composed    I_r, "a photo of a [V1] person in the [V2] style"  L_mask outside the face
+                and the untouched backbone's prediction for it     L_tone in the face
     identity    I_r, the composed prompt, t below 0.4 T            L_id
     prior       a picture of the class noun, or I_s or I_r,        the squared error, over the whole
                 "a photo of a person"                              picture
@@ -37,7 +38,11 @@ from mcap.diffusion.noise import NoiseProcess, noise_process
 from mcap.diffusion.tokens import ID_TOKEN, STYLE_TOKEN
 from mcap.losses.attention_refocusing import attention_refocusing, weighted_refocusing
 from mcap.losses.identity import identity
-from mcap.losses.reconstruction import masked_reconstruction, weighted_reconstruction
+from mcap.losses.reconstruction import (
+    masked_reconstruction,
+    tone_difference,
+    weighted_reconstruction,
+)
 from mcap.training.batches import Role, Row
 
 if TYPE_CHECKING:
@@ -82,9 +87,12 @@ class StepTerms:
     """Fractions of T between which timesteps are drawn; the released code's end is 0.8."""
     identity_timesteps: tuple[float, float] = (0.0, 0.4)
     """The same for identity rows; never below t = 1."""
+    tone: float = 0.0
+    """Of the tone's difference to the untouched backbone's prediction on composed rows."""
     prior: float = 0.0
-    """Of the squared error on prior rows, against the untouched backbone's own prediction where
-    `StepModels.untouched` is given."""
+    """Of the squared error on prior rows ..."""
+    prior_outputs: bool = False
+    """... against the untouched backbone's prediction for them, not against their own noise."""
     early_weight: float = 1.0
     """Factor of L_mask on reference and composed rows in the first half; released code: 2."""
 
@@ -103,7 +111,8 @@ class StepModels:
     prompts: PromptCache | None = None
     """Keeps the embeddings of fixed prompts from step to step."""
     untouched: Untouched | None = None
-    """Needed for a prior of outputs: predicts as if nothing had learned."""
+    """Needed where ``terms.tone`` is not 0 or ``terms.prior_outputs`` is set: predicts as if
+    nothing had learned."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +122,7 @@ class StepResult:
     terms: dict[str, torch.Tensor]
     """Unweighted scalars without graph, of the terms that are switched on and had a row:
     source, reference, composed, identity, attention_source, attention_reference,
-    attention_composed, prior."""
+    attention_composed, tone, prior."""
     skipped: dict[str, int] = field(default_factory=dict)
     """term -> rows left out of it: empty mask or region, no such token, no face."""
     timesteps: tuple[float, ...] = ()
@@ -139,6 +148,8 @@ def training_step(
     wants_identity = any(row.role in terms.identity_roles for row in rows)
     if terms.identity != 0 and wants_identity and models.guide is None:
         raise ValueError("the identity term needs a guide")
+    if (terms.tone != 0 or terms.prior_outputs) and models.untouched is None:
+        raise ValueError("the tone and a prior of outputs need the untouched backbone")
 
     drawn = NoisedRows.draw(models.backbone, rows, terms, generator)
     prior_rows = sum(row.role == "prior" for row in rows)
@@ -147,10 +158,12 @@ def training_step(
     faces: list[torch.Tensor] = []
     prior: list[torch.Tensor] = []
     for batch in drawn:
-        expected = prior_targets(models, batch) if terms.prior != 0 else None
+        expected = prior_targets(models, batch, terms) if terms.prior != 0 else None
         with recorder.recording() if recorder is not None else nullcontext():
             prediction = predict(models, batch)
         reconstruction_terms(total, batch, prediction, terms, progress)
+        if terms.tone != 0:
+            tone_term(total, batch, prediction, models, terms)
         if recorder is not None:
             attention_terms(total, batch, models, terms)
             recorder.clear()
@@ -307,19 +320,26 @@ def predict(models: StepModels, batch: NoisedRows) -> torch.Tensor:
     return prediction.to(noised)
 
 
-def prior_targets(models: StepModels, batch: NoisedRows) -> torch.Tensor | None:
-    """Return what the prior rows should predict, float32[B', C, h, w]; None where there are none.
+def predict_untouched(models: StepModels, batch: NoisedRows) -> torch.Tensor:
+    """Return the prediction for all rows with everything that learns in phase 2 switched off,
+    float32[B, C, h, w], without gradient."""
+    assert models.untouched is not None, "training_step refuses a step without"
+    learning = models.backbone.text_encoders
+    with torch.no_grad(), models.untouched.switched_off() as backbone:
+        # What is kept of prompts holds here, too, but where whole text encoders learn.
+        plain = backbone.text_encoders
+        same = all(one is other for one, other in zip(plain, learning, strict=True))
+        return predict(StepModels(backbone, prompts=models.prompts if same else None), batch)
 
-    Their own noise or velocity; or, with ``models.untouched``, what the backbone predicts with
-    everything learned switched off, without gradient.
-    """
+
+def prior_targets(models: StepModels, batch: NoisedRows, terms: StepTerms) -> torch.Tensor | None:
+    """Return what prior rows should predict, float32[B', C, h, w]; None where there are none."""
     rows = batch.of("prior")
     if not rows:
         return None
-    if models.untouched is None:
+    if not terms.prior_outputs:
         return batch.target[rows]
-    with torch.no_grad(), models.untouched.switched_off() as backbone:
-        return predict(StepModels(backbone), batch.take(rows))
+    return predict_untouched(models, batch.take(rows))
 
 
 class TermSum:
@@ -370,6 +390,30 @@ def reconstruction_terms(
             weight *= terms.early_weight
         mask = masks[rows].to(prediction)
         total.add(role, weight, loss(prediction[rows], batch.target[rows], mask))
+
+
+def tone_term(
+    total: TermSum,
+    batch: NoisedRows,
+    prediction: torch.Tensor,
+    models: StepModels,
+    terms: StepTerms,
+) -> None:
+    """L_tone, `tone_difference` in the face of the composed rows, which nothing else holds.
+
+    There L_id alone says what to draw, and a face network knows no colour: a red face is as like as
+    a pale one. The target is what the untouched backbone predicts for the same noised picture under
+    the same words; a row whose trained region leaves nothing is left out.
+    """
+    composed = batch.of("composed")
+    rows = [i for i in composed if (batch.rows[i].example.mask < 1).any()]
+    if len(rows) < len(composed):
+        total.skipped["tone"] += len(composed) - len(rows)
+    if not rows:
+        return
+    inside = 1 - batch.masks[rows].to(prediction)
+    expected = predict_untouched(models, batch.take(rows))
+    total.add("tone", terms.tone, tone_difference(prediction[rows], expected, inside))
 
 
 def attention_terms(

@@ -7,7 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcap.losses.reconstruction import masked_reconstruction, weighted_reconstruction
+from mcap.losses.reconstruction import (
+    LEAST_FILLED,
+    masked_reconstruction,
+    tone_difference,
+    weighted_reconstruction,
+)
 
 
 def _random(*shape, seed=0, dtype=torch.float32):
@@ -128,3 +133,53 @@ def test_weighted_reconstruction_is_the_released_form():
     assert weighted_reconstruction(pred, target, mask).item() == pytest.approx(
         expected.item(), rel=1e-5
     )
+
+
+def test_the_tones_difference_follows_its_formula():
+    pred, target = _random(2, 3, 18, 7, seed=1), _random(2, 3, 18, 7, seed=2)
+    mask = (_uniform(2, 1, 18, 7, seed=3) > 0.6).float() * _uniform(2, 1, 18, 7, seed=4)
+    rows = []
+    for b in range(2):
+        windows = []
+        for y in range(17):  # a side of 2 is a ninth of 18
+            for x in range(6):
+                cells = [(y + i, x + j) for i in range(2) for j in range(2)]
+                area = sum(mask[b, 0, i, j].item() for i, j in cells)
+                if area / 4 < LEAST_FILLED:
+                    continue
+                means = [
+                    sum((mask[b, 0, i, j] * (pred - target)[b, c, i, j]).item() for i, j in cells)
+                    / area
+                    for c in range(3)
+                ]
+                windows.append(sum(mean**2 for mean in means) / 3)
+        rows.append(sum(windows) / len(windows))
+    assert tone_difference(pred, target, mask).item() == pytest.approx(sum(rows) / 2, rel=1e-5)
+
+
+def test_the_tone_is_blind_to_detail_and_to_what_lies_outside():
+    target, mask = _random(1, 4, 18, 14), torch.zeros(1, 1, 18, 14)
+    mask[..., 4:14, 2:12] = 1
+    assert tone_difference(target + 0.5, target, mask).item() == pytest.approx(0.25, rel=1e-5)
+    # Stripes of one latent: each window of two by two has as much above as below.
+    detail = torch.ones(14).mul(0.5)
+    detail[::2] = -0.5
+    inside = tone_difference(target + detail, target, torch.ones(1, 1, 18, 14))
+    assert inside.item() == pytest.approx(0, abs=1e-6)
+    pred = target.clone().requires_grad_()
+    tone_difference(pred + 1, target, mask).backward()
+    assert (pred.grad[mask.expand_as(pred) == 0] == 0).all()
+    assert (pred.grad[mask.expand_as(pred) == 1] > 0).all()
+
+
+def test_rows_without_a_window_are_left_out_of_the_tone():
+    pred, target = _random(2, 4, 18, 14, seed=1), _random(2, 4, 18, 14, seed=2)
+    mask = torch.zeros(2, 1, 18, 14)
+    mask[0, :, 4:14, 2:12] = 1
+    mask[1, :, 3, 3] = 1  # a quarter of a window
+    both = tone_difference(pred, target, mask)
+    assert both.item() == pytest.approx(tone_difference(pred[:1], target[:1], mask[:1]).item())
+    nothing = pred.clone().requires_grad_()
+    value = tone_difference(nothing, target, torch.zeros(2, 1, 18, 14))
+    value.backward()
+    assert value.item() == 0 and not nothing.grad.any()

@@ -601,3 +601,26 @@ def test_text_encoders_are_away_but_for_a_new_prompt(made, tmp_path, monkeypatch
     assert moves[0] is False and moves[-1] is True and 2 < len(moves) < 40
     name = "adapter.safetensors"
     assert (other / name).read_bytes() == (plain / name).read_bytes()
+
+
+@pytest.mark.parametrize("learns", ["lora", "unet", "key-value"])
+@pytest.mark.parametrize("batching", ["joint", "sequential", "alternating"])
+def test_the_tone_with_every_method_and_the_same_bytes_after_a_cut(tmp_path, learns, batching):
+    keys = {"phase1_steps": 2, "phase2_steps": 6, "lora_rank": 2, "crops": 1}
+    # A prior of pictures beside it keeps its own target.
+    prior = {"prior": "images"} if batching == "joint" else {}
+    found = tiny_recipe(tone_weight=2.0, learns=learns, batching=batching, **prior, **keys)
+    whole, cut = tmp_path / "whole.mcap", tmp_path / "cut.mcap"
+    steps = [event for event in run(whole, found) if isinstance(event, StepEvent)]
+    toned = [step.losses["tone"] for step in steps if "tone" in step.losses]
+    assert all("tone" not in step.losses for step in steps[:2])
+    assert all(("tone" in step.losses) == ("composed" in step.losses) for step in steps)
+    if batching == "joint":
+        assert toned[0] < 1e-6 < min(toned[1:])  # at first nothing has been learned
+        assert steps[2].losses["prior"] > 1e-3
+    events = run(cut, found)
+    assert next(event for event in events if isinstance(event, CheckpointSaved) and event.step == 4)
+    events.close()
+    list(run(cut, found, resume=True))
+    for name in read_subject(whole).manifest.files:
+        assert (cut / name).read_bytes() == (whole / name).read_bytes(), name

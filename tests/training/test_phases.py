@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from mcap.training.phases import Phase, phases, step_terms
+from mcap.contracts import ID_TOKEN
+from mcap.diffusion.prompt_cache import PromptCache
+from mcap.diffusion.tokens import install
+from mcap.training.phases import Phase, frozen, phase_optimizer, phases, step_terms
+from tests.support.tiny import tiny_backbone
 from tests.support.tiny_run import tiny_recipe
 
 
@@ -40,3 +44,21 @@ def test_identity_of_several_rows_is_a_mean_where_they_come_one_by_one():
     keys = {"identity_rows": "data", "identity_weight": 0.5}
     assert step_terms(tiny_recipe(**keys), phase=2).identity == 0.5
     assert step_terms(tiny_recipe(batching="sequential", **keys), phase=2).identity == 0.25
+
+
+def test_words_with_a_rate_of_0_are_no_group_and_get_no_gradient():
+    """In phase 2 alone: a phase 1 has nothing else."""
+    backbone = tiny_backbone()
+    still = tiny_recipe(phase2_token_lr=0.0)
+    with frozen(backbone, still) as untouched:
+        tokens = install(backbone, {ID_TOKEN: "person"})
+        first = phase_optimizer(Phase(1, 0, 4), still, untouched, tokens, seed=1)
+        assert list(first.groups) == ["tokens"]
+        assert all(parameter.requires_grad for parameter in tokens.parameters())
+        second = phase_optimizer(Phase(2, 4, 4), still, untouched, tokens, seed=1)
+        assert list(second.groups) == ["lora"]
+        assert not any(parameter.requires_grad for parameter in tokens.parameters())
+        (ids,) = tokens.encode([f"a photo of a {ID_TOKEN}"])
+        assert PromptCache(backbone, tokens).fixed_rows([ids]).all()
+        tokens.remove()
+    assert not still.embeds_once and still.model_copy(update={"phase1_steps": 0}).embeds_once

@@ -9,12 +9,16 @@ from mcap.contracts import Face
 from mcap.diffusion.attention import AttentionRecorder
 from mcap.diffusion.latents import vae_factor
 from mcap.diffusion.lora import add_lora
+from mcap.diffusion.prompt_cache import PromptCache
 from mcap.diffusion.tokens import ID_TOKEN, STYLE_TOKEN, install
 from mcap.diffusion.window_decode import FullDecoder, WindowDecoder
+from mcap.losses.reconstruction import tone_difference
 from mcap.training.batches import Example, Row
 from mcap.training.identity_guide import IdentityGuide
+from mcap.training.phases import Phase, frozen, phase_optimizer, step_terms
 from mcap.training.step import StepModels, StepTerms, training_step
 from tests.support.tiny import tiny_backbone, tiny_identity
+from tests.support.tiny_run import tiny_recipe
 
 WORDS = {ID_TOKEN: "man", STYLE_TOKEN: "studio light"}
 PROMPTS = {
@@ -733,3 +737,40 @@ def test_the_recorded_loss_curve():
     assert set(curve) == set(RECORDED)
     for name, values in RECORDED.items():
         assert curve[name] == pytest.approx(values, rel=2e-4), (name, curve)
+
+
+def test_the_tone_is_held_to_the_untouched_backbones_on_composed_rows():
+    """The tone's difference on the same noised latent, under the same words, outside the mask."""
+    backbone, unet = tiny_backbone(), tiny_backbone().unet
+    found = tiny_recipe(tone_weight=3.0, composed_weight=0.0, attention=False, identity=False)
+    with frozen(backbone, found) as untouched:
+        tokens = install(backbone, {ID_TOKEN: "person"})
+        optimizer = phase_optimizer(Phase(2, 0, 4), found, untouched, tokens, seed=1)
+        with torch.no_grad():
+            for parameter in optimizer.groups["lora"]:
+                parameter.add_(0.1)
+        (ids,) = tokens.encode([f"a photo of a {ID_TOKEN}"])
+        latent = torch.randn(4, 16, 16, generator=torch.Generator().manual_seed(1))
+        mask = torch.ones(1, 16, 16)
+        mask[:, 3:12, 4:12] = 0
+        whole = Row("composed", Example("a", latent, torch.ones(1, 16, 16)), (ids[0],))
+        rows = [Row("composed", Example("b", latent, mask), (ids[0],)), whole]
+        terms = step_terms(found, 2)
+        models = StepModels(
+            backbone, tokens, untouched=untouched, prompts=PromptCache(backbone, tokens)
+        )
+        result = training_step(models, rows, terms, torch.Generator().manual_seed(0))
+        assert result.skipped == {"tone": 1}  # of the second nothing is left
+        random = torch.Generator().manual_seed(0)
+        time = torch.randint(0, 1000, (1,), generator=random)
+        noise = torch.randn(1, 4, 16, 16, generator=random)
+        alpha = backbone.scheduler.alphas_cumprod[time]
+        noised = alpha.sqrt() * latent + (1 - alpha).sqrt() * noise
+        hidden = backbone.encode_prompt([ids]).hidden
+        ours = backbone.unet(noised, time, hidden).sample
+        expected = tone_difference(ours, unet(noised, time, hidden).sample, 1 - mask[None])
+        assert expected > 0
+        assert result.loss.item() == pytest.approx(3 * expected.item(), rel=1e-4)
+        result.loss.backward()
+        assert all(p.grad.abs().sum() > 0 for p in optimizer.groups["lora"])
+        tokens.remove()
