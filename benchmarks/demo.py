@@ -19,6 +19,7 @@ import numpy as np
 from centred_dlib import Measure
 
 from mcap.diffusion.sampling import SamplingSettings, generate_images
+from mcap.framing.crop import sampling_size
 from mcap.images.find import find_photos
 from mcap.images.jpeg import write_jpeg
 from mcap.registry import registry
@@ -47,6 +48,7 @@ def main() -> None:
 
     subject = read_subject(options.subject)
     backbone = registry().get("backbone", "demo").factory("cpu", "float32")
+    size = sampling_size(backbone.info, profile.aspect_ratio)
     print("| | best four | all eight | nearest reference person | white background | faces |")
     print("| --- | --- | --- | --- | --- | --- |")
     strips = []
@@ -58,7 +60,7 @@ def main() -> None:
             backbone,
             composed_prompts(profile)[0],
             SEEDS,
-            SamplingSettings.for_backbone(backbone.info, negative_prompt=negative),
+            SamplingSettings.for_backbone(backbone.info, size=size, negative_prompt=negative),
             pipeline=pipeline,
         )
         subject.unload_from(pipeline)
