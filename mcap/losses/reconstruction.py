@@ -49,31 +49,30 @@ def weighted_reconstruction(
     return (rows / weight.mean(dim=(1, 2, 3))).mean()
 
 
-TONE_WINDOWS = 9
-"""Windows of `tone_difference` in a picture's height: an eye fills one. The demo backbone's have a
-side of two of 18 latents; with four an eye was lost in its socket."""
 LEAST_FILLED = 0.3
 """Of a window, that must lie in the mask for the window to count."""
 
 
-def tone_difference(pred: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def tone_difference(
+    pred: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, windows: float = 4.5
+) -> torch.Tensor:
     """Return ``mean_w mean_c (sum_w M (pred - target) / sum_w M)^2``, the mean over the batch, a
     scalar: how far the local means of two predictions differ, whatever their details do.
 
-    w are the square windows, at every place, of a `TONE_WINDOWS`-th of the height of which
-    `LEAST_FILLED` lies in the mask. Shapes, rows without any and errors as in
+    w are the squares, at every place, ``windows`` of which are as high as the picture and
+    `LEAST_FILLED` of which lies in the mask. Shapes, rows without any and errors as in
     `masked_reconstruction`. mcap's own, not of the paper.
     """
     pred, target, mask = _checked(pred, target, mask)
     height, width = mask.shape[2:]
-    side = max(1, min(round(height / TONE_WINDOWS), width))
+    side = max(1, min(round(height / windows), width))
     difference = torch.where(mask > 0, pred - target, 0.0)
     filled = avg_pool2d(mask, side, stride=1)
     means = avg_pool2d(mask * difference, side, stride=1) / filled.clamp(min=LEAST_FILLED)
     counts = (filled >= LEAST_FILLED).to(mask)
-    windows = counts.sum(dim=(1, 2, 3))
+    count = counts.sum(dim=(1, 2, 3))
     rows = (counts * means.square().mean(dim=1, keepdim=True)).sum(dim=(1, 2, 3))
-    return (rows / windows.clamp(min=1)).sum() / (windows > 0).sum().clamp(min=1)
+    return (rows / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
 
 
 def _checked(

@@ -83,6 +83,7 @@ def step_terms(recipe: Recipe, phase: int) -> StepTerms:
         timesteps=(0.0, recipe.timestep_limit if tuning else 1.0),
         identity_timesteps=(recipe.identity_from, recipe.identity_limit),
         tone=recipe.tone_weight if tuning and recipe.has_tone else 0.0,
+        tone_windows=recipe.tone_windows,
         prior=recipe.prior_weight if tuning and recipe.has_prior else 0.0,
         prior_outputs=tuning and recipe.has_prior and recipe.prior == "outputs",
         early_weight=recipe.early_style_weight,

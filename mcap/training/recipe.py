@@ -108,7 +108,10 @@ class Recipe(BaseModel):
     tone_weight: Weight = 0.0
     """How strongly the subject under the composed prompt keeps the tone, its local brightness and
     colour, of what the backbone draws for these words before phase 2; 0: the paper, in which
-    nothing but the identity network says what the face there looks like."""
+    nothing but the identity network says what the face there looks like ..."""
+    tone_windows: Annotated[float, Field(ge=1, le=100)] = 4.5
+    """... where local is what fits so often into the picture's height. With more, finer detail is
+    held, which the identity term then cannot change."""
     composed_weight: Weight = 1.0
     identity_weight: Weight = 1.0
     attention_weight: Weight = 2.5

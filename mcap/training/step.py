@@ -88,7 +88,9 @@ class StepTerms:
     identity_timesteps: tuple[float, float] = (0.0, 0.4)
     """The same for identity rows; never below t = 1."""
     tone: float = 0.0
-    """Of the tone's difference to the untouched backbone's prediction on composed rows."""
+    """Of the tone's difference to the untouched backbone's prediction on composed rows ..."""
+    tone_windows: float = 4.5
+    """... between means over squares that fit so often into the picture's height."""
     prior: float = 0.0
     """Of the squared error on prior rows ..."""
     prior_outputs: bool = False
@@ -413,7 +415,8 @@ def tone_term(
         return
     inside = 1 - batch.masks[rows].to(prediction)
     expected = predict_untouched(models, batch.take(rows))
-    total.add("tone", terms.tone, tone_difference(prediction[rows], expected, inside))
+    value = tone_difference(prediction[rows], expected, inside, terms.tone_windows)
+    total.add("tone", terms.tone, value)
 
 
 def attention_terms(

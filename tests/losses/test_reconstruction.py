@@ -154,14 +154,16 @@ def test_the_tones_difference_follows_its_formula():
                 ]
                 windows.append(sum(mean**2 for mean in means) / 3)
         rows.append(sum(windows) / len(windows))
-    assert tone_difference(pred, target, mask).item() == pytest.approx(sum(rows) / 2, rel=1e-5)
+    assert tone_difference(pred, target, mask, windows=9).item() == pytest.approx(
+        sum(rows) / 2, rel=1e-5
+    )
 
 
 def test_the_tone_is_blind_to_detail_and_to_what_lies_outside():
     target, mask = _random(1, 4, 18, 14), torch.zeros(1, 1, 18, 14)
     mask[..., 4:14, 2:12] = 1
     assert tone_difference(target + 0.5, target, mask).item() == pytest.approx(0.25, rel=1e-5)
-    # Stripes of one latent: each window of two by two has as much above as below.
+    # Stripes of one latent: each window of four by four has as much above as below.
     detail = torch.ones(14).mul(0.5)
     detail[::2] = -0.5
     inside = tone_difference(target + detail, target, torch.ones(1, 1, 18, 14))
@@ -176,7 +178,7 @@ def test_rows_without_a_window_are_left_out_of_the_tone():
     pred, target = _random(2, 4, 18, 14, seed=1), _random(2, 4, 18, 14, seed=2)
     mask = torch.zeros(2, 1, 18, 14)
     mask[0, :, 4:14, 2:12] = 1
-    mask[1, :, 3, 3] = 1  # a quarter of a window
+    mask[1, :, 3, 3] = 1  # a sixteenth of a window
     both = tone_difference(pred, target, mask)
     assert both.item() == pytest.approx(tone_difference(pred[:1], target[:1], mask[:1]).item())
     nothing = pred.clone().requires_grad_()

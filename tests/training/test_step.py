@@ -742,7 +742,9 @@ def test_the_recorded_loss_curve():
 def test_the_tone_is_held_to_the_untouched_backbones_on_composed_rows():
     """The tone's difference on the same noised latent, under the same words, outside the mask."""
     backbone, unet = tiny_backbone(), tiny_backbone().unet
-    found = tiny_recipe(tone_weight=3.0, composed_weight=0.0, attention=False, identity=False)
+    found = tiny_recipe(
+        tone_weight=3.0, tone_windows=8.0, composed_weight=0.0, attention=False, identity=False
+    )
     with frozen(backbone, found) as untouched:
         tokens = install(backbone, {ID_TOKEN: "person"})
         optimizer = phase_optimizer(Phase(2, 0, 4), found, untouched, tokens, seed=1)
@@ -768,7 +770,7 @@ def test_the_tone_is_held_to_the_untouched_backbones_on_composed_rows():
         noised = alpha.sqrt() * latent + (1 - alpha).sqrt() * noise
         hidden = backbone.encode_prompt([ids]).hidden
         ours = backbone.unet(noised, time, hidden).sample
-        expected = tone_difference(ours, unet(noised, time, hidden).sample, 1 - mask[None])
+        expected = tone_difference(ours, unet(noised, time, hidden).sample, 1 - mask[None], 8.0)
         assert expected > 0
         assert result.loss.item() == pytest.approx(3 * expected.item(), rel=1e-4)
         result.loss.backward()
