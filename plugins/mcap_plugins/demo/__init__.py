@@ -68,8 +68,8 @@ START = {
 }
 # The encoder's word draws clear eyes and natural skin. Learned further, at any rate, it leaves what
 # the model takes for a face, and LoRA mends a part of that only: so the words stay as they are, and
-# phase 1 has nothing to do. LoRA keeps the tone that they draw: skin without patches, and hair on the
-# shoulders, at the same likeness (docs/benchmarks.md).
+# phase 1 has nothing to do. LoRA keeps the tone that they draw: skin without patches, long hair on
+# the shoulders, at the same likeness (docs/benchmarks.md).
 FROM_ENCODER = {"phase1_steps": 0, "phase2_token_lr": 0.0, "tone_weight": 6.0}
 ABLATIONS = ("no-refocusing", "no-composed", "no-identity", "no-masks")
 
