@@ -265,7 +265,7 @@ def masked_report(
     from mcap.errors import UsageError
     from mcap.images.photo import remember_more
     from mcap.masking.folder import EarlierRun, edited_masks, read_earlier, unchanged, write_masks
-    from mcap.masking.looks import noted_looks
+    from mcap.masking.looks import LOOKS, noted_looks
     from mcap.masking.objects import mask_objects
     from mcap.masking.report_json import describe
     from mcap.masking.select import MaskEvents, mask_photos
@@ -276,9 +276,14 @@ def masked_report(
     if out is not None:
         earlier = read_earlier(out, request)
         if unchanged(out, earlier, request):
-            # A run that was killed as it let go of the folder: taken once more, the lock goes.
-            if (out / LOCK).exists():
-                with suppress(UsageError, OSError), locked_folder(out, ctx.command_path):
+            # A run that was killed, or had no disk, as it let go of the folder: taken once more,
+            # the lock and what was only for the time of the run go.
+            if (out / LOCK).exists() or (out / LOOKS).exists():
+                with (
+                    suppress(UsageError, OSError),
+                    locked_folder(out, ctx.command_path),
+                    noted_looks(out),
+                ):
                     pass
             return dict(earlier.report)
         require_writable(out)
@@ -295,10 +300,11 @@ def masked_report(
 
         own = {} if out is None else edited_masks(out, earlier)
         shared: dict[str, Any] = {"masks": own, "known": earlier.known, "on_photo": advance}
+        note = None if out is None else ctx.with_resource(noted_looks(out))
         masked: MaskedSet
         if isinstance(made, FaceTools):
-            if out is not None:
-                shared["on_photo"] = MaskEvents(advance, ctx.with_resource(noted_looks(out)))
+            if note is not None:
+                shared["on_photo"] = MaskEvents(advance, note)
             masked = mask_photos(
                 request.photos, made, request.settings, subject=request.subject, **shared
             )

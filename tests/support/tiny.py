@@ -64,23 +64,28 @@ def _made(prediction_type: str, seed: int, kind: str) -> Path:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        make = {"sd": _tiny_sd, "sdxl": _tiny_sdxl}[kind]
+        make = {"sd": _tiny_sd, "sd-shallow": _tiny_sd_shallow, "sdxl": _tiny_sdxl}[kind]
         make(prediction_type).save_pretrained(folder)
     return folder
 
 
-def _tiny_sd(prediction_type: str):
+def _tiny_sd_shallow(prediction_type: str):
+    """Half the layers: for whoever runs a whole training again and again."""
+    return _tiny_sd(prediction_type, widths=(8,))
+
+
+def _tiny_sd(prediction_type: str, widths: tuple[int, ...] = (8, 16)):
     from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel
 
     tokenizer = tiny_tokenizer()
     unet = UNet2DConditionModel(
         sample_size=LATENT,
-        block_out_channels=(8, 16),
+        block_out_channels=widths,
         layers_per_block=1,
         norm_num_groups=4,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        down_block_types=("CrossAttnDownBlock2D",) * len(widths),
+        up_block_types=("CrossAttnUpBlock2D",) * len(widths),
         cross_attention_dim=16,
         attention_head_dim=2,
     )
