@@ -5,9 +5,10 @@ which and their disk `tests/support/disk_faults.c` stands: it counts every open 
 fsync, rename, link, removal and change of permissions, and kills at one of them (a write is torn in
 its middle), or fails it, or all from it on. Then the same command runs undisturbed.
 
-``MCAP_FAULTS=all`` tries every point, which takes an hour of one core; a number tries so many of
-each command, spread over its run. A command that is not in ``COMMANDS`` is tried once it has a line
-there.
+``MCAP_FAULTS=all`` tries every point, and there every error of a disk, which takes hours of one
+core; a number tries so many of each command, spread over its run. With ``MCAP_FAULTS_LOG=FILE``
+each try is a line of it, at once, and the same command goes on where it was cut. A command that is
+not in ``COMMANDS`` is tried once it has a line there.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,9 @@ from tests.support.fault_server import FAIL_ON, FAIL_ONCE, KILL, Request
 
 TRIES = os.environ.get("MCAP_FAULTS", "3")
 """Of each command, and of each kind of fault: "all", or a number."""
+
+LOG = os.environ.get("MCAP_FAULTS_LOG")
+"""File with a JSON line a try; of the tree as it is, so another file after a change."""
 
 STYLE = """\
 schema = 1
@@ -278,7 +283,7 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
 
 
-def points(total: int, tries: str = TRIES) -> list[int]:
+def points(total: int, tries: str) -> list[int]:
     """Return the calls, from 1 to ``total``, that are tried."""
     if tries == "all":
         return list(range(1, total + 1))
@@ -302,6 +307,30 @@ def after_it(runs: Runs, known: Known) -> Any:
     return differences(known.result, contents(runs.server.folder)) or None
 
 
+def wrong_at(
+    name: str, fault: str, known: Known, tries: str, attempt: Callable[[int], Any]
+) -> dict[int, Any]:
+    """Return point -> what ``attempt`` finds wrong there, for the points that are tried; those that
+    `LOG` has are not tried again."""
+    log = Path(LOG).resolve() if LOG else Path(os.devnull)
+    found: dict[int, Any] = {}
+    for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else ():
+        entry = json.loads(line)
+        if (entry["name"], entry["fault"], entry["of"]) == (name, fault, len(known.calls)):
+            found[entry["point"]] = entry["wrong"]
+    tried = points(len(known.calls), tries)
+    for point in tried:
+        if point in found:
+            continue
+        found[point] = attempt(point)
+        entry = {"name": name, "fault": fault, "point": point, "of": len(known.calls)}
+        entry |= {"call": known.calls[point - 1], "wrong": found[point]}
+        with log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry, default=str) + "\n")
+    print(f"{name}, {fault}: {len(tried)} of {len(known.calls)} calls")
+    return {point: found[point] for point in tried if found[point] is not None}
+
+
 def told_of(wrong: dict[int, Any], known: Known) -> str:
     """Return what is wrong, a line a point."""
     return "\n".join(f"{point} {known.calls[point - 1]}: {what}" for point, what in wrong.items())
@@ -310,10 +339,7 @@ def told_of(wrong: dict[int, Any], known: Known) -> str:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_killed_at_any_point_the_same_command_ends_the_same(runs, name):
     known = runs.of(name)
-    tried = points(len(known.calls))
-    found = {point: killed_at(runs, known, point) for point in tried}
-    wrong = {point: what for point, what in found.items() if what is not None}
-    print(f"{name}: {len(tried)} of {len(known.calls)} calls")
+    wrong = wrong_at(name, "SIGKILL", known, TRIES, partial(killed_at, runs, known))
     assert not wrong, told_of(wrong, known)
 
 
@@ -346,9 +372,9 @@ def failed_at(runs: Runs, known: Known, point: int, number: int, way: int) -> An
 def test_a_disk_that_fails_at_any_point_is_told_and_nothing_half_written(runs, name, number, way):
     """After it the same command ends the same."""
     known = runs.of(name)
-    tried = points(len(known.calls), TRIES if TRIES == "all" else str(max(1, int(TRIES) // 3)))
-    found = {point: failed_at(runs, known, point, number, way) for point in tried}
-    wrong = {point: what for point, what in found.items() if what is not None}
+    tries = TRIES if TRIES == "all" else str(max(1, int(TRIES) // 3))
+    attempt = partial(failed_at, runs, known, number=number, way=way)
+    wrong = wrong_at(name, errno.errorcode[number], known, tries, attempt)
     assert not wrong, told_of(wrong, known)
 
 
