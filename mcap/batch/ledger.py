@@ -67,10 +67,11 @@ CREATE INDEX attempts_of_job ON attempts (job);
 OF_THE_DISK = {
     sqlite3.SQLITE_FULL: errno.ENOSPC,
     sqlite3.SQLITE_IOERR: errno.EIO,
-    sqlite3.SQLITE_CANTOPEN: errno.EACCES,
+    sqlite3.SQLITE_CANTOPEN: errno.EIO,
     sqlite3.SQLITE_READONLY: errno.EACCES,
 }
-"""SQLite's code of an error -> what the disk has most likely against it."""
+"""SQLite's code of an error -> what the disk has most likely against it, where the next try finds
+nothing: who has no permission has none then either."""
 
 BUSY_SECONDS = 30.0
 """How long a reader or writer waits for another."""
@@ -194,6 +195,9 @@ class Ledger:
             reason = REASONS[OF_THE_DISK[code]]
             try:  # SQLite keeps to itself what the disk has told it; the disk tells us, too
                 try_to_write(self.path.parent)
+                for file in self.path.parent.glob(f"{LEDGER}*"):
+                    if not os.access(file, os.R_OK | os.W_OK):  # closing it would drop locks
+                        reason = REASONS[errno.EACCES]
             except OSError as refused:
                 reason = why(refused)
             return McapError(f"{self.path}: {reason}; the same command goes on.")

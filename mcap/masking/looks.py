@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from mcap.masking.records import FirstLook
 from mcap.runtime.documents import append_json_line, read_json_lines
 from mcap.runtime.files import public_path
+from mcap.runtime.lock import attempt
 
 LOOKS = ".mcap.looks.jsonl"
 """It goes when the run ends; one that was killed leaves it to the next."""
@@ -36,8 +38,7 @@ def noted_looks(out: Path) -> Iterator[Callable[[FirstLook], None]]:
     try:
         yield note
     finally:
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
+        attempt(partial(path.unlink, missing_ok=True))
 
 
 def read_looks(out: Path) -> list[FirstLook]:

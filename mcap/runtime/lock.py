@@ -17,10 +17,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mcap.errors import UsageError
 from mcap.runtime.files import TEMPORARY, make_folder, remove_folder, why, write_json
 from mcap.runtime.text import printable
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 LOCK = ".mcap.lock"
 RUN = ".mcap.run.json"
@@ -42,7 +46,7 @@ def locked_folder(
     left unfinished in the folder is removed, and folders that did not exist and are empty at the
     end.
     """
-    from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+    from filelock import FileLock, SoftFileLock, Timeout
 
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     with ExitStack() as stack:
@@ -54,7 +58,7 @@ def locked_folder(
         lock: BaseFileLock = FileLock(path, mode=0o666, fallback_to_soft=False)
         try:
             try:
-                lock.acquire(timeout=wait, poll_interval=0.1)
+                acquire(lock, wait)
                 # While it is held: who waits for a file that is gone sees that, and makes another.
                 steps: list[Callable[[], object]] = [
                     lock.release,
@@ -93,6 +97,19 @@ def locked_folder(
         yield note
 
 
+def acquire(lock: BaseFileLock, wait: float) -> None:
+    """Take a lock, trying once more where the disk fails: it may have left the file there, which
+    goes with the lock alone. Raises `filelock.Timeout`, and OSError of the second try."""
+    from filelock import Timeout
+
+    try:
+        lock.acquire(timeout=wait, poll_interval=0.1)
+    except OSError as error:
+        if isinstance(error, Timeout) or error.errno in NO_LOCKS:
+            raise
+        lock.acquire(timeout=wait, poll_interval=0.1)
+
+
 def remove_temporaries(folder: Path) -> None:
     """Remove what killed runs left unfinished in ``folder`` and in the folders directly in it.
 
@@ -112,9 +129,12 @@ def remove_temporaries(folder: Path) -> None:
 
 
 def attempt(step: Callable[[], object]) -> None:
-    """Take a step of tidying up; what the disk has against it is no matter."""
-    with suppress(OSError):
-        step()
+    """Take a step of tidying up, once more where it fails: perhaps nobody comes here again. What
+    the disk then has against it is no matter."""
+    for _ in range(2):
+        with suppress(OSError):
+            step()
+            return
 
 
 def folder_is_taken(folder: Path, option: str) -> UsageError:

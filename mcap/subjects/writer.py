@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -210,9 +209,13 @@ class SubjectWriter:
         self._write(ENCODED, safetensors_bytes(encoded.tensors, header))
 
     def complete(self, metrics: Mapping[str, Any]) -> Manifest:
-        """Write the last file of all: the manifest, state "complete", with every file's hash."""
-        # They decode to the photos, which nobody expects in a folder that may be passed on.
-        shutil.rmtree(self.latents, ignore_errors=True)
+        """Write the last file of all: the manifest, state "complete", with every file's hash.
+
+        OSError where the encoded photos cannot be removed.
+        """
+        # They decode to the photos, which nobody expects in a folder that may be passed on: while
+        # the disk does not let go of them, the subject is not complete.
+        remove_folder(self.latents)
         self.manifest = self.manifest.model_copy(
             update={
                 "state": "complete",

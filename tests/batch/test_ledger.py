@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -129,3 +130,11 @@ def test_a_full_disk_is_told_as_one(ledger):
     with pytest.raises(McapError, match=r"the disk is full.*the same command goes on"):
         for number in range(2000):
             ledger.add(planned(f"person {number}"))
+
+
+def test_a_file_that_cannot_be_opened_is_told_by_what_the_disk_says(ledger, monkeypatch):
+    cannot_open = sqlite3.OperationalError("unable to open database file")
+    cannot_open.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+    assert "the disk failed" in str(ledger.failure(cannot_open))  # and takes what is written now
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert "no permission" in str(ledger.failure(cannot_open))

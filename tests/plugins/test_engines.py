@@ -64,6 +64,15 @@ def test_without_a_gpu_the_threads_are_divided(tmp_path, started, monkeypatch):
     assert len(made.workers) == 5 and made.threads == 2
 
 
+def test_a_worker_that_cannot_be_started_is_told_and_the_others_end(tmp_path):
+    engine = registry().create("engine", "local")
+    (tmp_path / "workers/2.log").mkdir(parents=True)  # no log can be written there
+    with pytest.raises(IsADirectoryError):
+        engine.start(plan(tmp_path, workers=2))
+    engine.close()
+    assert [worker.process.poll() for worker in engine.workers.values()] == [0]
+
+
 def test_without_ray_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "mcap_plugins.ray.engine", raising=False)

@@ -200,3 +200,35 @@ def test_what_a_killed_run_left_unfinished_goes_and_nobody_else_s(tmp_path):
         "out/a/deep/.mcap-0123456789abcdef.part",
         "elsewhere/.mcap-0123456789abcdef.part",
     }
+
+
+def test_a_disk_that_fails_once_as_the_lock_is_made_leaves_nothing(tmp_path, monkeypatch):
+    out, real, failed = tmp_path / "out", os.fchmod, []
+
+    def once(*given):
+        if not failed:
+            failed.append(given)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(*given)
+
+    monkeypatch.setattr(os, "fchmod", once)
+    with locked_folder(out, "mcap mask") as note:
+        (out / "kept").touch()
+        assert note == "" and (out / LOCK).exists()
+    assert failed and [path.name for path in out.iterdir()] == ["kept"]
+
+
+def test_a_disk_that_fails_once_as_the_lock_is_let_go_of_leaves_nothing(tmp_path, monkeypatch):
+    out, real, failed = tmp_path / "out", Path.unlink, []
+
+    def once(path, *args, **more):
+        if path.name not in failed:
+            failed.append(path.name)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(path, *args, **more)
+
+    monkeypatch.setattr(Path, "unlink", once)
+    with locked_folder(out, "mcap mask"):
+        (out / "kept").touch()
+    assert {LOCK, RUN} <= set(failed)
+    assert [path.name for path in out.iterdir()] == ["kept"]

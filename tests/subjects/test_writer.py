@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+
+import pytest
+
 from mcap.subjects.manifest import read_manifest
 from mcap.subjects.writer import SubjectWriter, is_free
 from tests.support.tiny_run import run, tiny_recipe
@@ -31,6 +37,25 @@ def test_metrics_are_cut_back_and_a_torn_line_dropped(tmp_path):
         (folder / "metrics.jsonl").write_bytes(b'{"step": 1}\n' + wrong + b'\n{"step": 2}\n')
         writer.cut_metrics(2)
         assert (folder / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_while_encoded_photos_cannot_be_removed_no_subject_is_complete(tmp_path, monkeypatch):
+    folder = tmp_path / "a.mcap"
+    list(run(folder, tiny_recipe(phase1_steps=1, phase2_steps=1)))
+    writer = SubjectWriter.reopen(folder)
+    writer.manifest = writer.manifest.model_copy(update={"state": "training"})
+    writer.latents.mkdir()
+    (writer.latents / "one.safetensors").touch()
+
+    def refused(*_, **__):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", refused)
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            writer.complete({})
+    writer.complete({})
+    assert not writer.latents.exists() and read_manifest(folder).state == "complete"
 
 
 def test_is_free(tmp_path):

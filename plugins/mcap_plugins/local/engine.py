@@ -75,8 +75,8 @@ class LocalEngine:
             name = f"{number + 1}{on}"
             environment = {**limits, **device}
             worker = WorkerProcess(name, environment, log / f"{number + 1}.log")
-            self.workers[name] = worker
             self.launch(worker)
+            self.workers[name] = worker  # one that a full disk kept from starting has no process
         return Workforce(tuple(self.workers), threads)
 
     def launch(self, worker: WorkerProcess) -> None:
