@@ -19,7 +19,7 @@ DEPTH, MOST_FOLDERS = 3, 20_000
 """Folders that are looked through beside what was named: so deep, and so many."""
 
 OUT_OF_REACH = (
-    "your photos, which mcap only reads",
+    "your photos and lists of jobs, which mcap only reads",
     "what mcap export wrote, and subjects in other places",
     "copies, backups, and pictures that were sent, printed or put online",
     "blocks of the disk that were freed and not yet used again",

@@ -211,6 +211,31 @@ def test_a_photo_that_cannot_be_read_travels_by_its_name(tmp_path):
 
 
 @needs_ray
+@needs_ray
+def test_of_files_that_were_sent_nothing_stays_and_nobody_else_reads_them(tmp_path, monkeypatch):
+    from mcap_plugins.ray.engine import Worker
+    from mcap_plugins.ray.files import packed
+
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.png").write_bytes(b"a face")
+    order = {"studio": str(tmp_path / "studio"), "person": "anna", "source": tmp_path / "photos"}
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    seen = []
+
+    def runner(placed):
+        seen.append((Path(placed["source"]) / "a.png").read_bytes())
+        assert [path.stat().st_mode & 0o777 for path in scratch.iterdir()] == [0o700]
+        return {"exit_code": 0}
+
+    worker = Worker.__new__(Worker)
+    worker.runner, worker.busy, worker.stopping = runner, False, False
+    outcome, data = worker.do(order, packed(order))
+    assert seen == [b"a face"] and outcome["exit_code"] == 0 and data
+    assert list(scratch.iterdir()) == []
+
+
 def test_a_clients_folder_that_changed_is_no_fault_of_a_machine(tmp_path, monkeypatch):
     from mcap_plugins.ray.engine import RayEngine
 

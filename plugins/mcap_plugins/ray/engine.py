@@ -62,7 +62,6 @@ class Worker:
     def __init__(self, runner: str, environment: Mapping[str, str], control: str) -> None:
         os.environ.update(environment)
         self.busy = self.stopping = False
-        self.root = Path(tempfile.mkdtemp(prefix="mcap-"))
         began = time.perf_counter()
         self.runner: Runner = load_runner(runner)
         self.seconds = time.perf_counter() - began
@@ -94,17 +93,27 @@ class Worker:
         return socket.gethostname(), sees(probe, listings), self.seconds
 
     def do(self, order: Mapping[str, Any], files: bytes | None) -> tuple[dict[str, Any], Any]:
-        """Do a job; return its outcome and, where its files were sent, what it wrote."""
+        """Do a job; return its outcome and, where its files were sent, what it wrote.
+
+        Of files that were sent nothing stays on this machine, and nobody else can read them.
+        """
+        if files is None:
+            return self.perform(order), None
+        with tempfile.TemporaryDirectory(prefix="mcap-", ignore_cleanup_errors=True) as folder:
+            placed = unpacked(order, files, Path(folder) / "job")
+            return self.perform(placed), results(placed)
+
+    def perform(self, order: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the outcome of a job whose files are here."""
         outcome: dict[str, Any] = {"exit_code": 130, "message": "Interrupted."}
-        placed = order if files is None else unpacked(order, files, self.root)
         try:
             self.busy = True
             if not self.stopping:
-                outcome = perform(self.runner, placed)
+                outcome = perform(self.runner, order)
             self.busy = False
         except KeyboardInterrupt:  # it came between two statements of ours
             self.busy = False
-        return outcome, None if files is None else results(placed)
+        return outcome
 
 
 class WithoutRay:
