@@ -68,7 +68,7 @@ OF_THE_DISK = {
     sqlite3.SQLITE_FULL: errno.ENOSPC,
     sqlite3.SQLITE_IOERR: errno.EIO,
     sqlite3.SQLITE_CANTOPEN: errno.EIO,
-    sqlite3.SQLITE_READONLY: errno.EACCES,
+    sqlite3.SQLITE_READONLY: errno.EIO,  # it opens for reading what it could not open for writing
 }
 """SQLite's code of an error -> what the disk has most likely against it, where the next try finds
 nothing: who has no permission has none then either."""

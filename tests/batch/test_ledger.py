@@ -132,9 +132,10 @@ def test_a_full_disk_is_told_as_one(ledger):
             ledger.add(planned(f"person {number}"))
 
 
-def test_a_file_that_cannot_be_opened_is_told_by_what_the_disk_says(ledger, monkeypatch):
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY])
+def test_a_file_that_cannot_be_opened_is_told_by_what_the_disk_says(ledger, monkeypatch, code):
     cannot_open = sqlite3.OperationalError("unable to open database file")
-    cannot_open.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+    cannot_open.sqlite_errorcode = code
     assert "the disk failed" in str(ledger.failure(cannot_open))  # and takes what is written now
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert "no permission" in str(ledger.failure(cannot_open))
