@@ -179,14 +179,19 @@ class AttentionRecorder:
         self._keys.clear()
 
     def maps(
-        self, columns: torch.Tensor, size: tuple[int, int], rows: Sequence[int] | None = None
+        self,
+        columns: torch.Tensor,
+        size: tuple[int, int],
+        rows: Sequence[int] | None = None,
+        among: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return a token's attention probabilities on the latent grid, float32[B, N, h, w] or
         better.
 
         ``columns`` is B x L, 1 at the positions of the token (several are summed) and 0 elsewhere;
         ``size`` the latent grid's (h, w); ``rows`` which rows of the recorded call the rows of
-        ``columns`` stand for, all by default. Resized bilinearly.
+        ``columns`` stand for, all by default; ``among``, B x L, is 1 at the tokens over which the
+        probabilities add up to 1, by default all. Resized bilinearly.
         """
         self.require_recorded()
         found = []
@@ -194,7 +199,7 @@ class AttentionRecorder:
             query, key = self._queries[name], self._keys[name]
             if rows is not None:
                 query, key = query[list(rows)], key[list(rows)]
-            found.append(attention_column(query, key, module.heads, columns, size))
+            found.append(attention_column(query, key, module.heads, columns, size, among))
         return torch.cat(found, dim=1)
 
     def keep_output(self, name: str, store: dict[str, torch.Tensor]) -> Any:
@@ -213,17 +218,22 @@ def attention_column(
     heads: int,
     columns: torch.Tensor,
     size: tuple[int, int],
+    among: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return softmax(q k^T / sqrt(d)) summed over the wanted columns: B x heads x h x w.
 
-    ``query`` is B x positions x (heads d), ``key`` B x L x (heads d), ``columns`` B x L. The map is
-    resized bilinearly to ``size`` = (h, w), of whose aspect it is.
+    ``query`` is B x positions x (heads d), ``key`` B x L x (heads d), ``columns`` B x L. With
+    ``among``, B x L of 1 and 0, the softmax is over its columns alone, of which each row has one.
+    The map is resized bilinearly to ``size`` = (h, w), of whose aspect it is.
     """
     dtype = torch.promote_types(query.dtype, torch.float32)
     batch, positions, inner = query.shape
     query = query.to(dtype).reshape(batch, positions, heads, inner // heads).transpose(1, 2)
     key = key.to(dtype).reshape(batch, key.shape[1], heads, inner // heads).transpose(1, 2)
     scores = query @ key.transpose(2, 3) * (inner // heads) ** -0.5
+    if among is not None:
+        left_out = among.to(query.device)[:, None, None, :] == 0
+        scores = scores.masked_fill(left_out, float("-inf"))
     weights = columns.to(device=query.device, dtype=dtype)[:, None, None, :]
     column = (scores.softmax(dim=-1) * weights).sum(dim=-1)
     stride = round((size[0] * size[1] / positions) ** 0.5)

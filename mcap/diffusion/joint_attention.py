@@ -6,6 +6,9 @@ text keys alone, as if the image's own keys, which would swamp it, were not ther
 
     A_k = softmax_k( q_image . k_text / sqrt(d) )
 
+The text keys are all that a layer attends to, the padding of a prompt among them, or the prompt's
+own alone.
+
 Queries and keys are kept behind their norms by forward hooks, turned by the layer's own rotary
 embedding, and multiplied afterwards for this block of the attention matrix alone. Processors, fused
 kernels and peft's LoRA wrappers stay as they are.
@@ -24,6 +27,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.functional import pad
 
 from mcap.diffusion.attention import (
     WHOLE,
@@ -142,13 +146,17 @@ class JointAttentionRecorder(AttentionRecorder):
         self._texts, self._images = [], []
 
     def maps(
-        self, columns: torch.Tensor, size: tuple[int, int], rows: Sequence[int] | None = None
+        self,
+        columns: torch.Tensor,
+        size: tuple[int, int],
+        rows: Sequence[int] | None = None,
+        among: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return a token's attention over the text alone, float32[B, N, h, w] or better.
 
         Arguments as of `AttentionRecorder.maps`; ``size`` is the token grid, or of Z-Image, whose
         tokens are patches of latents, the latent grid. Pictures that were given as references
-        beside the one that is drawn have no maps. The columns of one row add up
+        beside the one that is drawn have no maps. Without ``among`` the columns of one row add up
         to 1 over all text tokens that the layer attends to, padding among them.
         """
         self.require_recorded()
@@ -159,11 +167,15 @@ class JointAttentionRecorder(AttentionRecorder):
             layers = []
             for name, module in self.layers.items():
                 query, key = self.block(name, row, positions)
-                column = columns[place : place + 1, : self._texts[row]]
-                padding = column.new_zeros(1, key.shape[1] - column.shape[1])
-                column = torch.cat([column, padding], dim=1)
+                text, padding = self._texts[row], key.shape[1] - self._texts[row]
+                column, own = (
+                    None if each is None else pad(each[place : place + 1, :text], (0, padding))
+                    for each in (columns, among)
+                )
                 layers.append(
-                    attention_column(query.flatten(2), key.flatten(2), module.heads, column, size)
+                    attention_column(
+                        query.flatten(2), key.flatten(2), module.heads, column, size, own
+                    )
                 )
             found.append(torch.cat(layers, dim=1))
         return torch.cat(found)

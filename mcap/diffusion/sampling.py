@@ -20,6 +20,7 @@ from mcap.diffusion.joint_attention import recorder_of
 from mcap.diffusion.latents import decode, vae_factor
 from mcap.diffusion.prompt_length import require_fit
 from mcap.diffusion.steering import call_arguments
+from mcap.diffusion.tokens import own_tokens
 
 if TYPE_CHECKING:
     from mcap.contracts import Backbone, BackboneInfo, Float32Array, UInt8Image
@@ -223,6 +224,27 @@ def token_recorder(backbone: Backbone) -> AttentionRecorder:
     return recorder_of(backbone, MAP_LAYERS if backbone.info.is_rectified_flow else 0, depth)
 
 
+def padded_ids(backbone: Backbone, pipeline: Any, prompts: Sequence[str]) -> torch.Tensor:
+    """Return the token ids int64[B, L] of prompts in the pipeline's first tokenizer."""
+    tokenizer = backbone.tokenizers[0]
+    ids: torch.Tensor = tokenizer(
+        [pipeline.maybe_convert_prompt(prompt, tokenizer) for prompt in prompts],
+        padding="max_length",
+        truncation=True,
+        max_length=tokenizer.model_max_length,
+        return_tensors="pt",
+    ).input_ids
+    return ids
+
+
+def among_tokens(backbone: Backbone, ids: torch.Tensor) -> torch.Tensor | None:
+    """Return float32[B, L], 1 at the tokens over which attention adds up to 1 by the backbone's own
+    recipe; None: over all."""
+    if backbone.info.recipe_overrides.get("attention_among") != "prompt":
+        return None
+    return own_tokens(ids, backbone.tokenizers[0])
+
+
 class TokenAttention:
     """The mean cross-attention of some tokens over the calls at `WATCHED`, while it is entered.
 
@@ -243,6 +265,7 @@ class TokenAttention:
         self.watched = {min(calls - 1, int(part * calls)) for part in WATCHED}
         self.sums: dict[str, torch.Tensor] = {}
         self.columns: dict[str, torch.Tensor] = {}
+        self.among: torch.Tensor | None = None
         self.recorder: AttentionRecorder | None = None
         self.recording = ExitStack()
         if not tokens:
@@ -251,14 +274,8 @@ class TokenAttention:
         self.grid = (size[1] // factor, size[0] // factor)
         self.recorder = token_recorder(backbone)
         tokenizer = backbone.tokenizers[0]
-        texts = [pipeline.maybe_convert_prompt(prompt, tokenizer) for prompt in prompts]
-        ids = tokenizer(
-            texts,
-            padding="max_length",
-            truncation=True,
-            max_length=tokenizer.model_max_length,
-            return_tensors="pt",
-        ).input_ids
+        ids = padded_ids(backbone, pipeline, prompts)
+        self.among = among_tokens(backbone, ids)
         for token in tokens:
             known = tokenizer.convert_tokens_to_ids(token)
             if known is not None and known != tokenizer.unk_token_id:
@@ -303,7 +320,7 @@ class TokenAttention:
         first = self.rows if guided and not recorder.prompts_first else 0
         rows = range(first, first + self.rows)
         for token, columns in self.columns.items():
-            maps = recorder.maps(columns, self.grid, rows).mean(dim=1).cpu()
+            maps = recorder.maps(columns, self.grid, rows, self.among).mean(dim=1).cpu()
             self.sums[token] = self.sums.get(token, torch.zeros(())) + maps / len(self.watched)
 
     def maps(self) -> dict[str, Float32Array]:

@@ -20,7 +20,7 @@ from torch import nn
 from mcap.contracts import ID_TOKEN, STYLE_TOKEN
 from mcap.diffusion.prompt_length import require_fit, token_limit
 
-__all__ = ["ID_TOKEN", "STYLE_TOKEN", "LearnedTokens", "TokenEmbedding", "install"]
+__all__ = ["ID_TOKEN", "STYLE_TOKEN", "LearnedTokens", "TokenEmbedding", "install", "own_tokens"]
 
 
 class TokenEmbedding(nn.Module):
@@ -118,6 +118,10 @@ class LearnedTokens:
         token_id = self.backbone.tokenizers[0].convert_tokens_to_ids(token)
         return (input_ids == token_id).float()
 
+    def own(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Return `own_tokens` of the first encoder's ids, int64[B, L]."""
+        return own_tokens(input_ids, self.backbone.tokenizers[0])
+
     def vectors(self) -> dict[str, list[torch.Tensor]]:
         """Return token -> its vectors float32[D] on the CPU, a copy, one a text encoder."""
         return {
@@ -178,6 +182,14 @@ def install(backbone: Any, words: Mapping[str, str]) -> LearnedTokens:
     whose initial words are empty.
     """
     return LearnedTokens(backbone, words)
+
+
+def own_tokens(input_ids: torch.Tensor, tokenizer: Any) -> torch.Tensor:
+    """Return float32[B, L]: 1 where ids int64[B, L] are a prompt's own, 0 where they are padding.
+
+    A tokenizer that pads with its token for the end, as CLIP's does, has that one left out, too.
+    """
+    return (input_ids != tokenizer.pad_token_id).float()
 
 
 def _extend(

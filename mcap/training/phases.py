@@ -77,6 +77,7 @@ def step_terms(recipe: Recipe, phase: int) -> StepTerms:
         identity_every=recipe.identity_every,
         attention=recipe.attention_weight if tuning and recipe.attention else 0.0,
         attention_min_range=recipe.attention_min_range,
+        attention_among=recipe.attention_among,
         identity_roles=roles,
         masked=recipe.masks,
         mask_form=recipe.mask_form,

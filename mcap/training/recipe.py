@@ -157,6 +157,9 @@ class Recipe(BaseModel):
     begins here ..."""
     attention_to: Annotated[float, Field(gt=0, le=1)] = 1.0
     """... and ends here."""
+    attention_among: Literal["text", "prompt"] = "text"
+    """The tokens over which a place's attention adds up to 1: all that the layer attends to, or the
+    prompt's own, without its padding."""
     identity_landmarks: Literal["detected", "reference"] = "reference"
     """On each decoded estimate (the paper), or once on the reference photo, whose pose it keeps."""
 

@@ -77,6 +77,8 @@ class StepTerms:
     """lambda_attn."""
     attention_min_range: float = 0.0
     """See `mcap.losses.attention_refocusing`."""
+    attention_among: Literal["text", "prompt"] = "text"
+    """Tokens over which attention adds up to 1: all text, or without the padding."""
     identity_roles: tuple[Role, ...] = ("identity",)
     """Rows that L_id is taken of; the released code's are ("source", "composed")."""
     masked: bool = True
@@ -436,16 +438,19 @@ def attention_terms(
     weighted = trained + 0.01
     weighted = weighted / weighted.amax(dim=(1, 2, 3), keepdim=True)
     size = (trained.shape[2], trained.shape[3])
+    ids = batch.input_ids[0]
+    own = tokens.own(ids) if terms.attention_among == "prompt" else None
     for role, watched in REFOCUSED.items():
         rows = batch.of(role)
         for token, in_face in watched:
-            columns = tokens.columns(batch.input_ids[0], token)
+            columns = tokens.columns(ids, token)
             regions = region(faces if in_face else trained)
             used = [i for i in rows if regions[i].any() and columns[i].any()]
             if len(used) < len(rows):
                 total.skipped[f"attention_{role}"] += len(rows) - len(used)
             if used:
-                maps = recorder.maps(columns[used], size, rows=used)
+                among = None if own is None else own[used]
+                maps = recorder.maps(columns[used], size, rows=used, among=among)
                 inside = regions[used].to(maps)
                 if terms.mask_form == "area":
                     value = attention_refocusing(maps, inside, terms.attention_min_range)

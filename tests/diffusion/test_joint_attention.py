@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -159,6 +159,24 @@ def test_maps_are_the_attention_of_image_queries_over_text_keys(made, lora, monk
         torch.testing.assert_close(ones, torch.ones_like(ones))
 
 
+@BOTH
+def test_among_the_prompts_own_tokens_they_add_up_to_one(made):
+    call, own = made(), torch.ones(2, PROMPT)
+    own[0, 3:], own[1, call.texts[1] :] = 0, 0
+    recorder = JointAttentionRecorder(call.transformer)
+    with torch.no_grad(), recorder.attached():
+        with recorder.recording():
+            call.run()
+        over_all = [recorder.maps(columns, GRID) for columns in (_columns() * own, own)]
+        found = recorder.maps(_columns() * own, GRID, among=own)
+        second = recorder.maps((_columns() * own)[1:], GRID, rows=[1], among=own[1:])
+        ones = recorder.maps(own, GRID, among=own)
+    torch.testing.assert_close(ones, torch.ones_like(ones))
+    torch.testing.assert_close(found, over_all[0] / over_all[1])
+    torch.testing.assert_close(second, found[1:])
+    assert 0 < over_all[1][0].max() < 1
+
+
 def test_layers_are_those_that_see_text_and_image():
     assert list(joint_attention_layers(tiny_flux2())) == [
         "transformer_blocks.0.attn",
@@ -284,6 +302,13 @@ def test_maps_of_drawn_pictures_are_the_prompts_own(made):
         assert np.array_equal(led.image, without.image)
     factor = vae_factor(backbone.vae)
     assert guided[0].attention[word].shape == (48 // factor, 64 // factor)
+    if made is tiny_zimage_backbone:  # in parts of what the prompt's own tokens have
+        over = {"attention_among": "prompt"}
+        backbone.info = replace(backbone.info, recipe_overrides=over)
+        own = list(stream_images(backbone, prompts, [1, 2], settings[1], watch=[word]))
+        for led, among in zip(guided, own, strict=True):
+            assert (among.attention[word] > led.attention[word]).all()
+            assert np.array_equal(led.image, among.image)
     # Named twice, a word takes more of what there is.
     assert guided[1].attention[word].mean() > guided[0].attention[word].mean()
     hooks = [

@@ -240,7 +240,8 @@ def test_it_is_registered_and_chosen_by_its_pipeline(registered):
     assert facts.recipe_overrides["gradient_checkpointing"] is True
     counted = sum(p.numel() for p in tiny_zimage_backbone().unet.parameters()) * 4 / 2**20
     assert facts.unet_mb == pytest.approx(counted)
-    recipe("magicapture", [Layer("zimage", entry.info.recipe_overrides)])
+    found = recipe("magicapture", [Layer("zimage", entry.info.recipe_overrides)])
+    assert (found.attention_depth, found.attention_among) == ((0.15, 0.5), "prompt")
     backbone = registered.create("backbone", "zimage", "cpu", torch.float32, source=folder)
     assert backbone.info.id == folder
     assert backbone.info.generate_defaults["steps"] == 50

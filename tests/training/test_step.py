@@ -437,12 +437,14 @@ def test_each_term_can_be_switched_off_and_changes_no_other(off, gone):
         assert torch.equal(value, every[name]), name
 
 
-def test_masks_are_used_where_they_belong():
-    """L_mask looks at the face of a source and around the face of a reference, L_attn too."""
+@pytest.mark.parametrize("among", ["text", "prompt"])
+def test_masks_are_used_where_they_belong(among):
+    """L_mask looks at the face of a source and around the face of a reference, L_attn too, whatever
+    its maps add up to 1 over."""
     backbone = tiny_backbone()
     tokens = install(backbone, WORDS)
     rows = _rows(tokens)
-    seen = _whole_step(backbone, tokens).terms
+    seen = _whole_step(backbone, tokens, StepTerms(attention_among=among)).terms
 
     def predict():
         generator = _generator()
@@ -460,8 +462,11 @@ def test_masks_are_used_where_they_belong():
             with recorder.recording():
                 hidden = backbone.encode_prompt([ids]).hidden
                 out = backbone.unet(noised, t, encoder_hidden_states=hidden).sample
+            own = (ids != backbone.tokenizers[0].pad_token_id).float()
+            assert 0 < own.sum() < own.numel()
+            over = recorder.maps(own if among == "prompt" else torch.ones_like(own), (16, 16))
             maps = {
-                token: recorder.maps(tokens.columns(ids, token), (16, 16))
+                token: recorder.maps(tokens.columns(ids, token), (16, 16)) / over
                 for token in (ID_TOKEN, STYLE_TOKEN)
             }
         return (out - noise).square().mean(dim=1), maps

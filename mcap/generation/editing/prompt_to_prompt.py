@@ -321,8 +321,11 @@ class LocalBlend:
         recorder: AttentionRecorder,
         edits: Sequence[TokenEdit],
         calls: int,
+        among: torch.Tensor | None = None,
     ) -> None:
+        """``among``: as of `AttentionRecorder.maps`, for the sources and then the targets."""
         self.recorder = recorder
+        self.among = among
         self.pairs = len(edits)
         self.first = round(BLEND_FROM * calls)
         self.columns = torch.stack(
@@ -340,7 +343,7 @@ class LocalBlend:
         """Blend latents float[2 P, C, h, w] after call number ``call`` of ``batch`` UNet rows."""
         rows = range(batch - 2 * self.pairs, batch)
         height, width = latents.shape[-2:]
-        maps = self.recorder.maps(self.columns, (height, width), rows).mean(dim=1)
+        maps = self.recorder.maps(self.columns, (height, width), rows, self.among).mean(dim=1)
         self.recorder.clear()
         self.sums = maps if self.sums is None else self.sums + maps
         if call < self.first:

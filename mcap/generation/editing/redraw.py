@@ -14,9 +14,11 @@ from mcap.diffusion.latents import vae_factor
 from mcap.diffusion.prompt_length import require_fit, token_limit
 from mcap.diffusion.sampling import (
     SamplingSettings,
+    among_tokens,
     decode_images,
     default_batch,
     denoise,
+    padded_ids,
     token_recorder,
 )
 from mcap.generation.editing.joint_prompt_to_prompt import JointAttentionEditor
@@ -136,7 +138,11 @@ def redraw_batch(
             native_side=unet.config.sample_size,
             **shares,
         )
-    blend = LocalBlend(token_recorder(backbone), tokens, calls) if control.local else None
+    prompts = [edit.prompt.source for edit in edits] + [edit.prompt.target for edit in edits]
+    blend = None
+    if control.local:
+        among = among_tokens(backbone, padded_ids(backbone, pipeline, prompts))
+        blend = LocalBlend(token_recorder(backbone), tokens, calls, among)
 
     def after_call(
         pipeline: Any, call: int, _timestep: Any, tensors: dict[str, Any]
@@ -156,7 +162,7 @@ def redraw_batch(
             stack.enter_context(blend.attached())
         latents = denoise(
             pipeline,
-            [edit.prompt.source for edit in edits] + [edit.prompt.target for edit in edits],
+            prompts,
             [edit.seed for edit in edits] * 2,
             sampling,
             after_call,

@@ -44,6 +44,9 @@ def quantise(network: Any, kind: Quantisation, device: torch.device) -> None:
                 made = nn.Linear4bit(
                     *sizes, **options, compute_dtype=plain.weight.dtype, quant_type="nf4"
                 )
+                # On CPUs with bfloat16 instructions the first call without gradient would pack them
+                # for a kernel that has none, in blocks that small layers do not fill.
+                made.support_avx512bf16_for_cpu = False
                 weight = nn.Params4bit(
                     plain.weight.data, requires_grad=False, quant_type="nf4", module=made
                 )

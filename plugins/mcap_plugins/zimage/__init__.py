@@ -36,10 +36,12 @@ DEFAULTS = FlowDefaults(
         # A row keeps 41 GB in single precision without checkpointing.
         "gradient_checkpointing": True,
         "reference_framing": "profile",
-        # The layers whose attention finds the face, of a small model of this class that was trained
-        # (docs/transformers.md): at Z-Image's own size it was not measured.
+        # The layers whose attention finds the face, and finds it better among the prompt's own
+        # tokens, of a small model of this class that was trained (docs/transformers.md): at
+        # Z-Image's own size neither was measured.
         "attention_from": 0.15,
         "attention_to": 0.5,
+        "attention_among": "prompt",
     },
     # The pipeline's guidance is one less than the usual figure.
     generate={"steps": 50, "guidance_scale": 4.0, "scheduler": "model", "negative_prompt": ""},
