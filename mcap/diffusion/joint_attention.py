@@ -167,16 +167,13 @@ class JointAttentionRecorder(AttentionRecorder):
             layers = []
             for name, module in self.layers.items():
                 query, key = self.block(name, row, positions)
-                text, padding = self._texts[row], key.shape[1] - self._texts[row]
-                column, own = (
-                    None if each is None else pad(each[place : place + 1, :text], (0, padding))
-                    for each in (columns, among)
+                text, fill = self._texts[row], (0, key.shape[1] - self._texts[row])
+                column = pad(columns[place : place + 1, :text], fill)
+                own = None if among is None else pad(among[place : place + 1, :text], fill)
+                maps = attention_column(
+                    query.flatten(2), key.flatten(2), module.heads, column, size, own
                 )
-                layers.append(
-                    attention_column(
-                        query.flatten(2), key.flatten(2), module.heads, column, size, own
-                    )
-                )
+                layers.append(maps)
             found.append(torch.cat(layers, dim=1))
         return torch.cat(found)
 

@@ -3,6 +3,7 @@
 Once every training picture is a latent, the VAE's encoder has nothing left to do; where no
 identity term decodes, neither has its decoder. Where no word is learned a prompt is embedded once,
 and the text encoders, of klein 4B as large as its transformer, have nothing left to do either.
+Where one is, they have nothing to do while the network computes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 class Offloaded:
     """Moves modules to ``away`` while it is entered, and back to ``home`` at the end.
 
-    On a device that shares the machine's memory (``home`` is the CPU) nothing is moved.
+    On a device that shares the machine's memory (``home`` is the CPU) nothing is moved, and what
+    learns in them stays where it is: an optimiser looks for it there.
 
     >>> with Offloaded([vae.encoder], home=backbone.device) as offloaded:
     ...     train()
@@ -55,7 +57,10 @@ class Offloaded:
         if self.home == self.away:
             return
         for module in self.modules:
+            learned = [(p, p.data, p.grad) for p in module.parameters() if p.requires_grad]
             module.to(place)
+            for parameter, values, gradient in learned:
+                parameter.data, parameter.grad = values, gradient
         if place == self.away and self.home.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -110,8 +115,8 @@ def idle_parts(vae: Any, *, decodes: bool) -> list[Any]:
     return [getattr(vae, "encoder", None), getattr(vae, "quant_conv", None)]
 
 
-def idle_encoders(backbone: Backbone, *, embeds_once: bool) -> list[Any]:
-    """Return the text encoders where each prompt is embedded once; quantised ones stay, for what
+def idle_encoders(backbone: Backbone, *, idle: bool) -> list[Any]:
+    """Return the text encoders where they are ``idle`` in a step; quantised ones stay, for what
     their layers keep beside the weights need not move with them."""
-    idle = embeds_once and backbone.info.quantised is None
+    idle = idle and backbone.info.quantised is None
     return list(backbone.text_encoders) if idle else []

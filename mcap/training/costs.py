@@ -139,11 +139,14 @@ def estimate_memory_mb(
     networks = networks_mb(backbone, half=half)
     whole = whole_network_mb(recipe, backbone, half=half, device=device)
     working = WORKSPACE * at_once * (0.5 if half else 1.0)
-    if recipe.embeds_once and device == "cuda" and backbone.quantised is None:
-        # The text encoders are in memory while prompts are embedded, and not in a step.
-        memory = backbone.memory
+    away = recipe.embeds_once or recipe.offload_text
+    if away and device == "cuda" and backbone.quantised is None:
+        # The text encoders are in memory while prompts are embedded, and not in a step. Where words
+        # learn they keep less than the whole of a row for the backward pass.
+        memory, share = backbone.memory, 0.5 if half else 1.0
         text = (memory.weights - memory.unet) if memory.unet else 0.0
-        working = max(0.0, working - text * (0.5 if half else 1.0))
+        embedding = 0.0 if recipe.embeds_once else min(working, WORKSPACE * rows * row * share)
+        working = max(embedding, working - text * share)
     return runtime + networks + working + whole
 
 

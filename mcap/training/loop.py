@@ -304,9 +304,9 @@ def make_previews(
 
 def offloaded_parts(backbone: Backbone, recipe: Recipe) -> tuple[Offloaded, Offloaded]:
     """Return the parts of the VAE that are idle once all images are encoded, all but its decoder
-    where that is needed, and the text encoders that are idle between new prompts; to be entered."""
+    where that is needed, and the text encoders that are idle between prompts; to be entered."""
     decodes = recipe.identity and recipe.phase2_steps > 0 and recipe.identity_decode != "tiny"
-    encoders = idle_encoders(backbone, embeds_once=recipe.embeds_once)
+    encoders = idle_encoders(backbone, idle=recipe.embeds_once or recipe.offload_text)
     parts = idle_parts(backbone.vae, decodes=decodes)
     return Offloaded(parts, backbone.device), Offloaded(encoders, backbone.device)
 

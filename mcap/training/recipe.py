@@ -186,6 +186,10 @@ class Recipe(BaseModel):
     flip: Switch = False
     """Mirror half of the pictures. A face is not symmetric, so the default keeps it as it is."""
     gradient_checkpointing: Switch = False
+    offload_text: Switch = False
+    """On a GPU the text encoders are on it only while prompts are embedded: in each step where a
+    word learns, and there twice, as its gradient is computed from the start. A transformer's are as
+    large as itself. Where nothing in them learns they are away in any case."""
     optimiser: Literal["adamw", "adamw-8bit"] = "adamw"
     """``adamw-8bit`` keeps the moments in eight bits; it needs bitsandbytes."""
     channels_last: Literal["auto", "on", "off"] = "auto"
@@ -248,6 +252,15 @@ class Recipe(BaseModel):
             raise ValueError(
                 "text_encoder with learns 'unet' needs tokens false: a text encoder that is kept "
                 "whole holds the plain words alone"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _text_encoder_that_learns_stays(self) -> Recipe:
+        if self.offload_text and self.text_encoder:
+            raise ValueError(
+                "offload_text needs text_encoder false: what learns in a text encoder stays on the "
+                "device"
             )
         return self
 
@@ -586,7 +599,7 @@ def refused_recipes() -> list[Failure]:
     return failures
 
 
-COMPUTED = ("identity_decode", "gradient_checkpointing", "channels_last", "compile")
+COMPUTED = ("identity_decode", "gradient_checkpointing", "offload_text", "channels_last", "compile")
 """Keys that say how a result is computed and not, beyond rounding and the identity decode's
 closeness, which one: an interrupted run may go on with others."""
 

@@ -20,6 +20,9 @@ class _Module:
     def to(self, place):
         self.places.append(str(place))
 
+    def parameters(self):
+        return []
+
 
 def test_parked_modules_come_back_even_after_an_error():
     module = _Module()
@@ -40,6 +43,22 @@ def test_on_the_cpu_there_is_nowhere_to_go():
     with Offloaded([module], torch.device("cpu")) as parked, parked.onloaded():
         pass
     assert module.places == ["cuda:0"]
+
+
+def test_what_learns_in_a_module_stays_where_it_is():
+    class Moved(torch.nn.Linear):
+        def to(self, place):  # as Module.to, which leaves the parameters themselves
+            for parameter in self.parameters():
+                parameter.data = torch.zeros(0)
+                parameter.grad = None
+
+    module = Moved(2, 2)
+    module.weight.requires_grad_(False)
+    module.bias.grad = torch.ones(2)
+    values = module.bias.data.clone()
+    with Offloaded([module], torch.device("cuda:0")):
+        assert module.weight.shape == (0,)
+        assert torch.equal(module.bias, values) and torch.equal(module.bias.grad, torch.ones(2))
 
 
 def test_a_decode_needs_nothing_of_what_is_idle():

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
 from mcap.diffusion.lora import add_text_lora
+from mcap.diffusion.offload import Offloaded
 from mcap.diffusion.prompt_cache import PromptCache
 from mcap.diffusion.tokens import ID_TOKEN, STYLE_TOKEN, install
 from tests.support.tiny import tiny_backbone
+from tests.support.tiny_transformers import tiny_klein, tiny_zimage_backbone
 
 FIXED = "a photo of a person"
 MOVING = f"a photo of a {ID_TOKEN} person"
+KINDS = {
+    "sdxl": partial(tiny_backbone, kind="sdxl"),
+    "klein": tiny_klein,
+    "zimage": tiny_zimage_backbone,
+}
 
 
 @pytest.fixture(params=["sd", "sdxl"])
@@ -66,6 +75,49 @@ def test_rows_of_the_method_are_one_plain_call(parts):
     ids = tokens.encode([MOVING, f"a photo of a person in the {STYLE_TOKEN} style"])
     assert torch.equal(cache.encode(ids).hidden, backbone.encode_prompt(ids).hidden)
     assert calls == [2, 2]
+
+
+class Emptied(Offloaded):
+    """Takes the frozen weights off, as a device without room would have to."""
+
+    def __init__(self, modules):
+        super().__init__(modules, torch.device("cpu"), away="meta")
+        self.kept = {}
+
+    def _move(self, place):
+        for module in self.modules:
+            for parameter in module.parameters():
+                if parameter.requires_grad:
+                    continue
+                if place == self.home:
+                    parameter.data = self.kept.pop(parameter)
+                else:
+                    self.kept[parameter], parameter.data = parameter.data, torch.empty(0)
+
+
+@pytest.mark.parametrize("made", [*KINDS])
+def test_a_word_learns_the_same_while_the_text_encoders_are_away_in_a_step(made):
+    found = []
+    for away in (False, True):
+        backbone = KINDS[made]()
+        for encoder in backbone.text_encoders:
+            encoder.requires_grad_(False)
+        tokens = install(backbone, {ID_TOKEN: "person", STYLE_TOKEN: "photo"})
+        ids = tokens.encode([FIXED, MOVING])
+        offloaded = Emptied(backbone.text_encoders if away else [])
+        with offloaded:
+            cache = PromptCache(backbone, tokens, offloaded)
+            embedding = cache.encode(ids)
+            parts = [part for part in (embedding.hidden, embedding.pooled) if part is not None]
+            if away:  # nothing can be computed with them now
+                with pytest.raises((RuntimeError, AssertionError, ValueError)):
+                    backbone.encode_prompt(list(ids))
+            sum(part.square().sum() for part in parts).backward()
+        lengths = [] if embedding.lengths is None else [embedding.lengths]
+        found.append([*parts, *lengths, *(rows.grad for rows in tokens.parameters())])
+    for plain, offloaded in zip(*found, strict=True):
+        assert torch.equal(plain, offloaded)
+    assert all(rows[0].abs().sum() > 0 for rows in found[1][-len(tokens.parameters()) :])
 
 
 def test_nothing_is_kept_while_a_text_encoder_learns(parts):

@@ -132,6 +132,7 @@ def test_every_term_can_be_switched_off(term):
         ({"identity_from": 0.4}, ["identity_from 0.4", "identity_limit 0.4"]),
         ({"attention_from": 0.5, "attention_to": 0.5}, ["attention_from 0.5", "attention_to 0.5"]),
         ({"attention_to": 0}, ["attention_to"]),
+        ({"offload_text": True, "text_encoder": True}, ["offload_text needs text_encoder false"]),
         ({"name": "mine"}, ["--recipe"]),
     ],
 )
