@@ -88,10 +88,11 @@ class Diffusion:
         return clean_estimate(noised, prediction, times, self.alphas, self.prediction_type)
 
 
-def noise_process(backbone: Backbone) -> NoiseProcess:
-    """Return the process that a backbone was trained on."""
+def noise_process(backbone: Backbone, flow: RectifiedFlow | None = None) -> NoiseProcess:
+    """Return the process that a backbone was trained on; ``flow`` is the spread of the times where
+    that is a straight path, by default diffusers' scripts'."""
     if backbone.info.is_rectified_flow:
-        return RectifiedFlow()
+        return flow or RectifiedFlow()
     return Diffusion(backbone.scheduler.alphas_cumprod, backbone.info.prediction_type)
 
 

@@ -10,16 +10,22 @@ at the noise.
 A network that predicts -v (Z-Image's) has its sign changed by its backbone, not here.
 
 Training times are logit-normal (Esser et al., arXiv 2403.03206, section 3.1):
-s = 1 / (1 + exp(-u)), u ~ Normal(mean, std). Times of one path and of the other are compared by
-their ratio of signal to noise, (1 - s)^2 / s^2 here and a_t / (1 - a_t) of a diffusion process
-(`mcap.diffusion.noise`).
+s = 1 / (1 + exp(-u)), u ~ Normal(mean, std). Schedulers move the times that are drawn at towards
+the noise, the more so the larger the picture, which keeps more of its signal at the same s:
+
+    s' = exp(mu) / (exp(mu) + 1 / s - 1)      by mu, of the picture's size
+    s' = shift s / (1 + (shift - 1) s)        by a fixed factor, exp(mu) = shift
+
+Both add mu to log(s / (1 - s)), so training times moved by them have the mean mu.
+
+Times of one path and of the other are compared by their ratio of signal to noise, (1 - s)^2 / s^2
+here and a_t / (1 - a_t) of a diffusion process (`mcap.diffusion.noise`).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -109,22 +115,3 @@ def time_of_fraction(fraction: float) -> float:
         return timestep / STEPS
     roots = torch.linspace(FIRST_BETA**0.5, LAST_BETA**0.5, STEPS, dtype=torch.float64)
     return equal_snr((1 - roots[:timestep].square()).prod().item())
-
-
-def shifted(scheduler: Any, times: torch.Tensor, mu: float) -> torch.Tensor:
-    """Return times float[B] as the model's own scheduler moves them for a size of picture.
-
-    Large pictures keep more of their signal at the same s, so they are drawn, and may be trained,
-    at later times. ``scheduler`` is diffusers' FlowMatchEulerDiscreteScheduler; ``mu`` is what the
-    model's pipeline computes from the number of image tokens, and goes unused where the scheduler's
-    shift is a fixed one:
-
-        s' = exp(mu) / (exp(mu) + 1 / s - 1)     use_dynamic_shifting, "exponential"
-        s' = mu / (mu + 1 / s - 1)               the same, "linear"
-        s' = shift s / (1 + (shift - 1) s)       otherwise
-    """
-    if scheduler.config.use_dynamic_shifting:
-        moved: torch.Tensor = scheduler.time_shift(mu, 1.0, times)
-        return moved
-    shift = float(scheduler.config.shift)
-    return shift * times / (1 + (shift - 1) * times)

@@ -185,6 +185,12 @@ def check_inputs(
             f"Backbone '{backbone.info.id}' is a transformer, of which mcap trains words and LoRA "
             "alone: set learns=lora and text_encoder=false."
         )
+    spread = (recipe.flow_mean, recipe.flow_std)
+    if spread != (0.0, 1.0) and not backbone.info.is_rectified_flow:
+        raise UsageError(
+            f"Backbone '{backbone.info.id}' is no rectified flow, for which flow_mean and flow_std "
+            "are: leave them out."
+        )
     if recipe.has_prior and not data.prompts.prior:
         raise ValueError("prior preservation needs prompts of the class noun")
     if recipe.class_pictures and not data.prior:

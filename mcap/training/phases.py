@@ -17,6 +17,7 @@ import torch
 from mcap.diffusion.compile import plain_blocks
 from mcap.diffusion.key_value import add_key_values
 from mcap.diffusion.lora import add_lora, add_text_lora
+from mcap.diffusion.rectified_flow import RectifiedFlow
 from mcap.diffusion.untouched import Untouched
 from mcap.training.batches import Role
 from mcap.training.optimizer import PhaseOptimizer
@@ -83,6 +84,7 @@ def step_terms(recipe: Recipe, phase: int) -> StepTerms:
         mask_form=recipe.mask_form,
         timesteps=(0.0, recipe.timestep_limit if tuning else 1.0),
         identity_timesteps=(recipe.identity_from, recipe.identity_limit),
+        flow=RectifiedFlow(recipe.flow_mean, recipe.flow_std),
         tone=recipe.tone_weight if tuning and recipe.has_tone else 0.0,
         tone_windows=recipe.tone_windows,
         prior=recipe.prior_weight if tuning and recipe.has_prior else 0.0,

@@ -140,6 +140,12 @@ class Recipe(BaseModel):
     identity_from: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Where the identity row's timesteps begin, over T; 0: the paper. With little noise the face is
     there already, which invites adversarial texture; with much it is still to be formed."""
+    flow_mean: Annotated[float, Field(ge=-3, le=3)] = 0.0
+    """Of a rectified flow (klein, Z-Image), whose times s are logit-normal: the mean of
+    log(s / (1 - s)), more for later times. A model that is drawn with at times shifted by a factor
+    is trained so, too, with its logarithm ..."""
+    flow_std: Annotated[float, Field(ge=0.25, le=5)] = 1.0
+    """... and the standard deviation."""
     identity_every: Annotated[int, Field(ge=1, le=1000, strict=True)] = 1
     """The identity row is drawn every k-th step, its weight times k."""
     identity_rows: Literal["own", "data"] = "own"

@@ -35,6 +35,7 @@ from torch.nn.functional import mse_loss
 
 from mcap.diffusion.latents import region, vae_factor
 from mcap.diffusion.noise import NoiseProcess, noise_process
+from mcap.diffusion.rectified_flow import RectifiedFlow
 from mcap.diffusion.tokens import ID_TOKEN, STYLE_TOKEN
 from mcap.losses.attention_refocusing import attention_refocusing, weighted_refocusing
 from mcap.losses.identity import identity
@@ -89,6 +90,8 @@ class StepTerms:
     """Fractions of T between which timesteps are drawn; the released code's end is 0.8."""
     identity_timesteps: tuple[float, float] = (0.0, 0.4)
     """The same for identity rows; never below t = 1."""
+    flow: RectifiedFlow = field(default_factory=RectifiedFlow)
+    """Of a rectified flow: how its times are spread between these limits."""
     tone: float = 0.0
     """Of the tone's difference to the untouched backbone's prediction on composed rows ..."""
     tone_windows: float = 4.5
@@ -230,7 +233,7 @@ class NoisedRows:
 
         Returns the rows of each size, in the order in which the sizes come first.
         """
-        process = noise_process(backbone)
+        process = noise_process(backbone, terms.flow)
         drawn, noises = [], []
         for row in rows:
             limits, least = terms.timesteps, 0

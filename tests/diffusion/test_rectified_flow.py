@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from mcap.diffusion.rectified_flow import (
     RectifiedFlow,
     equal_snr,
-    shifted,
     time_of_fraction,
 )
 
@@ -145,17 +144,13 @@ def test_limits_without_anything_between_are_refused(limits):
         FLOW.sample(torch.Generator(), *limits)
 
 
-def test_the_shift_is_the_schedulers_own():
-    times = torch.linspace(0.01, 1, 7, dtype=DOUBLE)
-    for kind in ("exponential", "linear"):
-        scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, time_shift_type=kind)
-        scheduler.set_timesteps(sigmas=times.tolist(), mu=1.15)
-        factor = math.exp(1.15) if kind == "exponential" else 1.15
-        moved = shifted(scheduler, times, 1.15)
-        torch.testing.assert_close(moved, factor / (factor + 1 / times - 1), rtol=1e-6, atol=0)
-        torch.testing.assert_close(moved.float(), scheduler.sigmas[:-1], rtol=1e-6, atol=1e-6)
-    fixed = FlowMatchEulerDiscreteScheduler(shift=3.0)
-    fixed.set_timesteps(sigmas=times.tolist())
-    moved = shifted(fixed, times, 1.15)
-    torch.testing.assert_close(moved, 3 * times / (1 + 2 * times), rtol=1e-6, atol=0)
-    torch.testing.assert_close(moved.float(), fixed.sigmas[:-1], rtol=1e-6, atol=1e-6)
+def test_times_that_a_scheduler_moves_have_another_mean():
+    times = _drawn(FLOW, 20)
+    dynamic = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    moved = dynamic.time_shift(1.15, 1.0, times)
+    torch.testing.assert_close(_drawn(RectifiedFlow(mean=1.15), 20), moved, rtol=1e-9, atol=0)
+    fixed = FlowMatchEulerDiscreteScheduler(shift=6.0)
+    falling = times.sort(descending=True).values
+    fixed.set_timesteps(sigmas=falling.tolist())
+    found = _drawn(RectifiedFlow(mean=math.log(6.0)), 20).sort(descending=True).values
+    torch.testing.assert_close(found.float(), fixed.sigmas[:-1], rtol=1e-6, atol=1e-6)

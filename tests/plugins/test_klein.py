@@ -18,6 +18,7 @@ from mcap.contracts import ID_TOKEN, STYLE_TOKEN
 from mcap.diffusion import schedulers
 from mcap.diffusion.latents import encode, scaled, unscaled, vae_factor
 from mcap.diffusion.lora import add_lora, save_lora
+from mcap.diffusion.rectified_flow import time_of_fraction
 from mcap.diffusion.tokens import install
 from mcap.diffusion.window_decode import FullDecoder, WindowDecoder
 from mcap.errors import MissingResourceError, UsageError
@@ -25,9 +26,9 @@ from mcap.subjects.subject import read_subject
 from mcap.training.backbone_facts import backbone_facts
 from mcap.training.batches import Example, Row
 from mcap.training.events import TrainingFinished
-from mcap.training.phases import Phase, frozen, phase_optimizer
+from mcap.training.phases import Phase, frozen, phase_optimizer, step_terms
 from mcap.training.recipe import Layer, recipe
-from mcap.training.step import StepModels, StepTerms, training_step
+from mcap.training.step import NoisedRows, StepModels, StepTerms, training_step
 from mcap_plugins.klein.load import load
 from tests.support.tiny import sample, stream, tiny_folder
 from tests.support.tiny_run import run, tiny_data, tiny_recipe
@@ -315,6 +316,24 @@ def test_it_is_registered_and_chosen_by_its_pipeline(monkeypatch):
     assert backbone.info.id == folder
     with pytest.raises(MissingResourceError, match="no weights of its own"):
         found.create("backbone", "klein", "cpu", torch.float32)
+
+
+def test_the_times_of_training_are_a_key(tmp_path):
+    drawn = []
+    for keys in ({}, {"flow_mean": 2.0, "flow_std": 0.5}):
+        terms = step_terms(tiny_recipe(**keys), 2)
+        example = Example("one", torch.zeros(16, LATENT, LATENT), torch.ones(1, LATENT, LATENT))
+        ids = torch.zeros(1, dtype=torch.long)
+        rows = [Row(role, example, (ids,)) for role in ("source", "identity")]
+        random = torch.Generator().manual_seed(0)
+        (batch,) = NoisedRows.draw(tiny_klein(), rows, terms, random)
+        drawn.append(batch.timesteps)
+    plain, later = (times.logit() for times in drawn)
+    assert later[0].item() == pytest.approx(2 + 0.5 * plain[0].item(), rel=1e-9)
+    limit = time_of_fraction(terms.identity_timesteps[1])
+    assert plain[1] < later[1] < torch.tensor(limit, dtype=DOUBLE).logit()
+    with pytest.raises(UsageError, match="is no rectified flow"):
+        list(run(tmp_path / "no.mcap", tiny_recipe(flow_mean=1.0)))
 
 
 def test_what_it_cannot_do_is_refused(tmp_path):
