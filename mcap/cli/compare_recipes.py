@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,6 +59,9 @@ if TYPE_CHECKING:
     from mcap.masking.records import FoundFace, MaskedSet
 
 SUBJECTS = "subjects"
+BORDER = 0.5
+"""What the borders add to the time of a style's pictures where it has them drawn: on demo a picture
+in three lacked one, and a border is larger than its picture and may be tried three times."""
 State = Literal["new", "training", "complete"]
 
 
@@ -259,7 +263,9 @@ class Comparing:
         if seconds is not None:
             strangers = 1 if self.yardsticks.need("strangers") else 0
             each = self.seconds_of_a_picture(trials[0].request)
-            seconds += len(pending) * (1 + strangers) * self.wanted.count * each
+            bordered = sum(trial.request.profile.framing.draw_border for trial in pending)
+            drawn = len(pending) * (1 + strangers) + BORDER * bordered
+            seconds += self.wanted.count * each * drawn
         people = len({trial.entrant.person for trial in trials})
         half = trials[0].request.dtype.itemsize == 2
         kind = trials[0].request.device.type
@@ -297,8 +303,10 @@ class Comparing:
         """Return the time of these trainings; None where it is not known.
 
         Each recipe's steps are timed on one of them where that takes a few seconds, else estimated.
+        The first training that needs pictures of strangers draws them for all.
         """
         times: dict[str, RunTime] = {}
+        class_pictures: dict[str, float] = {}
         total = 0.0
         for trial in trials:
             request, photos = trial.request, self.photos(trial)
@@ -315,11 +323,13 @@ class Comparing:
                     plan = training.timed_plan(request, plan, photos, tools, backbone)
                 times[name] = plan.time
             recipe = request.recipe.for_photos(len(photos.sources.accepted))
-            left = times[name].left(recipe, how, self.steps_done(trial))
-            if left is None:
+            if not times[name].known:
                 return None
-            total += left
-        return total
+            parts = times[name].parts(recipe, how, self.steps_done(trial))
+            noun, drawing = request.profile.class_noun, parts.pop("class pictures", 0.0)
+            class_pictures[noun] = max(drawing, class_pictures.get(noun, 0.0))
+            total += math.fsum(parts.values())
+        return total + math.fsum(class_pictures.values())
 
     def seconds_of_a_picture(self, request: TrainingRequest) -> float:
         """Return the time of drawing one: timed where the model is loaded, else estimated."""

@@ -113,9 +113,7 @@ def announce(
     for rung in plan:  # a candidate that goes on is trained on the further cells alone
         trainings += rung.candidates * (rung.cells - before)
         before = rung.cells
-    seconds = work.seconds_of(each)
-    if seconds is not None:
-        seconds *= trainings
+    seconds = work.seconds_of([one for one in each for _ in range(trainings)])
     time = "a time not known yet" if seconds is None else f"{about(seconds)} without the drawing"
     note(
         ctx,

@@ -9,6 +9,7 @@ import shutil
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from mcap.cli import run
 from mcap.contracts import IdentityInfo, MaskerInfo, MetricInfo, SafetyInfo
 from mcap.images import provenance
 from mcap.registry import Entry, registry
+from mcap.training.timing import RunTime
 from tests.support.tiny import MiddleFaceDetector, TinyIdentity, tiny_folder
 
 SIDE = 160
@@ -271,6 +273,33 @@ def test_dry_run_says_how_many_and_how_long_and_writes_nothing(place, capsys):
     assert not (place / "out").exists()
 
 
+@pytest.mark.parametrize("border", [False, True])
+def test_the_time_counts_pictures_of_strangers_once_and_borders(place, capsys, monkeypatch, border):
+    """They are drawn by the first training that needs them; a border is drawn with a picture."""
+    from mcap.cli import compare_recipes
+
+    def timed(request, plan, *rest):
+        once = {"class pictures": 60.0} if plan.recipe.class_pictures else {}
+        return replace(plan, time=RunTime({1: 0.0, 2: 3.0}, timed=True, once=once))
+
+    monkeypatch.setattr(compare_recipes.training, "timed_plan", timed)
+    monkeypatch.setattr(compare_recipes, "time_pictures", lambda *given: 10.0)  # two
+    if border:
+        text = PROFILE.replace("[framing]", "[framing]\ndraw_border = true")
+        (place / "plain.toml").write_text(text)
+    rivals = ("--against", "custom-diffusion,dreambooth-lora", "--dry-run")
+    keys = ("--set", "phase1_steps=0", "--set", "phase2_steps=1")
+    assert run(["--json", *compare(*rivals, *keys)]) == 0
+    trainings, pictures = 2 * 3, 2 * (1.5 if border else 1.0)
+    drawn = trainings * (pictures + 2) * 5.0  # the last two without the identity word
+    assert json.loads(capsys.readouterr().out)["seconds"] == trainings * 3 + 60 + drawn
+    if not border:
+        search = ("--search", "lora_rank=2,4", *rivals, *keys)
+        assert run(["--json", *compare(*search)]) == 0
+        plan = json.loads(capsys.readouterr().out)
+        assert plan["seconds"] == 3 * plan["trainings_of_each"] * 3 + 60
+
+
 def test_who_has_no_usable_photo_is_a_row_that_says_so(place, capsys):
     for path in (place / "people" / "bob").iterdir():
         photo(path, 1, face=False)
@@ -518,6 +547,7 @@ def test_every_recipe_is_compared_and_leaves_the_model_as_it_was(place, capsys):
     others = [name for name in RECIPES if name not in ("magicapture", "instant")]
     few = ("--count", "1", "--measures", "faces,strangers-moved,size", "--json")
     few = (*few, "--set", "phase2_lora_lr=0.05")  # one step is seen
+    few = (*few, "--set", "prior_images=2")
     assert run(compare("--against", ",".join(others), *few)) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["recipes"] == ["magicapture", *others]
