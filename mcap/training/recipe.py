@@ -555,7 +555,7 @@ def _checked(values: dict[str, Any], layers: Sequence[Layer]) -> dict[str, Any]:
         except ValidationError as error:
             if any(item["loc"] for item in error.errors()):
                 raise _usage_error(layer.origin, error) from None
-            broken = broken or _usage_error(layer.origin, error)
+            broken = broken or _usage_error(layer.origin, error, values.get("name"))
         else:
             broken = None
     if broken is not None:
@@ -658,11 +658,12 @@ def parse_override(text: str) -> tuple[str, Any]:
     return key.strip(), parsed
 
 
-def _usage_error(origin: str, error: ValidationError) -> UsageError:
+def _usage_error(origin: str, error: ValidationError, recipe: str | None = None) -> UsageError:
     problems, keys = [], []
     for item in error.errors():
-        if not item["loc"]:  # a rule about two keys
-            problems.append(item["msg"].removeprefix("Value error, "))
+        if not item["loc"]:  # a rule about two keys: one was given, the other is the recipe's
+            of = f" (recipe '{recipe}')" if recipe else ""
+            problems.append(item["msg"].removeprefix("Value error, ") + of)
             continue
         key = str(item["loc"][0])
         keys.append(key)

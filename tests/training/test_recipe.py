@@ -96,6 +96,9 @@ def test_rules_about_two_keys_hold_for_all_layers_together():
     assert recipe(layers=layers).identity_limit == 0.9
     with pytest.raises(UsageError, match=r"^one: identity_from 0\.5 must be below"):
         recipe(layers=layers[:1])
+    # Of several recipes that are given the same keys, it says which one they do not suit.
+    with pytest.raises(UsageError, match=r"^one: .* \(recipe 'dreambooth-lora'\)\.$"):
+        recipe("dreambooth-lora", layers=[Layer("one", {"phase1_steps": 4})])
 
 
 @pytest.mark.parametrize(
