@@ -22,7 +22,7 @@ from mcap.evaluation.measures import Measured
 from mcap.evaluation.report import write_report
 from mcap.evaluation.summary import Summary, summarize
 from tests.support.axe import require_axe
-from tests.support.chromium import require_chromium
+from tests.support.chromium import chromium_tab, require_chromium
 
 FACTS = [
     MeasureFacts("likeness", "cosine to the photos", MetricInfo(range=(-1, 1), unit="cosine"),
@@ -220,3 +220,26 @@ def test_axe_finds_no_violation(page, width, scheme):
     assert {"image-alt", "color-contrast", "td-headers-attr"} & set(told["passes"])
     # Nothing but the table's own scroller is wider than the screen.
     assert told["wide"] <= told["width"] <= width
+
+
+def test_keys_alone_reach_and_scroll_the_table_and_a_screen_reader_reads_it(page, tmp_path):
+    """On a phone's width, where the table is wider than the screen; and nothing is asked for."""
+    with chromium_tab(tmp_path / "profile") as tab:
+        tab.note_requests()
+        tab.open(page, 390, 800)
+        tab.tab_to('[role="region"][aria-labelledby="table"]')
+        tab.press("ArrowRight")
+        tab.wait("document.activeElement.scrollLeft > 0", 10)
+        spoken: dict[str, list[str]] = {}
+        for node in tab.call("Accessibility.getFullAXTree")["nodes"]:
+            if not node["ignored"]:
+                name = node.get("name", {}).get("value", "")
+                spoken.setdefault(node["role"]["value"], []).append(name)
+        asked = list(tab.asked)
+    assert "Measures" in spoken["region"]
+    assert "A row a measure, a column a recipe." in spoken["table"]
+    assert {"measure", "magicapture", "rival"} <= set(spoken["columnheader"])
+    rows = [name for name in spoken["rowheader"] if name.startswith("likeness")]
+    assert any("higher is better" in name for name in rows)
+    assert any("likeness" in name.lower() and "magicapture" in name for name in spoken["image"])
+    assert asked and all(address.startswith("file:") for address in asked)

@@ -106,8 +106,11 @@ class Tab:
             time.sleep(0.2)
 
     def press(self, key: str) -> None:
-        """Press a key: "Tab", "Enter", " " or "ArrowDown"."""
-        keys = {"Tab": (9, ""), "Enter": (13, "\r"), " ": (32, " "), "ArrowDown": (40, "")}
+        """Press a key: "Tab", "Enter", " ", "ArrowDown" or "ArrowRight"."""
+        keys = {
+            "Tab": (9, ""), "Enter": (13, "\r"), " ": (32, " "),
+            "ArrowDown": (40, ""), "ArrowRight": (39, ""),
+        }  # fmt: skip
         code, text = keys[key]
         for kind in ("keyDown", "keyUp"):
             said = {"text": text} if text and kind == "keyDown" else {}
