@@ -38,6 +38,11 @@ class NoiseProcess(Protocol):
         """
         ...
 
+    def is_from(self, times: torch.Tensor, fraction: float) -> torch.Tensor:
+        """Return bool[B], whether each time lies at ``fraction``, as `sample_time` has it, or
+        beyond, where there is more noise."""
+        ...
+
     def add_noise(
         self, latents: torch.Tensor, noise: torch.Tensor, times: torch.Tensor
     ) -> torch.Tensor:
@@ -71,6 +76,9 @@ class Diffusion:
         steps = len(self.alphas)
         low, high = limits
         return sample_timestep(generator, max(least, int(low * steps)), int(high * steps))
+
+    def is_from(self, times: torch.Tensor, fraction: float) -> torch.Tensor:
+        return times >= int(fraction * len(self.alphas))
 
     def add_noise(
         self, latents: torch.Tensor, noise: torch.Tensor, times: torch.Tensor

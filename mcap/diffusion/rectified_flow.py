@@ -70,6 +70,10 @@ class RectifiedFlow:
         """
         return self.sample(generator, time_of_fraction(limits[0]), time_of_fraction(limits[1]))
 
+    def is_from(self, times: torch.Tensor, fraction: float) -> torch.Tensor:
+        """See `mcap.diffusion.noise.NoiseProcess`."""
+        return times >= time_of_fraction(fraction)
+
     def add_noise(
         self, latents: torch.Tensor, noise: torch.Tensor, times: torch.Tensor
     ) -> torch.Tensor:

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 def rows_per_step(recipe: Recipe) -> dict[int, float]:
     """Return phase -> UNet rows of a step, on average.
 
-    A prior of outputs costs a row and a half, and the tone half a row: the untouched backbone's
-    prediction has no backward pass.
+    A prior of outputs costs a row and a half, and what keeps the head half a row: the untouched
+    backbone's prediction has no backward pass.
     """
     second = recipe.photo_rows(2)
-    if recipe.has_tone:
+    if recipe.keeps_head:
         second += 0.5 * recipe.batch / (3 if recipe.batching == "alternating" else 1)
     if recipe.has_prior and recipe.batching != "alternating":
         second += {"images": 1.0, "outputs": 1.5}[recipe.prior] * recipe.batch

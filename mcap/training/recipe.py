@@ -105,10 +105,15 @@ class Recipe(BaseModel):
     identity: Switch = True
     attention: Switch = True
     token_norms: Switch = True
+    shape_weight: Weight = 0.0
+    """How strongly the subject under the composed prompt keeps the shape that the backbone gives it
+    for these words before phase 2: while a row is little but noise, its prediction there; 0: the
+    paper, in which nothing but the identity network says what the face there looks like ..."""
+    shape_from: Annotated[float, Field(ge=0, lt=1)] = 0.6
+    """... from this fraction of the scheduler's timesteps on."""
     tone_weight: Weight = 0.0
-    """How strongly the subject under the composed prompt keeps the tone, its local brightness and
-    colour, of what the backbone draws for these words before phase 2; 0: the paper, in which
-    nothing but the identity network says what the face there looks like ..."""
+    """The same of the tone, its local brightness and colour: at all timesteps, or at those below
+    where the shape is kept ..."""
     tone_windows: Annotated[float, Field(ge=1, le=100)] = 4.5
     """... where local is what fits so often into the picture's height. With more, finer detail is
     held, which the identity term then cannot change."""
@@ -346,14 +351,15 @@ class Recipe(BaseModel):
         return self.prior != "none" and self.prior_weight > 0 and self.phase2_steps > 0
 
     @property
-    def has_tone(self) -> bool:
-        """True where some step compares the tone of its composed row."""
-        return self.composed and self.masks and self.tone_weight > 0 and self.phase2_steps > 0
+    def keeps_head(self) -> bool:
+        """True where some step compares the shape or the tone of its composed row."""
+        kept = self.tone_weight > 0 or self.shape_weight > 0
+        return self.composed and self.masks and kept and self.phase2_steps > 0
 
     @property
     def needs_untouched(self) -> bool:
         """True where some step asks what the backbone predicts with all that learned off."""
-        return self.has_tone or (self.has_prior and self.prior == "outputs")
+        return self.keeps_head or (self.has_prior and self.prior == "outputs")
 
     @property
     def class_pictures(self) -> int:

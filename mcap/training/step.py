@@ -5,7 +5,7 @@
     source      I_s, "a photo of a [V1] person"                    L_mask in the face
     reference   I_r, "a photo of a person in the [V2] style"       L_mask outside the face
     composed    I_r, "a photo of a [V1] person in the [V2] style"  L_mask outside the face
-                and the untouched backbone's prediction for it     L_tone in the face
+                and the untouched backbone's prediction for it     L_shape, L_tone in the face
     identity    I_r, the composed prompt, t below 0.4 T            L_id
     prior       a picture of the class noun, or I_s or I_r,        the squared error, over the whole
                 "a photo of a person"                              picture
@@ -92,8 +92,12 @@ class StepTerms:
     """The same for identity rows; never below t = 1."""
     flow: RectifiedFlow = field(default_factory=RectifiedFlow)
     """Of a rectified flow: how its times are spread between these limits."""
+    shape: float = 0.0
+    """Of the difference to the untouched backbone's prediction in the face of composed rows ..."""
+    shape_from: float = 0.6
+    """... whose timestep is this fraction of T or more."""
     tone: float = 0.0
-    """Of the tone's difference to the untouched backbone's prediction on composed rows ..."""
+    """Of the same difference in tone, on the other composed rows (all where ``shape`` is 0) ..."""
     tone_windows: float = 4.5
     """... between means over squares that fit so often into the picture's height."""
     prior: float = 0.0
@@ -118,8 +122,8 @@ class StepModels:
     prompts: PromptCache | None = None
     """Keeps the embeddings of fixed prompts from step to step."""
     untouched: Untouched | None = None
-    """Needed where ``terms.tone`` is not 0 or ``terms.prior_outputs`` is set: predicts as if
-    nothing had learned."""
+    """Needed where ``terms.shape`` or ``terms.tone`` is not 0 or ``terms.prior_outputs`` is set:
+    predicts as if nothing had learned."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,7 @@ class StepResult:
     terms: dict[str, torch.Tensor]
     """Unweighted scalars without graph, of the terms that are switched on and had a row:
     source, reference, composed, identity, attention_source, attention_reference,
-    attention_composed, tone, prior."""
+    attention_composed, shape, tone, prior."""
     skipped: dict[str, int] = field(default_factory=dict)
     """term -> rows left out of it: empty mask or region, no such token, no face."""
     timesteps: tuple[float, ...] = ()
@@ -155,8 +159,9 @@ def training_step(
     wants_identity = any(row.role in terms.identity_roles for row in rows)
     if terms.identity != 0 and wants_identity and models.guide is None:
         raise ValueError("the identity term needs a guide")
-    if (terms.tone != 0 or terms.prior_outputs) and models.untouched is None:
-        raise ValueError("the tone and a prior of outputs need the untouched backbone")
+    keeps_head = terms.shape != 0 or terms.tone != 0
+    if (keeps_head or terms.prior_outputs) and models.untouched is None:
+        raise ValueError("shape, tone and a prior of outputs need the untouched backbone")
 
     drawn = NoisedRows.draw(models.backbone, rows, terms, generator)
     prior_rows = sum(row.role == "prior" for row in rows)
@@ -169,8 +174,8 @@ def training_step(
         with recorder.recording() if recorder is not None else nullcontext():
             prediction = predict(models, batch)
         reconstruction_terms(total, batch, prediction, terms, progress)
-        if terms.tone != 0:
-            tone_term(total, batch, prediction, models, terms)
+        if keeps_head:
+            head_terms(total, batch, prediction, models, terms)
         if recorder is not None:
             attention_terms(total, batch, models, terms)
             recorder.clear()
@@ -399,29 +404,42 @@ def reconstruction_terms(
         total.add(role, weight, loss(prediction[rows], batch.target[rows], mask))
 
 
-def tone_term(
+def head_terms(
     total: TermSum,
     batch: NoisedRows,
     prediction: torch.Tensor,
     models: StepModels,
     terms: StepTerms,
 ) -> None:
-    """L_tone, `tone_difference` in the face of the composed rows, which nothing else holds.
+    """L_shape or L_tone of each composed row, in its face, which nothing else holds.
 
-    There L_id alone says what to draw, and a face network knows no colour: a red face is as like as
-    a pale one. The target is what the untouched backbone predicts for the same noised picture under
-    the same words; a row whose trained region leaves nothing is left out.
+    There L_id alone says what to draw, and a face network knows no colour, and takes a mouth for
+    one, open or closed. The target is what the untouched backbone predicts for the same noised
+    picture under the same words: while there is little but noise all of it, in which the face gets
+    its shape, and after that its tone (`tone_difference`). A row whose trained region leaves
+    nothing is left out.
     """
     composed = batch.of("composed")
-    rows = [i for i in composed if (batch.rows[i].example.mask < 1).any()]
-    if len(rows) < len(composed):
-        total.skipped["tone"] += len(composed) - len(rows)
-    if not rows:
-        return
-    inside = 1 - batch.masks[rows].to(prediction)
-    expected = predict_untouched(models, batch.take(rows))
-    value = tone_difference(prediction[rows], expected, inside, terms.tone_windows)
-    total.add("tone", terms.tone, value)
+    early = [False] * len(composed)
+    if terms.shape != 0:
+        early = batch.process.is_from(batch.timesteps[composed], terms.shape_from).tolist()
+    for term, weight, first in (("shape", terms.shape, True), ("tone", terms.tone, False)):
+        wanted = [i for i, is_early in zip(composed, early, strict=True) if is_early == first]
+        rows = [i for i in wanted if (batch.rows[i].example.mask < 1).any()]
+        if weight == 0 or not wanted:
+            continue
+        if len(rows) < len(wanted):
+            total.skipped[term] += len(wanted) - len(rows)
+        if not rows:
+            continue
+        inside = 1 - batch.masks[rows].to(prediction)
+        expected = predict_untouched(models, batch.take(rows))
+        if first:
+            value = masked_reconstruction(prediction[rows], expected, inside)
+        else:
+            value = tone_difference(prediction[rows], expected, inside, terms.tone_windows)
+        # Of all composed rows the mean, whichever of the two each of them has.
+        total.add(term, weight * len(wanted) / len(composed), value)
 
 
 def attention_terms(

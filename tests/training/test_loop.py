@@ -609,18 +609,24 @@ def test_text_encoders_are_away_but_for_a_new_prompt(made, words, tmp_path, monk
 
 @pytest.mark.parametrize("learns", ["lora", "unet", "key-value"])
 @pytest.mark.parametrize("batching", ["joint", "sequential", "alternating"])
-def test_the_tone_with_every_method_and_the_same_bytes_after_a_cut(tmp_path, learns, batching):
+def test_the_head_is_kept_by_every_method_and_the_bytes_are_the_same_after_a_cut(
+    tmp_path, learns, batching
+):
     keys = {"phase1_steps": 2, "phase2_steps": 6, "lora_rank": 2, "crops": 1}
     # A prior of pictures beside it keeps its own target.
     prior = {"prior": "images"} if batching == "joint" else {}
-    found = tiny_recipe(tone_weight=2.0, learns=learns, batching=batching, **prior, **keys)
+    held = {"tone_weight": 2.0, "shape_weight": 1.0, "shape_from": 0.5}
+    found = tiny_recipe(**held, learns=learns, batching=batching, **prior, **keys)
     whole, cut = tmp_path / "whole.mcap", tmp_path / "cut.mcap"
     steps = [event for event in run(whole, found) if isinstance(event, StepEvent)]
-    toned = [step.losses["tone"] for step in steps if "tone" in step.losses]
-    assert all("tone" not in step.losses for step in steps[:2])
-    assert all(("tone" in step.losses) == ("composed" in step.losses) for step in steps)
+    kept = [{"tone", "shape"} & set(step.losses) for step in steps]
+    assert not any(kept[:2])
+    assert [len(each) for each in kept] == ["composed" in step.losses for step in steps]
     if batching == "joint":
-        assert toned[0] < 1e-6 < min(toned[1:])  # at first nothing has been learned
+        values = [
+            step.losses[name] for step, each in zip(steps, kept, strict=True) for name in each
+        ]
+        assert values[0] < 1e-6 < min(values[1:])  # at first nothing has been learned
         assert steps[2].losses["prior"] > 1e-3
     events = run(cut, found)
     assert next(event for event in events if isinstance(event, CheckpointSaved) and event.step == 4)

@@ -12,7 +12,7 @@ from mcap.diffusion.lora import add_lora
 from mcap.diffusion.prompt_cache import PromptCache
 from mcap.diffusion.tokens import ID_TOKEN, STYLE_TOKEN, install
 from mcap.diffusion.window_decode import FullDecoder, WindowDecoder
-from mcap.losses.reconstruction import tone_difference
+from mcap.losses.reconstruction import masked_reconstruction, tone_difference
 from mcap.training.batches import Example, Row
 from mcap.training.identity_guide import IdentityGuide
 from mcap.training.phases import Phase, frozen, phase_optimizer, step_terms
@@ -742,6 +742,85 @@ def test_the_recorded_loss_curve():
     assert set(curve) == set(RECORDED)
     for name, values in RECORDED.items():
         assert curve[name] == pytest.approx(values, rel=2e-4), (name, curve)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.999])
+def test_shape_is_held_where_there_is_more_noise_and_tone_elsewhere(share):
+    """Of each composed row one of the two: the whole difference in the face from ``shape_from`` of
+    the timesteps on, that in tone below it."""
+    backbone, unet = tiny_backbone(), tiny_backbone().unet
+    found = tiny_recipe(
+        shape_weight=2.0,
+        shape_from=share,
+        tone_weight=3.0,
+        tone_windows=8.0,
+        composed_weight=0.0,
+        attention=False,
+        identity=False,
+    )
+    with frozen(backbone, found) as untouched:
+        tokens = install(backbone, {ID_TOKEN: "person"})
+        optimizer = phase_optimizer(Phase(2, 0, 4), found, untouched, tokens, seed=1)
+        with torch.no_grad():
+            for parameter in optimizer.groups["lora"]:
+                parameter.add_(0.1)
+        (ids,) = tokens.encode([f"a photo of a {ID_TOKEN}"])
+        latent = torch.randn(4, 16, 16, generator=torch.Generator().manual_seed(1))
+        mask = torch.ones(1, 16, 16)
+        mask[:, 3:12, 4:12] = 0
+        models = StepModels(
+            backbone, tokens, untouched=untouched, prompts=PromptCache(backbone, tokens)
+        )
+        rows = [Row("composed", Example("a", latent, mask), (ids[0],))]
+        terms = step_terms(found, 2)
+        result = training_step(models, rows, terms, torch.Generator().manual_seed(0))
+        random = torch.Generator().manual_seed(0)
+        time = torch.randint(0, 1000, (1,), generator=random)
+        noise = torch.randn(1, 4, 16, 16, generator=random)
+        assert 0 < time.item() < 999
+        alpha = backbone.scheduler.alphas_cumprod[time]
+        noised = alpha.sqrt() * latent + (1 - alpha).sqrt() * noise
+        hidden = backbone.encode_prompt([ids]).hidden
+        both = (
+            backbone.unet(noised, time, hidden).sample,
+            unet(noised, time, hidden).sample,
+            1 - mask[None],
+        )
+        if share == 0:
+            expected = 2 * masked_reconstruction(*both)
+        else:
+            expected = 3 * tone_difference(*both, 8.0)
+        assert set(result.terms) == {"shape" if share == 0 else "tone"}
+        assert expected > 0
+        assert result.loss.item() == pytest.approx(expected.item(), rel=1e-4)
+        tokens.remove()
+
+
+def test_shape_counts_by_the_rows_that_have_it():
+    """Two composed rows, one of either kind, weigh half each."""
+    backbone = tiny_backbone()
+    keys = {"composed_weight": 0.0, "attention": False, "identity": False}
+    found = tiny_recipe(shape_weight=2.0, tone_weight=3.0, **keys)
+    with frozen(backbone, found) as untouched:
+        tokens = install(backbone, {ID_TOKEN: "person"})
+        optimizer = phase_optimizer(Phase(2, 0, 4), found, untouched, tokens, seed=1)
+        with torch.no_grad():
+            for parameter in optimizer.groups["lora"]:
+                parameter.add_(0.1)
+        (ids,) = tokens.encode([f"a photo of a {ID_TOKEN}"])
+        latent = torch.randn(4, 16, 16, generator=torch.Generator().manual_seed(1))
+        row = Row("composed", Example("a", latent, torch.zeros(1, 16, 16)), (ids[0],))
+        models = StepModels(
+            backbone, tokens, untouched=untouched, prompts=PromptCache(backbone, tokens)
+        )
+        terms = step_terms(found, 2)
+        for seed in range(20):  # until one row lies on either side
+            result = training_step(models, [row, row], terms, torch.Generator().manual_seed(seed))
+            if set(result.terms) == {"shape", "tone"}:
+                break
+        shape, tone = result.terms["shape"], result.terms["tone"]
+        assert result.loss.item() == pytest.approx((shape + 1.5 * tone).item(), rel=1e-5)
+        tokens.remove()
 
 
 def test_the_tone_is_held_to_the_untouched_backbones_on_composed_rows():

@@ -68,9 +68,17 @@ START = {
 }
 # The encoder's word draws clear eyes and natural skin. Learned further, at any rate, it leaves what
 # the model takes for a face, and LoRA mends a part of that only: so the words stay as they are, and
-# phase 1 has nothing to do. LoRA keeps the tone that they draw: skin without patches, long hair on
-# the shoulders, at the same likeness (docs/benchmarks.md).
-FROM_ENCODER = {"phase1_steps": 0, "phase2_token_lr": 0.0, "tone_weight": 6.0}
+# phase 1 has nothing to do. While most is noise, LoRA keeps the shape that they draw, open eyes and
+# a smile, and the identity term has nothing to say; after that it keeps their tone, skin without
+# patches, and the identity term makes the face the person's (docs/benchmarks.md).
+FROM_ENCODER = {
+    "phase1_steps": 0,
+    "phase2_token_lr": 0.0,
+    "shape_weight": 3.0,
+    "tone_weight": 6.0,
+    "identity_from": 0.2,
+    "identity_limit": 0.6,
+}
 ABLATIONS = ("no-refocusing", "no-composed", "no-identity", "no-masks")
 
 SIZES = "sizes.json"
