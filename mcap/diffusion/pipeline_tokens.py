@@ -62,6 +62,35 @@ def load_token(
             )
 
 
+def load_output(
+    pipeline: Any, token: str, initial: str, vector: torch.Tensor, scale: float
+) -> None:
+    """Add ``token`` to the tokenizer as the mean of the words ``initial``, to whose state behind
+    the text encoder ``scale`` times ``vector`` float32[W] is added.
+
+    `UsageError` where the pipeline is none of a transformer's, or of another one's.
+    """
+    takes = hasattr(pipeline, "put_words")  # a `QwenPipeline`
+    if takes:
+        config = pipeline.transformer.config
+        width = config.get("joint_attention_dim") or config.get("cap_feat_dim")
+        takes = width in (None, len(vector))
+    if not takes:
+        raise UsageError(
+            f"Token {token} was learned behind the text encoder of another model; use the backbone "
+            "that the subject was trained on."
+        )
+    ((encoder, tokenizer),) = text_encoders(pipeline)
+    table = encoder.get_input_embeddings().weight
+    ids = tokenizer(initial, add_special_tokens=False).input_ids
+    pipeline.load_textual_inversion(
+        {token: table[ids].detach().float().mean(dim=0)},
+        outputs={token: scale * vector},
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+    )
+
+
 def load_weights(module: Any, weights: Mapping[str, torch.Tensor], scale: float) -> None:
     """Put ``weights`` in the place of a network's own of these names, until `restore_weights`.
 

@@ -43,8 +43,17 @@ class PromptCache:
         """Embed int64[B, L] on the CPU, one tensor a text encoder, as `encode_prompt` does.
 
         Where every prompt has a learned token, as in all of the method's rows, this is one plain
-        call.
+        call. Tokens that learn behind the text encoder change nothing in it: there what is kept is
+        what they are added to.
         """
+        if self.tokens is None or self.tokens.place == "input":
+            return self.encode_rows(input_ids)
+        with self.tokens.without_outputs():
+            found = self.encode_rows(input_ids)
+        return self.tokens.with_outputs(found, input_ids[0])
+
+    def encode_rows(self, input_ids: Sequence[torch.Tensor]) -> PromptEmbedding:
+        """Embed as `encode`, but for what tokens add behind the text encoder."""
         fixed = self.fixed_rows(input_ids)
         if not fixed.any():
             return self.encode_now(input_ids)
@@ -65,7 +74,8 @@ class PromptCache:
         return concatenate([embedding for embedding in found if embedding is not None])
 
     def fixed_rows(self, input_ids: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return bool[B]: True of prompts that nothing learned can change."""
+        """Return bool[B]: True of prompts for which the text encoders make the same whatever is
+        learned."""
         count = len(input_ids[0])
         rows = {id(parameter) for parameter in self.tokens.parameters()} if self.tokens else set()
         for encoder in self.backbone.text_encoders:
@@ -73,9 +83,12 @@ class PromptCache:
                 if parameter.requires_grad and id(parameter) not in rows:
                     return torch.zeros(count, dtype=torch.bool)
         has_token = torch.zeros(count, dtype=torch.bool)
-        if self.tokens is not None and any(part.requires_grad for part in self.tokens.parameters()):
-            for token in self.tokens.tokens:
-                has_token |= self.tokens.columns(input_ids[0], token).any(dim=1)
+        tokens = self.tokens
+        if tokens is None or tokens.place == "output":
+            return ~has_token
+        if any(part.requires_grad for part in tokens.parameters()):
+            for token in tokens.tokens:
+                has_token |= tokens.columns(input_ids[0], token).any(dim=1)
         return ~has_token
 
     def encode_now(self, input_ids: Sequence[torch.Tensor]) -> PromptEmbedding:

@@ -1,18 +1,25 @@
 """Learned tokens: new words whose embedding rows are trained (textual inversion, arXiv 2208.01618).
 
+Or, at the other end of a text encoder, what a word adds to the encoder's state at its own place:
+its row stays where it began, so that the encoder runs once for each prompt and keeps nothing for a
+gradient. It is less than a row, which all words behind it see.
+
 While installed, a wrapper stands where the text encoder's token embedding was: the frozen table
 and, beside it, float32 rows for the new tokens. `LearnedTokens.remove` puts the original module
 and tokenizer back; do that before a text encoder is saved or given to
 ``load_textual_inversion``. Nothing is resized, so no random number is drawn and no table copied.
 
-Legend: B prompts, L tokens of a padded prompt, D the embedding's width, K learned tokens.
+Legend: B prompts, L tokens of a padded prompt, D the embedding's width, W the width of what the
+network reads of a token, K learned tokens.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -20,13 +27,33 @@ from torch import nn
 from mcap.contracts import ID_TOKEN, STYLE_TOKEN
 from mcap.diffusion.prompt_length import require_fit, token_limit
 
-__all__ = ["ID_TOKEN", "STYLE_TOKEN", "LearnedTokens", "TokenEmbedding", "install", "own_tokens"]
+if TYPE_CHECKING:
+    from mcap.contracts import PromptEmbedding
+
+__all__ = [
+    "ID_TOKEN",
+    "STYLE_TOKEN",
+    "LearnedTokens",
+    "OutputRows",
+    "TokenEmbedding",
+    "install",
+    "own_tokens",
+]
 
 
 class TokenEmbedding(nn.Module):
-    """A frozen embedding table with K trainable rows beside it."""
+    """A frozen embedding table with K trainable rows beside it, and what they add behind the text
+    encoder (`OutputRows`), where they do."""
 
-    def __init__(self, table: nn.Embedding, token_ids: Sequence[int], rows: torch.Tensor) -> None:
+    outputs: OutputRows | None
+
+    def __init__(
+        self,
+        table: nn.Embedding,
+        token_ids: Sequence[int],
+        rows: torch.Tensor,
+        outputs: OutputRows | None = None,
+    ) -> None:
         super().__init__()
         self.table = table
         # In a module after the table: transformers takes the precision of a model from its first
@@ -34,6 +61,7 @@ class TokenEmbedding(nn.Module):
         self.learned = nn.ParameterList([nn.Parameter(rows)])
         self.token_ids: torch.Tensor
         self.register_buffer("token_ids", torch.tensor(list(token_ids)), persistent=False)
+        self.outputs = outputs
 
     @property
     def rows(self) -> nn.Parameter:
@@ -54,12 +82,42 @@ class TokenEmbedding(nn.Module):
         rows = self.rows.to(plain.dtype)[matches.to(torch.uint8).argmax(dim=-1)]
         return torch.where(learned[..., None], rows, plain)
 
+    def add_outputs(self, input_ids: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        """Return the text encoder's states B x L x W for int64[B, L] with what the tokens add."""
+        if self.outputs is None or not self.outputs.on:
+            return states
+        ids = input_ids.to(states.device)
+        matches = ids[..., None] == self.token_ids.to(states.device)
+        return states + matches.to(states.dtype) @ self.outputs.vectors().to(states)
+
+
+class OutputRows(nn.Module):
+    """Additions of K learned tokens to a text encoder's states, in parts of ``unit``.
+
+    With the states' size over that of the table's rows as unit, a learning rate moves a word here
+    about as much as its row.
+    """
+
+    def __init__(self, rows: torch.Tensor, unit: float = 1.0) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(rows)
+        self.unit = unit
+        self.on = True
+        """False: nothing is added."""
+
+    def vectors(self) -> torch.Tensor:
+        """Return what is added, float[K, W]."""
+        return self.unit * self.rows
+
 
 class LearnedTokens:
     """The tokens of a subject, installed in every text encoder of a backbone. See `install`."""
 
-    def __init__(self, backbone: Any, words: Mapping[str, str]) -> None:
+    def __init__(
+        self, backbone: Any, words: Mapping[str, str], place: Literal["input", "output"] = "input"
+    ) -> None:
         self.tokens = tuple(words)
+        self.place = place
         self.backbone = backbone
         self.embeddings: list[TokenEmbedding] = []
         self.installed = False
@@ -88,10 +146,45 @@ class LearnedTokens:
             backbone.tokenizers[index] = tokenizer
             backbone.text_encoders[index].set_input_embeddings(embedding)
         self.installed = True
+        if place == "output":
+            self._start_outputs()
+
+    @torch.no_grad()
+    def _start_outputs(self) -> None:
+        """Let the tokens learn behind the text encoder, of which there is one; they add 0 yet."""
+        (embedding,) = self.embeddings
+        ids = self.encode([" ".join(self.tokens)])
+        states = self.backbone.encode_prompt(ids).hidden
+        place = torch.isin(ids[0], embedding.token_ids.cpu()).to(states.device)
+        rows = embedding.rows.requires_grad_(False)
+        unit = states[place].float().square().mean().sqrt() / rows.square().mean().sqrt()
+        zeros = torch.zeros(len(self.tokens), states.shape[-1], device=rows.device)
+        embedding.outputs = OutputRows(zeros, unit.item())
 
     def parameters(self) -> list[nn.Parameter]:
-        """Return one parameter a text encoder, float32[K, D], rows in the order of `tokens`."""
-        return [embedding.rows for embedding in self.embeddings]
+        """Return one parameter a text encoder, float32[K, D], rows in the order of `tokens`; or
+        what they add to the states of the one there is, float32[K, W]."""
+        return [
+            embedding.rows if embedding.outputs is None else embedding.outputs.rows
+            for embedding in self.embeddings
+        ]
+
+    @contextmanager
+    def without_outputs(self) -> Iterator[None]:
+        """Let the tokens add nothing to the text encoder's states for a while."""
+        outputs = [each.outputs for each in self.embeddings if each.outputs is not None]
+        for each in outputs:
+            each.on = False
+        try:
+            yield
+        finally:
+            for each in outputs:
+                each.on = True
+
+    def with_outputs(self, embedding: PromptEmbedding, input_ids: torch.Tensor) -> PromptEmbedding:
+        """Return an embedding that was made without outputs with those of its ids int64[B, L]."""
+        (table,) = self.embeddings
+        return replace(embedding, hidden=table.add_outputs(input_ids, embedding.hidden))
 
     def encode(self, prompts: Sequence[str]) -> tuple[torch.Tensor, ...]:
         """Return padded token ids int64[B, L] on the CPU, one tensor a text encoder.
@@ -123,9 +216,14 @@ class LearnedTokens:
         return own_tokens(input_ids, self.backbone.tokenizers[0])
 
     def vectors(self) -> dict[str, list[torch.Tensor]]:
-        """Return token -> its vectors float32[D] on the CPU, a copy, one a text encoder."""
+        """Return token -> its vectors float32[D] on the CPU, a copy, one a text encoder; or what it
+        adds to its states, float32[W]."""
+        learned = [
+            each.rows if each.outputs is None else each.outputs.vectors()
+            for each in self.embeddings
+        ]
         return {
-            token: [rows[index].detach().float().cpu().clone() for rows in self.parameters()]
+            token: [rows[index].detach().float().cpu().clone() for rows in learned]
             for index, token in enumerate(self.tokens)
         }
 
@@ -171,8 +269,12 @@ class LearnedTokens:
         self.installed = False
 
 
-def install(backbone: Any, words: Mapping[str, str]) -> LearnedTokens:
+def install(
+    backbone: Any, words: Mapping[str, str], place: Literal["input", "output"] = "input"
+) -> LearnedTokens:
     """Add learned tokens to every text encoder: token -> words whose mean embedding starts it.
+
+    ``place`` "output": they learn behind the encoder, of which there must be one (`OutputRows`).
 
     >>> tokens = install(backbone, {"<mcap-id>": "person", "<mcap-style>": "photo style"})
 
@@ -181,7 +283,7 @@ def install(backbone: Any, words: Mapping[str, str]) -> LearnedTokens:
     for a token that the tokenizer knows already, that is not lower case in angle brackets, or
     whose initial words are empty.
     """
-    return LearnedTokens(backbone, words)
+    return LearnedTokens(backbone, words, place if words else "input")
 
 
 def own_tokens(input_ids: torch.Tensor, tokenizer: Any) -> torch.Tensor:

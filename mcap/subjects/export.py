@@ -104,6 +104,12 @@ def export(
         )
     if subject.encoded is not None:
         require_exportable(subject, format)
+    if subject.words_are_outputs and subject.manifest.tokens:
+        raise UsageError(
+            f"--format {format}: the words of {subject.path} were learned behind the text encoder "
+            "(word_place=output), where no other program looks for them. Train it with "
+            "--set word_place=input to export it."
+        )
     if subject.transformer is not None and format not in ("diffusers", "comfyui"):
         what = DRAWINGS[subject.transformer].what
         raise UsageError(

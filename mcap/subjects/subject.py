@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mcap.diffusion.key_value import plain_names
 from mcap.diffusion.pipeline_tokens import (
+    load_output,
     load_token,
     load_weights,
     quiet_libraries,
@@ -78,6 +79,11 @@ class Subject:
     def has_weights(self) -> bool:
         """True where weights of its own take the place of the backbone's."""
         return self.attention is not None or bool(self.modules)
+
+    @property
+    def words_are_outputs(self) -> bool:
+        """True where its words are what they add behind the text encoder (`OutputRows`)."""
+        return self.manifest.recipe.get("word_place") == "output"
 
     @property
     def transformer(self) -> TransformerKind | None:
@@ -151,7 +157,11 @@ class Subject:
             names = {token: (rename or {}).get(token, token) for token in own}
             for record in self.manifest.tokens:
                 vectors = read_token_vectors(self.embeddings[record.token])
-                load_token(pipeline, names[record.token], record.initial, vectors, token_scale)
+                given = (pipeline, names[record.token], record.initial)
+                if self.words_are_outputs:
+                    load_output(*given, vectors[0], token_scale)
+                else:
+                    load_token(*given, vectors, token_scale)
             encoders = text_encoders(pipeline)
             if self.manifest.pooling == "config" and len(encoders) == 2:
                 pool_as_configured(*encoders[1], names.values())

@@ -185,6 +185,11 @@ def check_inputs(
             f"Backbone '{backbone.info.id}' is a transformer, of which mcap trains words and LoRA "
             "alone: set learns=lora and text_encoder=false."
         )
+    if recipe.tokens and recipe.word_place == "output" and not backbone.info.is_rectified_flow:
+        raise UsageError(
+            f"Backbone '{backbone.info.id}' is no rectified flow, and its words are learned at the "
+            "text encoder's input alone: set word_place=input."
+        )
     spread = (recipe.flow_mean, recipe.flow_std)
     if spread != (0.0, 1.0) and not backbone.info.is_rectified_flow:
         raise UsageError(
@@ -265,7 +270,7 @@ def new_state(
     The identity token starts from the rows of ``encoded``, where it has some.
     """
     words = {ID_TOKEN: recipe.id_words or data.class_noun, STYLE_TOKEN: recipe.style_words}
-    tokens = install(backbone, words if recipe.tokens else {})
+    tokens = install(backbone, words if recipe.tokens else {}, recipe.word_place)
     try:
         if encoded is not None and encoded.rows:
             tokens.assign(ID_TOKEN, list(encoded.rows))
@@ -381,7 +386,7 @@ def take_step(models: StepModels, terms: StepTerms, phase: Phase, state: RunStat
     recipe, step = state.sampler.recipe, state.done - phase.first
     losses = accumulate_gradients(models, terms, phase, state)
     rates = state.optimizer.update(step)
-    if phase.number == 1 and recipe.token_norms:
+    if phase.number == 1 and recipe.token_norms and recipe.word_place == "input":
         state.tokens.regularise_norms(rates["tokens"])
     state.done += 1
     seconds = time.perf_counter() - began

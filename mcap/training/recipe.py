@@ -69,6 +69,10 @@ class Recipe(BaseModel):
     prompts, as DreamBooth's rare words do, and nothing learns in phase 1."""
     id_words: Annotated[str, Field(max_length=100)] = ""
     """The words whose mean embedding the identity token starts from; empty: the class noun."""
+    word_place: Literal["input", "output"] = "input"
+    """Where a word is learned. ``input``: its row in the text encoder's table. ``output``, of a
+    rectified flow alone: what it adds to the encoder's state at its own place, from the initial
+    words on; each prompt is then embedded once, and the encoder keeps nothing for a gradient."""
     identity_start: Literal["words", "encoder"] = "words"
     """``encoder``: the person comes from ``identity_encoder`` and the photos, for training to start
     from where that makes the identity token, and without steps as it is."""
@@ -267,6 +271,15 @@ class Recipe(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _words_behind_an_encoder_that_stays(self) -> Recipe:
+        if self.word_place == "output" and (self.text_encoder or self.encodes):
+            raise ValueError(
+                "word_place 'output' needs text_encoder false and identity_start 'words': it is "
+                "added to what a text encoder makes that does not change"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _text_encoder_that_learns_stays(self) -> Recipe:
         if self.offload_text and self.text_encoder:
             raise ValueError(
@@ -337,7 +350,8 @@ class Recipe(BaseModel):
     @property
     def embeds_once(self) -> bool:
         """True where nothing that learns changes a prompt's embedding."""
-        moves = self.tokens and (self.phase1_steps > 0 or self.phase2_token_lr > 0)
+        learns = self.phase1_steps > 0 or self.phase2_token_lr > 0
+        moves = self.tokens and self.word_place == "input" and learns
         return not moves and not self.text_encoder
 
     @property

@@ -124,6 +124,8 @@ def test_a_text_encoder_that_embeds_once_is_not_planned_with_in_a_step(name, mea
     assert 0 < less <= text + 1
     assert estimate_memory_mb(plain, found, **gpu) > networks_mb(found, half=True)
     assert estimate_memory_mb(plain, found, **gpu) == pytest.approx(measure, abs=2)
+    behind = chosen.model_copy(update={"word_place": "output"})
+    assert estimate_memory_mb(behind, found, **gpu) == estimate_memory_mb(plain, found, **gpu)
     away = chosen.model_copy(update={"offload_text": True})
     between = [estimate_memory_mb(one, found, **gpu) for one in (plain, away, chosen)]
     assert between == sorted(set(between))

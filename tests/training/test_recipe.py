@@ -136,6 +136,8 @@ def test_every_term_can_be_switched_off(term):
         ({"attention_from": 0.5, "attention_to": 0.5}, ["attention_from 0.5", "attention_to 0.5"]),
         ({"attention_to": 0}, ["attention_to"]),
         ({"offload_text": True, "text_encoder": True}, ["offload_text needs text_encoder false"]),
+        ({"word_place": "output", "text_encoder": True}, ["word_place 'output' needs"]),
+        ({"word_place": "output", "identity_start": "encoder"}, ["word_place 'output' needs"]),
         ({"name": "mine"}, ["--recipe"]),
     ],
 )

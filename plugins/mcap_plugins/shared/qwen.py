@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
-from mcap.diffusion.tokens import TokenEmbedding
+from mcap.diffusion.tokens import OutputRows, TokenEmbedding
 
 PROMPT_TOKENS = 512
 """Length that every prompt is padded to, the chat template included."""
@@ -74,6 +74,12 @@ def hidden_states(encoder: Any, ids: torch.Tensor, pad: int) -> tuple[torch.Tens
     return states
 
 
+def with_outputs(encoder: Any, ids: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+    """Return states B x L x W of int64[B, L] with what learned words add behind the encoder."""
+    table = encoder.get_input_embeddings()
+    return table.add_outputs(ids, states) if isinstance(table, TokenEmbedding) else states
+
+
 def keep_layers(encoder: Any, count: int) -> None:
     """Take all but the first ``count`` layers out of Qwen3, and its last norm: the states behind
     that layer are then the last ones, as they were."""
@@ -98,7 +104,9 @@ class QwenPipeline:
     _execution_device: Any
 
     words: dict[str, torch.Tensor]
-    """Word -> float[D], of those that are in."""
+    """Word -> float[D], of those that are in ..."""
+    outputs: dict[str, torch.Tensor]
+    """... and float[W] of those among them that add to their states."""
     bare: tuple[Any, str]
     """The table and the tokenizer's state without any."""
 
@@ -117,9 +125,11 @@ class QwenPipeline:
         *,
         text_encoder: Any,
         tokenizer: Any,
+        outputs: dict[str, torch.Tensor] | None = None,
         **_: Any,
     ) -> None:
-        """Add words to a tokenizer and their vectors float[D] to a text encoder."""
+        """Add words to a tokenizer and their vectors float[D] to a text encoder; ``outputs`` are
+        what they add to its states, float[W]."""
         if isinstance(vectors, list):  # as diffusers takes several
             vectors = {word: vector for each in vectors for word, vector in each.items()}
         known = getattr(self, "words", {})
@@ -127,6 +137,7 @@ class QwenPipeline:
             table = text_encoder.get_input_embeddings()
             self.bare = (table, tokenizer.backend_tokenizer.to_str())
         self.words = known | vectors
+        self.outputs = (self.outputs if known else {}) | (outputs or {})
         tokenizer.add_tokens(list(vectors))
         self.put_words(text_encoder, tokenizer)
 
@@ -135,6 +146,7 @@ class QwenPipeline:
     ) -> None:
         """Take words out again; with the last one the table itself is back in its place."""
         self.words = {word: row for word, row in self.words.items() if word not in tokens}
+        self.outputs = {word: row for word, row in self.outputs.items() if word in self.words}
         tokenizer._tokenizer = Tokenizer.from_str(self.bare[1])
         tokenizer.add_tokens(list(self.words))
         self.put_words(text_encoder, tokenizer)
@@ -147,4 +159,10 @@ class QwenPipeline:
             return
         rows = torch.stack([row.to(table.weight.device) for row in self.words.values()])
         ids = tokenizer.convert_tokens_to_ids(list(self.words))
-        text_encoder.set_input_embeddings(TokenEmbedding(table, ids, rows).requires_grad_(False))
+        outputs = None
+        if self.outputs:
+            nothing = torch.zeros_like(next(iter(self.outputs.values())))
+            added = torch.stack([self.outputs.get(word, nothing) for word in self.words])
+            outputs = OutputRows(added.to(rows))
+        made = TokenEmbedding(table, ids, rows, outputs).requires_grad_(False)
+        text_encoder.set_input_embeddings(made)

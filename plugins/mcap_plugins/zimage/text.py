@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mcap.contracts import PromptEmbedding
-from mcap_plugins.shared.qwen import hidden_states
+from mcap_plugins.shared.qwen import hidden_states, with_outputs
 
 TEXT_LAYER = -2
 """Before the text encoder's last layer."""
@@ -24,8 +24,8 @@ def text_states(encoder: Any, ids: torch.Tensor, pad: int) -> PromptEmbedding:
     """
     lengths = (ids != pad).sum(dim=1)
     longest = int(lengths.max())
-    states = hidden_states(encoder, ids[:, :longest], pad)[TEXT_LAYER]
-    rest = ids.shape[1] - longest
+    ids, rest = ids[:, :longest], ids.shape[1] - longest
+    states = with_outputs(encoder, ids, hidden_states(encoder, ids, pad)[TEXT_LAYER])
     return PromptEmbedding(torch.nn.functional.pad(states, (0, 0, 0, rest)), lengths=lengths)
 
 
