@@ -46,7 +46,12 @@ from mcap.training.memory_advice import LOADING_ADVICE
 from mcap.training.options import Options
 from mcap.training.plan import plan_training, required_weights
 from mcap.training.prepare import PreparedPhotos
-from mcap.training.request import TrainingRequest, require_undistilled, state_at_out
+from mcap.training.request import (
+    TrainingRequest,
+    require_suited,
+    require_undistilled,
+    state_at_out,
+)
 from mcap.training.timing import RunTime, TimeLeft, is_worth_timing, time_pictures
 from mcap.weights.locate import require_here
 
@@ -175,6 +180,7 @@ def make_trial(
             "changed. Give another --out, or remove that folder.",
             details=error.details,
         ) from None
+    require_suited(request)
     require_undistilled(request)
     return Trial(replace(entrant, subject=request.out), request, state)
 

@@ -202,13 +202,14 @@ def train(
 
 
 def require_trainable(request: TrainingRequest, *, distilled: bool, memory: bool) -> None:
-    """Raise before anything is fetched: `UsageError` for a distilled backbone, unless ``distilled``
-    says that one is wanted, and with ``memory`` `OutOfMemory` where the networks alone are larger
-    than the device's."""
+    """Raise before anything is fetched: `UsageError` for a recipe that is not for such a backbone,
+    and for a distilled one, unless ``distilled`` says that one is wanted, and with ``memory``
+    `OutOfMemory` where the networks alone are larger than the device's."""
     from mcap.runtime.memory import total_memory_mb
     from mcap.training.costs import require_memory
-    from mcap.training.request import require_undistilled
+    from mcap.training.request import require_suited, require_undistilled
 
+    require_suited(request)
     if not distilled:
         require_undistilled(request)
     if memory:  # else the plan says it

@@ -62,7 +62,7 @@ from mcap.training.phases import (
 )
 from mcap.training.previews import Previews, PreviewScorer
 from mcap.training.recipe import Recipe, makes_no_word, no_identity_encoder
-from mcap.training.request import distilled_model
+from mcap.training.request import distilled_model, unsuited_recipe
 from mcap.training.run_state import RunState
 from mcap.training.save import save_subject
 from mcap.training.step import StepModels, StepTerms, training_step
@@ -179,23 +179,9 @@ def check_inputs(
         check_identity_encoder(recipe, backbone, networks.encoder, networks.identity)
     elif recipe.steps == 0:
         raise UsageError("The recipe has no steps: phase1_steps and phase2_steps are both 0.")
-    more = recipe.learns != "lora" or recipe.text_encoder
-    if more and backbone.info.is_rectified_flow:
-        raise UsageError(
-            f"Backbone '{backbone.info.id}' is a transformer, of which mcap trains words and LoRA "
-            "alone: set learns=lora and text_encoder=false."
-        )
-    if recipe.tokens and recipe.word_place == "output" and not backbone.info.is_rectified_flow:
-        raise UsageError(
-            f"Backbone '{backbone.info.id}' is no rectified flow, and its words are learned at the "
-            "text encoder's input alone: set word_place=input."
-        )
-    spread = (recipe.flow_mean, recipe.flow_std)
-    if spread != (0.0, 1.0) and not backbone.info.is_rectified_flow:
-        raise UsageError(
-            f"Backbone '{backbone.info.id}' is no rectified flow, for which flow_mean and flow_std "
-            "are: leave them out."
-        )
+    unsuited = unsuited_recipe(recipe, backbone.info.id, flow=backbone.info.is_rectified_flow)
+    if unsuited is not None:
+        raise unsuited
     if recipe.has_prior and not data.prompts.prior:
         raise ValueError("prior preservation needs prompts of the class noun")
     if recipe.class_pictures and not data.prior:

@@ -14,6 +14,7 @@ from mcap.subjects.manifest import is_subject_folder, read_manifest
 from mcap.subjects.writer import is_free
 from mcap.training.fingerprint import differing, hash_file, hash_files, hash_of
 from mcap.training.recipe import RECIPES, Layer, decided_by, low_memory, parse_override, recipe
+from mcap.weights.model_source import transformer_kind
 
 if TYPE_CHECKING:
     import torch
@@ -234,6 +235,39 @@ def distilled_model(name: str) -> UsageError:
         "on the model that it was made from (its Base variant), or train it all the same with "
         "--force."
     )
+
+
+def require_suited(request: TrainingRequest) -> None:
+    """Raise `UsageError` for a recipe that the backbone's kind, where it is known, cannot be
+    trained with, before anything is fetched or drawn."""
+    architecture = request.backbone.architecture
+    if architecture is None:
+        return
+    flow = transformer_kind(architecture) is not None
+    unsuited = unsuited_recipe(request.recipe, request.backbone.given, flow=flow)
+    if unsuited is not None:
+        raise unsuited
+
+
+def unsuited_recipe(recipe: Recipe, name: str, *, flow: bool) -> UsageError | None:
+    """Return the error of a recipe with keys that are not for the backbone ``name``, whether that
+    is a rectified flow or not; None where all are."""
+    if flow and (recipe.learns != "lora" or recipe.text_encoder):
+        return UsageError(
+            f"Backbone '{name}' is a transformer, of which mcap trains words and LoRA alone: set "
+            "learns=lora and text_encoder=false, or use another recipe."
+        )
+    if not flow and recipe.tokens and recipe.word_place == "output":
+        return UsageError(
+            f"Backbone '{name}' is no rectified flow, and its words are learned at the text "
+            "encoder's input alone: set word_place=input."
+        )
+    if not flow and (recipe.flow_mean, recipe.flow_std) != (0.0, 1.0):
+        return UsageError(
+            f"Backbone '{name}' is no rectified flow, for which flow_mean and flow_std are: leave "
+            "them out."
+        )
+    return None
 
 
 def with_deciding_keys(inputs: Mapping[str, Any]) -> dict[str, Any]:

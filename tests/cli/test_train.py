@@ -567,6 +567,29 @@ def test_a_distilled_model_is_trained_with_force_alone(place, capsys, monkeypatc
     assert printed(capsys)["already_trained"]
 
 
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        (["--recipe", "dreambooth"], "of which mcap trains words and LoRA alone"),
+        (["--set", "text_encoder=true"], "of which mcap trains words and LoRA alone"),
+    ],
+)
+def test_a_recipe_that_is_not_for_a_transformer_is_refused_before_any_work(
+    place, capsys, monkeypatch, recipe, words
+):
+    monkeypatch.setattr(MiddleFaceDetector, "detect", None)
+    folder = str(TRANSFORMERS["zimage"]())
+    assert run(command("--backbone", folder, *recipe)) == 2
+    assert words in capsys.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.parametrize("key", ["word_place=output", "flow_mean=1.0"])
+def test_keys_of_a_transformer_are_refused_for_a_unet(place, capsys, monkeypatch, key):
+    monkeypatch.setattr(MiddleFaceDetector, "detect", None)
+    assert run(command("--set", key)) == 2
+    assert "no rectified flow" in capsys.readouterr().err
+
+
 def test_networks_larger_than_the_memory_are_refused_before_anything_is_fetched(
     place, capsys, monkeypatch
 ):
