@@ -3,7 +3,8 @@
     python benchmarks/small_transformer/words.py --model FOLDER --data DATA [--people 4]
 
     input   the word's row of the embedding table, as ``mcap train`` learns it
-    output  the encoder's state at the word's place alone; the encoder runs once
+    output  the encoder's state at the word's place alone, as with ``--set word_place=output``; the
+            encoder runs once
     behind  the states of the word's place and of all behind it, which see it
 
 One person at a time, of whom the model has seen nothing, from one picture, with the transformer as

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mcap.training.costs import estimate_memory_mb
+from mcap.training.recipe import low_memory
+
 if TYPE_CHECKING:
     import torch
 
+    from mcap.contracts import EncoderInfo
+    from mcap.training.backbone_facts import BackboneFacts
     from mcap.training.recipe import Recipe
 
 LOADING_ADVICE = (
@@ -14,6 +19,31 @@ LOADING_ADVICE = (
     "identity term), --precision bf16, a smaller --set batch, or --device cpu."
 )
 """Where not even the backbone could be loaded."""
+
+
+def less_memory(
+    recipe: Recipe,
+    backbone: BackboneFacts,
+    needed: float,
+    *,
+    half: bool,
+    device: str,
+    encoder: EncoderInfo | None = None,
+) -> str:
+    """Return a sentence, after a blank, for each measure that would take clearly less than the
+    ``needed`` MB by the estimate; "" where none would. Arguments as of `estimate_memory_mb`."""
+    text = ""
+    chosen = recipe.model_copy(update=low_memory(recipe))
+    measures = [("--low-memory needs about", chosen)]
+    if not recipe.text_encoder:
+        away = chosen.model_copy(update={"offload_text": True})
+        measures.append(("With --set offload_text=true, too, it needs about", away))
+    for words, found in measures:
+        least = estimate_memory_mb(found, backbone, half=half, device=device, encoder=encoder)
+        if least is not None and least < 0.95 * needed:
+            text += f" {words} {least / 1000:.1f} GB."
+            needed = least
+    return text
 
 
 def memory_advice(recipe: Recipe, device: torch.device, dtype: torch.dtype) -> str:

@@ -23,9 +23,9 @@ from mcap.training.costs import (
     measure_gflops,
     rows_per_step,
 )
+from mcap.training.memory_advice import less_memory
 from mcap.training.options import Options
 from mcap.training.prepare import REFERENCES_DRAWN
-from mcap.training.recipe import low_memory
 from mcap.training.timing import RunTime, estimated_time
 from mcap.training.tiny_autoencoder import tiny_autoencoder
 from mcap.weights.required import WeightLine, weight_lines
@@ -162,14 +162,11 @@ def plan_training(
     if scaling is not None:
         advice = [*advice, scaling]
     if needed is not None and needed > HEADROOM * room:
-        smallest = recipe.model_copy(update=low_memory(recipe))
-        least = estimate_memory_mb(smallest, facts, half=half, device=device.type, encoder=encoder)
         text = (
             f"This run may need {needed / 1000:.1f} GB, and the device has "
             f"{room / 1000:.1f} GB in all."
         )
-        if least is not None and least < 0.95 * needed:
-            text += f" --low-memory needs about {least / 1000:.1f} GB."
+        text += less_memory(recipe, facts, needed, half=half, device=device.type, encoder=encoder)
         if not half and not kept:  # what learns in a whole network is in single precision anyway
             text += " On a GPU, --precision bf16 needs about half."
         advice = [*advice, text]

@@ -22,6 +22,7 @@ from mcap.training.costs import (
     require_memory,
     rows_per_step,
 )
+from mcap.training.memory_advice import less_memory
 from mcap.training.recipe import Layer, low_memory, recipe
 from tests.support import ROOT
 from tests.training.test_backbone_facts import FACTS, entry
@@ -105,6 +106,18 @@ def test_quantised_weights_are_planned_with(quantised, measure):
     with pytest.raises(OutOfMemory, match="nothing was fetched") as told:
         require_memory(found, half=True, room=networks - 1)
     assert ("--precision nf4 needs 4.4 GB" in str(told.value)) == (quantised != "nf4")
+
+
+def test_a_run_that_may_not_fit_is_told_of_the_measures_that_help():
+    found = backbone_facts(registry().get("backbone", "klein"), None)
+    chosen = recipe("magicapture", [Layer("klein", found.recipe_overrides)])
+    needed = estimate_memory_mb(chosen, found, half=True, device="cuda")
+    told = less_memory(chosen, found, needed, half=True, device="cuda")
+    assert "--low-memory needs about 19.6 GB." in told
+    assert "With --set offload_text=true, too, it needs about 16.5 GB." in told
+    smallest = chosen.model_copy(update={**low_memory(chosen), "offload_text": True})
+    assert less_memory(smallest, found, 16_520, half=True, device="cuda") == ""
+    assert "offload_text" not in less_memory(chosen, found, 2 * needed, half=False, device="cpu")
 
 
 OFFLOADED_MB = {"klein": 16_520, "zimage": 23_601}
