@@ -423,3 +423,9 @@ class Comparing:
                 f"{last.steps}; everything is saved. Go on with: {repeat_command(self.ctx)}",
                 details={"subject": str(request.out), "step": last.step, "steps": last.steps},
             )
+        if asked_to_stop():  # while the last of it was saved; the next is not begun
+            raise Interrupted(
+                f"Interrupted after training {self.begun} of {self.left}; everything is saved. "
+                f"Go on with: {repeat_command(self.ctx)}",
+                details={"subject": str(request.out)},
+            )

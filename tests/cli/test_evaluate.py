@@ -273,6 +273,23 @@ def test_dry_run_says_how_many_and_how_long_and_writes_nothing(place, capsys):
     assert not (place / "out").exists()
 
 
+def test_interrupted_while_a_training_is_saved_it_begins_no_other(place, capsys, monkeypatch):
+    from mcap.cli import compare_recipes
+
+    def show_and_interrupt(*given):
+        last = show_events(*given)
+        os.kill(os.getpid(), signal.SIGINT)
+        return last
+
+    show_events = compare_recipes.show_events
+    monkeypatch.setattr(compare_recipes, "show_events", show_and_interrupt)
+    assert run(compare("--measures", "faces")) == 130
+    assert "Interrupted after training 1 of 2" in capsys.readouterr().err
+    assert [path.name for path in (place / "out" / "subjects").iterdir()] == [
+        "ann-plain-magicapture-0.mcap"
+    ]
+
+
 @pytest.mark.parametrize("border", [False, True])
 def test_the_time_counts_pictures_of_strangers_once_and_borders(place, capsys, monkeypatch, border):
     """They are drawn by the first training that needs them; a border is drawn with a picture."""
