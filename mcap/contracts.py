@@ -320,6 +320,10 @@ class RestorerInfo:
     drawn_by: tuple[str, ...] = ()
     """Ids of the backbones whose pictures it was trained for: a picture whose record names none of
     them is not given to it, unless the user asks for it by name. (): any picture."""
+    masked: bool = True
+    """False where a face restorer was trained on whole heads: what it changes of hair and outline
+    is taken, too, in all of its frame that is not nearer to another face. True: what lies within
+    the masker's mask of the face."""
 
     def allows_half(self, device: torch.device | str) -> bool:
         """Return True where half precision may be asked for on a device."""

@@ -1,5 +1,8 @@
 """Restore a face: align, restore, match colours, paste back through a soft mask.
 
+A restorer that says so (``info.masked`` False) has its change of the whole frame pasted, hair and
+outline included, but for what is nearer to another face.
+
 Legend: H, W are the picture's pixels; S is the side of the restorer's frame times its scale; a
 *region* is the part of the picture that a frame covers. Pictures are in [0, 1] as float32, or in
 the whole range of uint8 and uint16. Points are (x, y) pixels from the corner of the first pixel.
@@ -66,6 +69,9 @@ STRIP = 128  # rows of the picture that are worked on at once: faces may be of a
 COARSE = 1 / 12
 """Deviation, in sides of the frame, of the blur above which shades and colours are the input's."""
 
+BETWEEN = 0.2
+"""Face sizes over which a change runs out towards the middle between two faces."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -129,7 +135,7 @@ class Change:
     """x0, y0, x1, y1 in pixels of the picture."""
     rows: Callable[[int, int], Float32Array]
     """``rows(start, stop)``: float32[stop - start, w, 3] of these rows of the box, to be added to
-    the picture in [0, 1]; already masked."""
+    the picture in [0, 1]; 0 where nothing changes."""
 
     def region(self, picture: np.ndarray, weight: float = 1.0) -> np.ndarray:
         """Return that part of the picture [H, W, 3] with ``weight`` times the change in it."""
@@ -170,6 +176,7 @@ def restoration(
     face: Face,
     masker: Masker,
     *,
+    others: Sequence[Face] = (),
     device: Any = "cpu",
     colour_match: bool = True,
 ) -> Change:
@@ -177,8 +184,10 @@ def restoration(
 
     The restorer is where it is to work already (``device``). Beyond the picture's edges the frame
     is filled with its mirror image. ``masker`` says where the face is; outside its mask, and near
-    the frame's edge, nothing changes. Raises `NonFiniteOutputError` where the restorer gives NaN or
-    infinity, ValueError for a result of another size.
+    the frame's edge, nothing changes. With ``restorer.info.masked`` False all of the frame may
+    change but what is nearer to one of ``others``, the picture's other faces. Raises
+    `NonFiniteOutputError` where the restorer gives NaN or infinity, ValueError for a result of
+    another size.
     """
     import torch
 
@@ -213,7 +222,11 @@ def restoration(
     mask = np.clip(masker.mask(shown, face.moved(-x0, -y0)), 0.0, 1.0)
     if colour_match:
         in_frame = np.clip(warp(mask, here, side, cv2.BORDER_CONSTANT), 0.0, 1.0)
-        change -= shades(change, in_frame)
+        coarse = shades(change, in_frame)
+        # Outside the face a smear that is taken away is coarse, too: that is no shade.
+        change -= coarse if restorer.info.masked else coarse * in_frame[..., None]
+    if not restorer.info.masked:
+        mask = nearest(face.moved(-x0, -y0), [o.moved(-x0, -y0) for o in others], mask.shape)
     change *= frame_window(side)[..., None]
     change, back = here.inverse().reduced(change)
 
@@ -223,6 +236,25 @@ def restoration(
         return part * mask[start:stop, :, None]
 
     return Change(box, rows)
+
+
+def nearest(face: Face, others: Sequence[Face], shape: tuple[int, int]) -> Float32Array:
+    """Return float32[H, W]: 1 where a face is nearer than the others, 0 where one of them is.
+
+    Distances are in sizes of each face, from its middle; between is a ramp of `BETWEEN`.
+    """
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+
+    def distance(one: Face) -> Float32Array:
+        (x0, y0, x1, y1), size = one.box, max(one.width, one.height, 1.0)
+        across, down = (columns + 0.5 - (x0 + x1) / 2) / size, (rows + 0.5 - (y0 + y1) / 2) / size
+        return np.sqrt(np.float32(across) ** 2 + np.float32(down) ** 2)
+
+    part = np.ones(shape, np.float32)
+    own = distance(face) if others else part
+    for other in others:
+        np.minimum(part, (distance(other) - own) / BETWEEN, out=part)
+    return part.clip(0, 1)
 
 
 def shades(change: Float32Array, mask: Float32Array) -> Float32Array:

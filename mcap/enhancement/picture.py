@@ -36,7 +36,7 @@ from mcap.images.colour import to_eight_bits, to_srgb
 from mcap.images.picture import PictureFile, read_picture
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
 
     from mcap.contracts import Face, MovesToDevice, UInt8Image
     from mcap.enhancement.plan import Enhancement, Job, Stage
@@ -284,7 +284,8 @@ class PictureEnhancer:
             if state.candidate.reason:
                 continue
             face = canvas.face(state)
-            change = self.face_change(stage, canvas, face)
+            others = [canvas.face(other) for other in canvas.faces if other is not state]
+            change = self.face_change(stage, canvas, face, others)
 
             def seen(
                 weight: float, change: Change = change, face: Face = face
@@ -296,9 +297,12 @@ class PictureEnhancer:
             state.redrawn |= verdict.weight > 0
             self.record_verdict(stage, state, verdict)
 
-    def face_change(self, stage: Stage, canvas: Canvas, face: Face) -> Change:
+    def face_change(
+        self, stage: Stage, canvas: Canvas, face: Face, others: Sequence[Face]
+    ) -> Change:
         """Return what a face restorer changes of a face; in single precision where half overflows.
 
+        ``others`` are the canvas's other faces.
         Raises `McapError` where single precision gives NaN or infinity, too.
         """
         info = stage.restorer.info
@@ -312,6 +316,7 @@ class PictureEnhancer:
                 canvas.pixels,
                 face,
                 self.tools.masker,
+                others=others,
                 device=self.run.device if info.moves else "cpu",
                 colour_match=self.settings.colour_match,
             )
@@ -325,7 +330,7 @@ class PictureEnhancer:
         canvas.notes.append(
             f"{stage.name}: half precision could not hold a face; went on in single."
         )
-        return self.face_change(stage, canvas, face)
+        return self.face_change(stage, canvas, face, others)
 
     def record_verdict(self, stage: Stage, state: FaceState, verdict: Verdict) -> None:
         """Note what a stage made of a face, and in a sentence what was held back of it."""

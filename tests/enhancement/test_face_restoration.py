@@ -34,13 +34,16 @@ MASKER = LandmarkMasker()
     height=st.floats(20, 260),
     turn=st.floats(-180, 180),
     deep=st.booleans(),
+    masked=st.booleans(),
 )
-@settings(max_examples=12, deadline=None)
-def test_an_identity_restorer_changes_nothing(x, y, height, turn, deep):
+@settings(max_examples=16, deadline=None)
+def test_an_identity_restorer_changes_nothing(x, y, height, turn, deep, masked):
     """Small, large, turned, at the edge and beyond it."""
     picture = noise(160, 220, deep=deep)
     before = picture.copy()
-    change = restoration(Restore("face", 1), picture, face_at(x, y, height, turn=turn), MASKER)
+    restorer = Restore("face", 1)
+    restorer.info = replace(restorer.info, masked=masked)
+    change = restoration(restorer, picture, face_at(x, y, height, turn=turn), MASKER)
     change.apply(picture)
     assert np.array_equal(picture, before)
     x0, y0, x1, y1 = change.box
@@ -68,6 +71,73 @@ def test_what_is_outside_the_mask_is_untouched(height, turn):
     assert abs(inside.mean() - 51) < 2  # 0.2 of 255, all of it in the middle of the face
     soft = (mask > 0.2) & (mask < 0.8)
     assert 0 < (result[soft].astype(int) - 90).mean() < 51
+
+
+def whole_head(change) -> Restore:
+    restorer = Restore("face", 1, change)
+    restorer.info = replace(restorer.info, masked=False)
+    return restorer
+
+
+@pytest.mark.parametrize("turn", [0, 170])
+def test_a_restorer_of_whole_heads_changes_all_of_its_frame(turn):
+    picture = np.full((600, 600, 3), 90, np.uint8)
+    face = face_at(220, 180, 200, turn=turn)
+    restorer = whole_head(lambda image: image + 0.2)
+    result = picture.copy()
+    restoration(restorer, picture, face, MASKER, colour_match=False).apply(result)
+    frame = frame_of(restorer)
+    to_frame = Similarity.estimate(face.landmarks, frame.template)
+    rows, columns = np.mgrid[:600, :600] + 0.5
+    placed = to_frame.apply(np.stack([columns, rows], -1).reshape(-1, 2)).reshape(600, 600, 2)
+    edge = np.minimum(placed, frame.size - placed).min(-1) / frame.size
+    assert (result[edge > 0.07] == 141).all()
+    assert (result[edge < -0.005] == 90).all()
+    assert (MASKER.mask(picture, face)[edge > 0.07] == 0).any()  # far beyond the face
+
+
+def test_a_restorer_of_whole_heads_keeps_the_face_s_shade_alone():
+    """A smear beside the face goes, and takes no colour from it; a tint of the face is not kept."""
+
+    def change(image):
+        image = image + 0.1
+        image[..., :40] = 1.0
+        return image
+
+    picture = np.full((400, 400, 3), 120, np.uint8)
+    face = face_at(100, 80, 220)
+    restorer = whole_head(change)
+    change_of = [
+        restoration(restorer, picture, face, MASKER, colour_match=match) for match in (True, False)
+    ]
+    matched, plain = (change.rows(0, change.box[3] - change.box[1]) for change in change_of)
+    mask = region(MASKER.mask(picture, face), change_of[0])
+    assert np.abs(plain[mask > 0.99] - 0.1).max() < 0.01
+    assert np.abs(matched[mask > 0.99]).max() < 0.01
+    assert np.allclose(matched[mask == 0], plain[mask == 0], atol=0.005)
+
+
+@given(x=st.floats(150, 330), y=st.floats(0, 200), height=st.floats(40, 200))
+@settings(max_examples=12, deadline=None)
+def test_a_restorer_of_whole_heads_leaves_the_faces_beside_it_alone(x, y, height):
+    """Other faces in the frame, as large or smaller, restored or not, whatever comes first."""
+    picture = np.full((400, 560, 3), 90, np.uint8)
+    face, other = face_at(20, 90, 170), face_at(x, y, height)
+    restorer = whole_head(lambda image: image + 0.2)
+    both = [
+        restoration(restorer, picture, one, MASKER, others=[two], colour_match=False)
+        for one, two in ((face, other), (other, face))
+    ]
+    changed = [np.zeros(picture.shape[:2], np.float32) for _ in both]
+    for change, whole in zip(both, changed, strict=True):
+        x0, y0, x1, y1 = change.box
+        whole[y0:y1, x0:x1] = np.abs(change.rows(0, y1 - y0)).max(-1)
+    first, second = changed
+    assert (np.minimum(first, second) < 1e-6).all()
+    for one, mine, theirs in ((face, first, second), (other, second, first)):
+        column, row = one.landmarks[2].astype(int)
+        assert mine[row, column] > 0.19
+        assert theirs[row, column] == 0
 
 
 def test_a_detail_lands_where_the_restorer_drew_it():

@@ -102,6 +102,26 @@ def test_all_faces_are_restored_each_in_its_place(photo, tmp_path):
     assert len(done.faces) == 3
 
 
+def test_whole_heads_are_restored_each_but_for_its_neighbour(photo, tmp_path):
+    """Frames overlap, one of the faces is too small to be restored: nothing is restored twice."""
+    small = face_at(52, 55, 26)
+    finds = Finds(SIZE, face_at(5, 10, 40), face_at(70, 20, 45), small)
+    restorer = Restore("face", 1, lambda image: image + 0.2)
+    restorer.info = replace(restorer.info, masked=False)
+    settings = {"guard": "off", "colour_match": False}
+    path = photo(image=np.full((90, 120, 3), 100, np.uint8))
+    done = run([path], [Stage("heads", restorer)], tmp_path, finds, settings=settings).pictures[0]
+    result = pixels(done.path)[..., 0]
+    assert len(restorer.calls) == 2
+    for face in finds.faces[:2]:
+        x, y = face.landmarks[2].astype(int)
+        assert result[y, x] == 151
+    x, y = small.landmarks[2].astype(int)
+    assert result[y, x] == 100
+    assert (result > 100).mean() > 0.5
+    assert result.max() <= 153  # cubic
+
+
 def drawn_by(backbone: object) -> PngInfo:
     """What mcap writes into a picture that a backbone drew."""
     record = {"mcap": "0.1.0", "kind": "generate", "backbone": backbone}
