@@ -332,7 +332,7 @@ _ALL = (
     Weight(
         name="demo-face",
         file="model.safetensors",
-        sha256="611bb6bbf8ca47c15e56070e16d18168eb4390753355a71aa56c9ca333571d0b",
+        sha256="5e9e429955b96ccf78cfefd351dc1311696f04ac9f8917f11ae1f2006aafea04",
         bytes=5_375_616,
         licence="see its model card",
         commercial=False,

@@ -12,11 +12,11 @@ import sr_tools  # noqa: F401
 from degrade import blur, compress, noise
 from pairs import RIGHT_LEFT, tone
 
-from mcap_plugins.demo_face.restorer import SIDE, WINDOW
+from mcap_plugins.demo_face import FFHQ_SIDE as SIDE
 
-X0, Y0, X1, Y1 = WINDOW
-MARGIN = 16
-"""Pixels of the frame around the window that a pair has, for training to move the window in."""
+MARGIN = 8
+"""Pixels around the frame that a pair has, for training to move the frame in. The pictures show
+little more than FFHQ's frame: what lies beyond is their mirror image."""
 
 HELD_OUT = 160
 """A person whose number this divides is not trained on."""
@@ -24,7 +24,7 @@ HELD_OUT = 160
 
 @dataclass(frozen=True)
 class Pair:
-    """The window of the frame, given and wanted float32[H, W, 3], and landmarks in its pixels."""
+    """The frame, given and wanted float32[`SIDE`, `SIDE`, 3], and landmarks in its pixels."""
 
     given: np.ndarray
     wanted: np.ndarray
@@ -39,7 +39,7 @@ class AlignedFaces:
             np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("given", "wanted")
         )
         self.points = np.load(folder / "points.npy")
-        shape = (Y1 - Y0 + 2 * MARGIN, X1 - X0 + 2 * MARGIN, 3)
+        shape = (SIDE + 2 * MARGIN, SIDE + 2 * MARGIN, 3)
         if self.given.shape[1:] != shape:
             raise SystemExit(f"{folder}: pairs of another frame than {SIDE}; make them anew")
         held = np.array(json.loads((folder / "table.json").read_text())) % HELD_OUT == 0
@@ -53,13 +53,12 @@ class AlignedFaces:
         if rng is not None:
             x, y = (int(rng.integers(MARGIN // 2, 3 * MARGIN // 2 + 1)) for _ in range(2))
             mirrored = rng.random() < 0.5
-        width = X1 - X0
-        part = (row, slice(y, y + Y1 - Y0), slice(x, x + width))
+        part = (row, slice(y, y + SIDE), slice(x, x + SIDE))
         pictures = [np.float32(array[part]) / 255 for array in (self.given, self.wanted)]
         points = self.points[row] - [x, y]
         if mirrored:
             pictures = [image[:, ::-1] for image in pictures]
-            points = points[RIGHT_LEFT] * [-1, 1] + [width - 1, 0]
+            points = points[RIGHT_LEFT] * [-1, 1] + [SIDE - 1, 0]
         given, wanted = map(np.ascontiguousarray, pictures)
         return Pair(given, wanted, points.astype(np.float32))
 

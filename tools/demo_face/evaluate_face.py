@@ -18,20 +18,23 @@ import cv2
 import numpy as np
 import sr_tools  # noqa: F401
 import torch
-from aligned import X0, X1, Y0, Y1, AlignedFaces
+from aligned import AlignedFaces
 from evaluate_sr import LOWER, NAMES, Measures, sheet
 
-from mcap_plugins.demo_face.restorer import SIDE, load
+from mcap_plugins.demo_face import INFO, LEFT, TOP
+from mcap_plugins.demo_face.restorer import load
 
 SOFTNESS = {"as redrawn": 0.0, "softer": 3.0}
 """Standard deviation of a blur, in pixels of the frame."""
 
 
 def restored(restorer, given: np.ndarray) -> np.ndarray:
-    """The window float32[H, W, 3] as the restorer leaves it."""
-    frame = torch.zeros(1, 3, SIDE, SIDE)
-    frame[0, :, Y0:Y1, X0:X1] = torch.from_numpy(given).permute(2, 0, 1)
-    return restorer.restore(frame)[0, :, Y0:Y1, X0:X1].permute(1, 2, 0).numpy()
+    """FFHQ's square float32[S, S, 3] as the restorer leaves it, mirrored beyond its edges."""
+    side, after = len(given), INFO.input_size - len(given)
+    sides = (TOP, after - TOP, LEFT, after - LEFT)
+    frame = torch.from_numpy(cv2.copyMakeBorder(given, *sides, cv2.BORDER_REFLECT_101))
+    made = restorer.restore(frame.permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
+    return np.ascontiguousarray(made[TOP : TOP + side, LEFT : LEFT + side])
 
 
 def main():

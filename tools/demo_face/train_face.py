@@ -18,20 +18,20 @@ import numpy as np
 import sr_tools  # noqa: F401
 import torch
 import torch.nn.functional as F
-from aligned import X0, X1, Y0, Y1, AlignedFaces, Pair
+from aligned import AlignedFaces, Pair
 from face_features import FaceFeatures
 from judges import Judges, contrast_distance
 from muon import optimizers
 from run_steps import run_steps
 from safetensors.torch import load_file
-from schedule import rate, save, set_rate
+from schedule import autocast, rate, save, set_rate
 from sharpness import fine_power
 from train_sr import average, tensor
 
+from mcap_plugins.demo_face import FFHQ_SIDE as SIDE
 from mcap_plugins.demo_face.network import FaceNetwork, places
-from mcap_plugins.demo_face.restorer import SIDE
 
-PART = 128  # pixels a side that the critics see of a face at once
+PART = 160  # pixels a side that the critics see of a face at once
 
 
 def stacked(pairs: list[Pair]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -77,7 +77,7 @@ class Training:
         if options.start:
             weights = load_file(options.start)
             self.network.load_state_dict({name: v.float() for name, v in weights.items()})
-        self.place = places(X0, Y0, X1 - X0, Y1 - Y0, SIDE)
+        self.place = places(0, 0, SIDE, SIDE, SIDE)
         self.judges = Judges(options.critic_lr)
         self.optimizers = optimizers(
             self.network.named_parameters(), options.muon_lr, options.lr, skip=("enter", "leave")
@@ -91,7 +91,9 @@ class Training:
         factor = rate(self.at / options.steps, self.at, 50, options.flat)
         set_rate([*self.optimizers, self.judges.optimizer], factor)
         x, wanted, points = stacked([self.aligned.draw(rng) for _ in range(options.batch)])
-        y = x + self.network(x, self.place)
+        with autocast():
+            change = self.network(x, self.place)
+        y = x + change.float()
         terms = {
             "coarse": options.coarse * (F.avg_pool2d(y, 4) - F.avg_pool2d(wanted, 4)).abs().mean(),
             "fine": options.fine * (y - wanted).abs().mean(),
@@ -100,8 +102,10 @@ class Training:
         apart, unlike = self.eyes.distances(y, wanted, points)
         terms["identity"] = options.identity * apart
         terms["face"] = options.seen_by_face * unlike
-        # A part of the face, for time: which one, the step decides.
-        top, left = (int(rng.integers(0, side - PART + 1)) for side in y.shape[-2:])
+        # A part of the frame, for time: which one, the step decides; every other time of the face.
+        first, last = (0.25, 0.75) if rng.random() < 0.5 else (0.0, 1.0)
+        ends = [round(share * (SIDE - PART)) for share in (first, last)]
+        top, left = (int(rng.integers(ends[0], ends[1] + 1)) for _ in range(2))
         part = (..., slice(top, top + PART), slice(left, left + PART))
         judged = self.judges.terms(y[part], wanted[part])
         terms["features"] = options.features * judged["features"]
