@@ -205,6 +205,11 @@ for _name in ("plugins", "doctor", "inspect", "export", "forget"):
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the program and leave with its exit code (see ``mcap.errors``)."""
     args = list(sys.argv[1:] if arguments is None else arguments)
+    # Read by OpenMP as torch is imported: its threads spin while they wait for each other, and
+    # beside one busy program a step then takes a hundred times as long. So short a spin costs
+    # nothing on free cores (docs/speed.md).
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # A name that the terminal's encoding does not hold is printed escaped, and is no error.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mcap.cli import run
+from mcap.cli import main, run
 from mcap.cli.context import Globals
 from mcap.cli.settings import Settings, load_settings, unknown_variables
 from mcap.errors import UsageError
@@ -274,3 +274,18 @@ def test_mistyped_names_and_keys_get_did_you_mean(places, capsys, words, close):
     assert run(words.split()) != 0
     output = capsys.readouterr()
     assert f"Did you mean '{close}'?" in " ".join((output.out + output.err).split())
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
+def test_threads_spin_for_a_moment_only_unless_told_otherwise(given, spins, monkeypatch):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that what main sets is taken back
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert os.environ.get("GOMP_SPINCOUNT") == spins
