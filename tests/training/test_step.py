@@ -1,5 +1,8 @@
 """The training step: what must hold for it, against plain computations written out here."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
@@ -744,48 +747,62 @@ def test_the_recorded_loss_curve():
         assert curve[name] == pytest.approx(values, rel=2e-4), (name, curve)
 
 
+HEAD_LATENT = torch.randn(4, 16, 16, generator=torch.Generator().manual_seed(1))
+HEAD_MASK = torch.ones(1, 16, 16)
+HEAD_MASK[:, 3:12, 4:12] = 0  # the face
+
+
+class Tuned:
+    """A tiny backbone in phase 2 whose LoRA is not 0, with the terms that keep the head alone."""
+
+    def __init__(self, backbone, found, untouched) -> None:
+        self.backbone, self.terms = backbone, step_terms(found, 2)
+        self.tokens = install(backbone, {ID_TOKEN: "person"})
+        self.optimizer = phase_optimizer(Phase(2, 0, 4), found, untouched, self.tokens, seed=1)
+        with torch.no_grad():
+            for parameter in self.optimizer.groups["lora"]:
+                parameter.add_(0.1)
+        (self.ids,) = self.tokens.encode([f"a photo of a {ID_TOKEN}"])
+        prompts = PromptCache(backbone, self.tokens)
+        self.models = StepModels(backbone, self.tokens, untouched=untouched, prompts=prompts)
+
+    def composed(self, mask: torch.Tensor) -> Row:
+        return Row("composed", Example("a", HEAD_LATENT, mask), (self.ids[0],))
+
+    def step(self, *rows: Row, seed: int = 0):
+        return training_step(self.models, rows, self.terms, torch.Generator().manual_seed(seed))
+
+    def predictions(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """What it and an untouched twin predict for the first row of `step`, with its noise."""
+        random = torch.Generator().manual_seed(0)
+        time = torch.randint(0, 1000, (1,), generator=random)
+        noise = torch.randn(1, 4, 16, 16, generator=random)
+        alpha = self.backbone.scheduler.alphas_cumprod[time]
+        noised = alpha.sqrt() * HEAD_LATENT + (1 - alpha).sqrt() * noise
+        hidden = self.backbone.encode_prompt([self.ids]).hidden
+        unets = (self.backbone.unet, tiny_backbone().unet)
+        return tuple(unet(noised, time, hidden).sample for unet in unets)
+
+
+@contextmanager
+def tuned(**keys) -> Iterator[Tuned]:
+    backbone = tiny_backbone()
+    found = tiny_recipe(composed_weight=0.0, attention=False, identity=False, **keys)
+    with frozen(backbone, found) as untouched:
+        made = Tuned(backbone, found, untouched)
+        yield made
+        made.tokens.remove()
+
+
 @pytest.mark.parametrize("share", [0.0, 0.999])
 def test_shape_is_held_where_there_is_more_noise_and_tone_elsewhere(share):
     """Of each composed row one of the two: the whole difference in the face from ``shape_from`` of
     the timesteps on, that in tone below it."""
-    backbone, unet = tiny_backbone(), tiny_backbone().unet
-    found = tiny_recipe(
-        shape_weight=2.0,
-        shape_from=share,
-        tone_weight=3.0,
-        tone_windows=8.0,
-        composed_weight=0.0,
-        attention=False,
-        identity=False,
-    )
-    with frozen(backbone, found) as untouched:
-        tokens = install(backbone, {ID_TOKEN: "person"})
-        optimizer = phase_optimizer(Phase(2, 0, 4), found, untouched, tokens, seed=1)
-        with torch.no_grad():
-            for parameter in optimizer.groups["lora"]:
-                parameter.add_(0.1)
-        (ids,) = tokens.encode([f"a photo of a {ID_TOKEN}"])
-        latent = torch.randn(4, 16, 16, generator=torch.Generator().manual_seed(1))
-        mask = torch.ones(1, 16, 16)
-        mask[:, 3:12, 4:12] = 0
-        models = StepModels(
-            backbone, tokens, untouched=untouched, prompts=PromptCache(backbone, tokens)
-        )
-        rows = [Row("composed", Example("a", latent, mask), (ids[0],))]
-        terms = step_terms(found, 2)
-        result = training_step(models, rows, terms, torch.Generator().manual_seed(0))
-        random = torch.Generator().manual_seed(0)
-        time = torch.randint(0, 1000, (1,), generator=random)
-        noise = torch.randn(1, 4, 16, 16, generator=random)
-        assert 0 < time.item() < 999
-        alpha = backbone.scheduler.alphas_cumprod[time]
-        noised = alpha.sqrt() * latent + (1 - alpha).sqrt() * noise
-        hidden = backbone.encode_prompt([ids]).hidden
-        both = (
-            backbone.unet(noised, time, hidden).sample,
-            unet(noised, time, hidden).sample,
-            1 - mask[None],
-        )
+    keys = {"shape_weight": 2.0, "shape_from": share, "tone_weight": 3.0, "tone_windows": 8.0}
+    with tuned(**keys) as made:
+        result = made.step(made.composed(HEAD_MASK))
+        assert 0 < result.timesteps[0] < 999
+        both = (*made.predictions(), 1 - HEAD_MASK[None])
         if share == 0:
             expected = 2 * masked_reconstruction(*both)
         else:
@@ -793,70 +810,26 @@ def test_shape_is_held_where_there_is_more_noise_and_tone_elsewhere(share):
         assert set(result.terms) == {"shape" if share == 0 else "tone"}
         assert expected > 0
         assert result.loss.item() == pytest.approx(expected.item(), rel=1e-4)
-        tokens.remove()
 
 
 def test_shape_counts_by_the_rows_that_have_it():
     """Two composed rows, one of either kind, weigh half each."""
-    backbone = tiny_backbone()
-    keys = {"composed_weight": 0.0, "attention": False, "identity": False}
-    found = tiny_recipe(shape_weight=2.0, tone_weight=3.0, **keys)
-    with frozen(backbone, found) as untouched:
-        tokens = install(backbone, {ID_TOKEN: "person"})
-        optimizer = phase_optimizer(Phase(2, 0, 4), found, untouched, tokens, seed=1)
-        with torch.no_grad():
-            for parameter in optimizer.groups["lora"]:
-                parameter.add_(0.1)
-        (ids,) = tokens.encode([f"a photo of a {ID_TOKEN}"])
-        latent = torch.randn(4, 16, 16, generator=torch.Generator().manual_seed(1))
-        row = Row("composed", Example("a", latent, torch.zeros(1, 16, 16)), (ids[0],))
-        models = StepModels(
-            backbone, tokens, untouched=untouched, prompts=PromptCache(backbone, tokens)
-        )
-        terms = step_terms(found, 2)
-        for seed in range(20):  # until one row lies on either side
-            result = training_step(models, [row, row], terms, torch.Generator().manual_seed(seed))
-            if set(result.terms) == {"shape", "tone"}:
-                break
-        shape, tone = result.terms["shape"], result.terms["tone"]
-        assert result.loss.item() == pytest.approx((shape + 1.5 * tone).item(), rel=1e-5)
-        tokens.remove()
+    with tuned(shape_weight=2.0, tone_weight=3.0) as made:
+        row = made.composed(torch.zeros(1, 16, 16))
+        results = (made.step(row, row, seed=seed) for seed in range(20))
+        # One of the two rows on either side of shape_from.
+        result = next(found for found in results if set(found.terms) == {"shape", "tone"})
+        expected = result.terms["shape"] + 1.5 * result.terms["tone"]
+        assert result.loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_the_tone_is_held_to_the_untouched_backbones_on_composed_rows():
     """The tone's difference on the same noised latent, under the same words, outside the mask."""
-    backbone, unet = tiny_backbone(), tiny_backbone().unet
-    found = tiny_recipe(
-        tone_weight=3.0, tone_windows=8.0, composed_weight=0.0, attention=False, identity=False
-    )
-    with frozen(backbone, found) as untouched:
-        tokens = install(backbone, {ID_TOKEN: "person"})
-        optimizer = phase_optimizer(Phase(2, 0, 4), found, untouched, tokens, seed=1)
-        with torch.no_grad():
-            for parameter in optimizer.groups["lora"]:
-                parameter.add_(0.1)
-        (ids,) = tokens.encode([f"a photo of a {ID_TOKEN}"])
-        latent = torch.randn(4, 16, 16, generator=torch.Generator().manual_seed(1))
-        mask = torch.ones(1, 16, 16)
-        mask[:, 3:12, 4:12] = 0
-        whole = Row("composed", Example("a", latent, torch.ones(1, 16, 16)), (ids[0],))
-        rows = [Row("composed", Example("b", latent, mask), (ids[0],)), whole]
-        terms = step_terms(found, 2)
-        models = StepModels(
-            backbone, tokens, untouched=untouched, prompts=PromptCache(backbone, tokens)
-        )
-        result = training_step(models, rows, terms, torch.Generator().manual_seed(0))
+    with tuned(tone_weight=3.0, tone_windows=8.0) as made:
+        result = made.step(made.composed(HEAD_MASK), made.composed(torch.ones(1, 16, 16)))
         assert result.skipped == {"tone": 1}  # of the second nothing is left
-        random = torch.Generator().manual_seed(0)
-        time = torch.randint(0, 1000, (1,), generator=random)
-        noise = torch.randn(1, 4, 16, 16, generator=random)
-        alpha = backbone.scheduler.alphas_cumprod[time]
-        noised = alpha.sqrt() * latent + (1 - alpha).sqrt() * noise
-        hidden = backbone.encode_prompt([ids]).hidden
-        ours = backbone.unet(noised, time, hidden).sample
-        expected = tone_difference(ours, unet(noised, time, hidden).sample, 1 - mask[None], 8.0)
+        expected = tone_difference(*made.predictions(), 1 - HEAD_MASK[None], 8.0)
         assert expected > 0
         assert result.loss.item() == pytest.approx(3 * expected.item(), rel=1e-4)
         result.loss.backward()
-        assert all(p.grad.abs().sum() > 0 for p in optimizer.groups["lora"])
-        tokens.remove()
+        assert all(p.grad.abs().sum() > 0 for p in made.optimizer.groups["lora"])
