@@ -236,6 +236,7 @@ def test_of_files_that_were_sent_nothing_stays_and_nobody_else_reads_them(tmp_pa
     assert list(scratch.iterdir()) == []
 
 
+@needs_ray
 def test_a_clients_folder_that_changed_is_no_fault_of_a_machine(tmp_path, monkeypatch):
     from mcap_plugins.ray.engine import RayEngine
 
