@@ -420,24 +420,21 @@ def head_terms(
     nothing is left out.
     """
     composed = batch.of("composed")
-    early = [False] * len(composed)
-    if terms.shape != 0:
-        early = batch.process.is_from(batch.timesteps[composed], terms.shape_from).tolist()
-    for term, weight, first in (("shape", terms.shape, True), ("tone", terms.tone, False)):
-        wanted = [i for i, is_early in zip(composed, early, strict=True) if is_early == first]
+    early = batch.process.is_from(batch.timesteps, terms.shape_from)
+    shaped = [i for i in composed if terms.shape != 0 and early[i]]
+    toned = [i for i in composed if terms.tone != 0 and i not in shaped]
+    for term, weight, wanted in (("shape", terms.shape, shaped), ("tone", terms.tone, toned)):
         rows = [i for i in wanted if (batch.rows[i].example.mask < 1).any()]
-        if weight == 0 or not wanted:
-            continue
         if len(rows) < len(wanted):
             total.skipped[term] += len(wanted) - len(rows)
         if not rows:
             continue
         inside = 1 - batch.masks[rows].to(prediction)
-        expected = predict_untouched(models, batch.take(rows))
-        if first:
-            value = masked_reconstruction(prediction[rows], expected, inside)
+        compared = (prediction[rows], predict_untouched(models, batch.take(rows)), inside)
+        if term == "shape":
+            value = masked_reconstruction(*compared)
         else:
-            value = tone_difference(prediction[rows], expected, inside, terms.tone_windows)
+            value = tone_difference(*compared, terms.tone_windows)
         # Of all composed rows the mean, whichever of the two each of them has.
         total.add(term, weight * len(wanted) / len(composed), value)
 
